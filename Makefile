@@ -1,0 +1,61 @@
+# svc.mesh: `make demo` runs the mesh on this machine, `make test` passes every test.
+# Needs Python 3.11+, make and a C compiler; everything else is installed below .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test lint format bench lab docs locks clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): hack/locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "svc.mesh needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing the pinned environment into $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's venv package (Debian: python3-venv)"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r hack/locks/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP) hack/locks/bench.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r hack/locks/bench.txt
+	@touch $@
+
+demo: $(STAMP) ## run the mesh with a small shop of sample services; Ctrl-C ends it
+	@$(BIN)/python -m hack.demo
+
+smoke: $(STAMP) ## the demo without a person: real traffic through every sample, a table, exit code
+	@$(BIN)/python -m hack.demo --smoke
+
+lint: $(STAMP) ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## rewrite the sources in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: lint ## lint, types, import contracts and every test this machine can run
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(BENCH_STAMP) ## compare with nginx, HAProxy, Envoy and dnsmasq; writes build/bench.json
+	@$(BIN)/python -m hack.bench
+
+lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
+	@$(BIN)/python -m hack.lab shell
+
+docs: $(STAMP) ## regenerate docs/annotations.md from the code
+	@$(BIN)/python -m hack.annotations > docs/annotations.md
+
+locks: ## pin the newest allowed versions again (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+
+clean: ## remove everything that was built or installed
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

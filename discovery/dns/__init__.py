@@ -1,0 +1,1 @@
+"""The mesh zone, answered over UDP and TCP."""

@@ -1,0 +1,1 @@
+"""The source that watches a Kubernetes API server."""

@@ -1,0 +1,179 @@
+"""The cluster as the mesh sees it: frozen values, trimmed to what is used.
+
+Three object types arrive from a source (`ServiceObject`, `SliceObject`, `PodObject`); the registry joins
+them into `Service` values and publishes a `MeshSnapshot`. Everything here is compared and shared freely,
+so nothing is ever changed in place. Addresses are text in canonical form; ports are 1 to 65535.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+ANNOTATION_PREFIX = "svc.mesh/"
+
+
+class ServiceKey(NamedTuple):
+    """The identity of a Service: `str()` gives `namespace/name`, as in logs and metrics."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class SliceKey(NamedTuple):
+    """The identity of an EndpointSlice."""
+
+    namespace: str
+    name: str
+
+
+class PodKey(NamedTuple):
+    """The identity of a Pod."""
+
+    namespace: str
+    name: str
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """Something in the input that cannot be used: whose, where, what was wrong and what happens now."""
+
+    namespace: str
+    name: str
+    field: str
+    """Where in the object: an annotation's full name or a path such as `spec.ports[0].port`."""
+    value: str
+    reason: str
+    """What is wrong, as a sentence without a full stop."""
+    expected: str = ""
+    """What would be right, with an example."""
+    effect: str = ""
+    """What is in force instead."""
+    kind: str = "Service"
+    origin: str = ""
+    """Where it was read: `file:line` for files, empty for the API server."""
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    """One port of a Service. `name` is empty when the Service has a single unnamed port."""
+
+    name: str
+    port: int
+    protocol: str = "TCP"
+    app_protocol: str = ""
+
+
+class ServiceObject(msgspec.Struct, frozen=True):
+    """A Kubernetes Service, trimmed. Only annotations below `svc.mesh/` are kept."""
+
+    key: ServiceKey
+    annotations: Mapping[str, str]
+    type: str = "ClusterIP"
+    cluster_ips: tuple[str, ...] = ()
+    """Empty for a headless Service and for ExternalName."""
+    external_name: str = ""
+    ports: tuple[ServicePort, ...] = ()
+    origin: str = ""
+
+    @property
+    def meshed(self) -> bool:
+        """True if its owner asks for the mesh at all (the value may still be malformed)."""
+        return f"{ANNOTATION_PREFIX}enabled" in self.annotations
+
+
+class SlicePort(msgspec.Struct, frozen=True):
+    """A port of an EndpointSlice: joined to a Service port by `name`."""
+
+    name: str
+    port: int
+    protocol: str = "TCP"
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True):
+    """An endpoint of an EndpointSlice with Kubernetes' conditions (an absent `ready` counts as true)."""
+
+    address: str
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    zone: str = ""
+    hints: tuple[str, ...] = ()
+    """Zones that should use this endpoint (`hints.forZones`)."""
+    node: str = ""
+    pod: str = ""
+
+
+class SliceObject(msgspec.Struct, frozen=True):
+    """A Kubernetes EndpointSlice, trimmed."""
+
+    key: SliceKey
+    service: ServiceKey
+    """From the label `kubernetes.io/service-name`."""
+    address_type: str = "IPv4"
+    ports: tuple[SlicePort, ...] = ()
+    endpoints: tuple[SliceEndpoint, ...] = ()
+    origin: str = ""
+
+
+class PodObject(msgspec.Struct, frozen=True):
+    """A Kubernetes Pod, trimmed to what names the source of a connection."""
+
+    key: PodKey
+    addresses: tuple[str, ...] = ()
+    service_account: str = "default"
+    node: str = ""
+    origin: str = ""
+
+
+MeshObject = ServiceObject | SliceObject | PodObject
+ObjectKey = ServiceKey | SliceKey | PodKey
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One place that serves a Service port: address and target port, with the slice's conditions."""
+
+    address: str
+    port: int
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    zone: str = ""
+    hints: tuple[str, ...] = ()
+    node: str = ""
+    pod: str = ""
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A Service that asks for the mesh, joined with the endpoints of all its slices.
+
+    `endpoints` maps the port's *name* to its endpoints, duplicates removed, sorted by address and port,
+    so that two equal clusters give equal values whatever the order of their events.
+    """
+
+    object: ServiceObject
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def key(self) -> ServiceKey:
+        """The identity of the Service."""
+        return self.object.key
+
+
+class MeshSnapshot(msgspec.Struct, frozen=True):
+    """What the cluster says, at one moment.
+
+    A Service that did not change between two snapshots is the *same object* in both, so that a consumer
+    can find what changed with `is`.
+    """
+
+    version: int
+    services: Mapping[ServiceKey, Service]
+    pods: Mapping[str, PodObject] = {}
+    """Pods by address."""
+    problems: tuple[Problem, ...] = ()
+    """Problems that belong to no Service of `services` (a slice for an unknown Service, say)."""

@@ -1,0 +1,1 @@
+"""Development tools: the demo, the lab of network namespaces, the benchmark."""

@@ -1,0 +1,1 @@
+"""What people and Prometheus read from a running agent: health, metrics, the plan."""

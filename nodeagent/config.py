@@ -1,0 +1,77 @@
+"""The settings of an agent: read once from the command line and the environment, then frozen."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+
+import msgspec
+
+CaptureKind = Literal["nftables", "loopback"]
+AccessLog = Literal["off", "errors", "all"]
+
+NFTABLES_RANGE = "240.0.0.0/4"
+LOOPBACK_RANGE = "127.64.0.0/10"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a stranger may use up on one connection. Sizes in bytes, times in seconds."""
+
+    head_bytes: int = 64 * 1024
+    head_fields: int = 128
+    head_time: float = 10.0
+    """From the first byte of a head to its last."""
+    idle_time: float = 75.0
+    """Between two requests of a client."""
+    stall_time: float = 60.0
+    """Without a byte moved in an exchange in which a peer owes one."""
+    connect_time: float = 3.0
+    upstream_idle_time: float = 30.0
+    upstream_idle_connections: int = 256
+    """Idle connections kept for each endpoint and worker."""
+    replay_bytes: int = 64 * 1024
+    """Of a request's body, kept so that it can be sent again."""
+    connections_per_source: int = 4096
+    """From one source address, for each worker."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The settings of one agent. Addresses are text; `*_listen` are (address, port)."""
+
+    source: str
+    """`kube` or `file:PATH`."""
+    capture: CaptureKind
+    mesh_range: str
+    zone: str
+    alias_zones: tuple[str, ...]
+    dns_listen: tuple[str, int]
+    admin_listen: tuple[str, int]
+    workers: int
+    node_name: str
+    drain_timeout: float
+    """Seconds."""
+    log_level: str
+    log_format: Literal["console", "json"]
+    access_log: AccessLog = "errors"
+    limits: Limits = Limits()
+
+    @property
+    def network(self) -> ipaddress.IPv4Network:
+        """The mesh range; its first /24 is the mesh's own."""
+        return ipaddress.IPv4Network(self.mesh_range)
+
+    @property
+    def worker_address(self) -> str:
+        """The workers' one listening address in nftables capture (`240.0.0.1`)."""
+        return str(self.network.network_address + 1)
+
+    @property
+    def dns_address(self) -> str:
+        """The mesh DNS' fixed address in nftables capture (`240.0.0.53`)."""
+        return str(self.network.network_address + 53)
+
+
+WORKER_PORT = 15001
+"""Where workers listen on `Settings.worker_address` in nftables capture."""
+DNS_PORT = 15053
+"""Where DNS listens on `Settings.dns_address` in nftables capture; port 53 is mapped to it."""

@@ -1,0 +1,1 @@
+"""The data plane: accepts, reads, balances, forwards. Runs in the workers and nowhere else."""
