@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: str
     log_format: Literal["console", "json"]
     access_log: AccessLog = "errors"
+    first_bindable_port: int = 1
+    """Loopback capture only: lower Service ports are served at `port + LOW_PORT_SHIFT` (no privileges)."""
     limits: Limits = Limits()
 
     @property
@@ -71,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True):
         return str(self.network.network_address + 53)
 
 
+LOW_PORT_SHIFT = 10_000
 WORKER_PORT = 15001
 """Where workers listen on `Settings.worker_address` in nftables capture."""
 DNS_PORT = 15053

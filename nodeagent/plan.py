@@ -43,6 +43,9 @@ class Route(msgspec.Struct, frozen=True):
     address: str
     """The mesh address."""
     port: int
+    """The Service's port."""
+    mesh_port: int
+    """The port at the mesh address: `port`, but for low ports in loopback capture without privileges."""
     protocol: Protocol
     upstreams: tuple[Upstream, ...]
     """Ready endpoints in address order; may be empty."""
@@ -51,8 +54,8 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> RouteKey:
-        """Mesh address and port."""
-        return (self.address, self.port)
+        """Mesh address and port, as a connection shows them."""
+        return (self.address, self.mesh_port)
 
 
 RouteKey = tuple[str, int]

@@ -1,0 +1,36 @@
+"""The interface of a capture: how connections to mesh addresses come to the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from nodeagent.plan import RouteKey
+
+
+class CaptureError(Exception):
+    """The kernel refused; the message says what, and what is in force now."""
+
+
+class Capture(Protocol):
+    """Steers `(mesh address, port)` to the workers and refuses the rest of the mesh range at once."""
+
+    async def start(self) -> None:
+        """Set up, healing what a killed predecessor left. Idempotent.
+
+        Raises:
+            CaptureError: the machine does not allow it (a missing privilege or kernel feature).
+        """
+        ...
+
+    async def apply(self, keys: Iterable[RouteKey]) -> None:
+        """Make exactly these TCP addresses and ports reach the workers, in one transaction. Idempotent.
+
+        Raises:
+            CaptureError: nothing was changed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Remove everything that was made."""
+        ...
