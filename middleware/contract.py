@@ -193,7 +193,7 @@ class SharedTable(Protocol):
     def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
         """Call `change` with the number stored under `key` (0 if none) and store what it returns.
 
-        No other worker runs a change on the same number meanwhile; `None` leaves the number as it is. When the
+        No other worker runs a change on the same number meanwhile; `None` leaves it as it is. When the
         table is full, an entry that has not been written for long makes room.
         """
         ...

@@ -10,10 +10,8 @@ import pytest
 from nodeagent.control.cells import SETS, WAYS, SharedCells
 
 PRELUDE = (
-    "import sys; from nodeagent.control.cells import SharedCells
-"
-    "table = SharedCells.open(int(sys.argv[1]), exclusive=False)
-"
+    "import sys; from nodeagent.control.cells import SharedCells\n"
+    "table = SharedCells.open(int(sys.argv[1]), exclusive=False)\n"
 )
 
 
