@@ -8,7 +8,7 @@ so nothing is ever changed in place. Addresses are text in canonical form; ports
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -56,6 +56,8 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     kind: str = "Service"
     origin: str = ""
     """Where it was read: `file:line` for files, empty for the API server."""
+    severity: Literal["error", "info"] = "error"
+    """`info`: nothing is wrong with the input, but its owner may like to know what the mesh makes of it."""
 
 
 class ServicePort(msgspec.Struct, frozen=True):

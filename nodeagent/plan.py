@@ -71,6 +71,8 @@ class ServicePlan(msgspec.Struct, frozen=True):
     effective: Mapping[str, str]
     """The annotations in force, the last good values in place of bad ones."""
     problems: tuple[Problem, ...] = ()
+    claim: str = ""
+    """The mesh address it asks for: differs from `address` only where two Services ask for the same."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):

@@ -1,0 +1,163 @@
+"""The annotations that say whether a Service is meshed and which protocol its ports speak.
+
+The rest of `svc.mesh/` belongs to middleware. Nothing is guessed from traffic: the protocol of a port is what
+its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http. What the mesh
+does not understand as HTTP/1.1 (gRPC, TLS, HTTP/2, a database) passes through it as plain TCP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from discovery.model import ANNOTATION_PREFIX, Problem, ServiceObject, ServicePort
+
+PortProtocol = Literal["http", "tcp"]
+
+ENABLED: Final = f"{ANNOTATION_PREFIX}enabled"
+PROTOCOL: Final = f"{ANNOTATION_PREFIX}protocol"
+PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}protocol."
+
+_HTTP_APP_PROTOCOLS = frozenset({"http", "http/1.1", "kubernetes.io/ws", "ws"})
+"""`appProtocol` in lower case; every other declared value is passed through as tcp."""
+
+_OPAQUE_PREFIXES = frozenset(
+    {"grpc", "h2c", "http2", "https", "mongo", "mysql", "postgres", "redis", "tcp", "tls"}
+)
+"""What stands before the first `-` of a port's name (or is all of it) and means tcp."""
+
+_LATER_PROTOCOLS = frozenset({"grpc", "h2", "h2c", "http2", "https", "tls"})
+"""Annotation values with a clear meaning that the mesh cannot look into yet: passed through as tcp."""
+
+
+class Annotation(msgspec.Struct, frozen=True):
+    """The documentation of one annotation, written where it is parsed; `docs/annotations.md` shows it."""
+
+    name: str
+    """The full name, `svc.mesh/...`."""
+    values: str
+    """What may stand there, in a few words."""
+    default: str
+    summary: str
+    example: str
+
+
+ANNOTATIONS: Final[tuple[Annotation, ...]] = (
+    Annotation(
+        name=ENABLED,
+        values='"true" or "false"',
+        default="false",
+        summary="Opts the Service in: it gets a mesh name and address. Without it nothing else is read.",
+        example='svc.mesh/enabled: "true"',
+    ),
+    Annotation(
+        name=PROTOCOL,
+        values="http or tcp",
+        default="each port's appProtocol, else the prefix of its name (http-, tcp-, grpc-, ...), else http",
+        summary="What all ports of the Service speak: http is HTTP/1.1, tcp is passed through byte by byte.",
+        example="svc.mesh/protocol: tcp",
+    ),
+    Annotation(
+        name=f"{PROTOCOL_OF_PORT}<port name or number>",
+        values="http or tcp",
+        default="svc.mesh/protocol",
+        summary="What this one port speaks; goes before svc.mesh/protocol.",
+        example="svc.mesh/protocol.admin: http",
+    ),
+)
+
+
+def is_enabled(annotations: Mapping[str, str]) -> bool:
+    """Return whether the annotations opt in; a malformed value does not."""
+    return annotations.get(ENABLED) == "true"
+
+
+def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtocol:
+    """Return what a TCP port speaks; malformed annotations must have been taken out (`check_annotations`).
+
+    The first that says anything decides: `svc.mesh/protocol.<name>`, `svc.mesh/protocol.<number>`,
+    `svc.mesh/protocol`, `appProtocol`, the prefix of the port's name; then http.
+    """
+    declared = (
+        (port.name and annotations.get(PROTOCOL_OF_PORT + port.name))
+        or annotations.get(f"{PROTOCOL_OF_PORT}{port.port}")
+        or annotations.get(PROTOCOL)
+    )
+    if declared:
+        return "http" if declared == "http" else "tcp"
+    if port.app_protocol:
+        return "http" if port.app_protocol.lower() in _HTTP_APP_PROTOCOLS else "tcp"
+    return "tcp" if port.name.partition("-")[0] in _OPAQUE_PREFIXES else "http"
+
+
+def names_port(annotation: str, port: ServicePort) -> bool:
+    """Return whether `svc.mesh/protocol.<port>` means this port."""
+    return annotation.removeprefix(PROTOCOL_OF_PORT) in (port.name or str(port.port), str(port.port))
+
+
+def check_annotations(service: ServiceObject) -> list[Problem]:
+    """Return what is wrong with this module's annotations of a Service, in the order of their names.
+
+    `effect` is left empty: what is in force instead depends on what was in force before. Annotations with an
+    `info` problem stay in force themselves.
+    """
+    problems = []
+    for name in sorted(service.annotations):
+        value = service.annotations[name]
+        if name == ENABLED:
+            problem = _check_enabled(service, value)
+        elif name == PROTOCOL:
+            problem = _check_protocol(service, name, value)
+        elif name.startswith(PROTOCOL_OF_PORT):
+            problem = _check_port(service, name) or _check_protocol(service, name, value)
+        else:
+            problem = None
+        if problem is not None:
+            problems.append(problem)
+    return problems
+
+
+def _check_enabled(service: ServiceObject, value: str) -> Problem | None:
+    if value in ("true", "false"):
+        return None
+    return _problem(service, ENABLED, "is neither true nor false", '"true" or "false"')
+
+
+def _check_port(service: ServiceObject, name: str) -> Problem | None:
+    if any(names_port(name, port) for port in service.ports):
+        return None
+    known = ", ".join(port.name or str(port.port) for port in service.ports) or "none"
+    selector = name.removeprefix(PROTOCOL_OF_PORT)
+    return _problem(
+        service, name, f"the Service has no port {selector!r}", f"a port of this Service: {known}"
+    )
+
+
+def _check_protocol(service: ServiceObject, name: str, value: str) -> Problem | None:
+    if value in ("http", "tcp"):
+        return None
+    if value in _LATER_PROTOCOLS:
+        reason = f"{value} is passed through as tcp: the mesh does not look into it yet"
+        return _problem(service, name, reason, "http (HTTP/1.1) or tcp", "info")
+    return _problem(service, name, "is not a protocol the mesh carries", "http or tcp, in lower case")
+
+
+def _problem(
+    service: ServiceObject,
+    name: str,
+    reason: str,
+    expected: str,
+    severity: Literal["error", "info"] = "error",
+) -> Problem:
+    return Problem(
+        namespace=service.key.namespace,
+        name=service.key.name,
+        field=name,
+        value=service.annotations[name],
+        reason=reason,
+        expected=expected,
+        origin=service.origin,
+        severity=severity,
+    )

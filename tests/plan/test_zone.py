@@ -1,0 +1,49 @@
+"""The zone of a plan, and a plan as a document."""
+
+from __future__ import annotations
+
+import json
+
+from discovery.dns.zone import ZonePort
+from discovery.model import Endpoint, ServicePort
+from nodeagent.render import plan_document
+from nodeagent.zone import zone_of
+from tests.plan.builders import HTTP, LAPTOP, SETTINGS, compile_services, make_service
+
+
+def test_names_are_those_of_services_with_an_address() -> None:
+    plan = compile_services(
+        make_service("a", ports=[HTTP, ServicePort("", 8080)]),
+        make_service("loser"),
+        make_service("empty", ports=[], cluster_ips=["10.96.0.11"]),
+    )
+    zone = zone_of(plan, SETTINGS, 7)
+    assert list(zone.services) == [("default", "a")]
+    service = zone.services["default", "a"]
+    assert (service.address, service.ports) == ("250.96.0.10", (ZonePort("http", "tcp", 80),))
+    assert (zone.origin, zone.aliases, zone.serial) == ("svc.mesh", ("mesh.internal",), 7)
+    assert (zone.network, zone.nameserver) == ("240.0.0.0/4", "240.0.0.53")
+
+
+def test_on_a_laptop_ports_are_those_that_are_served() -> None:
+    zone = zone_of(compile_services(make_service(), settings=LAPTOP), LAPTOP, 1)
+    assert zone.services["default", "shop"].ports == (ZonePort("http", "tcp", 10080),)
+    assert (zone.network, zone.nameserver) == ("127.64.0.0/10", "127.0.0.1")
+
+
+def test_a_plan_as_json() -> None:
+    endpoints = {"http": [Endpoint("10.1.0.1", 80, pod="shop-1"), Endpoint("10.1.0.2", 80)]}
+    service = make_service(annotations={"svc.mesh/tries": "2", "svc.mesh/x": ""}, endpoints=endpoints)
+    document = json.loads(json.dumps(plan_document(compile_services(service))))
+    shop = document["services"]["default/shop"]
+    assert shop["routes"] == [
+        {
+            "port": 80,
+            "name": "http",
+            "mesh": "250.96.0.10:80",
+            "protocol": "http",
+            "upstreams": [{"address": "10.1.0.1:80", "pod": "shop-1"}, {"address": "10.1.0.2:80"}],
+            "layers": [{"name": "tries", "options": {"tries": 2, "on": "reset"}}],
+        }
+    ]
+    assert shop["problems"][0]["field"] == "svc.mesh/x"
