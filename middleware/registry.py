@@ -1,0 +1,184 @@
+"""All middleware, in the one order in which requests pass through it: outermost first.
+
+A middleware is added by one line in `MIDDLEWARES`. A user's own comes from an installed distribution with an
+entry point in the group `svcmesh.middleware` that names a `Middleware` value; it comes after ours, innermost,
+in the order of entry point names. One that cannot be used is reported and left out; it never stops an agent.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from middleware import circuit_breaker, rate_limit, retry
+from middleware.contract import Context, Handler, Layer, Middleware, Problem, Rejected, Request, Response
+
+log = structlog.get_logger()
+
+MIDDLEWARES: Final[tuple[Middleware, ...]] = (
+    # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
+    # what is refused says nothing about the endpoints, so the breaker must not see it.
+    rate_limit.MIDDLEWARE,
+    # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
+    # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
+    circuit_breaker.MIDDLEWARE,
+    # Calls what is below it again: what is to happen for every single try comes after it.
+    retry.MIDDLEWARE,
+)
+
+ENTRY_POINT_GROUP: Final = "svcmesh.middleware"
+ANNOTATION_PREFIX: Final = "svc.mesh/"
+METRIC_PREFIX: Final = "svcmesh_"
+
+
+class EntryPoint(Protocol):
+    """What is used of `importlib.metadata.EntryPoint`."""
+
+    @property
+    def name(self) -> str:
+        """The left side of the entry point."""
+        ...
+
+    @property
+    def value(self) -> str:
+        """The right side: `package.module:ATTRIBUTE`."""
+        ...
+
+    def load(self) -> Any:
+        """Import the module and return the attribute."""
+        ...
+
+
+class LoadProblem(msgspec.Struct, frozen=True):
+    """An entry point that is left out, and why."""
+
+    entry_point: str
+    """`name = package.module:ATTRIBUTE`."""
+    reason: str
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """All middleware that can be used here, outermost first, and what could not be loaded."""
+
+    middlewares: tuple[Middleware, ...]
+    problems: tuple[LoadProblem, ...] = ()
+
+
+class Broken(Rejected):
+    """A user's middleware could not be built for a port: all is refused, it may be there to protect (500)."""
+
+    status = 500
+    proxy_error = "proxy_configuration_error"
+    reason = "middleware_broken"
+
+
+@functools.cache
+def installed() -> Installed:
+    """Return our middleware and the users', loaded once for each process; problems are also logged."""
+    found = load(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    for problem in found.problems:
+        log.error("middleware_not_loaded", entry_point=problem.entry_point, reason=problem.reason)
+    return found
+
+
+def by_name(name: str) -> Middleware:
+    """Return the middleware of this name, ours or a user's.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for middleware in installed().middlewares:
+        if middleware.name == name:
+            return middleware
+    known = ", ".join(middleware.name for middleware in installed().middlewares)
+    raise LookupError(f"no middleware is called {name!r}; known are {known}")
+
+
+def load(entry_points: Iterable[EntryPoint]) -> Installed:
+    """Return `MIDDLEWARES` and after them what the entry points name, in the order of their names."""
+    middlewares, problems = list(MIDDLEWARES), []
+    for entry_point in sorted(entry_points, key=lambda entry: (entry.name, entry.value)):
+        loaded = None
+        try:
+            loaded = entry_point.load()
+            reason = unusable(loaded, middlewares)
+        except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
+            reason = f"cannot be loaded: {type(error).__name__}: {error}"
+        if loaded is None or reason:
+            problems.append(LoadProblem(f"{entry_point.name} = {entry_point.value}", reason))
+        else:
+            middlewares.append(guard(loaded))
+    return Installed(tuple(middlewares), tuple(problems))
+
+
+def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
+    """Return why this object cannot be used beside these middlewares; empty if it can."""
+    if not isinstance(loaded, Middleware):
+        return f"is a {type(loaded).__name__}, not a middleware.contract.Middleware"
+    options: object = loaded.options
+    if not (isinstance(options, type) and issubclass(options, msgspec.Struct)):
+        return "its options are not a msgspec.Struct"
+    if not options.__struct_config__.frozen:
+        return "its options are not frozen"
+    for annotation in loaded.annotations:
+        if not annotation.name.startswith(ANNOTATION_PREFIX):
+            return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"
+    for metric in loaded.metrics:
+        if not metric.name.startswith(METRIC_PREFIX):
+            return f"its metric {metric.name} does not start with {METRIC_PREFIX}"
+    for other in beside:
+        taken = names(loaded) & names(other)
+        if taken:
+            return f"{', '.join(sorted(taken))} is taken by {other.name}"
+    return ""
+
+
+def names(middleware: Middleware) -> set[str]:
+    """Return the names that no two middlewares may share: its own, its annotations', its metrics'."""
+    own = {f"the name {middleware.name}"}
+    own.update(f"the annotation {annotation.name}" for annotation in middleware.annotations)
+    own.update(f"the metric {metric.name}" for metric in middleware.metrics)
+    return own
+
+
+def guard(middleware: Middleware) -> Middleware:
+    """Return a user's middleware whose `parse` and `build` report what they raise instead of raising it."""
+
+    def parse(annotations: Mapping[str, str]) -> Any:
+        try:
+            return middleware.parse(annotations)
+        except Exception as error:
+            used = [
+                annotation.name for annotation in middleware.annotations if annotation.name in annotations
+            ]
+            if not used:
+                log.exception("middleware_broken", middleware=middleware.name)
+                return None
+            reason = f"the middleware {middleware.name} failed to read it: {type(error).__name__}: {error}"
+            return Problem(used[0], annotations[used[0]], reason, "a value that it can read")
+
+    def build(options: Any, context: Context) -> Layer:
+        try:
+            return middleware.build(options, context)
+        except Exception:
+            log.exception(
+                "middleware_broken", middleware=middleware.name, service=context.service, port=context.port
+            )
+            return _refuse_all(middleware.name)
+
+    return msgspec.structs.replace(middleware, parse=parse, build=build)
+
+
+def _refuse_all(name: str) -> Layer:
+    def layer(_handler: Handler) -> Handler:
+        async def refuse(_request: Request) -> Response:
+            raise Broken(f"the middleware {name} could not be built")
+
+        return refuse
+
+    return layer

@@ -1,0 +1,145 @@
+"""The values of annotations, as the Kubernetes ecosystem writes them, parsed strictly and with a bound.
+
+Every parser takes the text of one value (or one part of it), allows white space around it, and raises
+`InvalidValue` with what is wrong and what would be right; `problem` turns that into the contract's `Problem`.
+Digits are ASCII digits: Python's own `int()` would also read `1_000` and other scripts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+import msgspec
+
+from middleware.contract import Problem
+
+LONGEST: Final = 64
+"""Characters of a number, duration or rate; a longer one is refused unread."""
+
+UNIT_NANOSECONDS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # U+00B5, micro sign
+    "μs": 1_000,  # U+03BC, Greek letter mu
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+
+INTEGER = re.compile(r"[+-]?[0-9]+")
+DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
+DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
+RATE = re.compile(r"([0-9]+)/([smh])")
+
+
+class InvalidValue(ValueError):
+    """A value that cannot be used: `reason` says what is wrong, `expected` what would be right."""
+
+    def __init__(self, reason: str, expected: str) -> None:
+        super().__init__(f"{reason}; expected {expected}")
+        self.reason = reason
+        self.expected = expected
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """So many per unit of time."""
+
+    count: int
+    unit: str
+    """`s`, `m` or `h`."""
+
+    @property
+    def interval(self) -> int:
+        """Nanoseconds between two at an even pace, rounded down: at most 0.1 % off at the highest rate."""
+        return UNIT_NANOSECONDS[self.unit] // self.count
+
+
+def problem(annotation: str, value: str, invalid: InvalidValue) -> Problem:
+    """Say of which annotation the value was."""
+    return Problem(annotation=annotation, value=value, reason=invalid.reason, expected=invalid.expected)
+
+
+def parse_integer(text: str, *, least: int, most: int) -> int:
+    """Read a decimal integer of `least` to `most`.
+
+    Raises:
+        InvalidValue: it is not one, or out of these bounds.
+    """
+    text = text.strip()
+    expected = f"a whole number from {least} to {most}"
+    if len(text) > LONGEST or not INTEGER.fullmatch(text):
+        raise InvalidValue(f"{quote(text)} is not a whole number", expected)
+    number = int(text)
+    if not least <= number <= most:
+        raise InvalidValue(f"{number} is out of range", expected)
+    return number
+
+
+def parse_duration(text: str, *, least: float = 0.0, most: float) -> float:
+    """Read a duration as Go's `time.ParseDuration` does (`250ms`, `1m30s`, `1.5h`, `0`); return seconds.
+
+    Raises:
+        InvalidValue: it is not one, or not from `least` to `most` seconds.
+    """
+    text = text.strip()
+    expected = f"a duration from {least:g}s to {most:g}s, such as 250ms or 1m30s"
+    if text in ("0", "+0", "-0"):
+        nanoseconds = Fraction(0)
+    elif len(text) > LONGEST or not DURATION.fullmatch(text):
+        unit = " (the unit is missing)" if INTEGER.fullmatch(text) else ""
+        raise InvalidValue(f"{quote(text)} is not a duration{unit}", expected)
+    else:
+        nanoseconds = sum(
+            (
+                Fraction(f"{whole or 0}.{fraction or 0}") * UNIT_NANOSECONDS[unit]
+                for whole, fraction, unit in DURATION_PART.findall(text)
+            ),
+            Fraction(0),
+        )
+        if text.startswith("-"):
+            nanoseconds = -nanoseconds
+    seconds = float(nanoseconds / 1_000_000_000)
+    if not least <= seconds <= most:
+        raise InvalidValue(f"{text} is out of range", expected)
+    return seconds
+
+
+def parse_rate(text: str, *, most: int) -> Rate:
+    """Read a rate such as `100/s`, `600/m` or `1000/h`, of at most `most` per second.
+
+    Raises:
+        InvalidValue: it is not one, or it is zero or too high.
+    """
+    text = text.strip()
+    expected = f"a rate of 1/h to {most}/s, such as 100/s, 600/m or 1000/h"
+    match = RATE.fullmatch(text) if len(text) <= LONGEST else None
+    if match is None:
+        raise InvalidValue(f"{quote(text)} is not a rate", expected)
+    count, unit = int(match[1]), match[2]
+    if count < 1 or count * UNIT_NANOSECONDS["s"] > most * UNIT_NANOSECONDS[unit]:
+        raise InvalidValue(f"{text} is out of range", expected)
+    return Rate(count, unit)
+
+
+def parse_choice(text: str, choices: Sequence[str], *, also: str = "") -> str:
+    """Read one word of `choices`; `also` describes what else the caller would have taken.
+
+    Raises:
+        InvalidValue: it is none of them; names the nearest one.
+    """
+    text = text.strip()
+    if text in choices:
+        return text
+    nearest = difflib.get_close_matches(text[:LONGEST], choices, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise InvalidValue(f"{quote(text)} is not known", f"one of {', '.join(choices)}{also}{hint}")
+
+
+def quote(text: str) -> str:
+    """Show a user's text inside a message, shortened to what fits a line."""
+    return f'"{text}"' if len(text) <= LONGEST else f'"{text[:LONGEST]}…"'
