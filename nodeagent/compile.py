@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from middleware.registry import MIDDLEWARES
 
 from discovery.model import MeshSnapshot, Problem, Service, ServiceKey
 from middleware.contract import Middleware
+from middleware.registry import installed
 from nodeagent.addresses import AddressRange, Claim, Grant, address_range
 from nodeagent.config import Settings
 from nodeagent.effective import Resolution, resolve_annotations
@@ -30,12 +30,15 @@ def compile_plan(
     snapshot: MeshSnapshot,
     previous: NodePlan,
     settings: Settings,
-    middlewares: Sequence[Middleware] = MIDDLEWARES,
+    middlewares: Sequence[Middleware] | None = None,
 ) -> NodePlan:
     """Return the plan for a snapshot; its Services are in the snapshot's order.
 
+    `middlewares`, outermost first, are all that are installed unless given (the registry's order is theirs).
     Whatever equals its part of `previous` (a Service's plan, a route) is the same object in both plans.
     """
+    if middlewares is None:
+        middlewares = installed().middlewares
     before = previous.services
     addresses = address_range(settings.mesh_range)
     services: dict[ServiceKey, ServicePlan] = {}

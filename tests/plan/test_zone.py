@@ -7,7 +7,7 @@ import json
 from discovery.dns.zone import ZonePort
 from discovery.model import Endpoint, ServicePort
 from nodeagent.render import plan_document
-from nodeagent.zone import zone_of
+from nodeagent.zone import names_changed, zone_of
 from tests.plan.builders import HTTP, LAPTOP, SETTINGS, compile_services, make_service
 
 
@@ -47,3 +47,21 @@ def test_a_plan_as_json() -> None:
         }
     ]
     assert shop["problems"][0]["field"] == "svc.mesh/x"
+
+
+def test_whether_names_changed() -> None:
+    plan = compile_services(make_service())
+    more_endpoints = make_service(endpoints={"http": [Endpoint("10.1.0.1", 80), Endpoint("10.1.0.2", 80)]})
+    assert not names_changed(plan, compile_services(more_endpoints, previous=plan))
+    assert names_changed(plan, compile_services(make_service(cluster_ips=["10.96.0.11"]), previous=plan))
+    assert names_changed(plan, compile_services(make_service(ports=[ServicePort("web", 80)]), previous=plan))
+    assert names_changed(plan, compile_services(make_service(ports=[]), previous=plan))
+    assert names_changed(plan, compile_services(make_service(), make_service("b", cluster_ips=[])))
+    assert names_changed(plan, compile_services(make_service(enabled="false"), previous=plan))
+
+
+def test_a_service_without_an_address_changes_no_names() -> None:
+    plan, both = compile_services(make_service()), compile_services(make_service(), make_service("z"))
+    assert both.services.keys() > plan.services.keys()
+    assert not names_changed(plan, both)
+    assert not names_changed(both, plan)
