@@ -31,6 +31,14 @@ class Capture(Protocol):
         """
         ...
 
+    async def verify(self) -> None:
+        """Mend what somebody else removed or changed since the last `apply`; to be called every few seconds.
+
+        Raises:
+            CaptureError: it could not be mended.
+        """
+        ...
+
     async def close(self) -> None:
-        """Remove everything that was made."""
+        """Remove everything that was made, but for what a successor has taken over."""
         ...
