@@ -93,6 +93,28 @@ WORKER_HEAD_TIMEOUTS = 7
 WORKER_MALFORMED = 8
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
+MALFORMED_REASONS = (
+    "ambiguous_length",
+    "bare_cr",
+    "bare_lf",
+    "chunk",
+    "connect",
+    "content_length",
+    "control_byte",
+    "head_too_large",
+    "host",
+    "malformed_field",
+    "malformed_head",
+    "malformed_line",
+    "obs_fold",
+    "space_before_colon",
+    "target",
+    "trailer",
+    "transfer_encoding",
+    "version",
+)
+"""The words of `nodeagent.proxy.head.HeadError`; a test holds the two together."""
+
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
 
 _CACHE_LINE = 8
@@ -116,7 +138,9 @@ class Layout:
         ValueError: two metrics or two reasons have one name.
     """
 
-    def __init__(self, middlewares: Iterable[Middleware], malformed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, middlewares: Iterable[Middleware], malformed: Sequence[str] = MALFORMED_REASONS
+    ) -> None:
         named = [(middleware.name, metric) for middleware in middlewares for metric in middleware.metrics]
         self.metrics = tuple(
             MetricColumn(name, metric, SLOT_COLUMNS + index) for index, (name, metric) in enumerate(named)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -98,3 +100,12 @@ def test_equal_names_are_refused() -> None:
 def test_a_metric_of_nobody_is_refused() -> None:
     with pytest.raises(KeyError):
         Layout([]).column(RETRIES)
+
+
+def test_every_reason_of_the_codec_has_a_column() -> None:
+    proxy = Path(columns.__file__).parents[1] / "proxy"
+    words = {
+        word for path in proxy.glob("*.py") for word in re.findall(r'HeadError\(\s*"(\w+)"', path.read_text())
+    }
+    assert words
+    assert words <= set(columns.MALFORMED_REASONS)

@@ -1,0 +1,158 @@
+"""Writes the metrics of ports as Prometheus text (format 0.0.4), straight from the workers' memory.
+
+prometheus_client needs 10 µs for a line, so 2 s for 10,000 busy ports, in which the agent would answer no DNS
+query. This writes a line in well under 1 µs and hands the text out in pieces, so that the caller can let
+the loop do other work between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from nodeagent.admin.families import DURATION_HELP, DURATION_NAME, PortFamily, port_families
+from nodeagent.control.columns import (
+    DURATION_BOUNDS,
+    DURATION_BUCKETS,
+    DURATION_SUM,
+    OVERFLOW_SLOT,
+    Layout,
+)
+from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.plan import NodePlan
+
+PIECE_ROWS = 256
+"""Ports in a piece: some milliseconds at most."""
+
+_LES = (*(repr(bound) for bound in DURATION_BOUNDS), "+Inf")
+
+
+class Row:
+    """One port as the text shows it: its slot, its labels and the middleware it uses."""
+
+    __slots__ = ("labels", "layers", "slot")
+
+    def __init__(self, slot: int, labels: str, layers: frozenset[str]) -> None:
+        self.slot = slot
+        self.labels = labels
+        self.layers = layers
+
+
+class PortExposition:
+    """Renders the families of all ports of the plan, the numbers of all workers merged."""
+
+    def __init__(self, layout: Layout, allocator: SlotAllocator) -> None:
+        self._layout = layout
+        self._allocator = allocator
+        self._families = port_families(layout)
+        self._plan: NodePlan | None = None
+        self._rows: list[Row] = []
+
+    def render(self, plan: NodePlan, regions: Sequence[StatsRegion]) -> Iterator[bytes]:
+        """Yield the text in pieces, some of them empty; each is made when it is asked for."""
+        if plan is not self._plan:
+            yield from self._learn(plan)
+        memory = _Memory(self._layout, regions)
+        busy: list[Row] = []
+        shown: list[Row] = []  # with those that are idle, but whose middleware is shown at zero
+        for rows in _pieces(self._rows):
+            active = [row for row in rows if memory.used(row.slot)]
+            busy += active
+            shown += active + [row for row in rows if row.layers and not memory.used(row.slot)]
+            yield b""
+        for family in self._families:
+            yield _header(family.name, family.help, family.kind)
+            for rows in _pieces(shown if family.middleware else busy):
+                yield _family_lines(family, rows, memory)
+        yield _header(DURATION_NAME, DURATION_HELP, "histogram")
+        for rows in _pieces(busy):
+            yield _histogram_lines(rows, memory)
+
+    def _learn(self, plan: NodePlan) -> Iterator[bytes]:
+        """Make the rows of a new plan, with a pause now and then."""
+        slots = self._allocator.slots
+        rows = {OVERFLOW_SLOT: Row(OVERFLOW_SLOT, port_labels("other", "", ""), frozenset())}
+        for count, route in enumerate(plan.routes()):
+            slot = slots.get((route.service, route.port), OVERFLOW_SLOT)
+            if slot not in rows:
+                labels = port_labels(route.service.name, route.service.namespace, str(route.port))
+                rows[slot] = Row(slot, labels, frozenset(layer.name for layer in route.layers))
+            if count % PIECE_ROWS == 0:
+                yield b""
+        self._plan, self._rows = plan, list(rows.values())
+
+
+def _pieces(rows: list[Row]) -> Iterator[list[Row]]:
+    return (rows[at : at + PIECE_ROWS] for at in range(0, len(rows), PIECE_ROWS))
+
+
+def port_labels(service: str, namespace: str, port: str) -> str:
+    """Return the labels of a port without braces, values escaped."""
+    return f'service="{_escape(service)}",namespace="{_escape(namespace)}",port="{port}"'
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _header(name: str, text: str, kind: str) -> bytes:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode()
+
+
+class _Memory:
+    """Reads neighbouring columns of a slot from every worker at once."""
+
+    def __init__(self, layout: Layout, regions: Sequence[StatsRegion]) -> None:
+        self._width = layout.slot_columns
+        self._cells = [region.cells for region in regions]
+
+    def used(self, slot: int) -> bool:
+        """Whether any worker ever wrote to the slot."""
+        base = slot * self._width
+        return any(any(cells[base : base + self._width].tolist()) for cells in self._cells)
+
+    def read(self, slot: int, first: int, end: int, greatest: bool = False) -> Sequence[int]:
+        """Return columns `first` to `end` (excluded): sums over the workers, or their greatest."""
+        base = slot * self._width
+        parts = [cells[base + first : base + end].tolist() for cells in self._cells]
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return [0] * (end - first)
+        return [max(numbers) if greatest else sum(numbers) for numbers in zip(*parts, strict=True)]
+
+
+def _family_lines(family: PortFamily, rows: list[Row], memory: _Memory) -> bytes:
+    shown = [series.column for series in family.series]
+    gate = family.gate or shown
+    first, end = min(*shown, *gate), max(*shown, *gate) + 1
+    series = [(f"{each.labels}}}", each.column - first, each.usual) for each in family.series]
+    gates = [column - first for column in gate]
+    greatest = bool(family.middleware) and family.kind == "gauge"
+    name, middleware = family.name, family.middleware
+    lines: list[str] = []
+    for row in rows:
+        numbers = memory.read(row.slot, first, end, greatest)
+        if not any(numbers[index] for index in gates) and middleware not in row.layers:
+            continue
+        start = f"{name}{{{row.labels}"
+        for labels, index, usual in series:
+            number = numbers[index]
+            if usual or number:
+                lines.append(f"{start}{labels} {number}\n")
+    return "".join(lines).encode()
+
+
+def _histogram_lines(rows: list[Row], memory: _Memory) -> bytes:
+    lines: list[str] = []
+    for row in rows:
+        *buckets, microseconds = memory.read(row.slot, DURATION_BUCKETS, DURATION_SUM + 1)
+        totals = list(accumulate(buckets))
+        if not totals[-1]:
+            continue
+        start = f'{DURATION_NAME}_bucket{{{row.labels},le="'
+        lines += [f'{start}{le}"}} {total}\n' for le, total in zip(_LES, totals, strict=True)]
+        lines.append(f"{DURATION_NAME}_sum{{{row.labels}}} {microseconds / 1e6!r}\n")
+        lines.append(f"{DURATION_NAME}_count{{{row.labels}}} {totals[-1]}\n")
+    return "".join(lines).encode()

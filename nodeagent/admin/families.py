@@ -1,0 +1,128 @@
+"""The metrics of ports: which family shows which columns, as a table.
+
+Names follow Prometheus' conventions: base units, `_total` for counters. Of a port, a family is shown once it
+has something to tell, because 10,000 Services that this node never calls must not cost 400,000 lines a
+scrape; then its usual series are shown at zero too, so that the first error is seen by `rate()`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nodeagent.control import columns
+from nodeagent.control.columns import Layout
+
+
+class Series(msgspec.Struct, frozen=True):
+    """One series of a family: its own labels, as text after those of the port, and its column."""
+
+    column: int
+    labels: str = ""
+    usual: bool = True
+    """Shown at zero as well, where its family is shown."""
+
+
+class PortFamily(msgspec.Struct, frozen=True):
+    """A family with the labels `service`, `namespace` and `port`. Its columns lie close together."""
+
+    name: str
+    """As exposed."""
+    help: str
+    kind: Literal["counter", "gauge"]
+    series: tuple[Series, ...]
+    gate: tuple[int, ...] = ()
+    """Columns of which one must not be 0 for the family to be shown; empty: those of its series."""
+    middleware: str = ""
+    """Shown for every port that uses this middleware, whatever the numbers."""
+
+
+LABELS = ("service", "namespace", "port")
+
+DURATION_NAME = "svcmesh_request_duration_seconds"
+DURATION_HELP = "Time from a request's head to the end of its response."
+
+_REQUESTS = tuple(
+    Series(columns.REQUESTS + group, f',code_class="{name}"', usual)
+    for group, name, usual in (
+        (0, "none", False),
+        (1, "1xx", False),
+        (2, "2xx", True),
+        (3, "3xx", True),
+        (4, "4xx", True),
+        (5, "5xx", True),
+    )
+)
+
+_FIXED = (
+    PortFamily(
+        "svcmesh_requests_total",
+        "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
+        "counter",
+        _REQUESTS,
+    ),
+    PortFamily(
+        "svcmesh_mesh_responses_total",
+        "Responses that the mesh made itself, in place of an endpoint.",
+        "counter",
+        (Series(columns.MESH_RESPONSES),),
+        tuple(series.column for series in _REQUESTS),
+    ),
+    PortFamily(
+        "svcmesh_request_bytes_total",
+        "Bytes received from clients.",
+        "counter",
+        (Series(columns.BYTES_RECEIVED),),
+    ),
+    PortFamily(
+        "svcmesh_response_bytes_total", "Bytes sent to clients.", "counter", (Series(columns.BYTES_SENT),)
+    ),
+    PortFamily(
+        "svcmesh_connections_total", "Connections of clients.", "counter", (Series(columns.CONNECTIONS),)
+    ),
+    PortFamily(
+        "svcmesh_connections_active",
+        "Connections of clients that are open now.",
+        "gauge",
+        (Series(columns.CONNECTIONS_ACTIVE),),
+        (columns.CONNECTIONS, columns.CONNECTIONS_ACTIVE),
+    ),
+    PortFamily(
+        "svcmesh_upstream_connections_total",
+        "Connections opened to endpoints.",
+        "counter",
+        (Series(columns.UPSTREAM_CONNECTIONS),),
+    ),
+    PortFamily(
+        "svcmesh_upstream_resends_total",
+        "Requests sent again because the endpoint had closed a pooled connection.",
+        "counter",
+        (Series(columns.RESENDS),),
+        (columns.UPSTREAM_CONNECTIONS, columns.RESENDS),
+    ),
+    PortFamily(
+        "svcmesh_upstream_errors_total",
+        "What went wrong with endpoints, each try counted.",
+        "counter",
+        tuple(
+            Series(column, f',reason="{reason}"', usual=False)
+            for reason, column in columns.UPSTREAM_ERRORS.items()
+        ),
+    ),
+)
+
+
+def port_families(layout: Layout) -> tuple[PortFamily, ...]:
+    """Return every family of ports but the histogram, those of the middleware last."""
+    own = tuple(
+        PortFamily(
+            entry.metric.name if entry.metric.kind == "gauge" else f"{entry.metric.name}_total",
+            entry.metric.help,
+            entry.metric.kind,
+            (Series(entry.column),),
+            middleware=entry.middleware,
+        )
+        for entry in layout.metrics
+    )
+    return _FIXED + own

@@ -1,0 +1,196 @@
+"""Everything that `/metrics` shows: the agent's own state by prometheus_client, the ports by `exposition`.
+
+Reads memory and values only; no worker is asked and nothing waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from nodeagent.admin.exposition import PortExposition
+from nodeagent.control import columns
+from nodeagent.control.columns import WORKER_SLOT, Layout
+from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.plan import NodePlan
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class AgentState(msgspec.Struct, frozen=True):
+    """The agent at the moment of a scrape. Times are `time.time()`, seconds; 0 means never."""
+
+    plan: NodePlan
+    plan_changed: float
+    """When this plan was made."""
+    source_stale: bool
+    source_synced: float
+    """When the source last said that it is up to date."""
+    regions: Sequence[StatsRegion]
+    """Of every worker slot, in order, whether its worker lives or not."""
+    workers: int
+    """Workers that live now."""
+    worker_restarts: int
+    dns_queries: Mapping[tuple[str, str], int]
+    """By (result, transport)."""
+
+
+class AgentCollector(Collector):
+    """The agent's state as metric families; `state` is called once for each scrape."""
+
+    def __init__(self, state: Callable[[], AgentState], version: str, node: str) -> None:
+        self._state = state
+        self._version = version
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families of the plan, the source, DNS and the workers."""
+        state = self._state()
+        build = GaugeMetricFamily(
+            "svcmesh_build_info", "Which agent this is; always 1.", labels=["version", "node"]
+        )
+        build.add_metric([self._version, self._node], 1)
+        yield build
+        yield from _plan_families(state)
+        yield _counter(
+            "svcmesh_dns_queries",
+            "DNS queries by result and transport.",
+            ["result", "transport"],
+            ((key, number) for key, number in sorted(state.dns_queries.items())),
+        )
+        yield from _worker_families(state)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: what is collected does not depend on it."""
+        return ()
+
+
+class MetricsPage:
+    """The whole page, in pieces of a few milliseconds; one for the life of an agent."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        allocator: SlotAllocator,
+        state: Callable[[], AgentState],
+        version: str,
+        node: str,
+    ) -> None:
+        self._state = state
+        self._ports = PortExposition(layout, allocator)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(AgentCollector(state, version, node))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> Iterator[bytes]:
+        """Yield the page as text of format 0.0.4 (`CONTENT_TYPE`)."""
+        yield generate_latest(self._registry)
+        state = self._state()
+        yield from self._ports.render(state.plan, state.regions)
+
+
+def _gauge(name: str, text: str, number: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=number)
+
+
+def _counter(
+    name: str, text: str, labels: list[str], numbers: Iterable[tuple[Sequence[str], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, number in numbers:
+        family.add_metric(values, number)
+    return family
+
+
+def _plan_families(state: AgentState) -> Iterator[Metric]:
+    plan, now = state.plan, time.time()
+    yield _gauge("svcmesh_plan_version", "The version of the plan in force.", plan.version)
+    yield _gauge(
+        "svcmesh_plan_age_seconds",
+        "Time since the plan last changed.",
+        max(0.0, now - state.plan_changed) if state.plan_changed else 0.0,
+    )
+    yield _gauge(
+        "svcmesh_services", "Services in the mesh.", sum(1 for s in plan.services.values() if s.routes)
+    )
+    yield _gauge(
+        "svcmesh_problems",
+        "Things in the input that cannot be used.",
+        len(plan.problems) + sum(len(service.problems) for service in plan.services.values()),
+    )
+    yield _gauge("svcmesh_source_stale", "1 while the source has lost touch.", int(state.source_stale))
+    yield _gauge(
+        "svcmesh_source_last_sync_timestamp_seconds",
+        "When the source was last up to date, Unix time; 0: never.",
+        state.source_synced,
+    )
+
+
+def _worker_families(state: AgentState) -> Iterator[Metric]:
+    yield _gauge("svcmesh_workers", "Workers that are alive.", state.workers)
+    restarts = CounterMetricFamily("svcmesh_worker_restarts", "Workers that died and were replaced.")
+    restarts.add_metric([], state.worker_restarts)
+    yield restarts
+    slots = [_worker_numbers(region) for region in state.regions]
+    now = time.monotonic_ns()
+    version = GaugeMetricFamily(
+        "svcmesh_worker_plan_version", "The version of the plan that a worker serves.", labels=["worker"]
+    )
+    silence = GaugeMetricFamily(
+        "svcmesh_worker_heartbeat_age_seconds",
+        "Time since a worker last gave a sign of life; it does so every second.",
+        labels=["worker"],
+    )
+    lag = GaugeMetricFamily(
+        "svcmesh_worker_loop_lag_seconds", "How late a worker's last heartbeat was.", labels=["worker"]
+    )
+    for index, numbers in enumerate(slots):
+        version.add_metric([str(index)], numbers[columns.WORKER_PLAN_VERSION])
+        if numbers[columns.WORKER_HEARTBEAT]:
+            silence.add_metric([str(index)], max(0, now - numbers[columns.WORKER_HEARTBEAT]) / 1e9)
+        lag.add_metric([str(index)], numbers[columns.WORKER_LOOP_LAG] / 1e6)
+    yield from (version, silence, lag)
+    yield from _worker_counters(state, slots)
+
+
+def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metric]:
+    def total(column: int) -> int:
+        return sum(numbers[column] for numbers in slots)
+
+    known = state.regions[0].layout.malformed if state.regions else {}
+    yield _counter(
+        "svcmesh_malformed_requests",
+        "Requests that were refused because they break HTTP/1.1 or a limit, by reason.",
+        ["reason"],
+        [
+            *(((reason,), total(column)) for reason, column in known.items()),
+            (("head_timeout",), total(columns.WORKER_HEAD_TIMEOUTS)),
+            (("other",), total(columns.WORKER_MALFORMED)),
+        ],
+    )
+    yield _counter(
+        "svcmesh_connections_refused",
+        "Connections closed at once: for no plan has a route, or the source has too many.",
+        ["reason"],
+        [
+            (("no_route",), total(columns.WORKER_REFUSED_NO_ROUTE)),
+            (("limit",), total(columns.WORKER_REFUSED_LIMIT)),
+        ],
+    )
+    yield _counter(
+        "svcmesh_accept_errors",
+        "Connections that could not be accepted.",
+        [],
+        [((), total(columns.WORKER_ACCEPT_ERRORS))],
+    )
+
+
+def _worker_numbers(region: StatsRegion) -> list[int]:
+    base = region.layout.base(WORKER_SLOT)
+    return region.cells[base : base + region.layout.slot_columns].tolist()

@@ -1,0 +1,203 @@
+"""The admin server: health, readiness, metrics and the plan, on an address of its own.
+
+It shares the agent's loop with DNS, so long pages are sent in pieces and the plan is written by a thread. It
+changes nothing: GET and HEAD only. What a stranger can use up is bounded: sizes, idle time, the time of a
+response, and the number of connections, of which the oldest gives way to a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from nodeagent.admin.metrics import CONTENT_TYPE
+from nodeagent.admin.readiness import Readiness
+
+log = structlog.get_logger()
+
+MAX_CONNECTIONS = 64
+MAX_LINE = 4096
+KEEPALIVE = 30.0
+"""Seconds that an idle connection is kept."""
+RESPONSE_TIME = 30.0
+"""Seconds in which a client has to take a long response."""
+
+PAGES = {
+    "/healthz": "200 while this process runs",
+    "/readyz": "200 when the mesh is served, 503 before and while draining; ?verbose lists the components",
+    "/metrics": "Prometheus metrics of the agent and all its workers",
+    "/plan": "what this node does now, as JSON",
+}
+
+
+class AdminView(msgspec.Struct, frozen=True):
+    """What the admin server shows. `plan` is called in a thread, the others on the loop."""
+
+    readiness: Readiness
+    metrics: Callable[[], Iterator[bytes]]
+    plan: Callable[[], Mapping[str, Any]]
+
+
+class AdminListenError(Exception):
+    """The admin address cannot be listened on; the message says what to mend."""
+
+
+class AdminServer:
+    """Serves an `AdminView` on an address, from `start` to `close`."""
+
+    def __init__(self, listen: tuple[str, int], view: AdminView) -> None:
+        self._listen = listen
+        self._view = view
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address it listens on: with the port that the system chose, if port 0 was asked for."""
+        if self._server is None:
+            return self._listen
+        name = self._server.sockets[0].getsockname()
+        return (name[0], name[1])
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            AdminListenError: the address is in use, does not exist here, or needs privileges.
+        """
+        app = web.Application(middlewares=[_guard], client_max_size=MAX_LINE)
+        for path, handler in (
+            ("/", self._index),
+            ("/healthz", self._healthz),
+            ("/readyz", self._readyz),
+            ("/metrics", self._metrics),
+            ("/plan", self._plan),
+            ("/{path:.*}", self._not_found),
+        ):
+            app.router.add_get(path, handler)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE,
+            lingering_time=1.0,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        host, port = self._listen
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _admit(runner), host, port, backlog=128)
+        except OSError as error:
+            await runner.cleanup()
+            raise AdminListenError(_describe(host, port, error)) from error
+        self._runner = runner
+        log.info("admin_listening", address=f"{self.address[0]}:{self.address[1]}")
+
+    async def close(self) -> None:
+        """Stop listening and close the connections, a response in progress after a second."""
+        server, self._server = self._server, None
+        runner, self._runner = self._runner, None
+        if server is not None:
+            server.close()
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return _text("svc.mesh node agent\n\n" + _paths())
+
+    async def _not_found(self, request: web.Request) -> web.Response:
+        return _text(f"there is no {request.path[:200]} here\n\n" + _paths(), 404)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return _text("ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        readiness = self._view.readiness
+        status = 200 if readiness.ready else 503
+        missing = [*(("draining",) if readiness.draining else ()), *readiness.pending]
+        if "verbose" in request.query:
+            lines = [*(f"[+] {name}" for name in readiness.released), *(f"[-] {name}" for name in missing)]
+            return _text("\n".join([*lines, "ready" if readiness.ready else "not ready"]) + "\n", status)
+        return _text("ready\n" if readiness.ready else f"not ready: {', '.join(missing)}\n", status)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        try:
+            async with asyncio.timeout(RESPONSE_TIME):
+                await _send(response, self._view.metrics())
+        except ConnectionError:
+            log.debug("admin_client_left", path=request.path)
+        except TimeoutError:
+            log.warning("admin_response_abandoned", path=request.path, reason="the client does not read it")
+            _abort(request)
+        except Exception:
+            log.exception("admin_request_failed", path=request.path)
+            _abort(request)  # its head is out: a page cut short must not pass for a whole one
+        return response
+
+    async def _plan(self, _: web.Request) -> web.Response:
+        body = await asyncio.to_thread(self._write_plan)
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    def _write_plan(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self._view.plan()), indent=2) + b"\n"
+
+
+def _admit(runner: web.AppRunner) -> asyncio.Protocol:
+    server = runner.server
+    assert server is not None
+    connections = server.connections
+    if len(connections) >= MAX_CONNECTIONS:
+        connections[0].force_close()
+    return server()
+
+
+@web.middleware
+async def _guard(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("admin_request_failed", path=request.path)
+        return _text("this page could not be made; the agent's log says why\n", 500)
+
+
+async def _send(response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        if piece:
+            await response.write(piece)
+        await asyncio.sleep(0)  # DNS is answered between two pieces
+    await response.write_eof()
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _text(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _paths() -> str:
+    return "".join(f"{path:<10} {text}\n" for path, text in PAGES.items())
+
+
+def _describe(host: str, port: int, error: OSError) -> str:
+    # asyncio wraps the system's words in its own; the number says it plainly.
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return f"cannot listen on {host}:{port} for the admin server: {why}; choose another with --admin-listen"

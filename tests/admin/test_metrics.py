@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+
+from discovery.model import Problem, Service, ServiceKey, ServiceObject
+from middleware.contract import Metric, Middleware
+from nodeagent.admin.exposition import PIECE_ROWS
+from nodeagent.admin.families import LABELS
+from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.control import columns
+from nodeagent.control.columns import OVERFLOW_SLOT, WORKER_SLOT, Layout
+from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.plan import LayerSpec, NodePlan, Route, ServicePlan
+
+RETRIES = Metric("svcmesh_retries", "Requests sent again.")
+OPEN = Metric("svcmesh_circuit_breaker_open", "1 while the breaker is open.", "gauge")
+
+
+def middleware(name: str, metric: Metric) -> Middleware:
+    build: Callable[..., Any] = lambda _options, _context: lambda handler: handler  # noqa: E731
+    return Middleware(
+        name=name,
+        annotations=(),
+        options=msgspec.Struct,
+        parse=lambda _: None,
+        build=build,
+        metrics=(metric,),
+    )
+
+
+LAYOUT = Layout([middleware("retry", RETRIES), middleware("circuit-breaker", OPEN)])
+
+
+def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> ServicePlan:
+    key = ServiceKey("default", name)
+    specs = tuple(LayerSpec(layer, None) for layer in layers)
+    return ServicePlan(
+        source=Service(ServiceObject(key, {}), {}),
+        address="10.0.0.1",
+        routes=(Route(key, "web", "10.0.0.1", port, port, "http", (), specs),),
+        effective={},
+        problems=(Problem("default", name, "f", "v", "r"),) * problems,
+    )
+
+
+class Node:
+    """An agent's memory with two workers, and the page it shows."""
+
+    def __init__(self, *services: ServicePlan, slots: int = 64) -> None:
+        self.plan = NodePlan(7, {service.source.key: service for service in services})
+        self.regions = [StatsRegion.create(LAYOUT, slots=slots) for _ in range(2)]
+        self.allocator = SlotAllocator(slots=slots)
+        self.allocator.assign({(r.service, r.port) for r in self.plan.routes()}, self.regions, 0)
+        self.page = MetricsPage(LAYOUT, self.allocator, self.state, "1.2.3", 'no"de')
+
+    def state(self) -> AgentState:
+        return AgentState(
+            plan=self.plan,
+            plan_changed=1.0,
+            source_stale=True,
+            source_synced=1_700_000_000.0,
+            regions=self.regions,
+            workers=2,
+            worker_restarts=3,
+            dns_queries={("noerror", "udp"): 11, ("nxdomain", "tcp"): 2},
+        )
+
+    def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
+        slot = self.allocator.slots[ServiceKey("default", name), port]
+        self.regions[worker].cells[LAYOUT.base(slot) + column] = number
+
+    def text(self) -> str:
+        return b"".join(self.page.render()).decode()
+
+    def families(self) -> dict[str, Family]:
+        return {family.name: family for family in text_string_to_metric_families(self.text())}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The value of a sample, None if there is none."""
+        for family in self.families().values():
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return None
+
+    def of_port(self, name: str, **labels: str) -> float | None:
+        return self.value(name, service="web", namespace="default", port="80", **labels)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node(service_plan("web", 80), service_plan("api", 8080, "retry", "circuit-breaker", problems=2))
+    yield made
+    for region in made.regions:
+        region.close()
+
+
+def test_a_scrape_merges_the_workers(node: Node) -> None:
+    node.write(0, "web", columns.REQUESTS_2XX, 5)
+    node.write(1, "web", columns.REQUESTS_2XX, 6)
+    node.write(1, "web", columns.REQUESTS_5XX, 1)
+    node.write(0, "web", columns.CONNECTIONS, 3)
+    node.write(0, "web", columns.CONNECTIONS_ACTIVE, 1)
+    node.write(1, "web", columns.CONNECTIONS_ACTIVE, 1)
+    node.write(1, "web", columns.UPSTREAM_STALLED, 4)
+    node.write(1, "web", columns.BYTES_SENT, 2**53 + 1)
+    assert node.of_port("svcmesh_requests_total", code_class="2xx") == 11
+    assert node.of_port("svcmesh_requests_total", code_class="5xx") == 1
+    assert node.of_port("svcmesh_requests_total", code_class="4xx") == 0, "so that rate() sees the first one"
+    assert node.of_port("svcmesh_requests_total", code_class="none") is None
+    assert node.of_port("svcmesh_mesh_responses_total") == 0
+    assert node.of_port("svcmesh_connections_total") == 3
+    assert node.of_port("svcmesh_connections_active") == 2
+    assert node.of_port("svcmesh_upstream_errors_total", reason="stalled") == 4
+    assert node.of_port("svcmesh_upstream_errors_total", reason="reset") is None
+    exact = f'svcmesh_response_bytes_total{{service="web",namespace="default",port="80"}} {2**53 + 1}'
+    assert exact in node.text().splitlines()
+
+
+def test_buckets_become_cumulative(node: Node) -> None:
+    node.write(0, "web", columns.DURATION_BUCKETS, 2)
+    node.write(1, "web", columns.DURATION_BUCKETS + 1, 3)
+    node.write(1, "web", columns.DURATION_SUM - 1, 4)
+    node.write(0, "web", columns.DURATION_SUM, 1_500_000)
+    name = "svcmesh_request_duration_seconds"
+    assert node.of_port(f"{name}_bucket", le="0.0005") == 2
+    assert node.of_port(f"{name}_bucket", le="0.001") == 5
+    assert node.of_port(f"{name}_bucket", le="10.0") == 5
+    assert node.of_port(f"{name}_bucket", le="+Inf") == 9
+    assert node.of_port(f"{name}_count") == 9
+    assert node.of_port(f"{name}_sum") == 1.5
+
+
+def test_an_idle_port_costs_no_line_but_for_its_middleware(node: Node) -> None:
+    text = node.text()
+    assert 'service="web"' not in text
+    idle = [line for line in text.splitlines() if 'service="api"' in line]
+    labels = 'service="api",namespace="default",port="8080"'
+    assert idle == [f"svcmesh_retries_total{{{labels}}} 0", f"svcmesh_circuit_breaker_open{{{labels}}} 0"]
+
+
+def test_of_middleware_counters_the_sum_and_of_gauges_the_greatest(node: Node) -> None:
+    for worker, number in ((0, 1), (1, 2)):
+        node.write(worker, "api", LAYOUT.column(RETRIES), number, 8080)
+        node.write(worker, "api", LAYOUT.column(OPEN), number, 8080)
+    labels = {"service": "api", "namespace": "default", "port": "8080"}
+    assert node.value("svcmesh_retries_total", **labels) == 3
+    assert node.value("svcmesh_circuit_breaker_open", **labels) == 2
+
+
+def test_a_port_that_left_the_plan_is_not_shown(node: Node) -> None:
+    node.write(0, "web", columns.REQUESTS_2XX, 5)
+    assert node.of_port("svcmesh_requests_total", code_class="2xx") == 5
+    node.plan = NodePlan(8, {})
+    assert node.of_port("svcmesh_requests_total", code_class="2xx") is None
+
+
+def test_what_found_no_slot_is_shown_as_other(node: Node) -> None:
+    node.regions[0].cells[LAYOUT.base(OVERFLOW_SLOT) + columns.REQUESTS_2XX] = 5
+    other = {"service": "other", "namespace": "", "port": ""}
+    assert node.value("svcmesh_requests_total", code_class="2xx", **other) == 5
+
+
+def test_names_from_the_input_cannot_break_the_text() -> None:
+    node = Node(service_plan('we"b\\\n', 80))
+    node.write(0, 'we"b\\\n', columns.REQUESTS_2XX, 5)
+    labels = {"service": 'we"b\\\n', "namespace": "default", "port": "80"}
+    assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5
+    for region in node.regions:
+        region.close()
+
+
+def test_the_agents_own_state(node: Node) -> None:
+    assert node.value("svcmesh_build_info", version="1.2.3", node='no"de') == 1
+    assert node.value("svcmesh_plan_version") == 7
+    assert (node.value("svcmesh_plan_age_seconds") or 0) > 1_000_000
+    assert node.value("svcmesh_services") == 2
+    assert node.value("svcmesh_problems") == 2
+    assert node.value("svcmesh_source_stale") == 1
+    assert node.value("svcmesh_source_last_sync_timestamp_seconds") == 1_700_000_000
+    assert node.value("svcmesh_dns_queries_total", result="noerror", transport="udp") == 11
+    assert node.value("svcmesh_workers") == 2
+    assert node.value("svcmesh_worker_restarts_total") == 3
+    assert (node.value("process_resident_memory_bytes") or 0) > 1_000_000
+
+
+def test_the_workers_own_numbers(node: Node) -> None:
+    base = LAYOUT.base(WORKER_SLOT)
+    for region in node.regions:
+        region.cells[base + LAYOUT.malformed_column("bare_lf")] += 2
+        region.cells[base + LAYOUT.malformed_column("unheard of")] += 3
+        region.cells[base + columns.WORKER_REFUSED_LIMIT] += 4
+        region.cells[base + columns.WORKER_HEAD_TIMEOUTS] += 5
+    node.regions[1].cells[base + columns.WORKER_PLAN_VERSION] = 6
+    node.regions[1].cells[base + columns.WORKER_HEARTBEAT] = 1
+    assert node.value("svcmesh_malformed_requests_total", reason="bare_lf") == 4
+    assert node.value("svcmesh_malformed_requests_total", reason="other") == 6
+    assert node.value("svcmesh_malformed_requests_total", reason="head_timeout") == 10
+    assert node.value("svcmesh_connections_refused_total", reason="limit") == 8
+    assert node.value("svcmesh_connections_refused_total", reason="no_route") == 0
+    assert node.value("svcmesh_worker_plan_version", worker="0") == 0
+    assert node.value("svcmesh_worker_plan_version", worker="1") == 6
+    assert node.value("svcmesh_worker_heartbeat_age_seconds", worker="0") is None, "it never served"
+    assert (node.value("svcmesh_worker_heartbeat_age_seconds", worker="1") or 0) > 0
+
+
+def test_many_ports_come_in_pieces() -> None:
+    node = Node(*(service_plan(f"s{number}", 80) for number in range(1000)), slots=2000)
+    for number in range(1000):
+        node.write(0, f"s{number}", columns.DURATION_BUCKETS, 1)
+    pieces = list(node.page.render())
+    assert b"".join(pieces).count(b"svcmesh_request_duration_seconds_count{") == 1000
+    assert max(piece.count(b"\n") for piece in pieces) <= PIECE_ROWS * 17
+    for region in node.regions:
+        region.close()
+
+
+def own_families(text: str) -> list[Family]:
+    families = text_string_to_metric_families(text)
+    return [family for family in families if not family.name.startswith(("process_", "python_"))]
+
+
+def lint(text: str) -> list[str]:
+    """What Prometheus' conventions would have otherwise (https://prometheus.io/docs/practices/naming/)."""
+    wrong = [
+        f"{name}: a counter without _total"  # the parser would hide it
+        for name in re.findall(r"^# TYPE (\w+) counter$", text, re.MULTILINE)
+        if not name.endswith("_total")
+    ]
+    for family in own_families(text):
+        name = family.name
+        if not re.fullmatch(r"svcmesh(_[a-z][a-z0-9]*)+", name):
+            wrong.append(f"{name}: not svcmesh_ and lower case words")
+        if not family.documentation.endswith(".") or len(family.documentation) < 10:
+            wrong.append(f"{name}: its help is no sentence")
+        if re.search(
+            r"_(ms|milliseconds|microseconds|minutes|kb|kilobytes|percent|counter|gauge)(_|$)", name
+        ):
+            wrong.append(f"{name}: not a base unit")
+        if family.type == "gauge" and name.endswith("_total"):
+            wrong.append(f"{name}: a gauge is no total")
+        if family.type == "histogram" and not name.endswith(("_seconds", "_bytes")):
+            wrong.append(f"{name}: a histogram without a unit")
+        if family.type not in ("counter", "gauge", "histogram"):
+            wrong.append(f"{name}: is {family.type}")
+    return wrong
+
+
+def test_names_and_help_keep_to_the_conventions(node: Node) -> None:
+    for column in range(columns.SLOT_COLUMNS):
+        node.write(0, "web", column, 1)
+    assert lint(node.text()) == []
+    families = own_families(node.text())
+    assert len({family.name for family in families}) == len(families)
+    assert len(families) > 20
+    for name in ("svcmesh_requests", "svcmesh_upstream_errors", "svcmesh_request_duration_seconds"):
+        family = node.families()[name]
+        assert all(set(LABELS) <= set(sample.labels) for sample in family.samples)
+        assert family.samples
+
+
+def test_the_lint_finds_what_is_wrong() -> None:
+    bad = "# HELP svcmesh_wait_ms x\n# TYPE svcmesh_wait_ms counter\nsvcmesh_wait_ms 1\n"
+    assert len(lint(bad)) == 3

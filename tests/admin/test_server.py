@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from nodeagent.admin import server as server_module
+from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+
+
+class Agent:
+    """What the server shows, to be changed by a test."""
+
+    def __init__(self) -> None:
+        self.readiness = Readiness()
+        self.document: dict[str, Any] = {"version": 7}
+        self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
+        self.server = AdminServer(("127.0.0.1", 0), AdminView(self.readiness, self.metrics, self.plan))
+
+    @property
+    def connections(self) -> int:
+        runner = self.server._runner
+        assert runner is not None
+        assert runner.server is not None
+        return len(runner.server.connections)
+
+    def metrics(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            if piece == b"error":
+                raise ValueError(piece)
+            yield piece
+
+    def plan(self) -> dict[str, Any]:
+        if not self.document:
+            raise ValueError("no plan")
+        return self.document
+
+
+@pytest.fixture
+async def agent() -> AsyncIterator[Agent]:
+    made = Agent()
+    await made.server.start()
+    yield made
+    await made.server.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  nobody tells a test of it
+            await asyncio.sleep(0.005)
+
+
+async def fetch(agent: Agent, path: str, method: str = "GET") -> tuple[int, str, str]:
+    host, port = agent.server.address
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"http://{host}:{port}{path}") as got,
+    ):
+        return got.status, got.headers.get("Content-Type", ""), await got.text()
+
+
+async def test_healthz(agent: Agent) -> None:
+    assert await fetch(agent, "/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
+
+
+async def test_readyz_follows_the_tokens(agent: Agent) -> None:
+    source, workers = agent.readiness.register("source"), agent.readiness.register("workers")
+    assert (await fetch(agent, "/readyz"))[::2] == (503, "not ready: source, workers\n")
+    source.release()
+    assert (await fetch(agent, "/readyz?verbose"))[::2] == (503, "[+] source\n[-] workers\nnot ready\n")
+    workers.release()
+    assert (await fetch(agent, "/readyz"))[::2] == (200, "ready\n")
+    agent.readiness.drain()
+    assert (await fetch(agent, "/readyz"))[::2] == (503, "not ready: draining\n")
+    assert (await fetch(agent, "/healthz"))[0] == 200
+
+
+async def test_metrics_are_streamed(agent: Agent) -> None:
+    assert await fetch(agent, "/metrics") == (200, "text/plain; version=0.0.4; charset=utf-8", "a 1\nb 2\n")
+
+
+async def test_plan_is_json(agent: Agent) -> None:
+    assert await fetch(agent, "/plan") == (200, "application/json", '{\n  "version": 7\n}\n')
+
+
+async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
+    for path, status in (("/", 200), ("/debug/pprof", 404), ("/plan/x", 404)):
+        got, _, text = await fetch(agent, path)
+        assert got == status
+        assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan"))
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/plan"])
+async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
+    assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert (await fetch(agent, path, method))[0] == 405
+
+
+async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
+    agent.document = {}
+    assert (await fetch(agent, "/plan"))[0] == 500
+    agent.pieces = [b"a 1\n", b"error"]
+    with pytest.raises(aiohttp.ClientError):
+        await fetch(agent, "/metrics")
+    assert (await fetch(agent, "/healthz"))[0] == 200
+
+
+async def test_a_port_in_use_says_so(agent: Agent) -> None:
+    second = AdminServer(agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan))
+    with pytest.raises(
+        AdminListenError, match=r"127\.0\.0\.1:\d+ .*[Aa]ddress already in use.*--admin-listen"
+    ):
+        await second.start()
+    await second.close()
+
+
+async def test_an_address_that_is_not_here_says_so(agent: Agent) -> None:
+    second = AdminServer(("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan))
+    with pytest.raises(AdminListenError, match="192"):
+        await second.start()
+
+
+async def test_silent_connections_give_way_to_new_ones(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    silent = []
+    for _ in range(8):
+        silent.append(await asyncio.open_connection(*agent.server.address))
+        assert (await fetch(agent, "/healthz"))[0] == 200
+    assert await asyncio.wait_for(silent[0][0].read(), 10) == b"", "the oldest was closed"
+    for _, writer in silent:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_client_that_does_not_read_is_left(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RESPONSE_TIME", 0.05)
+    agent.pieces = [b"x" * 1_000_000] * 64
+    with socket.create_connection(agent.server.address) as client:
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: agent.connections == 1)
+        await until(lambda: agent.connections == 0)
+    assert (await fetch(agent, "/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"\x00\x01\x02\x03\r\n\r\n",
+    ],
+)
+async def test_large_or_broken_requests_are_refused(agent: Agent, head: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*agent.server.address)
+    writer.write(head)
+    with contextlib.suppress(ConnectionError):
+        answer = await asyncio.wait_for(reader.read(), 20)
+        assert answer.split()[1] == b"400"
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    assert (await fetch(agent, "/healthz"))[0] == 200
+
+
+async def test_close_ends_idle_connections(agent: Agent) -> None:
+    reader, writer = await asyncio.open_connection(*agent.server.address)
+    await fetch(agent, "/healthz")
+    await agent.server.close()
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    await writer.wait_closed()
+    await agent.server.close()
