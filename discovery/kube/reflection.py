@@ -1,0 +1,148 @@
+"""What a reflector does next: the list-and-watch protocol as decisions, without a loop, clock or socket.
+
+The protocol (Kubernetes documentation, "Kubernetes API Concepts", sections on efficient detection of changes,
+bookmarks and chunked lists):
+
+    list, page by page ──last page──> watch from the list's version ──end──> watch from the last version
+       ^   │ expired: once more, unpaged      │ expired, malformed, version went back
+       └───┴──────────────────────────────────┘
+
+Each input returns the `Step` to take, or None to go on reading. A failure costs a pause that grows; every
+other failure of a watch than those above is followed by a watch from the last version: nothing is lost then.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from discovery.kube.backoff import Backoff
+from discovery.kube.failure import Failure
+from discovery.kube.timing import Timing
+
+
+class ListPage(msgspec.Struct, frozen=True):
+    """Ask for a page of the list; an empty `continue_token` begins it anew. `limit` 0 is everything."""
+
+    continue_token: str = ""
+    limit: int = 0
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Ask for the changes after `version`."""
+
+    version: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Pause for `delay` seconds, then send `request`, with new credentials if they were not accepted."""
+
+    request: ListPage | Watch
+    delay: float = 0.0
+    failure: Failure | None = None
+    renew_credentials: bool = False
+
+
+class Reflection:
+    """The state of one list-and-watch: where in the protocol it is, and the version it knows."""
+
+    def __init__(self, backoff: Backoff, timing: Timing, page_size: int) -> None:
+        self._backoff = backoff
+        self._timing = timing
+        self._page_size = page_size
+        self._request: ListPage | Watch = ListPage(limit=page_size)
+        self._version = ""
+        self._listed_version = ""
+        self._events = 0
+
+    @property
+    def version(self) -> str:
+        """The resource version up to which everything has been seen; empty before the first list."""
+        return self._version
+
+    def start(self) -> Step:
+        """Return the first step."""
+        return Step(self._request)
+
+    def page_received(self, version: str, continue_token: str) -> Step:
+        """A page of the list is here; `continue_token` is empty on the last one."""
+        assert isinstance(self._request, ListPage)
+        # All pages belong to the version of the first one.
+        self._listed_version = self._listed_version or version
+        if continue_token:
+            return self._go(ListPage(continue_token, self._page_size))
+        self._version, self._listed_version = self._listed_version, ""
+        return self._go(Watch(self._version))
+
+    def event_received(self, version: str) -> Step | None:
+        """A change or a bookmark of this version was read.
+
+        Versions only grow. One that is lower comes from a store that was restored from a backup: what we
+        know may never have happened, so everything is listed again.
+        """
+        self._events += 1
+        if _went_back(self._version, version):
+            reason = f"the resource version went back from {self._version} to {version}"
+            return self._fail(self._relist(), Failure("expired", reason))
+        self._version = version or self._version
+        return None
+
+    def watch_ended(self, lasted: float) -> Step:
+        """The server ended the watch in order, `lasted` seconds after it began."""
+        watch = Watch(self._version)
+        if self._events == 0 and lasted < self._timing.short_watch:
+            return self._fail(watch, Failure("cut", f"the watch ended after {lasted:.3f} s with nothing"))
+        self._backoff.reset()
+        if self._events == 0 and lasted >= self._timing.silent_watch:
+            return self._go(self._relist())
+        return self._go(watch)
+
+    def failed(self, failure: Failure, lasted: float = 0.0) -> Step:
+        """The request failed; a watch had lasted `lasted` seconds."""
+        watching = isinstance(self._request, Watch)
+        progress = self._events > 0 and failure.kind not in ("expired", "malformed")
+        if watching and (progress or lasted >= self._timing.good_watch):
+            self._backoff.reset()
+        return self._fail(self._after(failure), failure)
+
+    def error_event(self, failure: Failure, lasted: float = 0.0) -> Step:
+        """The watch brought an ERROR event; the same watch would bring it again, so list."""
+        if lasted >= self._timing.good_watch:
+            self._backoff.reset()
+        return self._fail(self._relist(), failure)
+
+    def _after(self, failure: Failure) -> ListPage | Watch:
+        if isinstance(self._request, Watch):
+            return (
+                self._relist()
+                if failure.kind in ("expired", "refused", "malformed")
+                else Watch(self._version)
+            )
+        if failure.kind == "expired" and self._request.continue_token:
+            # The pages took longer than the server keeps their snapshot; all at once cannot expire.
+            return self._relist(limit=0)
+        if failure.kind == "refused":
+            return self._relist()
+        return self._request
+
+    def _relist(self, limit: int | None = None) -> ListPage:
+        self._listed_version = ""
+        return ListPage(limit=self._page_size if limit is None else limit)
+
+    def _go(self, request: ListPage | Watch) -> Step:
+        self._request = request
+        self._events = 0
+        return Step(request)
+
+    def _fail(self, request: ListPage | Watch, failure: Failure) -> Step:
+        self._request = request
+        self._events = 0
+        # On top of what the server asks for, or all nodes would come back in the same moment.
+        delay = failure.retry_after + self._backoff.failed()
+        return Step(request, delay, failure, renew_credentials=failure.kind == "unauthorized")
+
+
+def _went_back(known: str, seen: str) -> bool:
+    """Compare versions where they are numbers, as they are in every server that stores in etcd."""
+    if not (known.isdecimal() and seen.isdecimal()):
+        return False
+    return (len(seen), seen) < (len(known), known)

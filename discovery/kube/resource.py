@@ -1,0 +1,45 @@
+"""The three resources that are watched: paths and selectors; the server sends no more than is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from discovery.model import ObjectKey, PodKey, ServiceKey, SliceKey
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """A collection at the API server and the part of it we want."""
+
+    kind: str
+    api_version: str
+    path: str
+    key: Callable[[str, str], ObjectKey]
+    label_selector: str = ""
+    field_selector: str = ""
+
+    def origin(self, namespace: str, name: str) -> str:
+        """How an object is called in problems and logs: `Service shop/cart`."""
+        return f"{self.kind} {namespace}/{name}"
+
+
+def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ...]:
+    """Return the resources of a node: Services that match the selector, their slices, the node's own Pods.
+
+    Slices made by hand count, so all that is asked of a slice is that it names its Service. Pods that have
+    ended are left out by the server (they leave the watch as DELETED): their addresses are used again.
+    Without a node name no Pods are watched.
+    """
+    services = Resource("Service", "v1", "/api/v1/services", ServiceKey, label_selector=label_selector)
+    slices = Resource(
+        "EndpointSlice",
+        "discovery.k8s.io/v1",
+        "/apis/discovery.k8s.io/v1/endpointslices",
+        SliceKey,
+        label_selector="kubernetes.io/service-name",
+    )
+    if not node_name:
+        return (services, slices)
+    living = f"spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed"
+    return (services, slices, Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living))

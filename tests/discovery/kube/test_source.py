@@ -1,0 +1,351 @@
+"""The whole source against a server that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from discovery.model import ServiceKey
+from discovery.source import Deleted, Synced, Upserted
+from tests.discovery.kube.conftest import FAST, Listen
+from tests.discovery.kube.fake_api import (
+    EXPIRED,
+    PATHS,
+    Answer,
+    FakeApi,
+    answer,
+    cut_after,
+    hang,
+    hang_after_head,
+    raw,
+    status,
+)
+from tests.discovery.kube.objects import endpoint_slice, pod, service
+
+
+async def test_tells_what_exists_then_synced_then_changes(api: FakeApi, listen: Listen) -> None:
+    api.put(service("cart"))
+    api.put(endpoint_slice("cart-1"))
+    api.put(pod("cart-a"))
+    listener = listen()
+    await listener.until(lambda: listener.synced == 1)
+    assert listener.names == {"Service cart", "Slice cart-1", "Pod cart-a"}
+    assert isinstance(listener.events[-1], Synced)
+
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS))
+    api.put(service("till"))
+    api.put(endpoint_slice("cart-1", address="10.1.0.2"))
+    api.delete("Pod", "shop", "cart-a")
+    await listener.until(lambda: listener.names == {"Service cart", "Service till", "Slice cart-1"})
+    assert listener.synced == 1
+    assert not listener.stale
+
+
+async def test_asks_for_no_more_than_it_uses(api: FakeApi, listen: Listen) -> None:
+    api.put(service("unlabelled"))
+    api.put(endpoint_slice("of-nobody", service=""))
+    api.put(pod("elsewhere", node="node-2"))
+    api.put(pod("done", phase="Succeeded"))
+    listener = listen(label_selector="team=shop")
+    await listener.until(lambda: listener.synced == 1)
+    assert listener.names == set()
+
+
+async def test_without_a_node_name_no_pods_are_watched(api: FakeApi, listen: Listen) -> None:
+    listener = listen(node_name="")
+    await listener.until(lambda: listener.synced == 1)
+    assert api.count("list", "Pod") == 0
+
+
+async def test_a_watch_asks_for_bookmarks_and_its_end(api: FakeApi, listen: Listen) -> None:
+    listener = listen(timing=msgspec.structs.replace(FAST, watch_shortest=240, watch_longest=360))
+    await listener.until(lambda: api.watching("Service") == 1)
+    (query,) = api.queries("watch", "Service")
+    assert query == {
+        "watch": "1",
+        "resourceVersion": "1000",
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": "300",
+    }
+
+
+async def test_lists_are_read_page_by_page(api: FakeApi, listen: Listen) -> None:
+    for index in range(7):
+        api.put(service(f"s{index}"))
+    listener = listen(page_size=3)
+    await listener.until(lambda: listener.synced == 1)
+    assert len(listener.objects) == 7
+    assert [query.get("continue") for query in api.queries("list", "Service")] == [None, "1007/3", "1007/6"]
+
+
+async def test_a_list_that_expires_between_pages_is_read_at_once(api: FakeApi, listen: Listen) -> None:
+    for index in range(4):
+        api.put(service(f"s{index}"))
+
+    async def first_page_then_compact(request: object) -> object:
+        page = api._list("Service", {"limit": "2"})
+        api.forget_history()
+        return page
+
+    api.script("list", "Service", first_page_then_compact)  # type: ignore[arg-type]
+    listener = listen(page_size=2)
+    await listener.until(lambda: listener.synced == 1)
+    assert len(listener.objects) == 4
+    assert [query.get("limit") for query in api.queries("list", "Service")] == ["2", "2", None]
+
+
+async def test_an_ordinary_end_continues_without_a_list(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.put(service("cart"))
+    await listener.until(lambda: listener.names == {"Service cart"})
+    api.end_watches("Service")
+    await listener.until(lambda: api.count("watch", "Service") == 2 and api.watching("Service") == 1)
+    api.put(service("till"))
+    await listener.until(lambda: len(listener.names) == 2)
+    assert api.count("list", "Service") == 1
+    assert api.queries("watch", "Service")[1]["resourceVersion"] == "1001"
+    assert listener.synced == 1
+
+
+async def test_a_bookmark_moves_the_version(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.put(endpoint_slice("other"))
+    api.bookmark("Service")
+    api.end_watches("Service")
+    await listener.until(lambda: api.count("watch", "Service") == 2)
+    assert [query["resourceVersion"] for query in api.queries("watch", "Service")] == ["1000", "1001"]
+
+
+@pytest.mark.parametrize("where", ["status", "event"])
+async def test_an_expired_version_lists_again_and_tells_only_what_changed(
+    api: FakeApi, listen: Listen, where: str
+) -> None:
+    for name in ("stays", "changes", "goes"):
+        api.put(service(name))
+    listener = listen()
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS))
+    told = len(listener.events)
+    # What happens while we do not look is found by the list alone.
+    send, api.send = api.send, lambda kind, data: None  # type: ignore[method-assign]
+    api.put(service("changes", "10.96.0.99"))
+    api.delete("Service", "shop", "goes")
+    api.put(service("comes"))
+    api.send = send  # type: ignore[method-assign]
+    api.forget_history()
+    if where == "event":
+        line = json.dumps({"type": "ERROR", "object": EXPIRED}).encode() + b"\n"
+        api.send("Service", line)
+    else:
+        api.end_watches("Service")
+    await listener.until(lambda: listener.synced == 2)
+    assert listener.names == {"Service stays", "Service changes", "Service comes"}
+    new = listener.events[told:]
+    assert sorted(e.object.key.name for e in new if isinstance(e, Upserted)) == ["changes", "comes"]
+    assert [e.key for e in new if isinstance(e, Deleted)] == [ServiceKey("shop", "goes")]
+    assert not listener.stale
+
+
+async def test_a_connection_cut_in_the_middle_of_an_event_loses_nothing(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.cut_watches("Service", after=b'{"type":"ADDED","object":{"kind":"Serv')
+    api.put(service("cart"))
+    await listener.until(lambda: listener.names == {"Service cart"})
+    assert api.count("list", "Service") == 1
+
+
+async def test_a_line_that_is_no_event_lists_again(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.send("Service", b"<html>surprise</html>\n")
+    await listener.until(lambda: api.count("list", "Service") == 2 and api.watching("Service") == 1)
+
+
+async def test_an_event_may_come_in_any_pieces(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    line = json.dumps({"type": "ADDED", "object": service("cart")}).encode() + b"\n"
+    for index in range(len(line)):
+        api.send("Service", line[index : index + 1])
+    await listener.until(lambda: listener.names == {"Service cart"})
+
+
+async def test_a_watch_that_falls_silent_is_given_up(api: FakeApi, listen: Listen) -> None:
+    api.script("watch", "Service", hang_after_head)
+    listener = listen(
+        timing=msgspec.structs.replace(FAST, watch_shortest=0.05, watch_longest=0.05, watch_grace=0.05)
+    )
+    await listener.until(lambda: api.count("watch", "Service") >= 2 and api.watching("Service") == 1)
+    assert api.count("list", "Service") == 1
+
+
+async def test_a_watch_without_its_bookmarks_is_given_up(api: FakeApi, listen: Listen) -> None:
+    listener = listen(timing=msgspec.structs.replace(FAST, max_silence=0.05))
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.bookmark("Service")
+    await listener.until(lambda: api.count("watch", "Service") >= 2)
+
+
+BAD_ANSWERS = {
+    "unauthorized": answer(401, status(401, "Unauthorized", "Unauthorized")),
+    "forbidden": answer(403, status(403, "Forbidden", "services is forbidden: User x cannot list")),
+    "throttled": answer(429, status(429, "TooManyRequests", "slow down")),
+    "refused": answer(404, status(404, "NotFound", "no such resource")),
+    "server_error": answer(500, status(500, "InternalError", "etcd leader changed")),
+    "server_error-html": raw(502, b"<html>Bad Gateway</html>", "text/html"),
+    "malformed": raw(200, b"<html>please log in</html>", "text/html"),
+    "malformed-json": raw(200, b'{"kind":"Serv'),
+    "malformed-empty": raw(200, b"{}"),
+    "malformed-other": raw(200, b'{"kind":"Status","metadata":{},"status":"Success"}'),
+    "timeout": hang,
+    "cut": cut_after(b'{"kind":"ServiceList",'),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS)
+async def test_a_list_with_a_bad_answer_is_tried_again(api: FakeApi, listen: Listen, kind: str) -> None:
+    api.put(service("cart"))
+    api.script("list", "Service", BAD_ANSWERS[kind])
+    with capture_logs() as logs:
+        listener = listen(timing=msgspec.structs.replace(FAST, answer=0.3))
+        await listener.until(lambda: listener.synced == 1)
+    assert listener.names == {"Service cart"}
+    (line,) = [line for line in logs if line["event"] == "source_error" and line["resource"] == "Service"]
+    assert line["kind"] == kind.partition("-")[0]
+    assert line["reason"]
+    assert line["retry_in"] >= 0
+
+
+WATCH_ANSWERS: dict[str, Answer] = {
+    "forbidden": BAD_ANSWERS["forbidden"],
+    "throttled": BAD_ANSWERS["throttled"],
+    "server_error": BAD_ANSWERS["server_error"],
+    "cut": cut_after(b'{"type":"ADD'),
+    "malformed": BAD_ANSWERS["malformed"],
+    "expired": answer(410, EXPIRED),
+    "too-new": answer(
+        504,
+        status(504, "Timeout", "Too large resource version", causes=[{"reason": "ResourceVersionTooLarge"}]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WATCH_ANSWERS)
+async def test_a_watch_with_a_bad_answer_goes_on(api: FakeApi, listen: Listen, kind: str) -> None:
+    api.script("watch", "Service", WATCH_ANSWERS[kind])
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    api.put(service("cart"))
+    await listener.until(lambda: listener.names == {"Service cart"})
+    relisted = kind in ("malformed", "expired", "too-new")
+    assert api.count("list", "Service") == (2 if relisted else 1)
+
+
+async def test_retry_after_is_obeyed(api: FakeApi, listen: Listen) -> None:
+    reply = answer(429, status(429, "TooManyRequests", "slow down"), **{"Retry-After": "120"})
+    api.script("list", "Service", reply)
+    with capture_logs() as logs:
+        listener = listen()
+        await listener.until(lambda: any(line["event"] == "source_error" for line in logs))
+    (line,) = [line for line in logs if line["event"] == "source_error"]
+    assert 120 <= line["retry_in"] <= 121
+
+
+async def test_a_version_that_went_back_lists_again(api: FakeApi, listen: Listen) -> None:
+    api.put(service("backed-up"))
+    api.put(service("lost"))
+    listener = listen()
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS) and listener.synced == 1)
+    del api.objects["Service", "shop", "lost"]
+    api.restore(500)
+    api.bookmark("Service")
+    await listener.until(lambda: listener.names == {"Service backed-up"})
+    await listener.until(lambda: api.watching("Service") == 1)
+    assert api.queries("watch", "Service")[-1]["resourceVersion"] == "500"
+    api.put(service("new"))
+    await listener.until(lambda: "Service new" in listener.names)
+
+
+async def test_lost_contact_is_said_once_and_ends_with_synced(api: FakeApi, listen: Listen) -> None:
+    api.put(service("cart"))
+    listener = listen()
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS))
+    port = api.port
+    await api.stop()
+    await listener.until(lambda: len(listener.stale) == 1)
+    assert listener.names == {"Service cart"}
+    before = len(api.requests)
+    await api.start(port)
+    await listener.until(lambda: listener.synced == 2)
+    assert len(api.requests) > before
+    assert len(listener.stale) == 1
+    api.put(service("till"))
+    await listener.until(lambda: len(listener.names) == 2)
+
+
+async def test_a_server_that_comes_later_is_waited_for(api: FakeApi, listen: Listen) -> None:
+    port = api.port
+    await api.stop()
+    with capture_logs() as logs:
+        listener = listen()
+        await listener.until(lambda: bool(listener.stale))
+    assert {line["kind"] for line in logs if line["event"] == "source_error"} == {"connect"}
+    api.put(service("cart"))
+    await api.start(port)
+    await listener.until(lambda: listener.synced == 1)
+    assert listener.names == {"Service cart"}
+
+
+async def test_a_broken_object_is_reported_alone_until_mended_or_deleted(
+    api: FakeApi, listen: Listen
+) -> None:
+    broken = service("broken")
+    broken["spec"]["ports"][0]["port"] = 70000
+    api.put(broken)
+    api.put(service("cart"))
+    unusable = endpoint_slice("unusable")
+    unusable["addressType"] = "Morse"
+    api.put(unusable)
+    listener = listen()
+    await listener.until(lambda: listener.synced == 1)
+    assert listener.names == {"Service broken", "Service cart"}
+    assert set(listener.malformed) == {"Service shop/broken", "EndpointSlice shop/unusable"}
+    assert listener.malformed["Service shop/broken"][0].field == "spec.ports[0].port"
+
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS))
+    api.put(service("broken"))
+    api.delete("EndpointSlice", "shop", "unusable")
+    await listener.until(lambda: not listener.malformed)
+
+
+async def test_a_rejected_token_is_read_again(api: FakeApi, listen: Listen, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old\n")
+    api.token = "old"
+    kubeconfig = api.write_kubeconfig(tmp_path / "with-token", {"tokenFile": str(token)})
+    listener = listen(kubeconfig=kubeconfig, timing=msgspec.structs.replace(FAST, credentials_age=3600))
+    await listener.until(lambda: all(api.watching(kind) for kind in PATHS))
+    api.token = "new"
+    token.write_text("new\n")
+    api.put(service("cart"))
+    api.end_watches("Service")
+    await listener.until(lambda: api.count("watch", "Service") == 3 and api.watching("Service") == 1)
+    assert api.count("list", "Service") == 1
+
+
+async def test_many_changes_come_in_few_batches(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: listener.synced == 1 and api.watching("Service") == 1)
+    before = len(listener.batches)
+    for index in range(3000):
+        api.put(service(f"s{index}"))
+    await listener.until(lambda: len(listener.objects) == 3000)
+    batches = listener.batches[before:]
+    assert max(len(batch) for batch in batches) <= 1000
+    assert len(batches) < 1000
