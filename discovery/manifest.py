@@ -73,6 +73,13 @@ def show(value: object) -> str:
     return f"({describe_type(value)})"
 
 
+def kind_of(found: MeshObject) -> str:
+    """Return the Kubernetes kind of an object."""
+    if isinstance(found, ServiceObject):
+        return "Service"
+    return "EndpointSlice" if isinstance(found, SliceObject) else "Pod"
+
+
 def describe_type(value: object) -> str:
     """Return what sort of YAML value this is, with its article."""
     if value is None:

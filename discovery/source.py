@@ -4,6 +4,10 @@ A source yields batches of events. The first batches describe all that exists an
 what follows are changes. A source never raises for bad input: it yields a `Malformed` event for the object
 and goes on. It raises only `SourceError`, for what makes the source itself impossible (a path that does not
 exist at start, a kubeconfig that cannot be read).
+
+What vanished while a source had lost touch (after `Stale`) it tells itself: it yields `Deleted` for each
+object that a relist does not bring again, before the `Synced` that ends it. Whoever folds the events needs no
+notion of a relist.
 """
 
 from __future__ import annotations

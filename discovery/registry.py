@@ -1,0 +1,285 @@
+"""Joins what the source tells, Services, EndpointSlices and Pods, to snapshots of the mesh.
+
+`Registry.fold` takes events in any order: a slice may come before its Service. Only Services whose owner
+asks for the mesh are in a snapshot; of the others not even a problem is told. There is no notion of a relist
+here, since a source tells what has vanished meanwhile as `Deleted`. Pure.
+
+Where an object was read (`origin`) is no part of what it says: a Service that only moved within its file
+keeps its place in the snapshot, with the origin it had.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+import msgspec
+
+from discovery.join import join_service
+from discovery.manifest import SERVICE_NAME_LABEL
+from discovery.model import (
+    ANNOTATION_PREFIX,
+    MeshObject,
+    MeshSnapshot,
+    ObjectKey,
+    PodKey,
+    PodObject,
+    Problem,
+    Service,
+    ServiceKey,
+    ServiceObject,
+    SliceKey,
+    SliceObject,
+)
+from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
+
+
+class Registry:
+    """Everything the source has told, and the snapshot of it."""
+
+    def __init__(self) -> None:
+        self._services: dict[ServiceKey, ServiceObject] = {}
+        self._slices: dict[SliceKey, SliceObject] = {}
+        self._slices_of: defaultdict[ServiceKey, set[SliceKey]] = defaultdict(set)
+        self._orphans: set[ServiceKey] = set()
+        """Services that slices name and nobody knows."""
+        self._pods: dict[PodKey, PodObject] = {}
+        self._pods_at: defaultdict[str, set[PodKey]] = defaultdict(set)
+        self._malformed: dict[str, tuple[Problem, ...]] = {}
+        self._synced = False
+        self._stale = False
+        self._dirty: set[ServiceKey] = set()
+        self._dirty_addresses: set[str] = set()
+        self._joined: dict[ServiceKey, Service] = {}
+        self._noted: dict[ServiceKey, tuple[Problem, ...]] = {}
+        """What sources said of meshed Services, as the last snapshot has it."""
+        self._snapshot = MeshSnapshot(version=0, services={})
+
+    @property
+    def synced(self) -> bool:
+        """True once the source has told everything; it stays so while the source is stale."""
+        return self._synced
+
+    def fold(self, events: Iterable[Event]) -> bool:
+        """Take events in and return whether the next snapshot may differ from the last."""
+        changed = False
+        for event in events:
+            changed |= self._fold_one(event)
+        return changed
+
+    def _fold_one(self, event: Event) -> bool:
+        match event:
+            case Upserted(object=found):
+                return self._upsert(found)
+            case Deleted(key=key):
+                return self._delete(key)
+            case Malformed(origin=origin, problems=problems):
+                changed = self._malformed.get(origin, ()) != problems
+                self._malformed[origin] = problems
+                if not problems:
+                    del self._malformed[origin]
+                return changed
+            case Synced():
+                changed = not self._synced or (self._stale and bool(self._orphans))
+                self._synced, self._stale = True, False
+                return changed
+            case Stale():
+                changed = self._synced and not self._stale and bool(self._orphans)
+                self._stale = True
+                return changed
+
+    def snapshot(self) -> MeshSnapshot:
+        """Return what is known now; the same object as before if nothing changed."""
+        before = self._snapshot
+        problems = self._sort_problems()
+        services = self._join_dirty(before.services)
+        pods = self._place_pods(before.pods)
+        if services is not before.services or pods is not before.pods or problems != before.problems:
+            self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems)
+        return self._snapshot
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    def _upsert(self, found: MeshObject) -> bool:
+        if isinstance(found, ServiceObject):
+            return self._upsert_service(found)
+        if isinstance(found, SliceObject):
+            return self._upsert_slice(found)
+        return self._upsert_pod(found)
+
+    def _delete(self, key: ObjectKey) -> bool:
+        if isinstance(key, ServiceKey):
+            return self._delete_service(key)
+        if isinstance(key, SliceKey):
+            return self._delete_slice(key)
+        return self._delete_pod(key)
+
+    def _upsert_service(self, new: ServiceObject) -> bool:
+        old = self._services.get(new.key)
+        self._services[new.key] = new
+        if old is not None and says_the_same(old, new):
+            return False
+        was_orphan = new.key in self._orphans
+        self._orphans.discard(new.key)
+        if not new.meshed and not (old is not None and old.meshed):
+            # Problems of an unmeshed Service and of its slices are not told: some may go with its arrival.
+            return was_orphan or bool(self._malformed)
+        self._dirty.add(new.key)
+        return True
+
+    def _delete_service(self, key: ServiceKey) -> bool:
+        old = self._services.pop(key, None)
+        if old is None:
+            return False
+        if self._slices_of.get(key):
+            self._orphans.add(key)
+        if old.meshed:
+            self._dirty.add(key)
+        return old.meshed or key in self._orphans or bool(self._malformed)
+
+    def _upsert_slice(self, new: SliceObject) -> bool:
+        old = self._slices.get(new.key)
+        self._slices[new.key] = new
+        if old is not None and says_the_same(old, new):
+            return False
+        changed = False
+        if old is not None and old.service != new.service:
+            changed = self._detach(old)
+        self._slices_of[new.service].add(new.key)
+        return self._touch(new.service) or changed
+
+    def _delete_slice(self, key: SliceKey) -> bool:
+        old = self._slices.pop(key, None)
+        return old is not None and self._detach(old)
+
+    def _detach(self, old: SliceObject) -> bool:
+        slices = self._slices_of[old.service]
+        slices.discard(old.key)
+        if not slices:
+            del self._slices_of[old.service]
+        return self._touch(old.service)
+
+    def _touch(self, key: ServiceKey) -> bool:
+        """Take note that the slices of a Service changed."""
+        service = self._services.get(key)
+        if service is None:
+            (self._orphans.add if self._slices_of.get(key) else self._orphans.discard)(key)
+            return self._synced
+        if service.meshed:
+            self._dirty.add(key)
+        return service.meshed or bool(self._malformed)
+
+    def _upsert_pod(self, new: PodObject) -> bool:
+        old = self._pods.get(new.key)
+        self._pods[new.key] = new
+        if old is not None and says_the_same(old, new):
+            return False
+        for address in old.addresses if old is not None else ():
+            self._pods_at[address].discard(new.key)
+        for address in new.addresses:
+            self._pods_at[address].add(new.key)
+        affected = {*new.addresses, *(old.addresses if old is not None else ())}
+        self._dirty_addresses |= affected
+        return bool(affected)
+
+    def _delete_pod(self, key: PodKey) -> bool:
+        old = self._pods.pop(key, None)
+        if old is None:
+            return False
+        for address in old.addresses:
+            self._pods_at[address].discard(key)
+        self._dirty_addresses.update(old.addresses)
+        return bool(old.addresses)
+
+    # -- the snapshot ----------------------------------------------------------------------------------
+
+    def _join_dirty(self, before: Mapping[ServiceKey, Service]) -> Mapping[ServiceKey, Service]:
+        """Return the meshed Services in the order of their keys; `before` itself if none changed."""
+        changed = added = False
+        for key in self._dirty:
+            found = self._services.get(key)
+            old = self._joined.get(key)
+            if found is None or not found.meshed:
+                changed |= self._joined.pop(key, None) is not None
+                continue
+            slices = [self._slices[slice_] for slice_ in sorted(self._slices_of.get(key, ()))]
+            new = join_service(found, slices, self._noted.get(key, ()))
+            if new != old:
+                self._joined[key] = new
+                changed, added = True, added or old is None
+        self._dirty.clear()
+        if added:
+            self._joined = dict(sorted(self._joined.items()))
+        return dict(self._joined) if changed else before
+
+    def _place_pods(self, before: Mapping[str, PodObject]) -> Mapping[str, PodObject]:
+        """Return the pods by address; of several with one address the first by name."""
+        if not self._dirty_addresses:
+            return before
+        after = dict(before)
+        for address in self._dirty_addresses:
+            keys = self._pods_at[address]
+            if keys:
+                after[address] = self._pods[min(keys)]
+            else:
+                after.pop(address, None)
+                del self._pods_at[address]
+        self._dirty_addresses.clear()
+        return before if after == before else after
+
+    def _sort_problems(self) -> tuple[Problem, ...]:
+        """Give the problems of meshed Services to them, and return the others that are to be told."""
+        noted: defaultdict[ServiceKey, list[Problem]] = defaultdict(list)
+        others: list[Problem] = []
+        for problem in chain.from_iterable(self._malformed.values()):
+            key = ServiceKey(problem.namespace, problem.name)
+            if problem.kind == "Service" and self._is_meshed(key):
+                noted[key].append(problem)
+            elif not self._concerns_unmeshed(problem):
+                others.append(problem)
+        now = {key: tuple(sorted(problems)) for key, problems in noted.items()}
+        self._dirty |= {
+            key for key in now.keys() | self._noted.keys() if now.get(key) != self._noted.get(key)
+        }
+        self._noted = now
+        if self._synced and not self._stale:
+            slices = chain.from_iterable(self._slices_of[key] for key in self._orphans)
+            others += [_orphan_problem(self._slices[key]) for key in slices]
+        return tuple(sorted(others))
+
+    def _is_meshed(self, key: ServiceKey) -> bool:
+        service = self._services.get(key)
+        return service is not None and service.meshed
+
+    def _concerns_unmeshed(self, problem: Problem) -> bool:
+        """Whether it is about something whose owner never asked for the mesh."""
+        if problem.kind == "Service" and not problem.field.startswith(ANNOTATION_PREFIX):
+            return ServiceKey(problem.namespace, problem.name) in self._services
+        if problem.kind == "EndpointSlice":
+            slice_ = self._slices.get(SliceKey(problem.namespace, problem.name))
+            return (
+                slice_ is not None
+                and slice_.service in self._services
+                and not self._is_meshed(slice_.service)
+            )
+        return False
+
+
+def says_the_same(old: MeshObject, new: MeshObject) -> bool:
+    """Whether two objects differ in nothing but the place they were read from."""
+    return old == new or msgspec.structs.replace(old, origin=new.origin) == new
+
+
+def _orphan_problem(slice_: SliceObject) -> Problem:
+    return Problem(
+        namespace=slice_.key.namespace,
+        name=slice_.key.name,
+        field=f"metadata.labels[{SERVICE_NAME_LABEL}]",
+        value=slice_.service.name,
+        reason=f"there is no Service {slice_.service}",
+        expected="the name of a Service in the same namespace",
+        effect="the slice waits for it",
+        kind="EndpointSlice",
+        origin=slice_.origin,
+    )
