@@ -1,0 +1,326 @@
+"""The agent: wires source, registry, compiler, workers, capture, DNS and admin together, and orders changes.
+
+The order of a change: what goes is taken out of DNS and the kernel first, then the workers follow, then what
+is new is put into the kernel and DNS. A name never resolves to an address that nobody serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+
+from discovery.debounce import Debounce
+from discovery.dns.server import DnsServer
+from discovery.model import Problem
+from discovery.registry import Registry
+from discovery.source import Source, SourceError, Stale, Synced
+from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+from nodeagent.capture.choose import make_capture
+from nodeagent.capture.contract import CaptureError
+from nodeagent.compile import compile_plan
+from nodeagent.config import DNS_PORT, Settings
+from nodeagent.control.messages import ListenFailure
+from nodeagent.control.successor import Presence, successor_address
+from nodeagent.control.supervisor import Supervisor
+from nodeagent.delta import diff_routes
+from nodeagent.log import configure_logging
+from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
+from nodeagent.render import plan_document
+from nodeagent.zone import zone_of
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says what to mend."""
+
+
+class Agent:
+    """One agent, from start to the end of its drain."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plan: NodePlan = EMPTY_PLAN
+        self._plan_changed = 0.0
+        self._serial = 1
+        self._registry = Registry()
+        self._debounce = Debounce()
+        self._wake = asyncio.Event()
+        self._stale = False
+        self._synced = 0.0
+        self._listen_failures: dict[RouteKey, str] = {}
+        self._readiness = Readiness()
+        self._supervisor = Supervisor(settings, self._listen_failed)
+        self._capture = make_capture(settings)
+        self._dns = DnsServer(zone_of(EMPTY_PLAN, settings, self._serial))
+        self._presence = Presence(successor_address(settings.mesh_range))
+        self._admin = AdminServer(
+            settings.admin_listen,
+            AdminView(
+                readiness=self._readiness,
+                metrics=MetricsPage(
+                    self._supervisor.layout,
+                    self._supervisor.allocator,
+                    self._state,
+                    version("svcmesh"),
+                    settings.node_name,
+                ).render,
+                plan=lambda: plan_document(self._plan),
+            ),
+        )
+
+    def _state(self) -> AgentState:
+        return AgentState(
+            plan=self._plan,
+            plan_changed=self._plan_changed,
+            source_stale=self._stale,
+            source_synced=self._synced,
+            regions=self._supervisor.regions,
+            workers=self._supervisor.alive,
+            worker_restarts=self._supervisor.restarts,
+            dns_queries=self._dns.counters.queries(),
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain.
+
+        Raises:
+            StartError: an address, the kernel or the source refuses.
+        """
+        source_token = self._readiness.register("source")
+        plan_token = self._readiness.register("plan")
+        dns_token = self._readiness.register("dns")
+        source = make_source(self._settings)
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            await self._start()
+            dns_token.release()
+            tasks = [
+                asyncio.create_task(self._follow(source, source_token.release)),
+                asyncio.create_task(self._apply_changes(plan_token.release)),
+                asyncio.create_task(stop.wait()),
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is not None:
+                    raise error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._leave()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        try:
+            await self._capture.start()
+            await self._supervisor.start()
+            if settings.capture == "nftables":
+                await self._dns.start(settings.dns_address, DNS_PORT)
+            else:
+                await self._dns.start(*settings.dns_listen)
+            await self._admin.start()
+        except (CaptureError, AdminListenError, OSError) as error:
+            raise StartError(str(error)) from error
+        log.info(
+            "agent_started",
+            version=version("svcmesh"),
+            node=settings.node_name,
+            source=settings.source,
+            capture=settings.capture,
+            mesh_range=settings.mesh_range,
+            zone=settings.zone,
+            workers=settings.workers,
+        )
+
+    async def _follow(self, source: Source, synced: Any) -> None:
+        """Fold what the source tells into the registry."""
+        async with contextlib.aclosing(source.watch()) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                changed = self._registry.fold(batch)
+                for event in batch:
+                    if isinstance(event, Stale):
+                        self._stale = True
+                        log.warning("source_stale", reason=event.reason, serving="the last plan")
+                    elif isinstance(event, Synced):
+                        if self._stale or not self._synced:
+                            log.info("source_synced")
+                        self._stale = False
+                        self._synced = time.time()
+                        synced()
+                        changed = True
+                if changed and self._synced:
+                    self._debounce.changed(time.monotonic())
+                    self._wake.set()
+
+    async def _apply_changes(self, applied: Any) -> None:
+        """Make the node equal to the registry, one change at a time."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            delay = self._debounce.due(time.monotonic())
+            while delay is not None and delay > 0:
+                await asyncio.sleep(delay)
+                delay = self._debounce.due(time.monotonic())
+            started = time.monotonic()
+            plan = compile_plan(self._registry.snapshot(), self._plan, self._settings)
+            compiled = time.monotonic()
+            await self._apply(plan)
+            ended = time.monotonic()
+            self._debounce.applied(ended, ended - started)
+            if not self._readiness.ready:
+                applied()
+                if self._readiness.ready:
+                    log.info("agent_ready", services=len(plan.services))
+                    self._presence.announce()
+            log.debug(
+                "plan_timing",
+                compile_ms=round((compiled - started) * 1000, 1),
+                apply_ms=round((ended - compiled) * 1000, 1),
+            )
+
+    async def _apply(self, plan: NodePlan) -> None:
+        old = self._plan
+        delta = diff_routes(old, plan)
+        old_keys = {route.key for route in old.routes()}
+        new_keys = {route.key for route in plan.routes()}
+        names_changed = _names(old) != _names(plan)
+        if delta.removed or names_changed:
+            kept = {key: service for key, service in plan.services.items() if key in old.services}
+            self._set_zone(NodePlan(plan.version, kept))
+        if delta.removed:
+            await self._steer(old_keys & new_keys)
+        if delta or plan.version == 1 or not old.version:
+            await self._supervisor.apply(plan.version, delta)
+        if new_keys != old_keys or not old.version:
+            await self._steer(new_keys)
+        if names_changed:
+            self._set_zone(plan)
+        self._plan = plan
+        self._plan_changed = time.time()
+        self._tell(old, plan, delta.upserted, delta.removed)
+
+    async def _steer(self, keys: Iterable[RouteKey]) -> None:
+        try:
+            await self._capture.apply(keys)
+        except CaptureError as error:
+            log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
+
+    def _set_zone(self, plan: NodePlan) -> None:
+        self._serial += 1
+        self._dns.set_zone(zone_of(plan, self._settings, self._serial))
+
+    def _tell(self, old: NodePlan, plan: NodePlan, upserted: Any, removed: Any) -> None:
+        before, after = set(old.services), set(plan.services)
+        for key in sorted(after - before):
+            service = plan.services[key]
+            if service.address:
+                log.info("service_added", service=str(key), address=service.address)
+        for key in sorted(before - after):
+            log.info("service_removed", service=str(key))
+        was, now = set(old.all_problems()), set(plan.all_problems())
+        for problem in sorted(now - was):
+            _log_problem("problem_found", problem)
+        for problem in sorted(was - now):
+            _log_problem("problem_solved", problem)
+        log.info(
+            "plan_applied",
+            plan_version=plan.version,
+            services=len(plan.services),
+            routes_changed=len(upserted),
+            routes_removed=len(removed),
+            problems=len(now),
+        )
+
+    def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
+        for failure in failures:
+            if self._listen_failures.get(failure.key) != failure.reason:
+                self._listen_failures[failure.key] = failure.reason
+                log.error(
+                    "listen_failed", address=f"{failure.key[0]}:{failure.key[1]}", reason=failure.reason
+                )
+
+    async def _leave(self) -> None:
+        """Refuse what is new, finish what is under way, and take away everything that was made."""
+        log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
+        self._readiness.drain()
+        await self._presence.close()
+        if self._plan.version:
+            await self._steer(())
+        await self._supervisor.drain(self._settings.drain_timeout)
+        await self._dns.close()
+        try:
+            await self._capture.close()
+        except CaptureError as error:
+            log.error("capture_failed", reason=str(error))  # noqa: TRY400
+        await self._admin.close()
+        log.info("agent_stopped")
+
+
+def _names(plan: NodePlan) -> set[tuple[Any, str, tuple[tuple[str, int], ...]]]:
+    """What DNS shows of a plan."""
+    return {
+        (key, service.address, tuple((route.port_name, route.mesh_port) for route in service.routes))
+        for key, service in plan.services.items()
+    }
+
+
+def _log_problem(event: str, problem: Problem) -> None:
+    fields = {
+        "object": f"{problem.kind} {problem.namespace}/{problem.name}",
+        "field": problem.field,
+        "value": problem.value,
+        "reason": problem.reason,
+        "expected": problem.expected,
+        "effect": problem.effect,
+        "origin": problem.origin,
+    }
+    write = log.warning if event == "problem_found" and problem.severity == "error" else log.info
+    write(event, **{name: value for name, value in fields.items() if value})
+
+
+def make_source(settings: Settings) -> Source:
+    """Return the source that the settings name.
+
+    Raises:
+        StartError: there is no such source.
+    """
+    if settings.source == "kube":
+        from discovery.kube.source import KubeSource
+
+        return KubeSource(node_name=settings.node_name)
+    kind, _, path = settings.source.partition(":")
+    if kind == "file" and path:
+        from discovery.file import FileSource
+
+        return FileSource(path)
+    raise StartError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")
+
+
+def run_agent(settings: Settings) -> int:
+    """Run an agent until SIGINT or SIGTERM; return the exit status."""
+    import uvloop
+
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await Agent(settings).run(stop)
+        except (StartError, SourceError) as error:
+            log.error("agent_failed", reason=str(error))  # noqa: TRY400 the message is for people
+            return 1
+        return 0
+
+    return uvloop.run(serve())

@@ -1,0 +1,239 @@
+"""Keeps the workers alive and equal to the plan.
+
+Each worker has a place: a number, its counters, and in nftables capture a listening socket that the agent
+made and keeps. When a worker dies the next one takes its place, counters and socket: connections that arrive
+in between wait in the socket's queue and are not refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from discovery.model import ServiceKey
+from middleware.registry import MIDDLEWARES
+from nodeagent.config import WORKER_PORT, Settings
+from nodeagent.control.cells import SharedCells
+from nodeagent.control.columns import Layout
+from nodeagent.control.messages import (
+    Applied,
+    Apply,
+    Channel,
+    Configure,
+    Drain,
+    ListenFailure,
+    Message,
+    RunningRoute,
+)
+from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.control.successor import successor_address
+from nodeagent.delta import RouteDelta
+from nodeagent.plan import Route, RouteKey
+from nodeagent.proxy.incomplete import REASONS
+
+log = structlog.get_logger()
+
+APPLY_TIME: Final = 5.0
+"""Seconds after which a change goes on without a worker that has not said that it serves it."""
+BACKLOG: Final = 4096
+CRASHES: Final = 3
+"""Deaths within `CRASH_WINDOW` seconds after which a worker's next start waits `CRASH_PAUSE` seconds."""
+CRASH_WINDOW: Final = 5.0
+CRASH_PAUSE: Final = 1.0
+EXIT_TIME: Final = 2.0
+"""Seconds beyond the drain time after which a worker is killed."""
+
+
+class _Place:
+    """What outlives a worker, and the worker that has it now."""
+
+    def __init__(self, index: int, region: StatsRegion, listener: socket.socket | None) -> None:
+        self.index = index
+        self.region = region
+        self.listener = listener
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel | None = None
+        self.applied = 0
+        self.changed = asyncio.Event()
+        self.deaths: list[float] = []
+
+
+class Supervisor:
+    """The workers of this agent. `applied` hears of addresses that a worker could not listen on."""
+
+    def __init__(self, settings: Settings, failed: Callable[[Iterable[ListenFailure]], None]) -> None:
+        self.layout = Layout(MIDDLEWARES, REASONS)
+        self.allocator = SlotAllocator()
+        self.restarts = 0
+        self._settings = settings
+        self._failed = failed
+        self._shared = SharedCells.create(exclusive=settings.workers == 1)
+        self._places: list[_Place] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._routes: dict[RouteKey, RunningRoute] = {}
+        self._slots: dict[RouteKey, tuple[ServiceKey, int]] = {}
+        self._version = 0
+        self._stopping = False
+
+    @property
+    def regions(self) -> list[StatsRegion]:
+        """The counters of every place."""
+        return [place.region for place in self._places]
+
+    @property
+    def alive(self) -> int:
+        """How many workers live now."""
+        return sum(place.channel is not None for place in self._places)
+
+    async def start(self) -> None:
+        """Start the workers; they serve from the first `apply` on."""
+        for index in range(self._settings.workers):
+            listener = self._listen() if self._settings.capture == "nftables" else None
+            self._places.append(_Place(index, StatsRegion.create(self.layout), listener))
+        for place in self._places:
+            await self._spawn(place)
+            self._keepers.append(asyncio.create_task(self._keep(place)))
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((self._settings.worker_address, WORKER_PORT))
+        listener.listen(BACKLOG)
+        return listener
+
+    async def _spawn(self, place: _Place) -> None:
+        ours, theirs = socket.socketpair()
+        files = [theirs.fileno(), place.region.fd, self._shared.fd]
+        if place.listener is not None:
+            files.append(place.listener.fileno())
+        numbers = [*files, *([] if place.listener else [-1]), self._settings.workers]
+        with theirs:
+            place.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "nodeagent.worker", *map(str, numbers), pass_fds=files
+            )
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_connection(
+            lambda: Channel(lambda message: self._heard(place, message), lambda: self._lost(place)), sock=ours
+        )
+        place.channel = channel
+        place.applied = 0
+        settings = self._settings
+        channel.send(
+            Configure(
+                place.index,
+                settings.capture,
+                settings.limits,
+                settings.access_log,
+                settings.log_level,
+                settings.log_format,
+                successor_address(settings.mesh_range),
+            )
+        )
+        if self._version:
+            channel.send(Apply(self._version, tuple(self._routes.values()), ()))
+        log.info("worker_started", worker=place.index, pid=place.process.pid)
+
+    def _heard(self, place: _Place, message: Message) -> None:
+        if isinstance(message, Applied):
+            place.applied = message.version
+            place.changed.set()
+            if message.failures:
+                self._failed(message.failures)
+
+    def _lost(self, place: _Place) -> None:
+        place.channel = None
+        place.changed.set()
+
+    async def _keep(self, place: _Place) -> None:
+        """Replace the worker of this place whenever it dies."""
+        while True:
+            assert place.process is not None
+            code = await place.process.wait()
+            if self._stopping:
+                return
+            place.region.reset_gauges(self.allocator.used)
+            now = time.monotonic()
+            place.deaths = [death for death in place.deaths if now - death < CRASH_WINDOW] + [now]
+            pause = CRASH_PAUSE if len(place.deaths) > CRASHES else 0.0
+            log.error("worker_died", worker=place.index, reason=_describe(code), restart_in=pause)
+            self.restarts += 1
+            await asyncio.sleep(pause)
+            try:
+                await self._spawn(place)
+            except OSError as error:
+                log.error("worker_start_failed", worker=place.index, reason=str(error))  # noqa: TRY400
+                await asyncio.sleep(CRASH_PAUSE)
+
+    async def apply(self, version: int, delta: RouteDelta) -> None:
+        """Make every worker serve this change; returns when all that live do.
+
+        A worker that does not answer within `APPLY_TIME` is left behind with a log line: it has the change
+        in its queue, and its heartbeat shows in the metrics.
+        """
+        for key in delta.removed:
+            self._routes.pop(key, None)
+            self._slots.pop(key, None)
+        self._slots.update({route.key: (route.service, route.port) for route in delta.upserted})
+        self.allocator.assign(set(self._slots.values()), self.regions, time.monotonic())
+        running = tuple(RunningRoute(route, self._slot(route)) for route in delta.upserted)
+        self._routes.update({entry.route.key: entry for entry in running})
+        self._version = version
+        message = Apply(version, running, delta.removed)
+        for place in self._places:
+            if place.channel is not None:
+                place.channel.send(message)
+        await asyncio.gather(*(self._wait(place, version) for place in self._places))
+
+    def _slot(self, route: Route) -> int:
+        return self.allocator.slots[(route.service, route.port)]
+
+    async def _wait(self, place: _Place, version: int) -> None:
+        try:
+            async with asyncio.timeout(APPLY_TIME):
+                while place.channel is not None and place.applied < version:
+                    place.changed.clear()
+                    await place.changed.wait()
+        except TimeoutError:
+            log.warning("worker_slow", worker=place.index, plan_version=version, waited=APPLY_TIME)
+
+    async def drain(self, seconds: float) -> None:
+        """Let the workers finish what is under way, `seconds` at most, and end them."""
+        self._stopping = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        for place in self._places:
+            if place.listener is not None:
+                place.listener.close()
+            if place.channel is not None:
+                place.channel.send(Drain(seconds))
+        await asyncio.gather(*(self._end(place, seconds) for place in self._places))
+
+    async def _end(self, place: _Place, seconds: float) -> None:
+        process = place.process
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(seconds + EXIT_TIME):
+                await process.wait()
+        except TimeoutError:
+            log.warning("worker_killed", worker=place.index, reason="it did not leave in time")
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if place.channel is not None:
+            place.channel.close()
+
+
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"

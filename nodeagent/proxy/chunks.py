@@ -1,0 +1,125 @@
+"""Chunked transfer coding (RFC 9112 section 7.1): follows the framing of a body that passes by.
+
+The bytes are forwarded as they are; this reader finds where the body ends and refuses framing that two
+parsers could read differently. It keeps at most one unfinished line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from nodeagent.proxy.head import TCHAR, HeadError
+
+_EXTENSIONS: Final = (
+    rb"(?:;" + TCHAR + rb"++(?:=(?:" + TCHAR + rb'++|"[\t\x20-\x21\x23-\x5b\x5d-\x7e]*+"))?)*+'
+)
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+_TRAILERS: Final = re.compile(rb"(?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+_TRAILER_PREFIX: Final = re.compile(rb"(?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+[^\r\n]*+\r?")
+_FORBIDDEN_TRAILER: Final = re.compile(
+    rb"(?:^|\n)(?:content-length|transfer-encoding|host|trailer|connection|authorization):", re.IGNORECASE
+)
+_LONGEST_LINE: Final = 4096
+
+_AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS, _DONE = range(5)
+
+
+class ChunkedReader:
+    """Feed it the body's bytes as they come; `done` once the last trailer line has passed.
+
+    With `keep_payload` the data of the chunks is collected in `payload` (for HTTP/1.0 clients, which get the
+    body without its chunks); whoever asked for it empties the list.
+    """
+
+    __slots__ = ("_held", "_remaining", "_state", "_trailer_limit", "keep_payload", "payload")
+
+    def __init__(self, keep_payload: bool = False, trailer_limit: int = 16 * 1024) -> None:
+        self._state = _AT_SIZE
+        self._remaining = 0
+        self._held = b""
+        self._trailer_limit = trailer_limit
+        self.keep_payload = keep_payload
+        self.payload: list[bytes] = []
+
+    @property
+    def done(self) -> bool:
+        """True when the body has ended."""
+        return self._state == _DONE
+
+    def feed(self, data: bytes) -> int:
+        """Follow `data`; return how many of its bytes belong to the body (all of them unless `done`).
+
+        Raises:
+            HeadError: the framing is malformed; nothing of `data` may be trusted.
+        """
+        held = len(self._held)
+        if held:
+            data = self._held + data
+            self._held = b""
+        position = 0
+        while self._state != _DONE:
+            following = self._advance(data, position)
+            if following < 0:
+                return len(data) - held
+            position = following
+        return position - held
+
+    def _advance(self, data: bytes, position: int) -> int:
+        """Take one step; return the next position, or -1 when more bytes are needed."""
+        if self._state == _AT_SIZE:
+            return self._read_size(data, position)
+        if self._state == _IN_DATA:
+            return self._skip_data(data, position)
+        if self._state == _AFTER_DATA:
+            ending = data[position : position + 2]
+            if ending == b"\r\n":
+                self._state = _AT_SIZE
+                return position + 2
+            if b"\r\n".startswith(ending):
+                return self._hold(data, position)
+            raise HeadError("chunk", "a chunk's data does not end with CRLF")
+        return self._read_trailers(data, position)
+
+    def _read_size(self, data: bytes, position: int) -> int:
+        match = _SIZE_LINE.match(data, position)
+        if match is None:
+            line_end = data.find(b"\n", position)
+            if line_end >= 0 or len(data) - position > _LONGEST_LINE:
+                raise HeadError("chunk", "a chunk's size line is malformed")
+            if data[position : position + 1] and re.match(rb"[0-9A-Fa-f]", data[position:]) is None:
+                raise HeadError("chunk", "a chunk does not begin with its size in hexadecimal")
+            return self._hold(data, position)
+        size = int(match[1], 16)
+        self._remaining = size
+        self._state = _IN_DATA if size else _IN_TRAILERS
+        return match.end()
+
+    def _skip_data(self, data: bytes, position: int) -> int:
+        available = len(data) - position
+        taken = min(available, self._remaining)
+        if self.keep_payload and taken:
+            self.payload.append(data[position : position + taken])
+        self._remaining -= taken
+        if self._remaining:
+            return -1
+        self._state = _AFTER_DATA
+        return position + taken
+
+    def _read_trailers(self, data: bytes, position: int) -> int:
+        match = _TRAILERS.match(data, position)
+        if match is None:
+            if (
+                _TRAILER_PREFIX.fullmatch(data, position) is None
+                or len(data) - position > self._trailer_limit
+            ):
+                raise HeadError("trailer", "the trailer section is malformed or too large")
+            return self._hold(data, position)
+        if _FORBIDDEN_TRAILER.search(data, position, match.end()):
+            raise HeadError("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
+        self._state = _DONE
+        return match.end()
+
+    def _hold(self, data: bytes, position: int) -> int:
+        self._held = data[position:]
+        return -1

@@ -1,0 +1,290 @@
+"""The heads of HTTP/1.1 messages: one compiled expression reads a whole head (RFC 9112), strictly.
+
+A head that two parsers could read differently is refused, never repaired: bare CR or LF, white space before
+the colon, obs-fold, control bytes, signs or lists in lengths, both Content-Length and Transfer-Encoding.
+Nothing here does I/O. Heads stay bytes; fields that nobody asks for are never taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from nodeagent.proxy.fields import Fields
+
+TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_FIELDS: Final = rb"((?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)"
+
+_REQUEST: Final = re.compile(rb"(" + TCHAR + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n")
+_RESPONSE: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n" + _FIELDS + rb"\r\n"
+)
+
+# The fields that decide framing, connection and routing; all others pass untouched and unread. The line
+# feed in front is a literal prefix, which lets `re` skip from line to line.
+_REQUEST_SPECIAL: Final = re.compile(
+    rb"\n(connection|content-length|expect|host|keep-alive|proxy-connection|te|transfer-encoding|upgrade"
+    rb"|x-forwarded-for):[ \t]*+([^\r]*+)",
+    re.IGNORECASE,
+)
+_RESPONSE_SPECIAL: Final = re.compile(
+    rb"\n(connection|content-length|keep-alive|proxy-connection|te|transfer-encoding|upgrade)"
+    rb":[ \t]*+([^\r]*+)",
+    re.IGNORECASE,
+)
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Values of `length` besides a number of bytes."""
+
+
+class HeadError(Exception):
+    """A head that is refused. `reason` is the stable word of metrics; the text is for people."""
+
+    def __init__(self, reason: str, detail: str, status: int = 400) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.status = status
+
+
+class RequestHead:
+    """A request's head. `end` is where the body begins in the bytes that were read.
+
+    `line_and_fields` is what goes to the endpoint: request line in origin form and the end-to-end fields,
+    each with its CRLF, without `X-Forwarded-For` (its old value is in `forwarded_for`) and without the empty
+    line that ends the head.
+    """
+
+    __slots__ = (
+        "end",
+        "expects_continue",
+        "forwarded_for",
+        "keep_alive",
+        "length",
+        "line_and_fields",
+        "method",
+        "minor",
+        "raw_fields",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: bytes, raw_fields: bytes, end: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.raw_fields = raw_fields
+        self.end = end
+        self.length = NO_BODY
+        self.keep_alive = minor == b"1"
+        self.expects_continue = False
+        self.upgrade = b""
+        self.forwarded_for = b""
+        self.line_and_fields = b""
+
+    @property
+    def fields(self) -> Fields:
+        """The header fields, as sent."""
+        return Fields(self.raw_fields)
+
+
+class ResponseHead:
+    """A response's head; `fields` are the end-to-end ones, `length` as in `RequestHead` or UNTIL_CLOSE."""
+
+    __slots__ = ("end", "keep_alive", "length", "minor", "raw_fields", "status", "status_line", "upgrade")
+
+    def __init__(self, status: int, minor: bytes, status_line: bytes, raw_fields: bytes, end: int) -> None:
+        self.status = status
+        self.minor = minor
+        self.status_line = status_line
+        self.raw_fields = raw_fields
+        self.end = end
+        self.length = UNTIL_CLOSE
+        self.keep_alive = minor == b"1"
+        self.upgrade = b""
+
+
+def parse_request(data: bytes) -> RequestHead | None:  # noqa: C901 one loop: a call for each field costs
+    """Read the request head at the start of `data`; None if it does not match as a whole.
+
+    None means incomplete or malformed: `explain_request` tells which.
+
+    Raises:
+        HeadError: the head is complete and well formed, but may not be forwarded.
+    """
+    match = _REQUEST.match(data)
+    if match is None:
+        return None
+    method, target, minor, fields = match.groups()
+    head = RequestHead(method, target, minor, fields, match.end())
+    hop_by_hop = False
+    hosts = 0
+    length = b""
+    coding = b""
+    options = b""
+    upgrade = b""
+    start = match.start(4) - 1  # the line feed that ends the request line
+    for name, value in _REQUEST_SPECIAL.findall(data, start, head.end):
+        name = name.lower()
+        if name == b"host":
+            hosts += 1
+            if _AUTHORITY.fullmatch(value.rstrip()) is None:
+                raise HeadError("host", "Host is not a valid authority (RFC 9112 section 3.2)")
+        elif name == b"content-length":
+            if length:
+                raise HeadError("content_length", "Content-Length is repeated (RFC 9112 section 6.3)")
+            length = _checked_length(value)
+        elif name == b"transfer-encoding":
+            coding += b"," + value if coding else value
+        elif name == b"expect":
+            head.expects_continue = value.strip().lower() == b"100-continue"
+        elif name == b"x-forwarded-for":
+            previous = value.rstrip()
+            head.forwarded_for = head.forwarded_for + b", " + previous if head.forwarded_for else previous
+            hop_by_hop = True
+        else:
+            hop_by_hop = True
+            if name == b"connection":
+                options += b"," + value if options else value
+            elif name == b"upgrade":
+                upgrade = value.rstrip()
+    if (minor == b"1" and hosts != 1) or hosts > 1:
+        raise HeadError("host", "a request has exactly one Host (RFC 9112 section 3.2)")
+    if coding:
+        if length:
+            raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding (RFC 9112 6.3)")
+        if minor == b"0":
+            raise HeadError("transfer_encoding", "Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)")
+        _check_coding(coding, 501)
+        head.length = CHUNKED
+    elif length:
+        head.length = int(length)
+    tokens: frozenset[bytes] = frozenset()
+    if options:
+        tokens = frozenset(token.strip().lower() for token in options.split(b","))
+        head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
+        if upgrade and b"upgrade" in tokens and minor == b"1" and head.length == NO_BODY:
+            head.upgrade = upgrade
+    if target[:1] != b"/":
+        target = _origin_form(method, target, fields)
+        head.target = target
+    if hop_by_hop:
+        fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
+        if head.upgrade:
+            fields += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+    head.line_and_fields = b"%b %b HTTP/1.1\r\n%b" % (method, target, fields)
+    return head
+
+
+def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: C901 as above
+    """Read the response head at the start of `data`; None if it does not match as a whole.
+
+    `to_head` says that the request's method was HEAD. RFC 9112 section 6.3 decides the length.
+
+    Raises:
+        HeadError: the head is complete, but its framing cannot be trusted.
+    """
+    match = _RESPONSE.match(data)
+    if match is None:
+        return None
+    minor, code, fields = match.groups()
+    start = match.start(3)
+    head = ResponseHead(int(code), minor, data[9 : start - 2], fields, match.end())
+    length = b""
+    coding = b""
+    options = b""
+    upgrade = b""
+    hop_by_hop = False
+    for name, value in _RESPONSE_SPECIAL.findall(data, start - 1, head.end):
+        name = name.lower()
+        if name == b"content-length":
+            if length:
+                raise HeadError("content_length", "Content-Length is repeated")
+            length = _checked_length(value)
+        elif name == b"transfer-encoding":
+            coding += b"," + value if coding else value
+        else:
+            hop_by_hop = True
+            if name == b"connection":
+                options += b"," + value if options else value
+            elif name == b"upgrade":
+                upgrade = value.rstrip()
+    if coding:
+        if length:
+            raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding")
+        if minor == b"0":
+            raise HeadError("transfer_encoding", "Transfer-Encoding in HTTP/1.0")
+        _check_coding(coding, 502)
+        head.length = CHUNKED
+    elif length:
+        head.length = int(length)
+    status = head.status
+    if to_head or status < 200 or status in (204, 304):
+        head.length = NO_BODY
+    tokens: frozenset[bytes] = frozenset()
+    if options:
+        tokens = frozenset(token.strip().lower() for token in options.split(b","))
+        head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
+    if hop_by_hop:
+        head.raw_fields = without_hop_by_hop(fields, tokens)
+        if status == 101 or status == 426:
+            head.upgrade = upgrade
+    return head
+
+
+def _checked_length(value: bytes) -> bytes:
+    value = value.rstrip(b" \t")
+    if _LENGTH.fullmatch(value) is None:
+        raise HeadError("content_length", "Content-Length is not a plain number of bytes")
+    return value
+
+
+def _check_coding(coding: bytes, status: int) -> None:
+    if coding.rstrip(b" \t").lower() != b"chunked":
+        raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
+
+
+def _origin_form(method: bytes, target: bytes, fields: bytes) -> bytes:
+    """Turn absolute form into origin form (RFC 9112 section 3.2.2); `*` is only for OPTIONS."""
+    if method == b"CONNECT":
+        raise HeadError("connect", "the mesh is no forward proxy: CONNECT is not implemented", 501)
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise HeadError("target", "the request target is neither /path nor http://host/path")
+    host = Fields(fields).get("host")
+    if host is not None and host.encode("latin-1").lower() != match[1].lower():
+        raise HeadError("host", "Host differs from the authority of the request target")
+    path = match[2] or b"/"
+    return path if path[:1] == b"/" else b"/" + path
+
+
+_HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
+# Named in Connection, these still are not hop-by-hop: dropping them would change what the message means.
+_NEVER_DROPPED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"close", b"cookie"))
+
+
+def without_hop_by_hop(fields: bytes, connection: frozenset[bytes], forwarded_for: bool = False) -> bytes:
+    """Remove the fields that end at this hop (RFC 9110 section 7.6.1), `TE: trailers` kept.
+
+    `connection` are the lower-case options of the Connection field; `forwarded_for` removes
+    X-Forwarded-For as well.
+    """
+    drop = _HOP_BY_HOP | (connection - _NEVER_DROPPED)
+    if forwarded_for:
+        drop |= {b"x-forwarded-for"}
+    kept = []
+    for line in fields.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name == b"te" and value.strip().lower() == b"trailers":
+            kept.append(b"TE: trailers")
+        elif name not in drop:
+            kept.append(line)
+    return b"\r\n".join(kept)
