@@ -1,0 +1,209 @@
+"""Finds a name in the mesh zone: the same names below its origin and every alias, and the mesh range's PTRs.
+
+A `ZoneIndex` is made once for each `Zone`. Forward names are resolved by their structure, straight from the
+zone's own mapping, so that an alias costs nothing and a zone of thousands is ready in milliseconds. Names are
+in wire form and lower case. Every name here has at most one record of a type.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from dns.name import from_text
+from dns.rdatatype import RdataType
+
+from discovery.dns.query import MAX_LABEL, MAX_NAME
+from discovery.dns.zone import Zone, ZonePort, ZoneService
+
+NEGATIVE_TTL = 5
+"""Seconds that a resolver may remember that a name does not exist: as short as a record's, so that a Service
+just annotated is not hidden longer than one just removed is remembered."""
+
+NAMESERVER_LABELS = ("ns", "dns")
+"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable, or whoever may
+create one could take the zone over."""
+
+# Plain ints: comparing and packing enumerations costs more than the rest of a look-up.
+TYPE_A, TYPE_AAAA, TYPE_NS = int(RdataType.A), int(RdataType.AAAA), int(RdataType.NS)
+TYPE_PTR, TYPE_SOA, TYPE_SRV = int(RdataType.PTR), int(RdataType.SOA), int(RdataType.SRV)
+
+_ARPA = from_text("in-addr.arpa.").to_digestable()
+_SOA = struct.Struct("!IIIII")
+_SRV = struct.Struct("!HHH")
+_NO_RECORDS: Mapping[int, bytes] = {}
+
+
+class Apex(msgspec.Struct, frozen=True):
+    """The top of a zone of ours: its name in wire form, and the RDATA of its SOA and NS."""
+
+    wire: bytes
+    soa: bytes
+    ns: bytes
+    octets: tuple[str, ...] | None = None
+    """Of a reverse zone, the leading octets that its name stands for."""
+
+
+class Glue(msgspec.Struct, frozen=True):
+    """An address for the additional section; its owner is `prefix`, then the asked name from `offset`."""
+
+    prefix: bytes
+    offset: int
+    rtype: int
+    rdata: bytes
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a name below an apex stands for."""
+
+    apex: Apex
+    apex_offset: int
+    """Where in the name the apex begins."""
+    records: Mapping[int, bytes] | None
+    """RDATA by type; empty for an empty non-terminal, None if the name does not exist."""
+    glue: Glue | None = None
+
+
+class ZoneIndex:
+    """A `Zone`, prepared for look-ups.
+
+    `unusable` names the Services (namespace/name) that are left out: no DNS name or address can be made of
+    them, or theirs is reserved.
+
+    Raises:
+        ValueError: the network or the nameserver is not an address, or a zone's name is too long.
+        dns.exception.DNSException: the origin or an alias is not a domain name.
+    """
+
+    def __init__(self, zone: Zone) -> None:
+        origin = _domain(zone.origin)
+        nameserver = ipaddress.ip_address(zone.nameserver)
+        network = ipaddress.IPv4Network(zone.network)
+        apexes = [_apex(name, name, zone.serial) for name in map(_domain, (zone.origin, *zone.aliases))]
+        # The longest name of a Service must fit below the longest zone.
+        room = MAX_NAME - max(len(apex.wire) for apex in apexes)
+        for octets in _reverse_octets(network):
+            name = _wire_labels(*reversed(octets)) + _ARPA
+            apexes.append(_apex(name, origin, zone.serial, octets))
+        self._apexes = {apex.wire: apex for apex in apexes}
+        self._origin = origin
+        self._nameserver = (TYPE_A if nameserver.version == 4 else TYPE_AAAA, nameserver.packed)
+        self._services = zone.services
+        usable = {key: _usable_address(service, room) for key, service in sorted(zone.services.items())}
+        self.unusable = tuple(f"{key[0]}/{key[1]}" for key, packed in usable.items() if packed is None)
+        self._addresses = {key: packed for key, packed in usable.items() if packed is not None}
+        self._namespaces = {namespace for namespace, _ in self._addresses} | {NAMESERVER_LABELS[1]}
+        self._reverse = self._reverse_names(network)
+        octet_tuples = [tuple(address.split(".")) for address in self._reverse]
+        self._reverse_parents = {octets[:length] for octets in octet_tuples for length in (1, 2, 3)}
+
+    def find(self, name: bytes) -> Found | None:
+        """Look a lower-case wire name up; None if it is below no zone of ours."""
+        labels: list[str] = []
+        offset = 0
+        while (apex := self._apexes.get(name[offset:])) is None:
+            length = name[offset]
+            if length == 0:
+                return None
+            start, offset = offset + 1, offset + 1 + length
+            labels.append(name[start:offset].decode("latin-1"))
+        if apex.octets is not None:
+            return Found(apex, offset, self._find_reverse(apex, (*apex.octets, *reversed(labels))))
+        return self._find_forward(apex, offset, labels)
+
+    def _find_forward(self, apex: Apex, offset: int, labels: list[str]) -> Found:
+        records: Mapping[int, bytes] | None = None
+        match labels:
+            case []:
+                glue = Glue(_wire_labels(*NAMESERVER_LABELS), offset, *self._nameserver)
+                return Found(apex, offset, {TYPE_SOA: apex.soa, TYPE_NS: apex.ns}, glue)
+            case [namespace]:
+                records = _NO_RECORDS if namespace in self._namespaces else None
+            case [name, namespace]:
+                records = self._find_host(name, namespace)
+            case [transport, name, namespace]:
+                ports = self._ports(namespace, name)
+                records = _NO_RECORDS if any(transport == f"_{p.transport}" for p in ports) else None
+            case [port_name, transport, name, namespace]:
+                for port in self._ports(namespace, name):
+                    if (port_name, transport) == (f"_{port.name}", f"_{port.transport}"):
+                        return self._found_port(apex, offset, port, (name, namespace))
+        return Found(apex, offset, records)
+
+    def _find_host(self, name: str, namespace: str) -> Mapping[int, bytes] | None:
+        if (name, namespace) == NAMESERVER_LABELS:
+            return dict((self._nameserver,))
+        packed = self._addresses.get((namespace, name))
+        return None if packed is None else {TYPE_A: packed}
+
+    def _ports(self, namespace: str, name: str) -> Iterator[ZonePort]:
+        key = (namespace, name)
+        if key in self._addresses:
+            yield from (port for port in self._services[key].ports if port.name)
+
+    def _found_port(self, apex: Apex, offset: int, port: ZonePort, host: tuple[str, str]) -> Found:
+        labels = _wire_labels(*host)
+        # The target is not compressed (RFC 2782).
+        srv = _SRV.pack(0, 100, port.port) + labels + apex.wire
+        glue = Glue(b"", offset - len(labels), TYPE_A, self._addresses[host[1], host[0]])
+        return Found(apex, offset, {TYPE_SRV: srv}, glue)
+
+    def _find_reverse(self, apex: Apex, octets: tuple[str, ...]) -> Mapping[int, bytes] | None:
+        records = {TYPE_SOA: apex.soa, TYPE_NS: apex.ns} if octets == apex.octets else {}
+        if len(octets) == 4 and (labels := self._reverse.get(".".join(octets))):
+            records[TYPE_PTR] = _wire_labels(*labels) + self._origin
+        return records if records or octets in self._reverse_parents else None
+
+    def _reverse_names(self, network: ipaddress.IPv4Network) -> dict[str, tuple[str, str]]:
+        """Return the labels of each address; of two Services with one address the first in order has it."""
+        names: dict[str, tuple[str, str]] = {}
+        for (namespace, name), packed in self._addresses.items():
+            address = ipaddress.IPv4Address(packed)
+            if address in network:
+                names.setdefault(str(address), (name, namespace))
+        rtype, packed = self._nameserver
+        if rtype == TYPE_A and ipaddress.IPv4Address(packed) in network:
+            names.setdefault(str(ipaddress.IPv4Address(packed)), NAMESERVER_LABELS)
+        return names
+
+
+def _domain(text: str) -> bytes:
+    wire = from_text(text).to_digestable()
+    if len(wire) > MAX_NAME - len(_HOSTMASTER):
+        raise ValueError(f"zone {text}: too long for names below it")
+    return wire
+
+
+def _apex(name: bytes, origin: bytes, serial: int, octets: tuple[str, ...] | None = None) -> Apex:
+    """Return the apex `name`, whose nameserver is that of the forward zone `origin`."""
+    server = _wire_labels(*NAMESERVER_LABELS) + origin
+    # There are no transfers, so nothing acts upon refresh, retry and expire.
+    times = _SOA.pack(serial & 0xFFFFFFFF, 7200, 1800, 86400, NEGATIVE_TTL)
+    return Apex(wire=name, soa=server + _HOSTMASTER + origin + times, ns=server, octets=octets)
+
+
+def _reverse_octets(network: ipaddress.IPv4Network) -> Iterator[tuple[str, ...]]:
+    """Yield the whole-octet prefixes that make up `network`: at most 128, as zones are cut at octets only."""
+    length = -(-network.prefixlen // 8)
+    for subnet in network.subnets(new_prefix=length * 8):
+        yield tuple(str(subnet.network_address).split(".")[:length])
+
+
+def _usable_address(service: ZoneService, room: int) -> bytes | None:
+    labels = (service.name, service.namespace)
+    fits = all(label.isascii() and 1 <= len(label) <= MAX_LABEL for label in labels)
+    if labels == NAMESERVER_LABELS or not fits or len(_wire_labels(*labels)) > room:
+        return None
+    try:
+        return ipaddress.IPv4Address(service.address).packed
+    except ipaddress.AddressValueError:
+        return None
+
+
+def _wire_labels(*labels: str) -> bytes:
+    return b"".join(bytes((len(label),)) + label.encode() for label in labels)
+
+
+_HOSTMASTER = _wire_labels("hostmaster")
