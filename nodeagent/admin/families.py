@@ -7,12 +7,16 @@ scrape; then its usual series are shown at zero too, so that the first error is 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
+import structlog
 
 from nodeagent.control import columns
 from nodeagent.control.columns import Layout
+
+log = structlog.get_logger()
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -113,16 +117,27 @@ _FIXED = (
 )
 
 
+_NAME = re.compile(r"[a-z_:][a-z0-9_:]*", re.IGNORECASE)
+
+
 def port_families(layout: Layout) -> tuple[PortFamily, ...]:
-    """Return every family of ports but the histogram, those of the middleware last."""
-    own = tuple(
-        PortFamily(
-            entry.metric.name if entry.metric.kind == "gauge" else f"{entry.metric.name}_total",
-            entry.metric.help,
-            entry.metric.kind,
-            (Series(entry.column),),
-            middleware=entry.middleware,
+    """Return every family of ports but the histogram, those of the middleware last.
+
+    A metric of a user's middleware whose name would spoil the page is logged and left out.
+    """
+    families = {family.name: family for family in _FIXED}
+    for entry in layout.metrics:
+        metric = entry.metric
+        name = metric.name if metric.kind == "gauge" else f"{metric.name}_total"
+        if _NAME.fullmatch(name) is None or name in families or name.startswith(DURATION_NAME):
+            log.error(
+                "metric_not_shown",
+                middleware=entry.middleware,
+                metric=metric.name,
+                reason="its name is taken or is not one that Prometheus allows",
+            )
+            continue
+        families[name] = PortFamily(
+            name, metric.help, metric.kind, (Series(entry.column),), middleware=entry.middleware
         )
-        for entry in layout.metrics
-    )
-    return _FIXED + own
+    return tuple(families.values())

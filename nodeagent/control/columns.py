@@ -132,26 +132,22 @@ class MetricColumn(NamedTuple):
 class Layout:
     """The columns of a slot for a given list of middleware and of reasons to refuse a request.
 
-    `slot_columns` is the size of a slot in cells. Two layouts of equal arguments are alike.
-
-    Raises:
-        ValueError: two metrics or two reasons have one name.
+    `slot_columns` is the size of a slot in cells. Two layouts of equal arguments are alike. Metrics of one
+    name share a column.
     """
 
     def __init__(
         self, middlewares: Iterable[Middleware], malformed: Sequence[str] = MALFORMED_REASONS
     ) -> None:
-        named = [(middleware.name, metric) for middleware in middlewares for metric in middleware.metrics]
-        self.metrics = tuple(
-            MetricColumn(name, metric, SLOT_COLUMNS + index) for index, (name, metric) in enumerate(named)
-        )
-        self._columns = {entry.metric.name: entry.column for entry in self.metrics}
-        if len(self._columns) != len(self.metrics):
-            raise ValueError("two middleware metrics have the same name")
+        entries: dict[str, MetricColumn] = {}
+        for middleware in middlewares:
+            for metric in middleware.metrics:
+                column = SLOT_COLUMNS + len(entries)
+                entries.setdefault(metric.name, MetricColumn(middleware.name, metric, column))
+        self.metrics = tuple(entries.values())
+        self._columns = {name: entry.column for name, entry in entries.items()}
         self.malformed = {reason: WORKER_MALFORMED + 1 + index for index, reason in enumerate(malformed)}
         """Column in the worker's slot by reason; use `malformed_column` to count."""
-        if len(self.malformed) != len(malformed):
-            raise ValueError("two reasons for a malformed request are the same")
         self.gauges = (
             CONNECTIONS_ACTIVE,
             *(entry.column for entry in self.metrics if entry.metric.kind == "gauge"),

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
+from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_ROWS
 from nodeagent.admin.families import LABELS
 from nodeagent.admin.metrics import AgentState, MetricsPage
@@ -53,12 +54,13 @@ def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> Servi
 class Node:
     """An agent's memory with two workers, and the page it shows."""
 
-    def __init__(self, *services: ServicePlan, slots: int = 64) -> None:
+    def __init__(self, *services: ServicePlan, slots: int = 64, layout: Layout = LAYOUT) -> None:
+        self.layout = layout
         self.plan = NodePlan(7, {service.source.key: service for service in services})
-        self.regions = [StatsRegion.create(LAYOUT, slots=slots) for _ in range(2)]
+        self.regions = [StatsRegion.create(layout, slots=slots) for _ in range(2)]
         self.allocator = SlotAllocator(slots=slots)
         self.allocator.assign({(r.service, r.port) for r in self.plan.routes()}, self.regions, 0)
-        self.page = MetricsPage(LAYOUT, self.allocator, self.state, "1.2.3", 'no"de')
+        self.page = MetricsPage(layout, self.allocator, self.state, "1.2.3", 'no"de')
 
     def state(self) -> AgentState:
         return AgentState(
@@ -74,7 +76,11 @@ class Node:
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
         slot = self.allocator.slots[ServiceKey("default", name), port]
-        self.regions[worker].cells[LAYOUT.base(slot) + column] = number
+        self.regions[worker].cells[self.layout.base(slot) + column] = number
+
+    def close(self) -> None:
+        for region in self.regions:
+            region.close()
 
     def text(self) -> str:
         return b"".join(self.page.render()).decode()
@@ -98,8 +104,7 @@ class Node:
 def node() -> Iterator[Node]:
     made = Node(service_plan("web", 80), service_plan("api", 8080, "retry", "circuit-breaker", problems=2))
     yield made
-    for region in made.regions:
-        region.close()
+    made.close()
 
 
 def test_a_scrape_merges_the_workers(node: Node) -> None:
@@ -173,8 +178,7 @@ def test_names_from_the_input_cannot_break_the_text() -> None:
     node.write(0, 'we"b\\\n', columns.REQUESTS_2XX, 5)
     labels = {"service": 'we"b\\\n', "namespace": "default", "port": "80"}
     assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5
-    for region in node.regions:
-        region.close()
+    node.close()
 
 
 def test_the_agents_own_state(node: Node) -> None:
@@ -218,8 +222,7 @@ def test_many_ports_come_in_pieces() -> None:
     pieces = list(node.page.render())
     assert b"".join(pieces).count(b"svcmesh_request_duration_seconds_count{") == 1000
     assert max(piece.count(b"\n") for piece in pieces) <= PIECE_ROWS * 17
-    for region in node.regions:
-        region.close()
+    node.close()
 
 
 def own_families(text: str) -> list[Family]:
@@ -264,6 +267,31 @@ def test_names_and_help_keep_to_the_conventions(node: Node) -> None:
         family = node.families()[name]
         assert all(set(LABELS) <= set(sample.labels) for sample in family.samples)
         assert family.samples
+
+
+def test_the_metrics_of_our_middleware_keep_to_the_conventions() -> None:
+    layout = Layout(MIDDLEWARES)
+    node = Node(service_plan("web", 80, *(middleware.name for middleware in MIDDLEWARES)), layout=layout)
+    text = node.text()
+    assert lint(text) == []
+    for entry in layout.metrics:
+        assert re.search(rf"^{entry.metric.name}(_total)?{{service=\"web\",.*}} 0$", text, re.MULTILINE)
+    node.close()
+
+
+def test_a_users_metric_cannot_spoil_the_page() -> None:
+    users = [
+        middleware("mine", Metric("svcmesh_requests", "Taken.")),
+        middleware("blank", Metric("svcmesh_a b", "No name.")),
+        middleware("good", Metric("svcmesh_good", "A line\nand another.")),
+    ]
+    node = Node(service_plan("web", 80, "mine", "blank", "good"), layout=Layout(users))
+    node.write(0, "web", columns.REQUESTS_2XX, 5)
+    assert "svcmesh_a b" not in node.text()
+    assert node.text().count("# TYPE svcmesh_requests_total ") == 1
+    assert node.of_port("svcmesh_requests_total", code_class="2xx") == 5
+    assert node.of_port("svcmesh_good_total") == 0
+    node.close()
 
 
 def test_the_lint_finds_what_is_wrong() -> None:

@@ -90,11 +90,12 @@ def test_an_unknown_reason_counts_as_other() -> None:
     assert layout.malformed_column("something new") == columns.WORKER_MALFORMED
 
 
-def test_equal_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="metrics"):
-        Layout([middleware("a", RETRIES), middleware("b", RETRIES)])
-    with pytest.raises(ValueError, match="reasons"):
-        Layout([], ["bare_lf", "bare_lf"])
+def test_metrics_of_one_name_share_a_column() -> None:
+    layout = Layout([middleware("a", RETRIES, RETRIES), middleware("b", RETRIES, STATE)])
+    assert [(entry.middleware, entry.column) for entry in layout.metrics] == [
+        ("a", columns.SLOT_COLUMNS),
+        ("b", columns.SLOT_COLUMNS + 1),
+    ]
 
 
 def test_a_metric_of_nobody_is_refused() -> None:
