@@ -38,6 +38,7 @@ class Debounce:
         """
         if not self._synced:
             self._synced = True
+            self._free_at = now
             return self.changed(now)
         return self.due
 
