@@ -1,0 +1,63 @@
+"""Whole plans: `tests/golden/<case>/cluster.yaml` in, `plan.json` out.
+
+A case may have a `before.yaml`, which is compiled first; one whose name starts with `laptop-` is compiled for
+loopback capture without privileges, the others for nftables. `UPDATE_GOLDEN=1 pytest tests/plan` writes the
+plans anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from discovery.file import read_once
+from discovery.registry import Registry
+from nodeagent.compile import compile_plan
+from nodeagent.config import Settings
+from nodeagent.delta import diff_routes
+from nodeagent.plan import EMPTY_PLAN, NodePlan
+from nodeagent.render import plan_document
+from tests.plan.builders import LAPTOP, SETTINGS
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+CASES = sorted(path.name for path in GOLDEN.iterdir() if (path / "cluster.yaml").is_file())
+
+
+def compile_case(settings: Settings) -> NodePlan:
+    registry, plan = Registry(), EMPTY_PLAN
+    for file in ("before.yaml", "cluster.yaml"):
+        if Path(file).exists():
+            registry.fold(read_once(file))
+            plan = compile_plan(registry.snapshot(), plan, settings)
+    return plan
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_plan(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GOLDEN / case)
+    settings = LAPTOP if case.startswith("laptop-") else SETTINGS
+    plan = compile_case(settings)
+    written = msgspec.json.format(msgspec.json.encode(plan_document(plan)), indent=2).decode() + "\n"
+    golden = Path("plan.json")
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(written)
+    assert written == golden.read_text(), "UPDATE_GOLDEN=1 writes it anew"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_again_nothing_changes(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same snapshot the same objects come out, whatever was bad in it."""
+    monkeypatch.chdir(GOLDEN / case)
+    registry = Registry()
+    registry.fold(read_once("cluster.yaml"))
+    first = compile_plan(registry.snapshot(), EMPTY_PLAN, SETTINGS)
+    second = compile_plan(registry.snapshot(), first, SETTINGS)
+    assert all(second.services[key] is plan for key, plan in first.services.items())
+    assert not diff_routes(first, second)
+
+
+def test_there_are_cases() -> None:
+    assert len(CASES) >= 15
