@@ -46,11 +46,12 @@ class PortExposition:
         self._allocator = allocator
         self._families = port_families(layout)
         self._plan: NodePlan | None = None
+        self._version = -1  # of the slots
         self._rows: list[Row] = []
 
     def render(self, plan: NodePlan, regions: Sequence[StatsRegion]) -> Iterator[bytes]:
         """Yield the text in pieces, some of them empty; each is made when it is asked for."""
-        if plan is not self._plan:
+        if plan is not self._plan or self._version != self._allocator.version:
             yield from self._learn(plan)
         memory = _Memory(self._layout, regions)
         busy: list[Row] = []
@@ -70,7 +71,7 @@ class PortExposition:
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
         """Make the rows of a new plan, with a pause now and then."""
-        slots = self._allocator.slots
+        slots, version = self._allocator.slots, self._allocator.version
         rows = {OVERFLOW_SLOT: Row(OVERFLOW_SLOT, port_labels("other", "", ""), frozenset())}
         for count, route in enumerate(plan.routes()):
             slot = slots.get((route.service, route.port), OVERFLOW_SLOT)
@@ -79,7 +80,7 @@ class PortExposition:
                 rows[slot] = Row(slot, labels, frozenset(layer.name for layer in route.layers))
             if count % PIECE_ROWS == 0:
                 yield b""
-        self._plan, self._rows = plan, list(rows.values())
+        self._plan, self._version, self._rows = plan, version, list(rows.values())
 
 
 def _pieces(rows: list[Row]) -> Iterator[list[Row]]:

@@ -164,15 +164,14 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
         return sum(numbers[column] for numbers in slots)
 
     known = state.regions[0].layout.malformed if state.regions else {}
+    malformed = {reason: total(column) for reason, column in known.items()}
+    malformed["head_timeout"] = total(columns.WORKER_HEAD_TIMEOUTS)  # whether the codec lists it or not
+    malformed["other"] = total(columns.WORKER_MALFORMED)
     yield _counter(
         "svcmesh_malformed_requests",
         "Requests that were refused because they break HTTP/1.1 or a limit, by reason.",
         ["reason"],
-        [
-            *(((reason,), total(column)) for reason, column in known.items()),
-            (("head_timeout",), total(columns.WORKER_HEAD_TIMEOUTS)),
-            (("other",), total(columns.WORKER_MALFORMED)),
-        ],
+        (((reason,), number) for reason, number in malformed.items()),
     )
     yield _counter(
         "svcmesh_connections_refused",

@@ -93,28 +93,6 @@ WORKER_HEAD_TIMEOUTS = 7
 WORKER_MALFORMED = 8
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
-MALFORMED_REASONS = (
-    "ambiguous_length",
-    "bare_cr",
-    "bare_lf",
-    "chunk",
-    "connect",
-    "content_length",
-    "control_byte",
-    "head_too_large",
-    "host",
-    "malformed_field",
-    "malformed_head",
-    "malformed_line",
-    "obs_fold",
-    "space_before_colon",
-    "target",
-    "trailer",
-    "transfer_encoding",
-    "version",
-)
-"""The words of `nodeagent.proxy.head.HeadError`; a test holds the two together."""
-
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
 
 _CACHE_LINE = 8
@@ -130,15 +108,14 @@ class MetricColumn(NamedTuple):
 
 
 class Layout:
-    """The columns of a slot for a given list of middleware and of reasons to refuse a request.
+    """The columns of a slot for a given list of middleware and of reasons to refuse a request
+    (`nodeagent.proxy.incomplete.REASONS`).
 
     `slot_columns` is the size of a slot in cells. Two layouts of equal arguments are alike. Metrics of one
     name share a column.
     """
 
-    def __init__(
-        self, middlewares: Iterable[Middleware], malformed: Sequence[str] = MALFORMED_REASONS
-    ) -> None:
+    def __init__(self, middlewares: Iterable[Middleware], malformed: Sequence[str] = ()) -> None:
         entries: dict[str, MetricColumn] = {}
         for middleware in middlewares:
             for metric in middleware.metrics:

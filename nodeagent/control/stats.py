@@ -133,6 +133,8 @@ class SlotAllocator:
         """Slots that were ever in use: all numbers are below it."""
         self.overflowed = 0
         """Ports that share the overflow slot now."""
+        self.version = 0
+        """Grows with every change of `slots`."""
 
     @property
     def slots(self) -> Mapping[SlotKey, int]:
@@ -145,9 +147,11 @@ class SlotAllocator:
         `now` is the monotonic clock in seconds.
         """
         wanted = keys if isinstance(keys, (set, frozenset)) else set(keys)
-        for key in [key for key in self._slots if key not in wanted]:
-            self._retire(key, now)
+        gone = [key for key in self._slots if key not in wanted]
         fresh = sorted(key for key in wanted if key not in self._slots)
+        self.version += bool(gone or fresh)
+        for key in gone:
+            self._retire(key, now)
         if fresh and self._retired:
             fresh = self._revive(fresh)
             self._reclaim(regions, now)

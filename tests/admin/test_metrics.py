@@ -19,6 +19,7 @@ from nodeagent.control import columns
 from nodeagent.control.columns import OVERFLOW_SLOT, WORKER_SLOT, Layout
 from nodeagent.control.stats import SlotAllocator, StatsRegion
 from nodeagent.plan import LayerSpec, NodePlan, Route, ServicePlan
+from nodeagent.proxy.incomplete import REASONS
 
 RETRIES = Metric("svcmesh_retries", "Requests sent again.")
 OPEN = Metric("svcmesh_circuit_breaker_open", "1 while the breaker is open.", "gauge")
@@ -36,7 +37,7 @@ def middleware(name: str, metric: Metric) -> Middleware:
     )
 
 
-LAYOUT = Layout([middleware("retry", RETRIES), middleware("circuit-breaker", OPEN)])
+LAYOUT = Layout([middleware("retry", RETRIES), middleware("circuit-breaker", OPEN)], REASONS)
 
 
 def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> ServicePlan:
@@ -167,6 +168,16 @@ def test_a_port_that_left_the_plan_is_not_shown(node: Node) -> None:
     assert node.of_port("svcmesh_requests_total", code_class="2xx") is None
 
 
+def test_a_scrape_between_a_plan_and_its_slots_is_soon_forgotten(node: Node) -> None:
+    new = service_plan("new", 80)
+    node.plan = NodePlan(8, {new.source.key: new})
+    assert 'service="new"' not in node.text()
+    node.allocator.assign({(new.source.key, 80)}, node.regions, 1)
+    node.write(0, "new", columns.REQUESTS_2XX, 5)
+    labels = {"service": "new", "namespace": "default", "port": "80"}
+    assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5
+
+
 def test_what_found_no_slot_is_shown_as_other(node: Node) -> None:
     node.regions[0].cells[LAYOUT.base(OVERFLOW_SLOT) + columns.REQUESTS_2XX] = 5
     other = {"service": "other", "namespace": "", "port": ""}
@@ -223,6 +234,13 @@ def test_many_ports_come_in_pieces() -> None:
     assert b"".join(pieces).count(b"svcmesh_request_duration_seconds_count{") == 1000
     assert max(piece.count(b"\n") for piece in pieces) <= PIECE_ROWS * 17
     node.close()
+
+
+def test_no_series_is_told_twice(node: Node) -> None:
+    for column in range(columns.SLOT_COLUMNS):
+        node.write(0, "web", column, 1)
+    series = [line.rsplit(" ", 1)[0] for line in node.text().splitlines() if not line.startswith("#")]
+    assert sorted(set(series)) == sorted(series)
 
 
 def own_families(text: str) -> list[Family]:

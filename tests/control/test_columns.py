@@ -12,6 +12,7 @@ import pytest
 from middleware.contract import Metric, Middleware
 from nodeagent.control import columns
 from nodeagent.control.columns import Layout
+from nodeagent.proxy.incomplete import REASONS
 
 
 def middleware(name: str, *metrics: Metric) -> Middleware:
@@ -109,4 +110,4 @@ def test_every_reason_of_the_codec_has_a_column() -> None:
         word for path in proxy.glob("*.py") for word in re.findall(r'HeadError\(\s*"(\w+)"', path.read_text())
     }
     assert words
-    assert words <= set(columns.MALFORMED_REASONS)
+    assert words <= set(REASONS)
