@@ -39,7 +39,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 def test_flags_reach_the_agent(started: list[Settings]) -> None:
     arguments = (
         "run --source file:shop --capture loopback --mesh-range 127.128.0.0/9 --zone mesh.test "
-        "--alias-zone a.test --alias-zone b.test --dns-listen 127.0.0.1:53530 --admin-listen 127.0.0.1:15999 --workers 2 "
+        "--alias-zone a.test --alias-zone b.test --dns-listen 127.0.0.1:53530 "
+        "--admin-listen 127.0.0.1:15999 --workers 2 "
         "--node-name n1 --drain-timeout 1m --log-level debug --log-format json --access-log all"
     )
     result = CliRunner().invoke(main, arguments.split())
