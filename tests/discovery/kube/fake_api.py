@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -111,14 +112,14 @@ class FakeApi:
 
     # -- running ---------------------------------------------------------------------------------------
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         """Listen on 127.0.0.1."""
         app = web.Application()
         for kind, path in PATHS.items():
             app.router.add_get(path, partial(self._serve, kind))
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -129,8 +130,11 @@ class FakeApi:
             await self._runner.cleanup()
             self._runner = None
 
-    def write_kubeconfig(self, path: Path, user: Document | None = None) -> str:
-        """Write a kubeconfig that leads here and return its path."""
+    def write_kubeconfig(self, path: Path, user: Document | None = None, ca: Path | None = None) -> str:
+        """Write a kubeconfig that leads here (with a CA: over TLS) and return its path."""
+        cluster = {"server": f"{'https' if ca else 'http'}://127.0.0.1:{self.port}/"}
+        if ca is not None:
+            cluster["certificate-authority"] = str(ca)
         path.write_text(
             json.dumps(
                 {
@@ -138,7 +142,7 @@ class FakeApi:
                     "kind": "Config",
                     "current-context": "test",
                     "contexts": [{"name": "test", "context": {"cluster": "fake", "user": "tester"}}],
-                    "clusters": [{"name": "fake", "cluster": {"server": f"http://127.0.0.1:{self.port}/"}}],
+                    "clusters": [{"name": "fake", "cluster": cluster}],
                     "users": [{"name": "tester", "user": user or {}}],
                 }
             )

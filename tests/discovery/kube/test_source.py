@@ -160,6 +160,18 @@ async def test_a_connection_cut_in_the_middle_of_an_event_loses_nothing(api: Fak
     assert api.count("list", "Service") == 1
 
 
+async def test_a_watch_that_ends_in_the_middle_of_an_event_is_cut(api: FakeApi, listen: Listen) -> None:
+    listener = listen()
+    await listener.until(lambda: api.watching("Service") == 1)
+    with capture_logs() as logs:
+        api.send("Service", b'{"type":"ADDED"')
+        api.end_watches("Service")
+        await listener.until(lambda: api.count("watch", "Service") == 2)
+    (line,) = [line for line in logs if line["event"] == "source_error"]
+    assert (line["kind"], line["reason"]) == ("cut", "the connection ended in the middle of an event")
+    assert api.count("list", "Service") == 1
+
+
 async def test_a_line_that_is_no_event_lists_again(api: FakeApi, listen: Listen) -> None:
     listener = listen()
     await listener.until(lambda: api.watching("Service") == 1)
@@ -197,6 +209,7 @@ BAD_ANSWERS = {
     "forbidden": answer(403, status(403, "Forbidden", "services is forbidden: User x cannot list")),
     "throttled": answer(429, status(429, "TooManyRequests", "slow down")),
     "refused": answer(404, status(404, "NotFound", "no such resource")),
+    "refused-redirect": answer(302, {}, Location="/apis/discovery.k8s.io/v1/endpointslices"),
     "server_error": answer(500, status(500, "InternalError", "etcd leader changed")),
     "server_error-html": raw(502, b"<html>Bad Gateway</html>", "text/html"),
     "malformed": raw(200, b"<html>please log in</html>", "text/html"),
