@@ -145,8 +145,8 @@ class CircuitBreaker:
         self._figures = wanted
         self._outcomes = Outcomes(latencies=any(isinstance(figure, LatencyAtQuantile) for figure in wanted))
         self.state = State.CLOSED
-        self._since = float("-inf")
-        """When the state began."""
+        self._since = 0.0
+        """When the state began; being closed has no end, so its beginning does not matter."""
         self._opened = float("-inf")
         self._next_check = float("-inf")
         self._credit = 0.0

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
 from middleware import circuit_breaker, rate_limit, retry
-from middleware.contract import Context, Handler, Layer, Middleware, Problem, Rejected, Request, Response
+from middleware.contract import Context, Handler, Layer, Middleware, Rejected, Request, Response
 
 log = structlog.get_logger()
 
@@ -147,20 +147,7 @@ def names(middleware: Middleware) -> set[str]:
 
 
 def guard(middleware: Middleware) -> Middleware:
-    """Return a user's middleware whose `parse` and `build` report what they raise instead of raising it."""
-
-    def parse(annotations: Mapping[str, str]) -> Any:
-        try:
-            return middleware.parse(annotations)
-        except Exception as error:
-            used = [
-                annotation.name for annotation in middleware.annotations if annotation.name in annotations
-            ]
-            if not used:
-                log.exception("middleware_broken", middleware=middleware.name)
-                return None
-            reason = f"the middleware {middleware.name} failed to read it: {type(error).__name__}: {error}"
-            return Problem(used[0], annotations[used[0]], reason, "a value that it can read")
+    """Return a user's middleware that refuses all requests to a port if its layer cannot be built."""
 
     def build(options: Any, context: Context) -> Layer:
         try:
@@ -171,7 +158,7 @@ def guard(middleware: Middleware) -> Middleware:
             )
             return _refuse_all(middleware.name)
 
-    return msgspec.structs.replace(middleware, parse=parse, build=build)
+    return msgspec.structs.replace(middleware, build=build)
 
 
 def _refuse_all(name: str) -> Layer:

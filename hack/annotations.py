@@ -1,0 +1,53 @@
+"""Print docs/annotations.md: every annotation the mesh reads, from where each is parsed (`make docs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from discovery import annotations as discovery_annotations
+from middleware.contract import Annotation
+from middleware.registry import MIDDLEWARES
+
+HEADER = """\
+# Annotations of a Service
+
+Everything a Service's owner can say to the mesh. A value that cannot be used harms nothing but itself: the
+last good value stays in force, else the default, and it is reported (`meshctl check` finds it beforehand).
+Generated from the code by `make docs`.
+"""
+
+
+def render() -> str:
+    """Return the page."""
+    sections = [HEADER, section("The mesh", discovery_annotations.ANNOTATIONS)]
+    for middleware in MIDDLEWARES:
+        title = middleware.name.replace("-", " ").capitalize()
+        link = f"See [{middleware.name}](middleware/{middleware.name}.md)."
+        sections.append(section(title, middleware.annotations, link))
+    return "\n".join(sections)
+
+
+def section(
+    title: str, annotations: Iterable[Annotation | discovery_annotations.Annotation], link: str = ""
+) -> str:
+    """Return one part of the page: a table, and an example of each annotation."""
+    rows = [
+        f"| `{a.name}` | {cell(a.values)} | {cell(a.default)} | {cell(a.summary)} | `{cell(a.example)}` |"
+        for a in annotations
+    ]
+    head = [
+        f"## {title}",
+        "",
+        "| annotation | values | default | what it does | example |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows, *(["", link] if link else []), ""])
+
+
+def cell(text: str) -> str:
+    """Escape what would end a table's cell."""
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,156 @@
+"""The pages of docs/middleware say what is so: their examples and tables are played."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.annotations import render
+from middleware import circuit_breaker, rate_limit, registry, retry
+from middleware.contract import (
+    ConnectFailed,
+    ExchangeError,
+    Middleware,
+    NoEndpoint,
+    Problem,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+from tests.middleware.fakes import FakeContext, FakeRequest, handler_of, sent_over, status_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def page(name: str) -> str:
+    return (DOCS / "middleware" / f"{name}.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """Return the rows of the table whose first line is `header`."""
+    table = text.split(f"{header}\n", 1)[1].split("\n\n", 1)[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+
+
+def options_of_example(middleware: Middleware) -> Any:
+    (example,) = blocks(page(middleware.name), "yaml")
+    return middleware.parse(yaml.safe_load(example)["metadata"]["annotations"])
+
+
+@pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
+def test_the_example_of_every_page_is_right(middleware: Middleware) -> None:
+    options = options_of_example(middleware)
+    assert isinstance(options, middleware.options)
+    assert sent_over(options) == options
+    handler, _ = handler_of(middleware.build(options, FakeContext()), 200)
+    assert status_of(handler(FakeRequest())) == 200
+
+
+@pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
+def test_the_example_of_every_annotation_is_right(middleware: Middleware) -> None:
+    examples: dict[str, str] = {}
+    for annotation in middleware.annotations:
+        examples |= yaml.safe_load(annotation.example)
+    assert set(examples) == {annotation.name for annotation in middleware.annotations}
+    assert isinstance(middleware.parse(examples), middleware.options)
+
+
+@pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
+def test_every_page_names_annotations_and_metrics(middleware: Middleware) -> None:
+    text = page(middleware.name)
+    for annotation in middleware.annotations:
+        assert annotation.name in text
+    for metric in middleware.metrics:
+        assert f"`{metric.name}{'_total' if metric.kind == 'counter' else ''}`" in text
+
+
+ERRORS = (ConnectFailed, UpstreamReset, UpstreamProtocolError, NoEndpoint)
+
+
+@pytest.mark.parametrize("row", rows(page("retry"), "| first answer | GET | POST |"), ids=lambda row: row[0])
+def test_what_happens_with_retries(row: list[str]) -> None:
+    first, *expected = row
+    errors: dict[str, type[ExchangeError]] = {error.reason: error for error in ERRORS}
+    for method, outcome in zip(("GET", "POST"), expected, strict=True):
+        layer = retry.build(options_of_example(retry.MIDDLEWARE), FakeContext())
+        answer = int(first) if first.isdigit() else errors[first]("")
+        handler, _ = handler_of(layer, answer, 200)
+        assert str(status_of(handler(FakeRequest(method)))) == outcome
+
+
+@pytest.mark.parametrize("row", rows(page("rate-limit"), "| requests at once | served | 429 |"))
+def test_what_happens_at_the_limit(row: list[str]) -> None:
+    what, served, refused = row
+    match = re.fullmatch(r"(\d+)(?:, then after (\d+) ms (\d+) more)?", what)
+    assert match
+    context = FakeContext()
+    handler, _ = handler_of(rate_limit.build(options_of_example(rate_limit.MIDDLEWARE), context), 200)
+    statuses = [status_of(handler(FakeRequest())) for _ in range(int(match[1]))]
+    if match[2]:
+        context.time += int(match[2]) / 1000
+        statuses += [status_of(handler(FakeRequest())) for _ in range(int(match[3]))]
+    assert (statuses.count(200), statuses.count("rate_limited")) == (int(served), int(refused))
+
+
+def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:
+    names = [row[0].strip("`").partition("(")[0] for row in rows(page("circuit-breaker"), FIGURES)]
+    assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS"]
+    for name in names:
+        found = circuit_breaker.parse({circuit_breaker.CIRCUIT_BREAKER: f"{name}!"})
+        assert isinstance(found, Problem)
+        assert found.expected.startswith(f"( after {name}")
+
+
+FIGURES = "| figure | over the last ten seconds |"
+
+
+@pytest.fixture
+def delay(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
+    """The module and the test of `writing-one.md`, imported as what the page calls them."""
+    module, test, line = blocks(page("writing-one"), "python")
+    assert "delay.MIDDLEWARE," in line
+    (tmp_path / "delay.py").write_text(module)
+    (tmp_path / "page_test_delay.py").write_text(test)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        sys.modules["middleware.delay"] = importlib.import_module("delay")
+        yield sys.modules["middleware.delay"], importlib.import_module("page_test_delay")
+    finally:
+        sys.path.remove(str(tmp_path))
+        for name in ("delay", "middleware.delay", "page_test_delay"):
+            sys.modules.pop(name, None)
+
+
+def test_the_middleware_of_writing_one_keeps_the_contract(delay: tuple[ModuleType, ModuleType]) -> None:
+    module, test = delay
+    assert registry.unusable(module.MIDDLEWARE, registry.MIDDLEWARES) == ""
+    tests = [function for name, function in vars(test).items() if name.startswith("test_")]
+    assert len(tests) >= 4
+    for function in tests:
+        function()
+    options = module.parse({"svc.mesh/delay": "1ms"})
+    assert sent_over(options) == options
+
+
+async def test_it_holds_requests_up(delay: tuple[ModuleType, ModuleType]) -> None:
+    module, _ = delay
+    context = FakeContext()
+    handler, _ = handler_of(module.build(module.Options(0.001), context), 200)
+    response = await handler(FakeRequest())
+    assert response.status == 200
+    assert context.metrics == {"svcmesh_delayed": 1}
+
+
+def test_the_table_of_annotations_is_up_to_date() -> None:
+    assert (DOCS / "annotations.md").read_text() == render(), "run `make docs`"

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+
+from middleware import registry, retry
+from middleware.contract import Annotation, Context, Layer, Metric, Middleware
+from tests.middleware.fakes import FakeContext, FakeRequest, handler_of, status_of
+
+ROOT = Path(__file__).parents[2]
+
+
+class Options(msgspec.Struct, frozen=True):
+    pass
+
+
+class Thawed(msgspec.Struct):
+    pass
+
+
+def parse(_annotations: Mapping[str, str]) -> Options:
+    return Options()
+
+
+def build(_options: Options, _context: Context) -> Layer:
+    return lambda handler: handler
+
+
+def break_down(_options: Options, _context: Context) -> Layer:
+    raise RuntimeError("no more")
+
+
+OWN = Middleware(
+    name="own",
+    annotations=(Annotation("svc.mesh/own", "anything", "", "A user's own.", "svc.mesh/own: yes"),),
+    options=Options,
+    parse=parse,
+    build=build,
+    metrics=(Metric("svcmesh_own", "Counts."),),
+)
+
+
+class FakeEntryPoint:
+    def __init__(self, loaded: Any, name: str = "own") -> None:
+        self.name = name
+        self.value = f"package.{name}:MIDDLEWARE"
+        self._loaded = loaded
+
+    def load(self) -> Any:
+        if isinstance(self._loaded, BaseException):
+            raise self._loaded
+        return self._loaded
+
+
+def test_the_order_is_one_list() -> None:
+    names = [middleware.name for middleware in registry.MIDDLEWARES]
+    assert names == ["rate-limit", "circuit-breaker", "retry"]
+    assert registry.installed().middlewares[: len(names)] == registry.MIDDLEWARES
+
+
+def test_by_name() -> None:
+    assert registry.by_name("retry") is retry.MIDDLEWARE
+    with pytest.raises(LookupError, match="known are rate-limit"):
+        registry.by_name("retries")
+
+
+def test_a_users_middleware_comes_after_ours() -> None:
+    second = msgspec.structs.replace(OWN, name="second", annotations=(), metrics=())
+    installed = registry.load([FakeEntryPoint(second, "b"), FakeEntryPoint(OWN, "a")])
+    assert installed.problems == ()
+    assert [m.name for m in installed.middlewares] == [
+        *(m.name for m in registry.MIDDLEWARES),
+        "own",
+        "second",
+    ]
+    own = installed.middlewares[-2]
+    assert own.parse({}) == Options()
+    handler, _ = handler_of(own.build(Options(), FakeContext()))
+    assert status_of(handler(FakeRequest())) == 200
+
+
+@pytest.mark.parametrize(
+    ("loaded", "reason"),
+    [
+        (ImportError("no such module"), "cannot be loaded: ImportError: no such module"),
+        (SystemExit(3), "cannot be loaded: SystemExit: 3"),
+        (None, "is a NoneType, not a middleware.contract.Middleware"),
+        (registry, "is a module, not a middleware.contract.Middleware"),
+        (msgspec.structs.replace(OWN, options=Thawed), "its options are not frozen"),
+        (msgspec.structs.replace(OWN, options=dict), "its options are not a msgspec.Struct"),
+        (
+            msgspec.structs.replace(OWN, annotations=7),
+            "cannot be loaded: TypeError: 'int' object is not iterable",
+        ),
+        (msgspec.structs.replace(OWN, name="retry"), "the name retry is taken by retry"),
+        (
+            msgspec.structs.replace(OWN, annotations=retry.MIDDLEWARE.annotations[:1]),
+            "the annotation svc.mesh/retry-attempts is taken by retry",
+        ),
+        (
+            msgspec.structs.replace(OWN, metrics=retry.MIDDLEWARE.metrics[:1]),
+            "the metric svcmesh_retries is taken by retry",
+        ),
+        (
+            msgspec.structs.replace(OWN, metrics=(Metric("own", ""),)),
+            "its metric own does not start with svcmesh_",
+        ),
+        (
+            msgspec.structs.replace(OWN, annotations=(Annotation("example.com/own", "", "", "", ""),)),
+            "its annotation example.com/own does not start with svc.mesh/",
+        ),
+    ],
+)
+def test_a_broken_entry_point_is_reported_and_left_out(loaded: Any, reason: str) -> None:
+    installed = registry.load([FakeEntryPoint(loaded, "broken")])
+    assert installed.middlewares == registry.MIDDLEWARES
+    assert installed.problems == (registry.LoadProblem("broken = package.broken:MIDDLEWARE", reason),)
+
+
+def test_problems_of_installed_entry_points_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [FakeEntryPoint(ImportError(group))]
+    )
+    with structlog.testing.capture_logs() as logs:
+        installed = registry.installed.__wrapped__()
+    assert installed.middlewares == registry.MIDDLEWARES
+    assert [(line["event"], line["entry_point"]) for line in logs] == [
+        ("middleware_not_loaded", "own = package.own:MIDDLEWARE")
+    ]
+    assert "svcmesh.middleware" in logs[0]["reason"]
+
+
+def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> None:
+    (*_, own) = registry.load([FakeEntryPoint(msgspec.structs.replace(OWN, build=break_down))]).middlewares
+    with structlog.testing.capture_logs() as logs:
+        handler, scripted = handler_of(own.build(Options(), FakeContext()))
+    assert status_of(handler(FakeRequest())) == "middleware_broken"
+    assert scripted.requests == []
+    assert [(line["event"], line["service"], line["port"]) for line in logs] == [
+        ("middleware_broken", "default/whoami", 80)
+    ]
+
+
+@pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
+def test_every_middleware_has_its_four_files(middleware: Middleware) -> None:
+    module = middleware.name.replace("-", "_")
+    assert (ROOT / f"middleware/{module}.py").is_file()
+    assert (ROOT / f"tests/middleware/test_{module}.py").is_file()
+    assert (ROOT / f"docs/middleware/{middleware.name}.md").is_file()
+    assert f"{module}.MIDDLEWARE," in (ROOT / "middleware/registry.py").read_text()
+
+
+@pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
+def test_every_middleware_keeps_the_contract(middleware: Middleware) -> None:
+    assert registry.unusable(middleware, [m for m in registry.MIDDLEWARES if m is not middleware]) == ""
+    assert middleware.parse({}) is None
+    assert middleware.parse({"svc.mesh/enabled": "true", "svc.mesh/protocol": "http"}) is None
+    for metric in middleware.metrics:
+        assert not metric.name.endswith("_total")
+        assert metric.help.endswith(".")
+    for annotation in middleware.annotations:
+        assert annotation.example.startswith(f"{annotation.name}: ")
+        assert annotation.summary.endswith(".")

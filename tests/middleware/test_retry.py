@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from middleware.contract import (
+    ConnectFailed,
+    ExchangeError,
+    Handler,
+    NoEndpoint,
+    Problem,
+    Rejected,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+from middleware.retry import BUDGET_FLOOR, Options, RetryBudget, backoff, build, is_retriable_error, parse
+from tests.middleware.fakes import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
+
+ATTEMPTS = "svc.mesh/retry-attempts"
+ON = "svc.mesh/retry-on"
+
+
+class UpstreamTimeout(ExchangeError):
+    fault = "upstream"
+    status = 504
+    reason = "upstream_timeout"
+
+
+class ClientLeft(ExchangeError):
+    fault = "client"
+    status = 499
+    reason = "client_left"
+    processed = False
+
+
+@pytest.mark.parametrize(
+    ("annotations", "options"),
+    [
+        ({ATTEMPTS: "2"}, Options(2)),
+        ({ATTEMPTS: "0"}, None),
+        ({ATTEMPTS: "0", ON: "5xx"}, None),
+        ({"svc.mesh/enabled": "true"}, None),
+        ({ATTEMPTS: "10", ON: " 503,gateway-error , 5xx,503"}, Options(10, ("503", "5xx", "gateway-error"))),
+        ({ATTEMPTS: "1", ON: "reset,connect-failure"}, Options(1, ("connect-failure", "reset"))),
+    ],
+)
+def test_values(annotations: dict[str, str], options: Options | None) -> None:
+    assert parse(annotations) == options
+    if options is not None:
+        assert sent_over(options) == options
+
+
+@pytest.mark.parametrize(
+    ("annotations", "annotation", "reason"),
+    [
+        ({ATTEMPTS: "11"}, ATTEMPTS, "11 is out of range"),
+        ({ATTEMPTS: "two"}, ATTEMPTS, '"two" is not a whole number'),
+        ({ATTEMPTS: "two", ON: "nonsense"}, ATTEMPTS, '"two" is not a whole number'),
+        ({ON: "5xx"}, ON, f"has no effect without {ATTEMPTS}"),
+        ({ATTEMPTS: "2", ON: "5xz"}, ON, '"5xz" is not known'),
+        ({ATTEMPTS: "2", ON: "5xx,,reset"}, ON, '"" is not known'),
+        ({ATTEMPTS: "2", ON: "200"}, ON, '"200" is not known'),
+        ({ATTEMPTS: "2", ON: "600"}, ON, '"600" is not known'),
+        ({ATTEMPTS: "2", ON: ""}, ON, '"" is not known'),
+    ],
+)
+def test_a_bad_value_is_a_problem(annotations: dict[str, str], annotation: str, reason: str) -> None:
+    problem = parse(annotations)
+    assert isinstance(problem, Problem)
+    assert (problem.annotation, problem.reason) == (annotation, reason)
+    assert problem.value == annotations[annotation]
+    assert problem.expected
+
+
+@pytest.mark.parametrize(
+    ("on", "statuses"),
+    [
+        ((), set()),
+        (("connect-failure", "reset"), set()),
+        (("503", "429"), {503, 429}),
+        (("gateway-error", "retriable-4xx"), {502, 503, 504, 409}),
+        (("5xx", "502"), set(range(500, 600))),
+    ],
+)
+def test_words_stand_for_status_codes(on: tuple[str, ...], statuses: set[int]) -> None:
+    assert Options(1, on).statuses() == statuses
+
+
+@pytest.mark.parametrize(
+    ("error", "statuses", "get", "post"),
+    [
+        (ConnectFailed("refused"), (), True, True),
+        (NoEndpoint("none"), (503,), False, False),
+        (UpstreamReset("cut"), (), True, False),
+        (UpstreamProtocolError("nonsense"), (), False, False),
+        (UpstreamProtocolError("nonsense"), (502,), True, False),
+        (UpstreamTimeout("slow"), (502,), False, False),
+        (UpstreamTimeout("slow"), (504,), True, False),
+        (Rejected("no"), (503,), False, False),
+        (ClientLeft("gone"), (499,), False, False),
+    ],
+)
+def test_which_errors_are_retried(
+    error: ExchangeError, statuses: tuple[int, ...], get: bool, post: bool
+) -> None:
+    assert is_retriable_error(error, "GET", frozenset(statuses)) is get
+    assert is_retriable_error(error, "POST", frozenset(statuses)) is post
+
+
+def retrying(options: Options, *outcomes: int | BaseException) -> tuple[Handler, Scripted, FakeContext]:
+    context = FakeContext()
+    handler, scripted = handler_of(build(options, context, sleep=at_once, fraction=lambda: 1.0), *outcomes)
+    return handler, scripted, context
+
+
+async def at_once(_seconds: float) -> None:
+    return
+
+
+def test_another_try_brings_the_answer() -> None:
+    handler, scripted, context = retrying(Options(2), ConnectFailed("refused"), UpstreamReset("cut"), 200)
+    request = FakeRequest()
+    assert run(handler(request)).status == 200
+    assert scripted.requests == [request] * 3
+    assert context.metrics == {"svcmesh_retries": 2, "svcmesh_retry_budget_exhausted": 0}
+
+
+def test_a_retried_response_is_discarded_the_last_one_is_not() -> None:
+    handler, scripted, _ = retrying(Options(2, ("503",)), 503)
+    assert run(handler(FakeRequest())) is scripted.responses[2]
+    assert [response.discarded for response in scripted.responses] == [True, True, False]
+
+
+def test_the_last_error_is_raised() -> None:
+    last = UpstreamReset("the last")
+    handler, _, _ = retrying(Options(1), UpstreamReset("the first"), last)
+    with pytest.raises(UpstreamReset) as error:
+        run(handler(FakeRequest()))
+    assert error.value is last
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "CONNECT", "get", "LOCK"])
+def test_what_may_have_been_processed_is_not_sent_again(method: str) -> None:
+    for outcome in (503, UpstreamReset("cut")):
+        handler, scripted, _ = retrying(Options(2, ("5xx",)), outcome, 200)
+        assert status_of(handler(FakeRequest(method))) in (503, "upstream_reset")
+        assert len(scripted.requests) == 1
+    handler, scripted, _ = retrying(Options(2), ConnectFailed("refused"), 200)
+    assert status_of(handler(FakeRequest(method))) == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
+def test_idempotent_methods_are(method: str) -> None:
+    handler, _, _ = retrying(Options(1, ("5xx",)), 500, 200)
+    assert status_of(handler(FakeRequest(method))) == 200
+
+
+def test_other_answers_are_passed_on() -> None:
+    for status in (200, 404, 429, 500, 503):
+        handler, scripted, _ = retrying(Options(2), status)
+        assert status_of(handler(FakeRequest())) == status
+        assert len(scripted.requests) == 1
+
+
+def test_a_request_whose_body_is_gone_is_not_sent_again() -> None:
+    for outcome in (503, ConnectFailed("refused")):
+        handler, scripted, context = retrying(Options(2, ("5xx",)), outcome)
+        assert status_of(handler(FakeRequest(replayable=False))) in (503, "connect_failed")
+        assert len(scripted.requests) == 1
+        assert context.metrics["svcmesh_retries"] == 0
+        assert not any(response.discarded for response in scripted.responses)
+
+
+def test_a_body_that_outgrows_the_memory_during_the_wait_keeps_the_answer() -> None:
+    context = FakeContext()
+    request = FakeRequest()
+
+    async def outgrow(_seconds: float) -> None:
+        request.replayable = False
+
+    handler, scripted = handler_of(
+        build(Options(5, ("503",)), context, sleep=outgrow, fraction=lambda: 1.0), 503
+    )
+    assert run(handler(request)) is scripted.responses[1]
+    assert [response.discarded for response in scripted.responses] == [True, False]
+
+
+def test_the_first_retry_is_sent_at_once_later_ones_wait() -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    layer = build(Options(10), FakeContext(), sleep=sleep, fraction=lambda: 1.0)
+    handler, _ = handler_of(layer, UpstreamReset("cut"))
+    assert status_of(handler(FakeRequest())) == "upstream_reset"
+    assert waited == pytest.approx([0.025, 0.075, 0.175, *[0.250] * 6])
+
+
+@given(st.integers(1, 10), st.floats(0, 1))
+def test_the_wait_is_random_and_bounded(retry: int, fraction: float) -> None:
+    assert 0 <= backoff(retry, fraction) <= 0.250
+    assert backoff(retry, 0) == 0
+
+
+def test_retries_stop_when_the_budget_is_used_up() -> None:
+    handler, scripted, context = retrying(Options(3), UpstreamReset("cut"))
+    for _ in range(1000):
+        assert status_of(handler(FakeRequest())) == "upstream_reset"
+    assert len(scripted.requests) == 1000 + 200
+    assert context.metrics["svcmesh_retries"] == 200
+    assert context.metrics["svcmesh_retry_budget_exhausted"] >= 800
+
+
+def withdrawals(steps: list[tuple[float, bool]]) -> Iterator[tuple[float, bool, bool]]:
+    """Play steps of (seconds passed, whether it is a retry) and yield (now, whether a retry, granted)."""
+    budget = RetryBudget()
+    now = 100.0
+    for gap, is_retry in steps:
+        now += gap
+        if is_retry:
+            yield now, True, budget.withdraw(now)
+        else:
+            budget.deposit(now)
+            yield now, False, True
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.001, 0.1, 3.0]), st.booleans()), max_size=300))
+def test_retries_never_exceed_a_fifth_of_live_traffic(steps: list[tuple[float, bool]]) -> None:
+    played = list(withdrawals(steps))
+    for end, (now, is_retry, granted) in enumerate(played):
+        if is_retry and granted:
+            window = [step for step in played[: end + 1] if step[0] >= now - 10]
+            requests = sum(not retry for _, retry, _ in window)
+            recent = [step for step in played[: end + 1] if step[0] > now - 9]
+            retries = sum(retry and given for _, retry, given in recent)
+            assert retries <= max(BUDGET_FLOOR, requests / 5)
+
+
+def test_a_quiet_service_may_retry_a_little() -> None:
+    budget = RetryBudget()
+    assert [budget.withdraw(1.0) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert not budget.withdraw(10.9)
+    assert budget.withdraw(11.0)
+
+
+def test_requests_of_long_ago_pay_for_nothing() -> None:
+    budget = RetryBudget()
+    for _ in range(1000):
+        budget.deposit(1.0)
+    assert sum(budget.withdraw(20.0) for _ in range(1000)) == BUDGET_FLOOR
