@@ -61,19 +61,25 @@ class FileSource:
                 await notices.wait(reading.deadline())
 
 
-def read_once(path: str | os.PathLike[str]) -> tuple[Event, ...]:
-    """Return the events of one complete reading, without watching.
+def read_once(*paths: str | os.PathLike[str]) -> tuple[Event, ...]:
+    """Return the events of one complete reading of all paths together, without watching.
+
+    A file that is found twice is read once.
 
     Raises:
-        SourceError: the path does not exist or cannot be listed.
+        SourceError: a path does not exist or cannot be listed.
     """
-    top = os.fspath(path)
-    listing = scan(top, lambda _: None)
-    _require(top, listing)
     declarations = Declarations()
-    for folder, reason in listing.unreadable.items():
-        declarations.put(folder, _unreadable_folder(folder, reason))
-    for file in listing.files:
+    found: dict[str, str] = {}
+    for path in paths:
+        top = os.fspath(path)
+        listing = scan(top, lambda _: None)
+        _require(top, listing)
+        for folder, reason in listing.unreadable.items():
+            declarations.put(folder, _unreadable_folder(folder, reason))
+        for file in listing.files:
+            found.setdefault(os.path.realpath(file), file)
+    for file in found.values():
         with suppress(FileNotFoundError):
             text = _read(file)
             empty = Content()
@@ -205,6 +211,7 @@ class _Notices:
         """Names that matter in other folders, by watch descriptor."""
         self._awake = asyncio.Event()
         self._dirty: set[str] = set()
+        self._closed = False
         self.rescan = False
 
     @classmethod
@@ -220,6 +227,7 @@ class _Notices:
         try:
             yield notices
         finally:
+            notices._closed = True
             loop.remove_reader(inotify.fd)
             inotify.close()
 
@@ -265,8 +273,14 @@ class _Notices:
             if notice is None:
                 break
             self._take_note(notice)
+        else:  # there may be more in asyncinotify's own buffer, of which the loop knows nothing
+            asyncio.get_running_loop().call_soon(self._read_on)
         if self.rescan or self._dirty:
             self._awake.set()
+
+    def _read_on(self) -> None:
+        if not self._closed:
+            self._read()
 
     def _take_note(self, notice: Notice) -> None:
         mask, watch = notice.mask, notice.watch
