@@ -72,7 +72,7 @@ def split(text: bytes) -> list[Chunk]:
     line, held = 1, b""
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         part = held + text[start:end]
-        if _holds_only_directives(part):  # `%YAML 1.1` belongs to the document that follows it
+        if not held and _holds_only_directives(part):  # `%YAML 1.1` belongs to the document that follows it
             held = part
             continue
         chunks.append(Chunk(line, part))

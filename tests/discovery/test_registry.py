@@ -89,7 +89,8 @@ def test_a_named_port_may_differ_from_slice_to_slice() -> None:
 
 def test_the_readiest_of_two_equal_places_wins() -> None:
     leaving = SliceEndpoint("10.1.0.1", ready=False, serving=True, terminating=True, zone="a")
-    for first, second in [(leaving, "10.1.0.1"), ("10.1.0.1", leaving)]:
+    staying = SliceEndpoint("10.1.0.1")
+    for first, second in [(leaving, staying), (staying, leaving)]:
         registry = told(service("a"), slice_of("a", first), slice_of("a", second, suffix="2"))
         endpoints = registry.snapshot().services[ServiceKey("shop", "a")].endpoints["http"]
         assert endpoints == (Endpoint("10.1.0.1", 8080),)
