@@ -42,6 +42,8 @@ class Outcomes:
     def __init__(self, *, latencies: bool) -> None:
         self._window = RollingWindow(_Second, count=WINDOW_BUCKETS, width=BUCKET_WIDTH)
         self._with_latencies = latencies
+        self._newest: _Second | None = None
+        self._older: dict[int, int] = {}
 
     def record(self, now: float, latency: float, status: int, network_error: bool) -> None:
         """Count one outcome; `network_error` says that no response came, whatever the status."""
@@ -78,16 +80,30 @@ class Outcomes:
 
     def latency_at_quantile(self, now: float, quantile: float) -> float:
         """Return the latency in seconds that `quantile` per cent of outcomes do not exceed (nearest rank)."""
-        merged: dict[int, int] = {}
-        for second in self._window.buckets(now):
-            for klass, count in second.latencies.items():
-                merged[klass] = merged.get(klass, 0) + count
+        merged = self._latencies(now)
         rank = max(1, ceil(quantile / 100 * sum(merged.values())))
         for klass in sorted(merged):
             rank -= merged[klass]
             if rank <= 0:
                 return middle_of(klass)
         return 0.0
+
+    def _latencies(self, now: float) -> dict[int, int]:
+        """Return the window's latency classes; seconds that are over are added up once, not at each check."""
+        newest = self._window.current(now)
+        if newest is not self._newest:
+            self._newest, self._older = newest, {}
+            for second in self._window.buckets(now):
+                if second is not newest:
+                    add(self._older, second.latencies)
+        return add(dict(self._older), newest.latencies)
+
+
+def add(sums: dict[int, int], counts: dict[int, int]) -> dict[int, int]:
+    """Add `counts` to `sums`, which is returned."""
+    for key, count in counts.items():
+        sums[key] = sums.get(key, 0) + count
+    return sums
 
 
 def latency_class(latency: float) -> int:

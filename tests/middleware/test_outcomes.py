@@ -62,3 +62,16 @@ def test_outcomes_are_forgotten_after_ten_seconds() -> None:
     outcomes.record(1.0, 0.0, 502, False)
     assert outcomes.network_error_ratio(10.9) == 1
     assert outcomes.total(11.0) == 0
+
+
+def test_latencies_of_all_seconds_are_counted_and_forgotten() -> None:
+    outcomes = Outcomes(latencies=True)
+    for second in range(10):
+        outcomes.record(1.0 + second, 1.0 + second, 200, False)
+        assert outcomes.latency_at_quantile(1.0 + second, 100) == pytest.approx(1.0 + second, rel=0.02)
+        assert outcomes.latency_at_quantile(1.0 + second, 0) == pytest.approx(1.0, rel=0.02)
+    outcomes.record(10.5, 20.0, 200, False)
+    assert outcomes.latency_at_quantile(10.5, 100) == pytest.approx(20.0, rel=0.02)
+    assert outcomes.latency_at_quantile(12.5, 0) == pytest.approx(3.0, rel=0.02)
+    outcomes.clear()
+    assert outcomes.latency_at_quantile(12.6, 50) == 0

@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 from middleware import registry, retry
-from middleware.contract import Annotation, Context, Layer, Metric, Middleware
-from tests.middleware.fakes import FakeContext, FakeRequest, handler_of, status_of
+from middleware.contract import Annotation, Context, Handler, Layer, Metric, Middleware, Request, Response
+from tests.middleware.fakes import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,6 +145,37 @@ def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> Non
     assert [(line["event"], line["service"], line["port"]) for line in logs] == [
         ("middleware_broken", "default/whoami", 80)
     ]
+
+
+class Alternating:
+    """Every request fails at the first endpoint and is answered by the second."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    async def __call__(self, _request: Request) -> Response:
+        self.tries += 1
+        return FakeResponse(502 if self.tries % 2 else 200)
+
+
+def test_breakers_see_what_clients_see_and_limits_see_each_request_once() -> None:
+    annotations = {
+        "svc.mesh/rate-limit": "20/h burst=20",
+        "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.3",
+        "svc.mesh/retry-attempts": "1",
+        "svc.mesh/retry-on": "502",
+    }
+    context, endpoints = FakeContext(), Alternating()
+    handler: Handler = endpoints
+    for middleware in reversed(registry.MIDDLEWARES):
+        handler = middleware.build(middleware.parse(annotations), context)(handler)
+    statuses = []
+    for _ in range(25):
+        context.time += 1
+        statuses.append(status_of(handler(FakeRequest())))
+    assert statuses == [200] * 20 + ["rate_limited"] * 5
+    assert endpoints.tries == 40
+    assert context.metrics["svcmesh_circuit_breaker_opened"] == 0
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
