@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.discovery.kube.conftest import Listen
+from tests.discovery.kube.conftest import QUICKLY_STALE, Listen
 from tests.discovery.kube.fake_api import PATHS, FakeApi
 from tests.discovery.kube.objects import service
 
@@ -51,8 +51,8 @@ async def test_a_server_is_verified_by_the_ca_that_is_on_disk_now(
     ca = tmp_path / "ca.crt"
     shutil.copy(wrong[0], ca)
     with capture_logs() as logs:
-        listener = listen(kubeconfig=api.write_kubeconfig(tmp_path / "tls", ca=ca))
-        await listener.until(lambda: bool(listener.stale))
+        listener = listen(kubeconfig=api.write_kubeconfig(tmp_path / "tls", ca=ca), timing=QUICKLY_STALE)
+        await listener.until(lambda: bool(listener.stale) and bool(logs))
     reasons = {(line["kind"], "CERTIFICATE_VERIFY_FAILED" in line["reason"]) for line in logs}
     assert reasons == {("connect", True)}
     assert not api.requests
