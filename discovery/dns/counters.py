@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+RESULTS = ("noerror", "nodata", "nxdomain", "refused", "formerr", "notimp", "badvers", "dropped")
+
 
 class DnsCounters(msgspec.Struct):
     """Queries by result and, those that were answered, by transport.
@@ -21,3 +23,11 @@ class DnsCounters(msgspec.Struct):
     dropped: int = 0
     udp: int = 0
     tcp: int = 0
+
+    def by_result(self) -> dict[str, int]:
+        """Return the queries by result."""
+        return {name: getattr(self, name) for name in RESULTS}
+
+    def by_transport(self) -> dict[str, int]:
+        """Return the responses by transport."""
+        return {"udp": self.udp, "tcp": self.tcp}

@@ -7,12 +7,14 @@ takes over from the other.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import structlog
 
 from discovery.dns.cache import CAPACITY, AnswerCache
 from discovery.dns.counters import DnsCounters
 from discovery.dns.index import ZoneIndex
+from discovery.dns.listening import open_socket
 from discovery.dns.malformed import log_malformed
 from discovery.dns.responder import Responder
 from discovery.dns.tcp import IDLE_TIME, MAX_CONNECTIONS, TcpListener
@@ -65,19 +67,27 @@ class DnsServer:
             ValueError: `address` is not an IPv4 or IPv6 address.
             OSError: the address cannot be bound; the message names it.
         """
-        udp = UdpListener(address, port, self._responder)
+        # TCP first: of the two it is the one whose free ports clients' connections use up.
+        listening = open_socket(address, port, socket.SOCK_STREAM)
+        port = listening.getsockname()[1]
         tcp = TcpListener(self._responder, self._tcp_idle_time, self._tcp_max_connections)
         try:
-            await tcp.start(address, udp.port)
+            udp = UdpListener(address, port, self._responder)
+        except OSError:
+            listening.close()
+            raise
+        try:
+            await tcp.start(listening)
         except OSError:
             udp.close()
+            listening.close()
             raise
         self._udp.append(udp)
         self._tcp.append(tcp)
         if self._ticker is None:
             self._tick()
-        log.info("dns_listening", address=address, port=udp.port)
-        return udp.port
+        log.info("dns_listening", address=address, port=port)
+        return port
 
     def set_zone(self, zone: Zone) -> None:
         """Answer from this zone from now on; an equal one changes nothing.

@@ -12,7 +12,6 @@ import itertools
 import socket
 from typing import Any, cast
 
-from discovery.dns.listening import open_socket
 from discovery.dns.responder import Responder
 
 MAX_CONNECTIONS = 512
@@ -44,13 +43,12 @@ class TcpListener:
         self._active_since: dict[TcpConnection, float] = {}
         self._emptied = asyncio.Event()
 
-    async def start(self, address: str, port: int) -> None:
-        """Listen.
+    async def start(self, listening: socket.socket) -> None:
+        """Accept connections on a bound socket, which is the listener's from then on.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the socket cannot listen.
         """
-        listening = open_socket(address, port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: TcpConnection(self), sock=listening, backlog=BACKLOG)
 

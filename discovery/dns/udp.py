@@ -39,12 +39,6 @@ class UdpListener:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
 
-    @property
-    def port(self) -> int:
-        """The port in use, where 0 was asked for."""
-        port: int = self._socket.getsockname()[1]
-        return port
-
     def close(self) -> None:
         """Answer what has already arrived, then stop."""
         self._loop.remove_reader(self._socket)

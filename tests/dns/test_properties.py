@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -42,6 +43,7 @@ SUFFIXES = [
     ("default", "svc", "mesh"),
     ("in-addr", "arpa"),
 ]
+COOKIE: dns.edns.Option = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"12345678")
 
 
 @st.composite
@@ -57,6 +59,7 @@ def messages(draw: st.DrawFn) -> bytes:
         draw(st.sampled_from(["IN", "IN", "IN", "CH"])),
         use_edns=edns,
         payload=draw(st.sampled_from([512, 1232, 4096])) if edns is not False else None,
+        options=draw(st.sampled_from([[], [], [COOKIE]])) if edns is not False else None,
         flags=draw(st.sampled_from([0, dns.flags.RD, dns.flags.RD | dns.flags.AD, dns.flags.CD])),
     )
     return query.to_wire()
@@ -167,6 +170,18 @@ def test_what_is_cached(index: ZoneIndex, name: str, rtype: str, kept: bool) -> 
     cache = AnswerCache()
     Responder(index, cache).respond_udp(query(name, rtype), SOURCE)
     assert len(cache) == kept
+
+
+def test_options_are_not_cached(index: ZoneIndex) -> None:
+    cache = AnswerCache()
+    responder = Responder(index, cache)
+    with_cookie = dns.message.make_query("whoami.default.svc.mesh", "A", use_edns=0, options=[COOKIE])
+    for _ in range(2):
+        assert (
+            responder.respond_udp(with_cookie.to_wire(), SOURCE)
+            == answer(index, with_cookie.to_wire(), udp=True).wire
+        )
+    assert len(cache) == 0
 
 
 def test_another_zone_empties_the_cache(zone: Zone, index: ZoneIndex) -> None:

@@ -289,21 +289,27 @@ async def test_further_addresses_and_ipv6(zone: Zone) -> None:
 @on_each_loop
 async def test_address_that_is_not_ours(zone: Zone) -> None:
     server = DnsServer(zone)
-    with pytest.raises(OSError, match=r"DNS cannot listen on 192\.0\.2\.1 port 5353 \(UDP\)"):
+    with pytest.raises(OSError, match=r"DNS cannot listen on 192\.0\.2\.1 port 5353 \(TCP\)"):
         await server.start("192.0.2.1", 5353)
     await server.close()
 
 
+@pytest.mark.parametrize(
+    ("taken", "other"), [(socket.SOCK_STREAM, socket.SOCK_DGRAM), (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+)
 @on_each_loop
-async def test_tcp_port_in_use_frees_the_udp_port(zone: Zone) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
-        taken.bind((LOCALHOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+async def test_port_in_use_leaves_nothing_open(
+    zone: Zone, taken: socket.SocketKind, other: socket.SocketKind
+) -> None:
+    with socket.socket(socket.AF_INET, taken) as occupant:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((LOCALHOST, 0))
+            port = probe.getsockname()[1]
+        occupant.bind((LOCALHOST, port))
         server = DnsServer(zone)
-        with pytest.raises(OSError, match=r"\(TCP\)"):
+        with pytest.raises(OSError, match="DNS cannot listen on"):
             await server.start(LOCALHOST, port)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        with socket.socket(socket.AF_INET, other) as free:
             free.bind((LOCALHOST, port))
         await server.close()
 
