@@ -1,0 +1,1 @@
+"""Small real servers that the lab and the demo put behind Services."""
