@@ -19,8 +19,6 @@ from discovery.documents import Chunk, Document, Unparsable, parse_json, parse_y
 from discovery.manifest import describe_type, kind_of, read_object
 from discovery.model import MeshObject, Problem
 
-MAX_BYTES = 64 * 1024 * 1024
-
 
 class Part(msgspec.Struct, frozen=True):
     """One document of a file (one `---` to the next), or what is still in force of it."""
@@ -76,7 +74,11 @@ def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content 
     parts: list[Part] = []
     broken: list[tuple[int, Chunk]] = []
     known = {part.digest: part for part in previous.parts if part.digest}
-    chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
+    try:
+        chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
+    except Unparsable as error:
+        yield unusable(path, error.reason, previous)
+        return
     for index, chunk in enumerate(chunks):
         if index % 100 == 99:
             yield None

@@ -19,6 +19,10 @@ import yaml
 MAX_DEPTH = 100
 MAX_ALIASED = 10_000
 """Values that the aliases of one document may stand for, all together."""
+MAX_VALUES = 5_000_000
+"""Of one document; twenty thousand Services with ten endpoints each have about as many."""
+MAX_DOCUMENTS = 200_000
+"""Of one file."""
 STEP = 2_000
 """Events of the YAML parser between two chances for others: about 3 ms."""
 
@@ -66,7 +70,12 @@ def split(text: bytes) -> list[Chunk]:
     """Split YAML at its `---` lines.
 
     At the start of a line they always begin a document, even within a block scalar (YAML 1.1 section 9.1.2).
+
+    Raises:
+        Unparsable: there are too many.
     """
+    if text.count(b"\n---") > MAX_DOCUMENTS:
+        raise Unparsable(1, 1, f"holds more than {MAX_DOCUMENTS} documents")
     starts = [0, *_markers(text)]
     chunks: list[Chunk] = []
     line, held = 1, b""
@@ -177,6 +186,8 @@ class _Builder:
         while (event := get()) is not None:
             count += 1
             if count % STEP == 0:
+                if self.size > MAX_VALUES:
+                    self._fail(event, f"holds more than {MAX_VALUES} values")
                 yield None
             handler = handlers.get(type(event))
             if handler is not None:

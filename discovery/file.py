@@ -17,15 +17,18 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from asyncinotify import Event as Notice
 from asyncinotify import Inotify, Mask, Watch
 
-from discovery.content import MAX_BYTES, Content, file_problem, read_content, unusable
+from discovery.content import Content, file_problem, read_content, unusable
 from discovery.declared import Declarations
 from discovery.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
 from discovery.source import Event, SourceError, Stale, Synced
 
+MAX_BYTES = 64 * 1024 * 1024
+"""Of one file; larger ones are reported and left out."""
 GRACE = 0.05
 """Seconds after which a file that is gone or empty is believed to be."""
 TURN = 0.005
@@ -253,6 +256,7 @@ class _Notices:
                 added = self._inotify.add_watch(folder, _WATCHED)
             except OSError as error:
                 raise OSError(error.errno, _explain(error)) from error
+            added.path = Path(folder)  # a folder that was renamed keeps its watch, with its former path
             descriptors[folder] = added.wd
             self._watches[added.wd] = added
 

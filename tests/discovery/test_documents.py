@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import discovery.documents
 from discovery.content import EMPTY, Content, read_content
 from discovery.documents import Chunk, Unparsable, parse_json, parse_yaml, split
 
@@ -89,6 +90,19 @@ def test_many_laughs() -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
     with pytest.raises(Unparsable, match="aliases stand for more than"):
         parse("\n".join(lines))
+
+
+def test_more_values_or_documents_than_anybody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery.documents, "MAX_VALUES", 5_000)
+    monkeypatch.setattr(discovery.documents, "MAX_DOCUMENTS", 3)
+    before = read(service("a").encode())
+    for text, reason in [
+        (b"[" + b"a," * 10_000 + b"]", "holds more than 5000 values"),
+        (b"---\n" * 5, "holds more than 3 documents"),
+    ]:
+        after = read(text, before)
+        assert [problem.reason for problem in after.all_problems()] == [reason]
+        assert list(after.objects()) == list(before.objects())
 
 
 def test_bytes_that_are_not_utf8_say_where() -> None:

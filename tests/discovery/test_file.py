@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-import discovery.content
 import discovery.file
 from discovery.file import FileSource, read_once
 from discovery.model import MeshObject, ObjectKey
-from discovery.source import Deleted, Event, Malformed, SourceError, Stale, Synced, Upserted
+from discovery.source import Deleted, Event, Malformed, Source, SourceError, Stale, Synced, Upserted
 
 QUEUE_LENGTH = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 DEADLINE = 20.0
@@ -31,7 +30,8 @@ class Follower:
     """Follows a source, as its consumer does."""
 
     def __init__(self, path: Path) -> None:
-        self.batches = FileSource(path).watch()
+        source: Source = FileSource(path)
+        self.batches = source.watch()
         self.events: list[Event] = []
         self.objects: dict[tuple[type, ObjectKey], MeshObject] = {}
         self.problems: dict[str, list[str]] = {}
