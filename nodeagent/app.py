@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterable
@@ -35,7 +36,7 @@ from nodeagent.delta import diff_routes
 from nodeagent.log import configure_logging
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
-from nodeagent.zone import zone_of
+from nodeagent.zone import names_changed, zone_of
 
 log = structlog.get_logger()
 
@@ -51,12 +52,14 @@ class Agent:
         self._settings = settings
         self._plan: NodePlan = EMPTY_PLAN
         self._plan_changed = 0.0
+        self._keys: set[RouteKey] = set()
         self._serial = 1
         self._registry = Registry()
         self._debounce = Debounce()
         self._wake = asyncio.Event()
         self._stale = False
         self._synced = 0.0
+        self._announced = False
         self._listen_failures: dict[RouteKey, str] = {}
         self._readiness = Readiness()
         self._supervisor = Supervisor(settings, self._listen_failed)
@@ -87,7 +90,8 @@ class Agent:
             regions=self._supervisor.regions,
             workers=self._supervisor.alive,
             worker_restarts=self._supervisor.restarts,
-            dns_queries=self._dns.counters.queries(),
+            dns_queries=self._dns.counters.by_result(),
+            dns_responses=self._dns.counters.by_transport(),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -156,61 +160,65 @@ class Agent:
                         self._stale = False
                         self._synced = time.time()
                         synced()
-                        changed = True
-                if changed and self._synced:
+                        self._debounce.synced(time.monotonic())
+                if changed:
                     self._debounce.changed(time.monotonic())
-                    self._wake.set()
+                self._wake.set()
 
     async def _apply_changes(self, applied: Any) -> None:
         """Make the node equal to the registry, one change at a time."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            delay = self._debounce.due(time.monotonic())
-            while delay is not None and delay > 0:
-                await asyncio.sleep(delay)
-                delay = self._debounce.due(time.monotonic())
+            await self._until_due()
             started = time.monotonic()
             plan = compile_plan(self._registry.snapshot(), self._plan, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
             self._debounce.applied(ended, ended - started)
-            if not self._readiness.ready:
+            if not self._announced:
                 applied()
-                if self._readiness.ready:
-                    log.info("agent_ready", services=len(plan.services))
-                    self._presence.announce()
+                self._announced = True
+                self._presence.announce()
+                log.info("agent_ready", services=len(plan.services))
             log.debug(
                 "plan_timing",
                 compile_ms=round((compiled - started) * 1000, 1),
                 apply_ms=round((ended - compiled) * 1000, 1),
             )
 
+    async def _until_due(self) -> None:
+        """Wait until the changes so far are to be applied."""
+        while (wait := self._debounce.due - time.monotonic()) > 0:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if math.isinf(wait) else wait):
+                    await self._wake.wait()
+
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
         delta = diff_routes(old, plan)
-        old_keys = {route.key for route in old.routes()}
-        new_keys = {route.key for route in plan.routes()}
-        names_changed = _names(old) != _names(plan)
-        if delta.removed or names_changed:
-            kept = {key: service for key, service in plan.services.items() if key in old.services}
+        kept = {key: service for key, service in plan.services.items() if key in old.services}
+        if len(kept) < len(old.services):
             self._set_zone(NodePlan(plan.version, kept))
         if delta.removed:
-            await self._steer(old_keys & new_keys)
-        if delta or plan.version == 1 or not old.version:
+            self._keys.difference_update(delta.removed)
+            await self._steer()
+        first = not old.version
+        if delta or first:
             await self._supervisor.apply(plan.version, delta)
-        if new_keys != old_keys or not old.version:
-            await self._steer(new_keys)
-        if names_changed:
+        added = {route.key for route in delta.upserted} - self._keys
+        if added or first:
+            self._keys |= added
+            await self._steer()
+        if names_changed(old, plan):
             self._set_zone(plan)
         self._plan = plan
         self._plan_changed = time.time()
         self._tell(old, plan, delta.upserted, delta.removed)
 
-    async def _steer(self, keys: Iterable[RouteKey]) -> None:
+    async def _steer(self) -> None:
         try:
-            await self._capture.apply(keys)
+            await self._capture.apply(self._keys)
         except CaptureError as error:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
 
@@ -254,7 +262,8 @@ class Agent:
         self._readiness.drain()
         await self._presence.close()
         if self._plan.version:
-            await self._steer(())
+            self._keys.clear()
+            await self._steer()
         await self._supervisor.drain(self._settings.drain_timeout)
         await self._dns.close()
         try:
@@ -263,14 +272,6 @@ class Agent:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
         await self._admin.close()
         log.info("agent_stopped")
-
-
-def _names(plan: NodePlan) -> set[tuple[Any, str, tuple[tuple[str, int], ...]]]:
-    """What DNS shows of a plan."""
-    return {
-        (key, service.address, tuple((route.port_name, route.mesh_port) for route in service.routes))
-        for key, service in plan.services.items()
-    }
 
 
 def _log_problem(event: str, problem: Problem) -> None:

@@ -25,7 +25,7 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
         chain: list[structlog.typing.Processor] = [
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("event"),
+            _first_things_first,
             structlog.processors.JSONRenderer(),
         ]
     else:
@@ -39,3 +39,9 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _first_things_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put time, level and event in front: people read JSON lines too."""
+    first = {name: event.pop(name) for name in ("time", "level", "event")}
+    return {**first, **event}

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 import uvloop
 
-from middleware.registry import MIDDLEWARES
+from middleware.registry import installed
 from nodeagent.access_log import AccessLogger
 from nodeagent.control.cells import SharedCells
 from nodeagent.control.columns import (
@@ -72,7 +72,7 @@ class Worker:
     def __init__(self, descriptors: Descriptors, loop: asyncio.AbstractEventLoop) -> None:
         self._descriptors = descriptors
         self._loop = loop
-        self._layout = Layout(MIDDLEWARES, REASONS)
+        self._layout = Layout(installed().middlewares, REASONS)
         self._region = StatsRegion.open(descriptors.stats, self._layout)
         self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
         self._base = self._layout.base(WORKER_SLOT)

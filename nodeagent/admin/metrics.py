@@ -37,8 +37,10 @@ class AgentState(msgspec.Struct, frozen=True):
     workers: int
     """Workers that live now."""
     worker_restarts: int
-    dns_queries: Mapping[tuple[str, str], int]
-    """By (result, transport)."""
+    dns_queries: Mapping[str, int]
+    """By result."""
+    dns_responses: Mapping[str, int]
+    """By transport."""
 
 
 class AgentCollector(Collector):
@@ -60,9 +62,15 @@ class AgentCollector(Collector):
         yield from _plan_families(state)
         yield _counter(
             "svcmesh_dns_queries",
-            "DNS queries by result and transport.",
-            ["result", "transport"],
-            ((key, number) for key, number in sorted(state.dns_queries.items())),
+            "DNS queries by result; dropped: there was no answer.",
+            ["result"],
+            (((result,), number) for result, number in state.dns_queries.items()),
+        )
+        yield _counter(
+            "svcmesh_dns_responses",
+            "DNS responses by transport.",
+            ["transport"],
+            (((transport,), number) for transport, number in state.dns_responses.items()),
         )
         yield from _worker_families(state)
 

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from discovery.model import ServiceKey
-from middleware.registry import MIDDLEWARES
+from middleware.registry import installed
 from nodeagent.config import WORKER_PORT, Settings
 from nodeagent.control.cells import SharedCells
 from nodeagent.control.columns import Layout
@@ -70,7 +70,7 @@ class Supervisor:
     """The workers of this agent. `applied` hears of addresses that a worker could not listen on."""
 
     def __init__(self, settings: Settings, failed: Callable[[Iterable[ListenFailure]], None]) -> None:
-        self.layout = Layout(MIDDLEWARES, REASONS)
+        self.layout = Layout(installed().middlewares, REASONS)
         self.allocator = SlotAllocator()
         self.restarts = 0
         self._settings = settings

@@ -52,6 +52,7 @@ class RoundRobin:
                 continue
             paused = self._paused.get(upstream)
             if paused is None or paused[0] <= now:
+                self._next = start + offset + 1  # else the one behind a paused one gets the share of both
                 return upstream
             fallback = fallback or upstream
         return fallback

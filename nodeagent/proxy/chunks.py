@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.head import TCHAR, HeadError
+from nodeagent.proxy.head import FIELD, TCHAR, HeadError
 
 _EXTENSIONS: Final = (
     rb"(?:;" + TCHAR + rb"++(?:=(?:" + TCHAR + rb'++|"[\t\x20-\x21\x23-\x5b\x5d-\x7e]*+"))?)*+'
 )
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
-_TRAILERS: Final = re.compile(rb"(?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
-_TRAILER_PREFIX: Final = re.compile(rb"(?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+[^\r\n]*+\r?")
+_SIZE_PREFIX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e]*+)?+\r?")
+_TRAILERS: Final = re.compile(rb"(?:%b)*+\r\n" % FIELD)
+_TRAILER_PREFIX: Final = re.compile(rb"(?:%b)*+[\t\x20-\x7e\x80-\xff]*+\r?" % FIELD)
+# RFC 9110 section 6.5.1: what decides framing, routing, authentication or the meaning of the content. Some
+# recipients merge trailers into the header, where these would come into force behind our back.
 _FORBIDDEN_TRAILER: Final = re.compile(
-    rb"(?:^|\n)(?:content-length|transfer-encoding|host|trailer|connection|authorization):", re.IGNORECASE
+    rb"\n(?:authorization|connection|content-(?:encoding|length|range|type)|cookie|expect|forwarded|host"
+    rb"|keep-alive|max-forwards|proxy-(?:authorization|connection)|range|set-cookie|te|trailer"
+    rb"|transfer-encoding|upgrade|x-forwarded-[a-z]+):",
+    re.IGNORECASE,
 )
 _LONGEST_LINE: Final = 4096
 
@@ -82,13 +88,11 @@ class ChunkedReader:
         return self._read_trailers(data, position)
 
     def _read_size(self, data: bytes, position: int) -> int:
-        match = _SIZE_LINE.match(data, position)
+        match = _SIZE_LINE.match(data, position, position + _LONGEST_LINE)
         if match is None:
-            line_end = data.find(b"\n", position)
-            if line_end >= 0 or len(data) - position > _LONGEST_LINE:
-                raise HeadError("chunk", "a chunk's size line is malformed")
-            if data[position : position + 1] and re.match(rb"[0-9A-Fa-f]", data[position:]) is None:
-                raise HeadError("chunk", "a chunk does not begin with its size in hexadecimal")
+            rest = data[position : position + _LONGEST_LINE]
+            if len(rest) == _LONGEST_LINE or (rest and _SIZE_PREFIX.fullmatch(rest) is None):
+                raise HeadError("chunk", "a chunk's size line is malformed or too long")
             return self._hold(data, position)
         size = int(match[1], 16)
         self._remaining = size
@@ -107,15 +111,13 @@ class ChunkedReader:
         return position + taken
 
     def _read_trailers(self, data: bytes, position: int) -> int:
-        match = _TRAILERS.match(data, position)
+        limit = position + self._trailer_limit
+        match = _TRAILERS.match(data, position, limit)
         if match is None:
-            if (
-                _TRAILER_PREFIX.fullmatch(data, position) is None
-                or len(data) - position > self._trailer_limit
-            ):
+            if len(data) >= limit or _TRAILER_PREFIX.fullmatch(data, position) is None:
                 raise HeadError("trailer", "the trailer section is malformed or too large")
             return self._hold(data, position)
-        if _FORBIDDEN_TRAILER.search(data, position, match.end()):
+        if _FORBIDDEN_TRAILER.search(b"\n" + match[0]):
             raise HeadError("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
         self._state = _DONE
         return match.end()

@@ -19,7 +19,14 @@ from nodeagent.control.columns import (
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.head import HeadError, RequestHead, parse_request
 from nodeagent.proxy.incomplete import check_incomplete, check_size
-from nodeagent.proxy.respond import BadRequest, HeadTimeout, NoRoute, render_error
+from nodeagent.proxy.respond import (
+    BadRequest,
+    BodyTimeout,
+    HeadTimeout,
+    NoRoute,
+    UpstreamStalled,
+    render_error,
+)
 
 if TYPE_CHECKING:
     from nodeagent.proxy.proxy import Proxy
@@ -106,14 +113,19 @@ class DownstreamConnection(asyncio.Protocol):
                 self._hold(data[used:])
 
     def eof_received(self) -> bool:
-        """The client sends no more; what it has asked for is still answered."""
+        """The client sends no more: it has half-closed and waits, or it has left, which looks the same.
+
+        What it has asked for is still answered, if that does not take longer than a stall may.
+        """
         exchange = self.exchange
         if exchange is None or self._closing:
             return False
+        self._eof = True
         if exchange.tunnel:
             exchange.tunnel_eof()
-        self._eof = True
-        return exchange.request_done or exchange.tunnel
+            return True
+        self.deadline = self.proxy.now() + self.proxy.limits.stall_time
+        return exchange.request_done
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and with it the exchange that was under way."""
@@ -293,8 +305,13 @@ class DownstreamConnection(asyncio.Protocol):
         """The deadline has passed: end whatever took too long."""
         exchange = self.exchange
         if exchange is not None:
-            self.route.count(UPSTREAM_STALLED)
-            self.transport.abort()
+            if exchange.request_done or exchange.committed:
+                self.transport.abort()
+            elif self._read_paused:
+                self.route.count(UPSTREAM_STALLED)
+                exchange.give_up(UpstreamStalled(f"{exchange.endpoint} does not read the request's body"))
+            else:
+                exchange.give_up(BodyTimeout("the request body did not come in time"))
         elif self._pending and not self._closing:
             self.proxy.count(WORKER_HEAD_TIMEOUTS)
             self._refuse(HeadTimeout("the request head was not complete in time"))

@@ -184,8 +184,13 @@ class Exchange:
         try:
             used = self._take_request(data)
         except HeadError as error:
-            self._abort_upstream()
-            self.fail(BadRequest(error))
+            self._drop_chain()
+            if self.committed:
+                self.error = BadRequest(error)
+                self._abort_upstream()
+                self._finish(keep_alive=False, reusable=False, abort=True)
+            else:
+                self.fail(BadRequest(error))
             return len(data)
         piece = data if used == len(data) else data[:used]
         if self.upstream is not None:
@@ -222,11 +227,19 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client's connection is lost: end everything that was under way for it."""
+        self._drop_chain()
+        self._abort_upstream()
+        self.route.record(self)
+
+    def give_up(self, error: ExchangeError) -> None:
+        """Answer with an error although the request is still on its way."""
+        self._drop_chain()
+        self.fail(error)
+
+    def _drop_chain(self) -> None:
         chain, self._chain = self._chain, None
         if chain is not None:
             chain.close()
-        self._abort_upstream()
-        self.route.record(self)
 
     # Towards an endpoint
 
@@ -385,6 +398,7 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is None:
             return
+        upstream.transport.resume_reading()  # it was paused while the layer thought it over
         head = response.head
         complete = head.length >= 0 and len(response.rest) == head.length
         upstream.release(complete and head.keep_alive and self.request_done, self.route.proxy.now())
@@ -399,9 +413,10 @@ class Exchange:
         if head.status == 101:
             self._commit_tunnel(head, rest)
             return
-        keep_alive = self.keep_alive and downstream.stays_open
         fields = head.raw_fields
         length = head.length
+        answered_early = not self.request_done and 0 <= length <= len(rest)
+        keep_alive = self.keep_alive and downstream.stays_open and not answered_early
         if length == NO_BODY:
             body = None
         elif length == CHUNKED and not modern:

@@ -1,7 +1,8 @@
 """The heads of HTTP/1.1 messages: one compiled expression reads a whole head (RFC 9112), strictly.
 
 A head that two parsers could read differently is refused, never repaired: bare CR or LF, white space before
-the colon, obs-fold, control bytes, signs or lists in lengths, both Content-Length and Transfer-Encoding.
+the colon, obs-fold, control bytes, signs or lists in lengths, both Content-Length and Transfer-Encoding,
+lower-case methods (some servers read `head` as HEAD, which has no body), fragments and backslashes in paths.
 Nothing here does I/O. Heads stay bytes; fields that nobody asks for are never taken apart.
 """
 
@@ -13,27 +14,32 @@ from typing import Final
 from nodeagent.proxy.fields import Fields
 
 TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_FIELDS: Final = rb"((?:" + TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)"
+FIELD: Final = TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
+METHOD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Z]"
+# No fragment, and no backslash before the query: the one is cut off and the other turned round by some.
+TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
+STATUS_LINE: Final = rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*+)?+\r\n"
 
-_REQUEST: Final = re.compile(rb"(" + TCHAR + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS + rb"\r\n")
+_REQUEST: Final = re.compile(rb"(%b++) (?! )(%b) HTTP/1\.([01])\r\n((?:%b)*+)\r\n" % (METHOD, TARGET, FIELD))
 _RESPONSE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n" + _FIELDS + rb"\r\n"
+    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?+\r\n((?:%b)*+)\r\n" % FIELD
 )
 
 # The fields that decide framing, connection and routing; all others pass untouched and unread. The line
-# feed in front is a literal prefix, which lets `re` skip from line to line.
+# feed in front is a literal prefix, which lets `re` skip from line to line, and the sets of two letters let
+# it skip alternatives. Framing fields spelled with an underscore are what CGI turns into the same variable.
 _REQUEST_SPECIAL: Final = re.compile(
-    rb"\n(connection|content-length|expect|host|keep-alive|proxy-connection|te|transfer-encoding|upgrade"
-    rb"|x-forwarded-for):[ \t]*+([^\r]*+)",
-    re.IGNORECASE,
+    rb"\n([Cc](?i:onnection|ontent[-_]length)|[Ee](?i:xpect)|[Hh](?i:ost)|[Kk](?i:eep-alive)"
+    rb"|[Pp](?i:roxy-connection)|[Tt](?i:e|ransfer[-_]encoding)|[Uu](?i:pgrade)|[Xx](?i:-forwarded-for))"
+    rb":[ \t]*+([^\r]*+)"
 )
 _RESPONSE_SPECIAL: Final = re.compile(
-    rb"\n(connection|content-length|keep-alive|proxy-connection|te|transfer-encoding|upgrade)"
-    rb":[ \t]*+([^\r]*+)",
-    re.IGNORECASE,
+    rb"\n([Cc](?i:onnection|ontent-length)|[Kk](?i:eep-alive)|[Pp](?i:roxy-connection)"
+    rb"|[Tt](?i:e|ransfer-encoding)|[Uu](?i:pgrade)):[ \t]*+([^\r]*+)"
 )
+_UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 NO_BODY: Final = 0
@@ -109,10 +115,11 @@ class ResponseHead:
         self.upgrade = b""
 
 
-def parse_request(data: bytes) -> RequestHead | None:  # noqa: C901 one loop: a call for each field costs
+def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:  # noqa: C901 one loop
     """Read the request head at the start of `data`; None if it does not match as a whole.
 
-    None means incomplete or malformed: `explain_request` tells which.
+    None means incomplete or malformed: `nodeagent.proxy.incomplete` tells which. `default_host` is the Host
+    that goes to the endpoint when an HTTP/1.0 client has named none (RFC 9112 section 3.2).
 
     Raises:
         HeadError: the head is complete and well formed, but may not be forwarded.
@@ -125,7 +132,7 @@ def parse_request(data: bytes) -> RequestHead | None:  # noqa: C901 one loop: a 
     hop_by_hop = False
     hosts = 0
     length = b""
-    coding = b""
+    coding: bytes | None = None
     options = b""
     upgrade = b""
     start = match.start(4) - 1  # the line feed that ends the request line
@@ -140,22 +147,26 @@ def parse_request(data: bytes) -> RequestHead | None:  # noqa: C901 one loop: a 
                 raise HeadError("content_length", "Content-Length is repeated (RFC 9112 section 6.3)")
             length = _checked_length(value)
         elif name == b"transfer-encoding":
-            coding += b"," + value if coding else value
+            if coding is not None:
+                raise HeadError("transfer_encoding", "Transfer-Encoding is repeated")
+            coding = value
         elif name == b"expect":
             head.expects_continue = value.strip().lower() == b"100-continue"
         elif name == b"x-forwarded-for":
             previous = value.rstrip()
             head.forwarded_for = head.forwarded_for + b", " + previous if head.forwarded_for else previous
             hop_by_hop = True
+        elif name in _UNDERSCORED:
+            raise HeadError("malformed_field", "a framing field is spelled with an underscore")
         else:
             hop_by_hop = True
             if name == b"connection":
                 options += b"," + value if options else value
             elif name == b"upgrade":
-                upgrade = value.rstrip()
+                upgrade = upgrade + b", " + value.rstrip() if upgrade else value.rstrip()
     if (minor == b"1" and hosts != 1) or hosts > 1:
         raise HeadError("host", "a request has exactly one Host (RFC 9112 section 3.2)")
-    if coding:
+    if coding is not None:
         if length:
             raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding (RFC 9112 6.3)")
         if minor == b"0":
@@ -169,14 +180,19 @@ def parse_request(data: bytes) -> RequestHead | None:  # noqa: C901 one loop: a 
         tokens = frozenset(token.strip().lower() for token in options.split(b","))
         head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
         if upgrade and b"upgrade" in tokens and minor == b"1" and head.length == NO_BODY:
-            head.upgrade = upgrade
+            head.upgrade = b"" if b"h2c" in upgrade.lower() else upgrade
+    if method == b"CONNECT":
+        raise HeadError("connect", "the mesh is no forward proxy: CONNECT is not implemented", 501)
     if target[:1] != b"/":
-        target = _origin_form(method, target, fields)
+        target, authority = _origin_form(method, target, fields)
         head.target = target
+        default_host = authority or default_host
     if hop_by_hop:
         fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
         if head.upgrade:
             fields += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+    if not hosts:
+        fields = b"Host: %b\r\n%b" % (default_host, fields)
     head.line_and_fields = b"%b %b HTTP/1.1\r\n%b" % (method, target, fields)
     return head
 
@@ -195,8 +211,10 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     minor, code, fields = match.groups()
     start = match.start(3)
     head = ResponseHead(int(code), minor, data[9 : start - 2], fields, match.end())
+    if start == 14:  # "HTTP/1.1 200" and no space: RFC 9112 section 4 wants one, so the client gets one
+        head.status_line += b" "
     length = b""
-    coding = b""
+    coding: bytes | None = None
     options = b""
     upgrade = b""
     hop_by_hop = False
@@ -207,14 +225,16 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
                 raise HeadError("content_length", "Content-Length is repeated")
             length = _checked_length(value)
         elif name == b"transfer-encoding":
-            coding += b"," + value if coding else value
+            if coding is not None:
+                raise HeadError("transfer_encoding", "Transfer-Encoding is repeated", 502)
+            coding = value
         else:
             hop_by_hop = True
             if name == b"connection":
                 options += b"," + value if options else value
             elif name == b"upgrade":
-                upgrade = value.rstrip()
-    if coding:
+                upgrade = upgrade + b", " + value.rstrip() if upgrade else value.rstrip()
+    if coding is not None:
         if length:
             raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding")
         if minor == b"0":
@@ -226,6 +246,9 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     status = head.status
     if to_head or status < 200 or status in (204, 304):
         head.length = NO_BODY
+    if (status < 200 or status == 204) and (coding is not None or length.strip(b"0")):
+        # RFC 9112 section 6.1: a length that these never have; a client that believed it would wait for ever.
+        fields = head.raw_fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()
     if options:
         tokens = frozenset(token.strip().lower() for token in options.split(b","))
@@ -249,25 +272,41 @@ def _check_coding(coding: bytes, status: int) -> None:
         raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
 
 
-def _origin_form(method: bytes, target: bytes, fields: bytes) -> bytes:
-    """Turn absolute form into origin form (RFC 9112 section 3.2.2); `*` is only for OPTIONS."""
-    if method == b"CONNECT":
-        raise HeadError("connect", "the mesh is no forward proxy: CONNECT is not implemented", 501)
+def _origin_form(method: bytes, target: bytes, fields: bytes) -> tuple[bytes, bytes]:
+    """Turn absolute form into origin form and authority (RFC 9112 section 3.2.2); `*` is only for OPTIONS."""
     if target == b"*" and method == b"OPTIONS":
-        return target
+        return target, b""
     match = _ABSOLUTE.fullmatch(target)
-    if match is None:
+    if match is None or _AUTHORITY.fullmatch(match[1]) is None:
         raise HeadError("target", "the request target is neither /path nor http://host/path")
+    authority = match[1]
     host = Fields(fields).get("host")
-    if host is not None and host.encode("latin-1").lower() != match[1].lower():
+    if host is not None and host.encode("latin-1").lower() != authority.lower():
         raise HeadError("host", "Host differs from the authority of the request target")
-    path = match[2] or b"/"
-    return path if path[:1] == b"/" else b"/" + path
+    path = match[2]
+    if path is None:  # RFC 9112 section 3.2.4
+        return (b"*" if method == b"OPTIONS" else b"/"), authority
+    return (path if path[:1] == b"/" else b"/" + path), authority
 
 
-_HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
-# Named in Connection, these still are not hop-by-hop: dropping them would change what the message means.
-_NEVER_DROPPED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"close", b"cookie"))
+# A field's line with the line feed in front of it but without its own. `TE: trailers` is kept.
+_HOP_BY_HOP: Final = (
+    rb"[Cc](?i:onnection)|[Kk](?i:eep-alive)|[Pp](?i:roxy-connection)|[Uu](?i:pgrade)"
+    rb"|[Tt][Ee](?!:[ \t]*+(?i:trailers)[ \t]*+\r)"
+)
+_HOP_BY_HOP_LINES: Final = re.compile(rb"\n(?:%b):[^\n]*+" % _HOP_BY_HOP)
+_HOP_BY_HOP_AND_FORWARDED_LINES: Final = re.compile(
+    rb"\n(?:%b|[Xx](?i:-forwarded-for)):[^\n]*+" % _HOP_BY_HOP
+)
+_FRAMING_LINES: Final = re.compile(rb"\n(?:[Cc](?i:ontent-length)|[Tt](?i:ransfer-encoding)):[^\n]*+")
+
+# Options of Connection that name no further field to drop: those that are dropped anyhow, and those that are
+# not hop-by-hop whoever says so, because without them the message means something else.
+_NOT_NAMED: Final = frozenset(
+    (b"", b"close", b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade")
+)
+_NEVER_DROPPED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"cookie"))
+_KEPT: Final = _NOT_NAMED | _NEVER_DROPPED
 
 
 def without_hop_by_hop(fields: bytes, connection: frozenset[bytes], forwarded_for: bool = False) -> bytes:
@@ -276,15 +315,11 @@ def without_hop_by_hop(fields: bytes, connection: frozenset[bytes], forwarded_fo
     `connection` are the lower-case options of the Connection field; `forwarded_for` removes
     X-Forwarded-For as well.
     """
-    drop = _HOP_BY_HOP | (connection - _NEVER_DROPPED)
-    if forwarded_for:
-        drop |= {b"x-forwarded-for"}
-    kept = []
-    for line in fields.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name == b"te" and value.strip().lower() == b"trailers":
-            kept.append(b"TE: trailers")
-        elif name not in drop:
-            kept.append(line)
-    return b"\r\n".join(kept)
+    lines = _HOP_BY_HOP_AND_FORWARDED_LINES if forwarded_for else _HOP_BY_HOP_LINES
+    fields = lines.sub(b"", b"\n" + fields)[1:]
+    named = connection - _KEPT
+    if not named:
+        return fields
+    return b"\r\n".join(
+        line for line in fields.split(b"\r\n") if line.partition(b":")[0].lower() not in named
+    )

@@ -1,6 +1,7 @@
 """What is wrong with a head that did not match: is it only not all here yet, or can it never be right?
 
-The slow path of `nodeagent.proxy.head`: entered for heads that come in pieces and for malformed ones.
+The slow path of `nodeagent.proxy.head`: entered for heads that come in pieces and for malformed ones. The
+verdict is that of the first line that is wrong, so it does not depend on how the bytes were cut.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ import re
 from typing import Final
 
 from nodeagent.config import Limits
-from nodeagent.proxy.head import TCHAR, HeadError
+from nodeagent.proxy.head import FIELD, METHOD, STATUS_LINE, TARGET, TCHAR, HeadError
 
-_BARE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
-_BARE_RETURN: Final = re.compile(rb"\r(?!\n|\Z)")
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_REQUEST_LINE: Final = re.compile(TCHAR + rb"+ [\x21-\x7e]+ HTTP/1\.[01]")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?")
-_FIELD_LINE: Final = re.compile(TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*")
+UNMEASURED: Final = 512
+"""A complete head of at most so many bytes is within all default limits, whatever is in it."""
+
+# As much of a head as is whole and well formed; never fails, may be nothing.
+_REQUEST_LINES: Final = re.compile(rb"(?:%b++ (?! )%b HTTP/1\.[01]\r\n(?:%b)*+)?+" % (METHOD, TARGET, FIELD))
+_RESPONSE_LINES: Final = re.compile(rb"(?:%b(?:%b)*+)?+" % (STATUS_LINE, FIELD))
+
+_BAD_BYTE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
+_OTHER_VERSION: Final = re.compile(TCHAR + rb"++ [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
+_REQUEST_START: Final = re.compile(METHOD + rb"++(?: .*)?|\r", re.DOTALL)
+_RESPONSE_START: Final = re.compile(rb"H|HT|HTT|HTTP|HTTP/.*", re.DOTALL)
+_SPACE_BEFORE_COLON: Final = re.compile(TCHAR + rb"++[ \t]++:")
 
 
 def check_size(data: bytes, end: int, fields: bytes, limits: Limits) -> None:
@@ -26,61 +33,64 @@ def check_size(data: bytes, end: int, fields: bytes, limits: Limits) -> None:
         HeadError: with status 431 (RFC 6585 section 5).
     """
     if end > limits.head_bytes or fields.count(b"\n") > limits.head_fields:
-        raise HeadError("head_too_large", _too_large(limits), 431)
+        raise _too_large(limits)
 
 
 def check_incomplete(data: bytes, limits: Limits, response: bool = False) -> None:
-    """Return if `data` may still become a head when more bytes come.
+    """Return if `data`, which is not empty, may still become a head when more bytes come.
 
     Raises:
         HeadError: it never will; says what is wrong with which line.
     """
-    if _BARE_LINE_FEED.search(data):
+    match = (_RESPONSE_LINES if response else _REQUEST_LINES).match(data)
+    assert match is not None
+    good = match.end()
+    number = data.count(b"\n", 0, good)
+    if number > limits.head_fields + 1:
+        raise _too_large(limits)
+    end = data.find(b"\n", good, limits.head_bytes)
+    line = data[good : end + 1 if end >= 0 else limits.head_bytes]
+    _check_bytes(line)
+    if end >= 0:
+        raise _field_error(line, number) if number else _first_line_error(line, response)
+    if len(data) > limits.head_bytes:
+        raise _too_large(limits)
+    if not number and (_RESPONSE_START if response else _REQUEST_START).fullmatch(line) is None:
+        # Refused before its line has ended: binary junk may never send a line feed.
+        raise _first_line_error(line, response)
+
+
+def _check_bytes(line: bytes) -> None:
+    match = _BAD_BYTE.search(line)
+    if match is None:
+        return
+    if match[0] == b"\n":
         raise HeadError("bare_lf", "a line ends in LF alone (RFC 9112 section 2.2)")
-    if _BARE_RETURN.search(data):
+    if match[0] == b"\r":
         raise HeadError("bare_cr", "CR without LF (RFC 9112 section 2.2)")
-    if _CONTROL.search(data.partition(b"\r\n\r\n")[0]):
-        raise HeadError("control_byte", "a control byte in the head")
-    head, ended, _ = data.partition(b"\r\n\r\n")
-    lines = head.split(b"\r\n")
-    whole = lines if ended else lines[:-1]
-    _check_lines(whole, response)
-    if len(head) > limits.head_bytes or len(lines) - 1 > limits.head_fields:
-        raise HeadError("head_too_large", _too_large(limits), 431)
-    if ended:
-        raise HeadError("malformed_head", "the head is malformed")
-    _check_first_bytes(lines[0], response, bool(whole))
+    hint = " (TLS to a plain HTTP port?)" if line[:1] == b"\x16" else ""
+    raise HeadError("control_byte", f"a control byte in the head{hint}")
 
 
-def _check_lines(lines: list[bytes], response: bool) -> None:
-    if not lines:
-        return
-    if (_STATUS_LINE if response else _REQUEST_LINE).fullmatch(lines[0]) is None:
-        if not response and re.search(rb" HTTP/[02-9]", lines[0]):
-            raise HeadError("version", "only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
-        what = "status line" if response else "request line"
-        raise HeadError("malformed_line", f"the {what} is malformed")
-    for number, line in enumerate(lines[1:], 1):
-        if _FIELD_LINE.fullmatch(line) is None:
-            if line[:1] in (b" ", b"\t"):
-                raise HeadError("obs_fold", f"header line {number} is folded (RFC 9112 section 5.2)")
-            if re.match(TCHAR + rb"+[ \t]+:", line):
-                raise HeadError("space_before_colon", f"white space before the colon in header line {number}")
-            raise HeadError("malformed_field", f"header line {number} is malformed")
+def _first_line_error(line: bytes, response: bool) -> HeadError:
+    if response:
+        return HeadError("malformed_line", "the status line is malformed")
+    if _OTHER_VERSION.fullmatch(line) and line[-10:-2] not in (b"HTTP/1.0", b"HTTP/1.1"):
+        return HeadError("version", "only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+    return HeadError("malformed_line", "the request line is malformed")
 
 
-def _check_first_bytes(line: bytes, response: bool, complete: bool) -> None:
-    """Refuse what cannot begin a message at once, TLS or binary junk say, before the head's time is up."""
-    if complete or not line:
-        return
-    pattern = rb"H|HT|HTT|HTTP|HTTP/.*" if response else TCHAR + rb"+(?: .*)?"
-    if re.fullmatch(pattern, line) is None:
-        hint = " (TLS to a plain HTTP port?)" if line[:1] == b"\x16" else ""
-        raise HeadError("malformed_line", f"this is not HTTP/1{hint}")
+def _field_error(line: bytes, number: int) -> HeadError:
+    if line[:1] in (b" ", b"\t"):
+        return HeadError("obs_fold", f"header line {number} is folded (RFC 9112 section 5.2)")
+    if _SPACE_BEFORE_COLON.match(line):
+        return HeadError("space_before_colon", f"white space before the colon in header line {number}")
+    return HeadError("malformed_field", f"header line {number} is malformed")
 
 
-def _too_large(limits: Limits) -> str:
-    return f"the head has more than {limits.head_bytes} bytes or {limits.head_fields} fields"
+def _too_large(limits: Limits) -> HeadError:
+    detail = f"the head has more than {limits.head_bytes} bytes or {limits.head_fields} fields"
+    return HeadError("head_too_large", detail, 431)
 
 
 REASONS: Final = (
@@ -91,11 +101,9 @@ REASONS: Final = (
     "connect",
     "content_length",
     "control_byte",
-    "head_timeout",
     "head_too_large",
     "host",
     "malformed_field",
-    "malformed_head",
     "malformed_line",
     "no_route",
     "obs_fold",

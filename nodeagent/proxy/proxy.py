@@ -24,6 +24,7 @@ from nodeagent.plan import Route, RouteKey, Upstream
 from nodeagent.proxy.downstream import DownstreamConnection
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.pool import Pool
+from nodeagent.proxy.respond import HeadTimeout
 from nodeagent.proxy.route import HttpRoute, TcpRoute
 from nodeagent.proxy.tcp import TcpDownstream
 
@@ -181,7 +182,8 @@ class Proxy:
 
     def refused(self, route: TcpRoute, error: ExchangeError, source: str = "") -> None:
         """Count a request that was refused before there was an exchange."""
-        self.count(self.layout.malformed_column(error.reason))
+        if error.status != HeadTimeout.status:
+            self.count(self.layout.malformed_column(error.reason))
         if self.observer is not None:
             self.observer.refused(route, source, error)
 

@@ -72,7 +72,8 @@ class Node:
             regions=self.regions,
             workers=2,
             worker_restarts=3,
-            dns_queries={("noerror", "udp"): 11, ("nxdomain", "tcp"): 2},
+            dns_queries={"noerror": 11, "nxdomain": 2},
+            dns_responses={"udp": 11, "tcp": 2},
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -200,7 +201,7 @@ def test_the_agents_own_state(node: Node) -> None:
     assert node.value("svcmesh_problems") == 2
     assert node.value("svcmesh_source_stale") == 1
     assert node.value("svcmesh_source_last_sync_timestamp_seconds") == 1_700_000_000
-    assert node.value("svcmesh_dns_queries_total", result="noerror", transport="udp") == 11
+    assert node.value("svcmesh_dns_queries_total", result="noerror") == 11
     assert node.value("svcmesh_workers") == 2
     assert node.value("svcmesh_worker_restarts_total") == 3
     assert (node.value("process_resident_memory_bytes") or 0) > 1_000_000

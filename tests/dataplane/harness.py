@@ -1,0 +1,135 @@
+"""A proxy in this process on a real uvloop, with real sockets on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from discovery.model import ServiceKey
+from middleware.registry import MIDDLEWARES, by_name
+from nodeagent.config import Limits
+from nodeagent.control.columns import FIRST_SLOT, Layout
+from nodeagent.plan import LayerSpec, Protocol, Route, Upstream
+from nodeagent.proxy.accept import Accepted, local_address
+from nodeagent.proxy.incomplete import REASONS
+from nodeagent.proxy.proxy import Proxy
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Table:
+    """One worker's shared table: a dict."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+
+    def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
+        value = change(self.numbers.get(key, 0))
+        if value is not None:
+            self.numbers[key] = value
+
+
+class Mesh:
+    """A proxy under test: `endpoint` starts servers, `serve` routes to them, `connect` is a client."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.layout = Layout(MIDDLEWARES, REASONS)
+        self.cells = memoryview(bytearray(8 * 64 * self.layout.slot_columns)).cast("q")
+        self.proxy = Proxy(asyncio.get_running_loop(), limits, self.layout, self.cells, Table())
+        self.servers: list[asyncio.Server] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.peers: list[asyncio.StreamWriter] = []
+        self.route: Route | None = None
+
+    async def endpoint(self, handler: Handler, port: int = 0) -> Upstream:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.peers.append(writer)
+            try:
+                await handler(reader, writer)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                return
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", port)
+        self.servers.append(server)
+        return Upstream("127.0.0.1", server.sockets[0].getsockname()[1])
+
+    async def serve(
+        self, *upstreams: Upstream, protocol: Protocol = "http", annotations: Mapping[str, str] | None = None
+    ) -> Route:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Accepted(self.proxy, local_address), "127.64.0.10", 0)
+        self.servers.append(server)
+        port = server.sockets[0].getsockname()[1]
+        layers = []
+        for middleware in MIDDLEWARES:
+            options = middleware.parse(annotations or {})
+            if options is not None:
+                assert isinstance(options, middleware.options), options
+                layers.append(LayerSpec(middleware.name, options))
+        key = ServiceKey("default", "web")
+        self.route = Route(key, "web", "127.64.0.10", port, port, protocol, tuple(upstreams), tuple(layers))
+        self.apply(self.route)
+        return self.route
+
+    def apply(self, *routes: Route, removed: tuple[tuple[str, int], ...] = ()) -> None:
+        self.proxy.apply([(route, FIRST_SLOT) for route in routes], removed)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        assert self.route is not None
+        reader, writer = await asyncio.open_connection(*self.route.key)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request on a new connection and return all that comes until the far side closes."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        async with asyncio.timeout(10):
+            return await reader.read(-1)
+
+    def count(self, column: int) -> int:
+        return int(self.cells[self.layout.base(FIRST_SLOT) + column])
+
+    def metric(self, middleware: str, name: str) -> int:
+        metric = next(metric for metric in by_name(middleware).metrics if metric.name == name)
+        return self.count(self.layout.column(metric))
+
+    async def close(self) -> None:
+        for writer in (*self.writers, *self.peers):
+            writer.close()
+        self.proxy.close()
+        for server in self.servers:
+            server.close()
+        await until(lambda: not self.proxy.connections)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    """Return the next head, empty line included."""
+    async with asyncio.timeout(10):
+        return await reader.readuntil(b"\r\n\r\n")
+
+
+def answering(body: bytes = b"ok", extra: bytes = b"", seen: list[bytes] | None = None) -> Handler:
+    """A keep-alive server that answers every bodiless request alike and notes the heads it saw."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if seen is not None:
+                seen.append(head)
+            writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (extra, len(body)))
+            if not head.startswith(b"HEAD "):
+                writer.write(body)
+
+    return handle
