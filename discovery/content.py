@@ -19,6 +19,9 @@ from discovery.documents import Chunk, Document, Unparsable, parse_json, parse_y
 from discovery.manifest import describe_type, kind_of, read_object
 from discovery.model import MeshObject, Problem
 
+MAX_DOCUMENTS = 200_000
+"""Of one file."""
+
 
 class Part(msgspec.Struct, frozen=True):
     """One document of a file (one `---` to the next), or what is still in force of it."""
@@ -68,17 +71,16 @@ def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content 
     if b"\0" in text:
         yield unusable(path, "is not text: it holds zero bytes", previous)
         return
+    if text.count(b"\n---") > MAX_DOCUMENTS:
+        yield unusable(path, f"holds more than {MAX_DOCUMENTS} documents", previous)
+        return
     if path.endswith(".json"):
         yield _read_json(path, text, digest, previous)
         return
     parts: list[Part] = []
     broken: list[tuple[int, Chunk]] = []
     known = {part.digest: part for part in previous.parts if part.digest}
-    try:
-        chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
-    except Unparsable as error:
-        yield unusable(path, error.reason, previous)
-        return
+    chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
     for index, chunk in enumerate(chunks):
         if index % 100 == 99:
             yield None

@@ -21,8 +21,6 @@ MAX_ALIASED = 10_000
 """Values that the aliases of one document may stand for, all together."""
 MAX_VALUES = 5_000_000
 """Of one document; twenty thousand Services with ten endpoints each have about as many."""
-MAX_DOCUMENTS = 200_000
-"""Of one file."""
 STEP = 2_000
 """Events of the YAML parser between two chances for others: about 3 ms."""
 
@@ -71,11 +69,7 @@ def split(text: bytes) -> list[Chunk]:
 
     At the start of a line they always begin a document, even within a block scalar (YAML 1.1 section 9.1.2).
 
-    Raises:
-        Unparsable: there are too many.
     """
-    if text.count(b"\n---") > MAX_DOCUMENTS:
-        raise Unparsable(1, 1, f"holds more than {MAX_DOCUMENTS} documents")
     starts = [0, *_markers(text)]
     chunks: list[Chunk] = []
     line, held = 1, b""
