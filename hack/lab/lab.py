@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from hack.lab.folder import LabFolder
 from hack.lab.node import Node
 from hack.lab.place import Pod
 from hack.lab.sandbox import Sandbox
@@ -30,6 +29,7 @@ class Lab:
     def __init__(self, nodes: int = 2, pods: int = 3) -> None:
         self._specs = plan_nodes(nodes, pods)
         self._sandbox = Sandbox()
+        self._folder: LabFolder | None = None
         self.directory = Path()
         """Logs and configuration; removed at the end."""
         self.nodes: tuple[Node, ...] = ()
@@ -49,7 +49,8 @@ class Lab:
         Raises:
             SandboxError: the kernel refused; nothing is left behind.
         """
-        self.directory = Path(tempfile.mkdtemp(prefix="svcmesh-lab-"))
+        self._folder = LabFolder()
+        self.directory = self._folder.path
         try:
             resolver = self.directory / "resolv.conf"
             resolver.write_text(RESOLV_CONF)
@@ -74,7 +75,9 @@ class Lab:
         for place in (*self.nodes, *self.pods):
             place.close()
         self.nodes = ()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
     def __enter__(self) -> Lab:
         self.open()
