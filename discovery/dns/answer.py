@@ -1,7 +1,7 @@
 """Answers a DNS query from the mesh zone: bytes in, bytes out, nothing kept and nothing awaited.
 
-Owner names in an answer are compression pointers into the question, so what follows the question is the same
-whatever the case of the letters in it: the asked case is preserved for free, and the cache relies on it.
+Owner names in an answer are compression pointers into the question, which is echoed byte by byte: so a name
+is answered in the case asked.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from discovery.dns.cache import AnswerCache, CachedAnswer
 from discovery.dns.malformed import MalformedReport, MalformedTally
 
-ANSWER = CachedAnswer(b"head", b"tail", nodata=False)
+ANSWER = CachedAnswer(b"rest", nodata=False)
 
 
 def test_never_more_than_two_generations() -> None:
