@@ -50,13 +50,18 @@ class Debounce:
         self._changed_at = now
         return self.due
 
-    def applied(self, now: float, took: float) -> float:
+    def applied(self, now: float, took: float, cost: float | None = None) -> float:
         """Take note that all changes up to `now - took` are applied.
+
+        `cost` is what it cost in CPU time, where that is less than the time it took: waiting is no reason to
+        let the next change wait.
 
         Returns when to apply those that came meanwhile, infinity if there were none.
         """
         self._pending = self._changed_at > now - took
-        self._free_at = now + min(max(self._shortest, self._factor * took), self._longest)
+        self._free_at = now + min(
+            max(self._shortest, self._factor * (took if cost is None else cost)), self._longest
+        )
         return self.due
 
     @property

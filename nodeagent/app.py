@@ -129,7 +129,7 @@ class Agent:
             await self._supervisor.start()
             if settings.capture == "nftables":
                 await self._dns.start(settings.dns_address, DNS_PORT)
-            else:
+            if settings.dns_listen != (settings.dns_address, DNS_PORT):
                 await self._dns.start(*settings.dns_listen)
             await self._admin.start()
         except (CaptureError, AdminListenError, OSError) as error:
@@ -169,12 +169,12 @@ class Agent:
         """Make the node equal to the registry, one change at a time."""
         while True:
             await self._until_due()
-            started = time.monotonic()
+            started, spent = time.monotonic(), time.process_time()
             plan = compile_plan(self._registry.snapshot(), self._plan, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
-            self._debounce.applied(ended, ended - started)
+            self._debounce.applied(ended, ended - started, time.process_time() - spent)
             if not self._announced:
                 applied()
                 self._announced = True
@@ -197,7 +197,11 @@ class Agent:
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
         delta = diff_routes(old, plan)
-        kept = {key: service for key, service in plan.services.items() if key in old.services}
+        kept = {
+            key: service
+            for key, service in old.services.items()
+            if (after := plan.services.get(key)) is not None and after.address == service.address
+        }
         if len(kept) < len(old.services):
             self._set_zone(NodePlan(plan.version, kept))
         if delta.removed:

@@ -92,3 +92,12 @@ def test_every_change_is_applied_soon_and_applications_keep_their_distance(
         assert any(change <= begin <= change + took + 1.0 + 1e-6 for begin, _ in applications)
     pairs = pairwise(applications)
     assert all(begin - end >= min(max(0.010, 4 * took), 1.0) - 1e-6 for (_, end), (begin, _) in pairs)
+
+
+def test_waiting_is_not_held_against_the_next_change() -> None:
+    debounce = Debounce(shortest=0.01, factor=4.0, longest=1.0)
+    debounce.synced(0.0)
+    debounce.applied(0.2, 0.2, cost=0.001)
+    assert debounce.changed(0.3) == 0.3
+    assert debounce.applied(0.301, 0.001, cost=0.1) == math.inf
+    assert debounce.changed(0.302) == pytest.approx(0.701)

@@ -1,0 +1,220 @@
+"""A whole agent as a process, in loopback capture, with real servers behind it. For tests without a loop."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import dns.rcode
+
+_ranges = itertools.count(128)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0, every: float = 0.01) -> Any:
+    """Wait until the condition gives something true, and return that."""
+    deadline = time.monotonic() + seconds
+    waiting = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "the condition never came true"
+        waiting.wait(every)
+
+
+class Whoami:
+    """A real HTTP server that says its name; `stop` is graceful."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "hack.samples.whoami",
+                "--listen",
+                f"127.0.0.1:{self.port}",
+                "--name",
+                name,
+            ]
+        )
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(20) == 0
+
+
+def service(name: str, annotations: dict[str, str], protocol_port: str = "http") -> str:
+    lines = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in annotations.items())
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n"
+        f"  annotations:\n{lines or '    other: x'}\n"
+        f"spec:\n  clusterIP: 10.96.7.10\n  ports: [{{name: {protocol_port}, port: 18080}}]\n"
+    )
+
+
+def endpoints(name: str, ports: list[int], protocol_port: str = "http") -> str:
+    """Return slices: one for each endpoint, because each has a port of its own on a laptop."""
+    return "".join(
+        f"---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{port}\n"
+        f"  namespace: shop\n  labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\n"
+        f"ports: [{{name: {protocol_port}, port: {port}}}]\nendpoints: [{{addresses: [127.0.0.1]}}]\n"
+        for port in ports
+    )
+
+
+class Agent:
+    """`nodeagent run` on a mesh range of its own; `cluster` is the folder it watches."""
+
+    def __init__(self, cluster: Path, *arguments: str) -> None:
+        self.cluster = cluster
+        number = next(_ranges) - 128
+        self.range = f"127.{128 + (os.getpid() + number) % 120}.0.0/16"
+        self.dns_port = free_port()
+        self.admin_port = free_port()
+        self.arguments = arguments
+        self.log = cluster.parent / "agent.log"
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "nodeagent", "run", "--source", f"file:{self.cluster}"),
+                    *("--capture", "loopback", "--mesh-range", self.range, "--workers", "1"),
+                    *("--dns-listen", f"127.0.0.1:{self.dns_port}"),
+                    *("--admin-listen", f"127.0.0.1:{self.admin_port}", "--log-format", "json"),
+                    *("--drain-timeout", "10s", *self.arguments),
+                ],
+                stderr=log,
+            )
+        return self.process
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file of the cluster in one step."""
+        draft = self.cluster.parent / f"{name}.draft"
+        draft.write_text(text)
+        draft.rename(self.cluster / name)
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.admin("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def admin(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, series: str) -> float:
+        for line in self.admin("/metrics")[1].splitlines():
+            if line.startswith(series):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def resolve(self, name: str, kind: str = "A") -> tuple[str, list[str]]:
+        """Return the response code and the answers."""
+        query = dns.message.make_query(f"{name}.svc.mesh.", kind)
+        answer = dns.query.udp(query, "127.0.0.1", port=self.dns_port, timeout=5)
+        texts = [item.to_text() for rrset in answer.answer for item in rrset]
+        return dns.rcode.to_text(answer.rcode()), texts
+
+    def address(self, name: str) -> str:
+        """Wait until the name resolves, and return its address."""
+        return str(until(lambda: self.resolve(name)[1])[0])
+
+    def connect(self, name: str = "web.shop", port: int = 18080) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.address(name), port, timeout=20)
+
+    def ask(self, name: str = "web.shop", port: int = 18080) -> dict[str, Any]:
+        """Send one request on a connection of its own; return the JSON that whoami answers."""
+        connection = self.connect(name, port)
+        try:
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == 200, body
+            answer: dict[str, Any] = json.loads(body)
+            return answer
+        finally:
+            connection.close()
+
+    def workers(self) -> list[int]:
+        """Return the processes of this agent's workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def load(agent: Agent, connections: int = 8) -> Iterator[dict[str, int]]:
+    """Keep requests coming over keep-alive connections; the dict counts `ok` and `failed` at the end."""
+    outcome = {"ok": 0, "failed": 0}
+    stop = threading.Event()
+    lock = threading.Lock()
+    address = agent.address("web.shop")
+
+    def run() -> None:
+        connection = http.client.HTTPConnection(address, 18080, timeout=20)
+        while not stop.is_set():
+            try:
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                response.read()
+                good = response.status == 200
+            except (OSError, http.client.HTTPException):
+                good = False
+                connection.close()
+            with lock:
+                outcome["ok" if good else "failed"] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield outcome
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

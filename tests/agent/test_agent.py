@@ -1,0 +1,212 @@
+"""The agent as its user has it: a process, YAML files, names, addresses, signals."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.agent.conftest import ENABLED
+from tests.agent.harness import Agent, Whoami, endpoints, free_port, load, service, until
+
+REQUESTS = 'svcmesh_requests_total{service="web",namespace="shop",port="18080",code_class="2xx"}'
+
+
+def refuses(address: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, 18080)) == errno.ECONNREFUSED
+
+
+def test_a_name_leads_to_every_endpoint_in_turn(agent: Agent) -> None:
+    assert [agent.ask()["name"] for _ in range(4)] in (["a", "b"] * 2, ["b", "a"] * 2)
+    answer = agent.ask()
+    assert answer["headers"]["x-forwarded-for"] == "127.0.0.1"
+    assert answer["headers"]["host"].startswith("127.")
+    assert agent.metric(REQUESTS) == 5
+    assert agent.resolve("web.shop", "AAAA") == ("NOERROR", [])
+    assert agent.resolve("nobody.shop") == ("NXDOMAIN", [])
+    assert agent.resolve("_http._tcp.web.shop", "SRV")[1] == ["0 100 18080 web.shop.svc.mesh."]
+
+
+def test_opting_out_and_in_again(agent: Agent) -> None:
+    address = agent.address("web.shop")
+    text = (agent.cluster / "web.yaml").read_text()
+    agent.write("web.yaml", text.replace("svc.mesh/enabled", "example.org/enabled"))
+    until(lambda: agent.resolve("web.shop")[0] == "NXDOMAIN")
+    until(lambda: refuses(address))
+    assert "web" not in agent.admin("/plan")[1]
+    agent.write("web.yaml", text)
+    assert agent.ask()["name"] in "ab"
+
+
+def test_a_request_in_flight_survives_opting_out(agent: Agent) -> None:
+    connection = agent.connect()
+    connection.request("GET", "/?delay=0.8")
+    until(lambda: agent.metric('svcmesh_connections_active{service="web"') == 1)
+    text = (agent.cluster / "web.yaml").read_text()
+    agent.write("web.yaml", text.replace("svc.mesh/enabled", "example.org/enabled"))
+    until(lambda: agent.resolve("web.shop")[0] == "NXDOMAIN")
+    response = connection.getresponse()
+    assert response.status == 200
+    assert response.getheader("Connection") == "close"
+    connection.close()
+
+
+def test_rolling_every_endpoint_loses_no_request(agent: Agent, start_whoami: Callable[[str], Whoami]) -> None:
+    seconds = float(os.environ.get("SVCMESH_ROLL_SECONDS", "6"))
+    old = [start_whoami("0"), start_whoami("1")]
+    agent.write("web.yaml", service("web", ENABLED) + endpoints("web", [server.port for server in old]))
+    until(lambda: agent.ask()["name"] in "01")
+    rolls = 0
+    with load(agent) as outcome:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            leaving = old.pop(0)
+            coming = start_whoami(f"new-{rolls}")
+            old.append(coming)
+            agent.write("web.yaml", service("web", ENABLED) + endpoints("web", [s.port for s in old]))
+            until(lambda name=coming.name: agent.ask()["name"] == name)  # type: ignore[misc]
+            leaving.stop()
+            rolls += 1
+    assert rolls >= 2
+    assert outcome["failed"] == 0
+    assert outcome["ok"] > 100
+
+
+def test_a_killed_worker_is_replaced_and_counters_go_on(agent: Agent) -> None:
+    agent.ask()
+    before = agent.metric(REQUESTS)
+    (pid,) = agent.workers()
+    os.kill(pid, signal.SIGKILL)
+    started = time.monotonic()
+    until(lambda: pid not in agent.workers() and len(agent.workers()) == 1)
+
+    def answers() -> bool:
+        try:
+            return bool(agent.ask())
+        except OSError:
+            return False
+
+    until(answers)
+    print(f"worker back after {time.monotonic() - started:.2f} s")
+    assert agent.metric(REQUESTS) >= before + 1
+    assert agent.metric("svcmesh_worker_restarts_total") == 1
+    assert agent.events("worker_died")[0]["reason"] == "killed by SIGKILL"
+
+
+def test_sigterm_finishes_what_is_in_flight_and_leaves(agent: Agent) -> None:
+    address = agent.address("web.shop")
+    connection = agent.connect()
+    connection.request("GET", "/?delay=0.8")
+    until(lambda: agent.metric('svcmesh_connections_active{service="web"') == 1)
+    answered: list[int] = []
+    reader = threading.Thread(target=lambda: answered.append(connection.getresponse().status))
+    reader.start()
+    agent.process.send_signal(signal.SIGTERM)
+
+    until(lambda: refuses(address))
+    assert agent.process.wait(20) == 0
+    reader.join()
+    assert answered == [200]
+    assert agent.events("agent_stopped")
+    connection.close()
+
+
+def test_a_killed_agent_leaves_its_workers_serving_until_the_next_is_ready(agent: Agent) -> None:
+    address = agent.address("web.shop")
+    (orphan,) = agent.workers()
+    with load(agent, connections=2) as outcome:
+        agent.process.kill()
+        agent.process.wait()
+        until(lambda: agent.events("agent_lost"))
+        agent.start()
+        until(agent.ready)
+        until(lambda: not Path(f"/proc/{orphan}/stat").exists())
+    assert outcome["ok"] > 0
+    assert outcome["failed"] == 0
+    with socket.create_connection((address, 18080), timeout=5):
+        pass
+    assert agent.ask()["name"] in "ab"
+
+
+def test_bad_files_harm_nobody_else(agent: Agent) -> None:
+    agent.write("broken.yaml", "kind: [Service\n")
+    until(lambda: any("broken.yaml" in str(event) for event in agent.events("problem_found")))
+    agent.write(
+        "other.yaml",
+        service("other", {**ENABLED, "svc.mesh/retry-attempts": "many", "svc.mesh/unheard-of": "1"})
+        .replace("10.96.7.10", "10.96.7.11")
+        .replace("18080", str(free_port())),
+    )
+    until(lambda: len([e for e in agent.events("problem_found") if "shop/other" in e["object"]]) >= 2)
+    assert agent.address("other.shop").endswith(".7.11")
+    assert agent.ask()["name"] in "ab"
+    assert agent.metric("svcmesh_problems") >= 3
+    (agent.cluster / "broken.yaml").unlink()
+    (agent.cluster / "other.yaml").unlink()
+    until(lambda: agent.metric("svcmesh_problems") == 0)
+
+
+def test_two_services_with_one_address_and_port_go_to_the_first(agent: Agent) -> None:
+    agent.write("zweb.yaml", service("zweb", ENABLED))
+    until(lambda: [e for e in agent.events("problem_found") if "shop/zweb" in e["object"]])
+    assert agent.ask()["name"] in "ab"
+    assert agent.resolve("zweb.shop")[1] == []
+
+
+def test_a_port_that_is_taken_is_reported_and_the_rest_serves(agent: Agent) -> None:
+    with socket.create_server((agent.address("web.shop").rpartition(".")[0] + ".77", 18080)):
+        agent.write("taken.yaml", service("taken", ENABLED).replace("10.96.7.10", "10.96.7.77"))
+        failure = until(lambda: agent.events("listen_failed"))[0]
+    assert failure["address"].endswith(".7.77:18080")
+    assert agent.ask()["name"] in "ab"
+
+
+def test_a_body_of_two_gibibytes_does_not_grow_memory(agent: Agent) -> None:
+    (pid,) = agent.workers()
+
+    def resident() -> int:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    agent.ask()
+    before = resident()
+    block = memoryview(bytes(1024 * 1024))
+    connection = agent.connect()
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", str(2048 * len(block)))
+    connection.endheaders()
+    highest = before
+    for count in range(2048):
+        connection.sock.sendall(block)
+        if count % 64 == 0:
+            highest = max(highest, resident())
+    response = connection.getresponse()
+    assert b'"body_bytes": 2147483648' in response.read()
+    connection.close()
+    print(f"worker grew by {(highest - before) / 2**20:.1f} MiB")
+    assert highest - before < 16 * 2**20
+
+
+def test_a_second_agent_on_the_same_addresses_says_what_is_wrong(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    second = Agent(tmp_path / "second", "--admin-listen", f"127.0.0.1:{agent.admin_port}")
+    assert second.process.wait(20) == 1
+    assert f"127.0.0.1:{agent.admin_port}" in second.log.read_text()
+
+
+def test_http_client_library_pool_over_many_requests(agent: Agent) -> None:
+    connection = agent.connect()
+    for _ in range(50):
+        connection.request("PUT", "/x", body=b"y" * 10_000)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert b'"body_bytes": 10000' in response.read()
+    connection.close()
+    assert isinstance(connection, http.client.HTTPConnection)
