@@ -14,6 +14,7 @@ import pytest
 from hack.lab.lab import Lab
 from hack.lab.node import Node
 from hack.lab.place import LabProcess, Place
+from hack.lab.sandbox import find_mode
 
 pytestmark = pytest.mark.lab
 
@@ -356,14 +357,16 @@ def test_without_the_privilege(node: Node) -> None:
 
 
 def test_twenty_thousand_elements(node: Node, capture: Driver) -> None:
-    loaded = capture("apply_many", 20_000)["seconds"]
-    one_less = capture("apply_many", 19_999)["seconds"]
-    nothing = capture("apply_many", 19_999)["seconds"]
+    """One transaction is one netlink message; only real root may send one larger than `net.core.wmem_max`."""
+    many = 1_000 if find_mode() else 20_000
+    loaded = capture("apply_many", many)["seconds"]
+    one_less = capture("apply_many", many - 1)["seconds"]
+    nothing = capture("apply_many", many - 1)["seconds"]
     looked = capture("verify")["seconds"]
-    print(f"20,000 elements loaded in {loaded:.3f} s, one removed in {one_less * 1000:.1f} ms, ", end="")
+    print(f"{many} elements loaded in {loaded:.3f} s, one removed in {one_less * 1000:.1f} ms, ", end="")
     print(f"no change {nothing * 1000:.1f} ms, verified in {looked * 1000:.1f} ms")
-    assert len(elements(node)) == 19_999
+    assert len(elements(node)) == many - 1
     successor = Driver(node)
     successor("start")
-    print(f"a successor replaced all of them in {successor('apply_many', 20_000)['seconds']:.3f} s")
-    assert len(elements(node)) == 20_000
+    print(f"a successor replaced all of them in {successor('apply_many', many)['seconds']:.3f} s")
+    assert len(elements(node)) == many
