@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
+import dns.exception
 import structlog
 
 from discovery.debounce import Debounce
@@ -40,6 +41,9 @@ from nodeagent.zone import names_changed, zone_of
 
 log = structlog.get_logger()
 
+VERIFY_INTERVAL = 5.0
+"""Seconds between two looks whether the kernel still does what it was told."""
+
 
 class StartError(Exception):
     """The agent cannot start; the message says what to mend."""
@@ -64,7 +68,10 @@ class Agent:
         self._readiness = Readiness()
         self._supervisor = Supervisor(settings, self._listen_failed)
         self._capture = make_capture(settings)
-        self._dns = DnsServer(zone_of(EMPTY_PLAN, settings, self._serial))
+        try:
+            self._dns = DnsServer(zone_of(EMPTY_PLAN, settings, self._serial))
+        except (ValueError, dns.exception.DNSException) as error:
+            raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
         self._presence = Presence(successor_address(settings.mesh_range))
         self._admin = AdminServer(
             settings.admin_listen,
@@ -111,6 +118,7 @@ class Agent:
             tasks = [
                 asyncio.create_task(self._follow(source, source_token.release)),
                 asyncio.create_task(self._apply_changes(plan_token.release)),
+                asyncio.create_task(self._verify_capture()),
                 asyncio.create_task(stop.wait()),
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -132,7 +140,7 @@ class Agent:
             if settings.dns_listen != (settings.dns_address, DNS_PORT):
                 await self._dns.start(*settings.dns_listen)
             await self._admin.start()
-        except (CaptureError, AdminListenError, OSError) as error:
+        except (CaptureError, AdminListenError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         log.info(
             "agent_started",
@@ -225,6 +233,15 @@ class Agent:
             await self._capture.apply(self._keys)
         except CaptureError as error:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
+
+    async def _verify_capture(self) -> None:
+        """Every few seconds, mend what somebody else has removed from the kernel."""
+        while True:
+            await asyncio.sleep(VERIFY_INTERVAL)
+            try:
+                await self._capture.verify()
+            except CaptureError as error:
+                log.error("capture_failed", reason=str(error))  # noqa: TRY400
 
     def _set_zone(self, plan: NodePlan) -> None:
         self._serial += 1

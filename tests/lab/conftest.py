@@ -5,16 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from hack.lab.lab import Lab
-from hack.lab.sandbox import SandboxError, find_mode
-
-
-@pytest.fixture(scope="session")
-def lab_possible() -> None:
-    """Skip where neither root nor user namespaces nor nft are to be had."""
-    try:
-        find_mode()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
