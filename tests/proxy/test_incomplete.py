@@ -1,0 +1,137 @@
+"""Heads that did not match: waiting for more, or refused with what is wrong with which line."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodeagent.config import Limits
+from nodeagent.proxy.head import HeadError, parse_request, parse_response
+from nodeagent.proxy.incomplete import REASONS, UNMEASURED, check_incomplete, check_size
+
+LIMITS = Limits()
+
+
+def refusal(data: bytes, limits: Limits = LIMITS, response: bool = False) -> HeadError:
+    with pytest.raises(HeadError) as raised:
+        check_incomplete(data, limits, response)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x16\x03\x01", "TLS"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n", "line 2"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n", "line 2 is folded"),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n", "before the colon in header line 1"),
+        (b"GET / HTTP/1.1\n", "LF alone"),
+        (b"GET / HTTP/1.1\rX", "CR without LF"),
+        (b"GET / HTTP/3.0\r\n", "HTTP/1.0 and HTTP/1.1"),
+        (b"GET /\r\n", "request line"),
+    ],
+)
+def test_the_refusal_says_what_is_wrong_where(data: bytes, says: str) -> None:
+    error = refusal(data)
+    assert says in error.detail
+    assert error.reason in REASONS
+
+
+def test_the_first_bad_line_decides() -> None:
+    lines = [b"GET / HTTP/1.1\r\n", b"A : b\r\n", b" c\r\n", b"\x00\r\n", b"d\n"]
+    for end in range(2, len(lines) + 1):
+        assert refusal(b"".join(lines[:end])).reason == "space_before_colon"
+    assert refusal(b"GET / HTTP/9.9\r\nA: \x00\r\n").status == 505
+
+
+@pytest.mark.parametrize(
+    ("data", "waits"),
+    [
+        (b"H", True),
+        (b"HTTP/1.1 200", True),
+        (b"HTTP/1.1 200 OK\r", True),
+        (b"HTTP/1.1 200 OK\r\nX: ", True),
+        (b"h", False),
+        (b"HTTX", False),
+        (b"\r", False),
+        (b"\r\n", False),
+        (b"\x00", False),
+        (b"HTTP/1.1 200 OK\n", False),
+    ],
+)
+def test_responses_that_wait(data: bytes, waits: bool) -> None:
+    if waits:
+        check_incomplete(data, LIMITS, response=True)
+    else:
+        assert refusal(data, response=True).reason in REASONS
+
+
+def test_a_line_that_never_ends_is_too_large() -> None:
+    limits = Limits(head_bytes=100)
+    for start in (b"G", b"GET /", b"GET / HTTP/1.1\r\nX", b"GET / HTTP/1.1\r\nX: "):
+        check_incomplete(start + b"A" * (100 - len(start)), limits)
+        assert refusal(start + b"A" * (101 - len(start)), limits).status == 431
+
+
+def test_fields_without_end_are_too_many() -> None:
+    limits = Limits(head_fields=3)
+    head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 3
+    check_incomplete(head, limits)
+    check_incomplete(head + b"\r", limits)
+    assert refusal(head + b"a:\r\n", limits).status == 431
+
+
+def test_the_size_of_a_whole_head() -> None:
+    fields = b"a:\r\n" * 3
+    check_size(b"", 100, fields, Limits(head_bytes=100, head_fields=3))
+    for limits in (Limits(head_bytes=99), Limits(head_fields=2)):
+        with pytest.raises(HeadError) as raised:
+            check_size(b"", 100, fields, limits)
+        assert raised.value.status == 431
+
+
+def test_a_head_that_is_not_measured_is_within_the_limits() -> None:
+    smallest_line = b"a:\r\n"
+    assert UNMEASURED // len(smallest_line) <= LIMITS.head_fields
+    assert LIMITS.head_bytes >= UNMEASURED
+
+
+def hostile_heads(size: int) -> list[bytes]:
+    """Shapes that make careless expressions slow."""
+    start = b"GET / HTTP/1.1\r\n"
+    shapes = [
+        b"A",
+        b"GET " + b"/",
+        start + b"A",
+        start + b"A: ",
+        start + b"A:\t",
+        start + b"A: b\r\n",
+        start + b"\r",
+        start + b"A:\r\n",
+        start + b"Host:",
+        start + b"Connection: ,",
+        start + b"Content-Length: 1",
+        b"\r\n",
+        start + b"Transfer-Encoding: chunked,",
+        start + b"X-Forwarded-For: a\r\n",
+        start + b"A \t",
+        b"GET http://",
+    ]
+    return [shape + shape[-4:] * ((size - len(shape)) // len(shape[-4:])) for shape in shapes]
+
+
+def outcome(data: bytes, response: bool) -> str:
+    try:
+        matched = parse_response(data, to_head=False) if response else parse_request(data)
+        if matched is None:
+            check_incomplete(data, LIMITS, response)
+    except HeadError as error:
+        return error.reason
+    return "accepted" if matched else "waits"
+
+
+@pytest.mark.parametrize("tail", [b"", b"\r\n\r\n", b"\x00", b"\n"])
+@pytest.mark.parametrize("response", [False, True])
+def test_hostile_heads_have_an_end(tail: bytes, response: bool) -> None:
+    """An expression that backtracks would not come back from 64 KiB within the time of a test."""
+    for head in hostile_heads(64 * 1024):
+        assert outcome(head + tail, response) in {*REASONS, "accepted", "waits"}
