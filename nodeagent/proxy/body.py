@@ -15,7 +15,7 @@ class Body:
 
     `take(data)` says how many of the bytes belong to the body. `done` is true once all have been seen; for
     UNTIL_CLOSE that is when `end()` has been called. `unchunk` forwards only the data of chunks (to HTTP/1.0
-    clients), `rechunk` puts chunks around bytes that came without.
+    clients), `rechunk` puts chunks around an UNTIL_CLOSE body; for other lengths they change nothing.
     """
 
     __slots__ = ("_chunks", "_rechunk", "_remaining", "done")
@@ -23,7 +23,7 @@ class Body:
     def __init__(self, length: int, unchunk: bool = False, rechunk: bool = False) -> None:
         self._chunks = ChunkedReader(keep_payload=unchunk) if length == CHUNKED else None
         self._remaining = length
-        self._rechunk = rechunk
+        self._rechunk = rechunk and length == UNTIL_CLOSE
         self.done = length == 0
 
     def take(self, data: bytes) -> int:

@@ -33,7 +33,7 @@ from nodeagent.control.columns import (
 from nodeagent.plan import Upstream
 from nodeagent.proxy.body import Body
 from nodeagent.proxy.fields import Fields
-from nodeagent.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.head import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.respond import BadRequest
 
 if TYPE_CHECKING:
@@ -415,20 +415,16 @@ class Exchange:
             return
         fields = head.raw_fields
         length = head.length
-        answered_early = not self.request_done and 0 <= length <= len(rest)
-        keep_alive = self.keep_alive and downstream.stays_open and not answered_early
-        if length == NO_BODY:
-            body = None
-        elif length == CHUNKED and not modern:
-            body = Body(length, unchunk=True)
+        whole = 0 <= length <= len(rest)
+        keep_alive = self.keep_alive and downstream.stays_open and (self.request_done or not whole)
+        body = None if whole else Body(length, unchunk=not modern, rechunk=modern)
+        if length == UNTIL_CLOSE and modern:
+            fields += b"Transfer-Encoding: chunked\r\n"
+        elif (
+            length < 0 and not modern
+        ):  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
             fields = without_transfer_encoding(fields)
             keep_alive = False
-        elif length == UNTIL_CLOSE and modern:
-            body = Body(length, rechunk=True)
-            fields += b"Transfer-Encoding: chunked\r\n"
-        else:
-            body = Body(length)
-            keep_alive = keep_alive and length != UNTIL_CLOSE
         self._response_body = body
         if not keep_alive:
             fields += b"Connection: close\r\n"
@@ -437,8 +433,8 @@ class Exchange:
         self.keep_alive = keep_alive
         out = b"HTTP/1.1 %b\r\n%b\r\n" % (head.status_line, fields)
         if body is None:
-            self._write(out)
-            self._finish(keep_alive, reusable=not rest)
+            self._write(out + rest[:length])
+            self._finish(keep_alive, reusable=len(rest) == length)
         else:
             self._relay(out, rest, body)
 
