@@ -16,8 +16,8 @@ _EXTENSIONS: Final = (
 )
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
 _SIZE_PREFIX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e]*+)?+\r?")
-_TRAILERS: Final = re.compile(rb"(?:%b)*+\r\n" % FIELD)
-_TRAILER_PREFIX: Final = re.compile(rb"(?:%b)*+[\t\x20-\x7e\x80-\xff]*+\r?" % FIELD)
+_TRAILER_LINES: Final = re.compile(rb"(?:%b)*+" % FIELD)
+_TRAILER_START: Final = re.compile(TCHAR + rb"++(?::[\t\x20-\x7e\x80-\xff]*+\r?)?+|\r?")
 # RFC 9110 section 6.5.1: what decides framing, routing, authentication or the meaning of the content. Some
 # recipients merge trailers into the header, where these would come into force behind our back.
 _FORBIDDEN_TRAILER: Final = re.compile(
@@ -38,13 +38,13 @@ class ChunkedReader:
     body without its chunks); whoever asked for it empties the list.
     """
 
-    __slots__ = ("_held", "_remaining", "_state", "_trailer_limit", "keep_payload", "payload")
+    __slots__ = ("_held", "_remaining", "_state", "_trailer_room", "keep_payload", "payload")
 
     def __init__(self, keep_payload: bool = False, trailer_limit: int = 16 * 1024) -> None:
         self._state = _AT_SIZE
         self._remaining = 0
         self._held = b""
-        self._trailer_limit = trailer_limit
+        self._trailer_room = trailer_limit
         self.keep_payload = keep_payload
         self.payload: list[bytes] = []
 
@@ -111,16 +111,22 @@ class ChunkedReader:
         return position + taken
 
     def _read_trailers(self, data: bytes, position: int) -> int:
-        limit = position + self._trailer_limit
-        match = _TRAILERS.match(data, position, limit)
-        if match is None:
-            if len(data) >= limit or _TRAILER_PREFIX.fullmatch(data, position) is None:
-                raise HeadError("trailer", "the trailer section is malformed or too large")
-            return self._hold(data, position)
+        match = _TRAILER_LINES.match(data, position)
+        assert match is not None
+        end = match.end()
         if _FORBIDDEN_TRAILER.search(b"\n" + match[0]):
             raise HeadError("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
-        self._state = _DONE
-        return match.end()
+        rest = data[end:]
+        ended = rest[:2] == b"\r\n"
+        self._trailer_room -= end - position
+        if self._trailer_room < (2 if ended else len(rest) + 1):
+            raise HeadError("trailer", "the trailer section is too large")
+        if ended:
+            self._state = _DONE
+            return end + 2
+        if _TRAILER_START.fullmatch(rest) is None:
+            raise HeadError("trailer", "the trailer section is malformed")
+        return self._hold(data, end)
 
     def _hold(self, data: bytes, position: int) -> int:
         self._held = data[position:]

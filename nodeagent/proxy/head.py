@@ -154,7 +154,8 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
             head.expects_continue = value.strip().lower() == b"100-continue"
         elif name == b"x-forwarded-for":
             previous = value.rstrip()
-            head.forwarded_for = head.forwarded_for + b", " + previous if head.forwarded_for else previous
+            if previous:
+                head.forwarded_for = head.forwarded_for + b", " + previous if head.forwarded_for else previous
             hop_by_hop = True
         elif name in _UNDERSCORED:
             raise HeadError("malformed_field", "a framing field is spelled with an underscore")

@@ -89,7 +89,7 @@ class Driver:
         try:
             if self._body is not None:
                 data = self._take_body(data)
-            if self._body is None:
+            if self._body is None and not self.closed:
                 self._read_heads(data)
         except HeadError as error:
             self.refused = error
@@ -247,6 +247,8 @@ def h11_request(data: bytes) -> Reading:
     if complete and connection.trailing_data[0]:
         raise Unreadable(f"ends earlier, {connection.trailing_data[0]!r} is left")
     keep = connection.their_state is not h11.MUST_CLOSE if complete else None
+    if connection.their_state is h11.MIGHT_SWITCH_PROTOCOL:
+        keep = None
     return Reading((bytes(head.method), bytes(head.target)), fields, body, complete, keep)
 
 

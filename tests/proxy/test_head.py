@@ -359,6 +359,7 @@ def test_an_upgrade_passes_where_it_is_asked_for_properly() -> None:
         (b"X-Forwarded-For: 1.2.3.4\r\n", b"1.2.3.4"),
         (b"x-forwarded-for:1.2.3.4, 5.6.7.8 \r\nX-FORWARDED-FOR: 9.9.9.9\r\n", b"1.2.3.4, 5.6.7.8, 9.9.9.9"),
         (b"X-Forwarded-For:\r\nX-Forwarded-For: 1.2.3.4\r\n", b"1.2.3.4"),
+        (b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: \r\n", b"1.2.3.4"),
         (b"Connection: x-forwarded-for\r\nX-Forwarded-For: 1.2.3.4\r\n", b"1.2.3.4"),
     ],
 )

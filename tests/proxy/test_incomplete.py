@@ -99,24 +99,36 @@ def hostile_heads(size: int) -> list[bytes]:
     """Shapes that make careless expressions slow."""
     start = b"GET / HTTP/1.1\r\n"
     shapes = [
-        b"A",
-        b"GET " + b"/",
-        start + b"A",
-        start + b"A: ",
-        start + b"A:\t",
-        start + b"A: b\r\n",
-        start + b"\r",
-        start + b"A:\r\n",
-        start + b"Host:",
-        start + b"Connection: ,",
-        start + b"Content-Length: 1",
-        b"\r\n",
-        start + b"Transfer-Encoding: chunked,",
-        start + b"X-Forwarded-For: a\r\n",
-        start + b"A \t",
-        b"GET http://",
+        (b"", b"A"),
+        (b"", b"A "),
+        (b"", b" HTTP/1."),
+        (b"", b"\r\n"),
+        (b"", b"HTTP/1.1 200 "),
+        (b"GET ", b"/"),
+        (b"GET ", b"http://"),
+        (b"GET /", b" HTTP/1.1"),
+        (b"GET /?", b"?"),
+        (start, b"A"),
+        (start, b"A:"),
+        (start, b"A\t "),
+        (start, b"A:\r\n"),
+        (start, b"A: b\r\n"),
+        (start, b"\r"),
+        (start + b"A:", b" \t"),
+        (start + b"A:", b" a"),
+        (start + b"Host: a\r\n", b"Connection: a,b, ,\r\n"),
+        (start + b"Host: a\r\n", b"X-Forwarded-For: a\r\n"),
+        (start + b"Host: a\r\n", b"TE: trailers trailers\r\n"),
+        (start + b"Host: a\r\nConnection: ", b"a,"),
+        (start + b"Host: a\r\nConnection: ", b" "),
+        (start + b"Host: ", b"a:"),
+        (start + b"Content-Length: ", b"1"),
+        (start + b"Content-Length: ", b" "),
+        (start + b"Transfer-Encoding: ", b"chunked,"),
+        (b"HTTP/1.1 200 ", b" OK"),
+        (b"HTTP/1.1 200 OK\r\n", b"Connection: a, b\r\n"),
     ]
-    return [shape + shape[-4:] * ((size - len(shape)) // len(shape[-4:])) for shape in shapes]
+    return [begin + again * ((size - len(begin)) // len(again)) for begin, again in shapes]
 
 
 def outcome(data: bytes, response: bool) -> str:
