@@ -84,13 +84,18 @@ class _Side(asyncio.Protocol):
 
 
 class TcpUpstream(_Side):
-    """The connection to the endpoint."""
+    """The connection to the endpoint of `downstream`."""
 
-    __slots__ = ()
+    __slots__ = ("_downstream",)
+
+    def __init__(self, route: TcpRoute, downstream: TcpDownstream) -> None:
+        super().__init__(route)
+        self._downstream = downstream
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asyncio calls this once."""
+        """Join the two at once: what the endpoint says first may come before the connecting task goes on."""
         self.transport = cast("asyncio.Transport", transport)
+        self._downstream.join(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the client."""
@@ -135,16 +140,17 @@ class TcpDownstream(_Side):
             tried = (*tried, endpoint)
             try:
                 async with asyncio.timeout(self.proxy.limits.connect_time):
-                    _, upstream = await self.proxy.loop.create_connection(
-                        lambda: TcpUpstream(route), endpoint.address, endpoint.port
+                    await self.proxy.loop.create_connection(
+                        lambda: TcpUpstream(route, self), endpoint.address, endpoint.port
                     )
             except (OSError, TimeoutError) as error:
+                if self._connecting is None:
+                    return  # it was connected, and broke: `connection_lost` of the two has dealt with it
                 timed_out = isinstance(error, TimeoutError)
                 route.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
                 balancer.connect_failed(endpoint, self.proxy.now())
             else:
                 balancer.connected(endpoint)
-                self._join(upstream)
                 return
         if not tried:
             route.count(UPSTREAM_NO_ENDPOINT)
@@ -152,7 +158,11 @@ class TcpDownstream(_Side):
         self._connecting = None
         self.reset()
 
-    def _join(self, upstream: TcpUpstream) -> None:
+    def join(self, upstream: TcpUpstream) -> None:
+        """Let bytes go both ways between the client and an endpoint that has just been connected."""
+        if self.transport.is_closing():  # the client is gone; the task that connects is told so next
+            upstream.transport.abort()
+            return
         self._connecting = None
         self.route.count(UPSTREAM_CONNECTIONS)
         self.peer = upstream
