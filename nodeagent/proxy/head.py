@@ -248,7 +248,10 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     if to_head or status < 200 or status in (204, 304):
         head.length = NO_BODY
     if (status < 200 or status == 204) and (coding is not None or length.strip(b"0")):
-        # RFC 9112 section 6.1: a length that these never have; a client that believed it would wait for ever.
+        # RFC 9112 section 6.1 and RFC 9110 section 8.6: these never have a body.
+        if status < 200:
+            raise HeadError("ambiguous_length", "an interim response that promises a body", 502)
+        # Servers do that; a client that believed it would wait for ever.
         fields = head.raw_fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()
     if options:
@@ -269,7 +272,8 @@ def _checked_length(value: bytes) -> bytes:
 
 
 def _check_coding(coding: bytes, status: int) -> None:
-    if coding.rstrip(b" \t").lower() != b"chunked":
+    # A tab behind it is white space to RFC 9110, but part of the coding's name to llhttp: refused.
+    if coding.rstrip(b" ").lower() != b"chunked":
         raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
 
 

@@ -20,7 +20,7 @@ _REQUEST_LINES: Final = re.compile(rb"(?:%b++ (?! )%b HTTP/1\.[01]\r\n(?:%b)*+)?
 _RESPONSE_LINES: Final = re.compile(rb"(?:%b(?:%b)*+)?+" % (STATUS_LINE, FIELD))
 
 _BAD_BYTE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
-_OTHER_VERSION: Final = re.compile(TCHAR + rb"++ [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
+_OTHER_VERSION: Final = re.compile(METHOD + rb"++ [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
 _REQUEST_START: Final = re.compile(METHOD + rb"++(?: .*)?|\r", re.DOTALL)
 _RESPONSE_START: Final = re.compile(rb"H|HT|HTT|HTTP|HTTP/.*", re.DOTALL)
 _SPACE_BEFORE_COLON: Final = re.compile(TCHAR + rb"++[ \t]++:")

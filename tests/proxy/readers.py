@@ -247,7 +247,7 @@ def h11_request(data: bytes) -> Reading:
     if complete and connection.trailing_data[0]:
         raise Unreadable(f"ends earlier, {connection.trailing_data[0]!r} is left")
     keep = connection.their_state is not h11.MUST_CLOSE if complete else None
-    if connection.their_state is h11.MIGHT_SWITCH_PROTOCOL:
+    if str(connection.their_state) == "MIGHT_SWITCH_PROTOCOL":
         keep = None
     return Reading((bytes(head.method), bytes(head.target)), fields, body, complete, keep)
 
