@@ -1,0 +1,130 @@
+"""The agent over its sources: a Kubernetes API, and a folder that changes a thousand times."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.agent.conftest import ENABLED
+from tests.agent.harness import Agent, Whoami, endpoints, service, until
+from tests.discovery.kube.fake_api import FakeApi
+from tests.discovery.kube.objects import endpoint_slice
+from tests.discovery.kube.objects import service as kube_service
+
+
+@contextmanager
+def in_a_thread(api: FakeApi) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Run a fake API server on a loop of its own; gives a function that acts on it from outside."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
+
+    def act(action: Callable[[], object]) -> None:
+        async def run() -> None:
+            action()
+
+        asyncio.run_coroutine_threadsafe(run(), loop).result(10)
+
+    try:
+        yield act
+    finally:
+        asyncio.run_coroutine_threadsafe(api.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_the_kube_source_leads_to_the_same_mesh(
+    tmp_path: Path, start_whoami: Callable[[str], Whoami], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_whoami("from-the-api")
+    api = FakeApi()
+    shop = kube_service("web", "10.96.7.10")
+    shop["spec"]["ports"][0]["port"] = 18080
+    slice_ = endpoint_slice("web-1", "web", "127.0.0.1")
+    slice_["ports"][0]["port"] = server.port
+    (tmp_path / "cluster").mkdir()
+    with in_a_thread(api) as act:
+        act(lambda: api.put(shop))
+        act(lambda: api.put(slice_))
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        agent = Agent(tmp_path / "cluster", "--source", "kube")
+        try:
+            until(agent.ready)
+            assert agent.ask()["name"] == "from-the-api"
+            act(lambda: api.delete("Service", "shop", "web"))
+            until(lambda: agent.resolve("web.shop")[0] == "NXDOMAIN")
+            act(lambda: api.put(shop))
+            until(lambda: agent.resolve("web.shop")[1])
+            assert agent.ask()["name"] == "from-the-api"
+        finally:
+            assert agent.stop() == 0
+
+
+def test_a_burst_of_a_thousand_changes_costs_a_few_plans(agent: Agent) -> None:
+    before = len(agent.events("plan_applied"))
+    for number in range(1000):
+        text = service(f"s{number}", ENABLED).replace(
+            "10.96.7.10", f"10.97.{number // 250}.{number % 250 + 1}"
+        )
+        agent.write(f"s{number}.yaml", text)
+    until(lambda: agent.metric("svcmesh_services") == 1001, seconds=60)
+    plans = len(agent.events("plan_applied")) - before
+    print(f"{plans} plans for 1000 changes")
+    assert plans <= 200
+    assert agent.ask()["name"] in "ab"
+
+
+def test_a_rate_limit_holds_for_the_node_whatever_the_number_of_workers(
+    tmp_path: Path, start_whoami: Callable[[str], Whoami]
+) -> None:
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    limited = {**ENABLED, "svc.mesh/rate-limit": "100/s burst=10"}
+    (cluster / "web.yaml").write_text(
+        service("web", limited) + endpoints("web", [start_whoami("limited").port])
+    )
+    agent = Agent(cluster, "--workers", "4")
+    try:
+        until(agent.ready)
+        address = agent.address("web.shop")
+        passed, elapsed = flood(address, seconds=4.0)
+        print(f"{passed} passed in {elapsed:.2f} s")
+        assert passed == pytest.approx(100 * elapsed + 10, rel=0.05)
+    finally:
+        agent.stop()
+
+
+def flood(address: str, seconds: float) -> tuple[int, float]:
+    """Ask on new connections, which spread over the workers, for a while; return the 200s and the time."""
+    passed = 0
+    lock = threading.Lock()
+    started = time.monotonic()
+
+    def run() -> None:
+        nonlocal passed
+        while time.monotonic() - started < seconds:
+            connection = http.client.HTTPConnection(address, 18080, timeout=10)
+            for _ in range(20):
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                response.read()
+                if response.status == 200:
+                    with lock:
+                        passed += 1
+            connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return passed, time.monotonic() - started
