@@ -11,6 +11,7 @@ from hack.demo.visitor import Visitor, expect
 
 LONG_BODY = 32 * 1024 * 1024
 """More than the sockets on its way hold, so that the response is surely in flight."""
+ENABLED = "svc.mesh/enabled"
 SLACK = 50
 """Requests more that are awaited, so that what went wrong shows."""
 
@@ -72,7 +73,8 @@ async def toggled(visitor: Visitor) -> str:
     async def back() -> bool:
         return bool((await resolve(stage.dns_port, name)).answers)
 
-    stage.write("web", annotations={})
+    others = {key: value for key, value in visitor.stall("web").offer.annotations.items() if key != ENABLED}
+    stage.write("web", annotations=others)
     try:
         await visitor.until(gone, "it still resolves, or its address accepts connections")
         size = len(await connection.finish(fields))

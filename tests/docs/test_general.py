@@ -1,0 +1,73 @@
+"""What the general pages list is all there is, and no more."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PACKAGES = ("nodeagent", "discovery", "middleware")
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+NAMED_BY = {"_log_problem"}
+"""Functions that log an event whose name is their first argument."""
+
+
+def first_cells(page: str) -> list[str]:
+    """Return what stands in backquotes at the beginning of the rows of a page's tables."""
+    return re.findall(r"^\| `([^`]+)` \|", (DOCS / page).read_text(), re.MULTILINE)
+
+
+def logged_events() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                    name, function = node.args[0].value, node.func
+                    by_level = isinstance(function, ast.Attribute) and function.attr in LEVELS
+                    by_function = isinstance(function, ast.Name) and function.id in NAMED_BY
+                    if isinstance(name, str) and (by_level or by_function):
+                        yield name, path
+
+
+def test_every_log_event_is_in_the_table_and_every_row_is_an_event() -> None:
+    rows = first_cells("logs.md")
+    assert len(rows) == len(set(rows))
+    assert set(rows) == {name for name, _ in logged_events()}
+
+
+def test_log_events_are_snake_case() -> None:
+    assert [found for found in logged_events() if not re.fullmatch(r"[a-z]+(_[a-z]+)*", found[0])] == []
+
+
+def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ]
+    names = [re.match(r"[\w-]+", requirement)[0] for requirement in wanted]  # type: ignore[index]
+    assert sorted(first_cells("dependencies.md")) == sorted(names)
+
+
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    paths = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [path for path in paths if path and not (page.parent / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name != "middleware"], ids=lambda p: p.name
+)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"`((?:nodeagent|discovery|middleware|hack|tests|docs)/[\w/.-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
