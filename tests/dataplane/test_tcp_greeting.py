@@ -18,7 +18,7 @@ GREETING = b"220 ready\r\n"
 
 @pytest.fixture
 def greeter() -> Iterator[Upstream]:
-    """A server that greets and closes, on a thread of its own, so that its greeting can come at any moment."""
+    """A server that greets and closes, on a thread of its own: its greeting can come at any moment."""
 
     def serve() -> None:
         for _ in range(CONNECTIONS):
