@@ -7,6 +7,7 @@ the time in which nothing moves. Pipelined requests wait in `_pending`, bounded 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final, cast
 
 from middleware.contract import ExchangeError
@@ -18,7 +19,7 @@ from nodeagent.control.columns import (
 )
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.head import HeadError, RequestHead, parse_request
-from nodeagent.proxy.incomplete import check_incomplete, check_size
+from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
 from nodeagent.proxy.respond import (
     BadRequest,
     BodyTimeout,
@@ -37,8 +38,8 @@ LINGER_TIME: Final = 2.0
 """Seconds that a closing connection still reads, so that its last response is not lost to a reset."""
 DRAIN_IDLE_TIME: Final = 1.0
 """Seconds without a request after which a draining worker closes a connection."""
-_SMALL_HEAD: Final = 4096
-"""A head of this size cannot break the limits, so it is not measured."""
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
+"""RFC 9112 section 2.2: empty lines before a request are ignored."""
 
 
 class DownstreamConnection(asyncio.Protocol):
@@ -169,15 +170,15 @@ class DownstreamConnection(asyncio.Protocol):
         while data:
             started = self.proxy.now()
             try:
-                head = parse_request(data)
+                head = parse_request(data, self.route.default_host)
                 if head is None:
-                    if data[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is ignored
-                        data = data[2:]
+                    if data[:2] == b"\r\n":
+                        data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]
                         continue
                     check_incomplete(data, self.proxy.limits)
                     self._hold_head(data, started)
                     break
-                if head.end > _SMALL_HEAD:
+                if head.end > UNMEASURED:
                     check_size(data, head.end, head.raw_fields, self.proxy.limits)
             except HeadError as error:
                 self._refuse(BadRequest(error))

@@ -38,6 +38,8 @@ class TcpRoute:
         self.key: RouteKey = route.key
         self.service = str(route.service)
         self.port = route.port
+        self.default_host = f"{route.address}:{route.mesh_port}".removesuffix(":80").encode("ascii")
+        """What Host says to the endpoint when a client of HTTP/1.0 says none."""
         self.removed = False
         self.spec = route
         self.balancer = RoundRobin(route.upstreams, first=proxy.index)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from middleware.contract import UpstreamProtocolError
 from nodeagent.config import Limits
 from nodeagent.proxy.head import HeadError, parse_response
-from nodeagent.proxy.incomplete import check_incomplete, check_size
+from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
 
 if TYPE_CHECKING:
     from nodeagent.proxy.exchange import Exchange
@@ -58,8 +58,11 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.response_data(data)
             return
         if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
+            held, self._buffer = self._buffer, b""
+            if b"\n" not in data and len(held) + len(data) <= _HEAD_LIMITS.head_bytes:
+                self._buffer = held + data  # no line was completed, so nothing new can be said of it
+                return
+            data = held + data
         try:
             self._read_heads(exchange, data)
         except HeadError as error:
@@ -74,7 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
                 check_incomplete(data, _HEAD_LIMITS, response=True)
                 self._buffer = data
                 return
-            if head.end > 4096:
+            if head.end > UNMEASURED:
                 check_size(data, head.end, head.raw_fields, _HEAD_LIMITS)
             rest = data[head.end :]
             if head.status >= 200 or head.status == 101:

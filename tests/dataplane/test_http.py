@@ -135,6 +135,13 @@ async def test_http_1_0_client_gets_a_chunked_body_plain(mesh: Mesh, keep: bytes
     assert answer == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello world"
 
 
+async def test_http_1_0_client_without_host(mesh: Mesh) -> None:
+    seen: list[bytes] = []
+    route = await mesh.serve(await mesh.endpoint(answering(seen=seen)))
+    await mesh.ask(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n")
+    assert b"Host: 127.64.0.10:%d\r\n" % route.port in seen[0]
+
+
 async def test_http_1_0_client_may_keep_alive(mesh: Mesh) -> None:
     await mesh.serve(await mesh.endpoint(answering()))
     reader, writer = await mesh.connect()
