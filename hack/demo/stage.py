@@ -117,12 +117,12 @@ class Stage:
             NothingFree: this machine has no port left.
         """
         block = self._claim_directory()
-        self.dns_port = self._choose("DNS", LAPTOP_DNS_PORT, udp=True)
-        self.admin_port = self._choose("the admin page", ADMIN_PORT)
+        self.dns_port = self._choose("DNS", LAPTOP_DNS_PORT, block, udp=True)
+        self.admin_port = self._choose("the admin page", ADMIN_PORT, block)
         for offer in SHOP:
             stall = self.stalls[offer.name] = Stall(offer, block)
             if stall.port != offer.port:
-                self.notes.append(f"port {offer.port} is taken here, so {offer.name} is at {stall.port}")
+                self.notes.append(f"{offer.name} is at port {stall.port}, because {offer.port} is taken")
         await asyncio.gather(
             *(
                 self.start_server(stall, number)
@@ -194,10 +194,11 @@ class Stage:
         self.cluster.mkdir(parents=True)
         return block
 
-    def _choose(self, what: str, preferred: int, *, udp: bool = False) -> int:
-        port = choose_port(LOCALHOST, preferred, udp=udp)
+    def _choose(self, what: str, preferred: int, block: int, *, udp: bool = False) -> int:
+        # Demos that start at the same moment see the same ports free: each tries others.
+        port = choose_port(LOCALHOST, preferred + block, udp=udp)
         if port != preferred:
-            self.notes.append(f"port {preferred} is taken on this machine, so {what} is at {port}")
+            self.notes.append(f"{what} is at port {port}, because {preferred} is taken")
         return port
 
     async def _start_agent(self) -> None:

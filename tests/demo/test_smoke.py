@@ -129,4 +129,4 @@ def test_two_demos_do_not_meet() -> None:
         addresses = [set(re.findall(r"127\.96\.\d+\.\d+:\d+", demo.guide)) for demo in (first, second)]
         assert addresses[0]
         assert not addresses[0] & addresses[1]
-        assert "is taken on this machine" in second.guide
+        assert "because 10053 is taken" in second.guide
