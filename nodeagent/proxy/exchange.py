@@ -1,8 +1,7 @@
 """One request and its response, from the client's connection to an endpoint's and back.
 
-An `Exchange` is the `Request` that layers see. A route without layers is served by plain callbacks; with
-layers the chain is one coroutine, started eagerly and resumed directly by the callback it waits for, because
-a Task would cost two turns of the loop for every request (`docs/performance.md`).
+An `Exchange` is the `Request` that layers see. A route without layers is served by plain callbacks; one with
+layers runs them as a `nodeagent.proxy.chain`.
 
 Order of life: `start` - `dispatch` (again for every try) - `response_started` - `_commit` - `_finish`, or
 `fail` at any point before `_commit`.
@@ -10,8 +9,8 @@ Order of life: `start` - `dispatch` (again for every try) - `response_started` -
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from middleware.contract import (
     ConnectFailed,
@@ -32,9 +31,11 @@ from nodeagent.control.columns import (
 )
 from nodeagent.plan import Upstream
 from nodeagent.proxy.body import Body
+from nodeagent.proxy.chain import Chain, Outcome
 from nodeagent.proxy.fields import Fields
 from nodeagent.proxy.head import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.respond import BadRequest
+from nodeagent.proxy.response import UpstreamResponse
 
 if TYPE_CHECKING:
     from nodeagent.proxy.downstream import DownstreamConnection
@@ -46,31 +47,6 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 CONNECT_TRIES: Final = 3
 """Endpoints that are tried for one send when they accept no connection."""
 RESEND_TRIES: Final = 2
-
-
-class UpstreamResponse:
-    """The head of a response that waits for its layers. Implements `middleware.contract.Response`."""
-
-    __slots__ = ("_exchange", "head", "rest")
-
-    def __init__(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
-        self._exchange = exchange
-        self.head = head
-        self.rest = rest
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-        return self.head.status
-
-    @property
-    def headers(self) -> Fields:
-        """The end-to-end header fields."""
-        return Fields(self.head.raw_fields)
-
-    def discard(self) -> None:
-        """Throw the response away; its connection is kept if all of the response has come."""
-        self._exchange.discard(self)
 
 
 class Exchange:
@@ -130,7 +106,7 @@ class Exchange:
         self._kept_size = 0
         self._connect_failures = 0
         self._resends = 0
-        self._chain: Coroutine[Any, Any, Any] | None = None
+        self._chain: Chain | None = None
         self._response: UpstreamResponse | None = None
 
     # What layers see (middleware.contract.Request)
@@ -175,8 +151,9 @@ class Exchange:
             except ExchangeError as error:
                 self.fail(error)
         else:
-            self._chain = handler(self)  # type: ignore[assignment]  # layers are `async def`
-            self._step(None)
+            coroutine = cast("Coroutine[Any, Any, Any]", handler(self))  # layers are `async def`
+            self._chain = Chain(coroutine, self, self.route.proxy.loop)
+            self._chain.step(None)
         return used
 
     def request_data(self, data: bytes) -> int:
@@ -246,8 +223,7 @@ class Exchange:
     async def forward(self) -> UpstreamResponse:
         """Send the request to the next endpoint: the innermost handler. Raises `ExchangeError`."""
         self.dispatch()
-        response: UpstreamResponse = await _Outcome()
-        return response
+        return cast("UpstreamResponse", await Outcome())
 
     def dispatch(self) -> None:
         """Choose an endpoint and send the request, or have a connection made for it.
@@ -385,7 +361,7 @@ class Exchange:
             return
         response = self._response = UpstreamResponse(self, head, rest)
         assert self.upstream is not None
-        self._step(response)
+        self._chain.step(response)
         if self._response is response and self.upstream is not None:
             self.upstream.transport.pause_reading()  # a layer thinks it over
 
@@ -535,32 +511,11 @@ class Exchange:
         if self._chain is None:
             self.fail(error)
         else:
-            self._step(error)
+            self._chain.step(error)
 
-    def _step(self, outcome: UpstreamResponse | BaseException | None) -> None:
-        """Run the chain until it waits again, returns or raises."""
-        chain = self._chain
-        assert chain is not None
-        try:
-            if isinstance(outcome, BaseException):  # noqa: SIM108 a call and a throw side by side read badly
-                waits_for = chain.throw(outcome)
-            else:
-                waits_for = chain.send(outcome)
-        except StopIteration as stop:
-            self._chain = None
-            self._commit_waiting(stop.value)
-        except ExchangeError as error:
-            self._chain = None
-            self.fail(error)
-        except Exception as error:
-            self._chain = None
-            self.route.proxy.layer_failed(self.route, error)
-            self.fail(ExchangeError("a middleware failed on this request"))
-        else:
-            if not isinstance(waits_for, _Outcome):
-                self._await_future(waits_for)
-
-    def _commit_waiting(self, response: UpstreamResponse) -> None:
+    def chain_returned(self, response: UpstreamResponse) -> None:
+        """Send the response that the layers have settled on."""
+        self._chain = None
         if response is not self._response:
             self.fail(ExchangeError("a middleware returned a response that it had discarded"))
             return
@@ -572,31 +527,16 @@ class Exchange:
         if upstream is None and self.downstream.exchange is self:
             self._response_cut()
 
-    def _await_future(self, future: Any) -> None:
-        """Resume the chain when an asyncio future is done, as a Task would."""
-        chain = self._chain
-        if future is None:  # `asyncio.sleep(0)`: a bare yield
-            self.route.proxy.loop.call_soon(self._wake, chain, None)
-        elif getattr(future, "_asyncio_future_blocking", None):
-            future._asyncio_future_blocking = False
-            wake: Callable[[Any], None] = lambda _: self._wake(chain, None)  # noqa: E731
-            future.add_done_callback(wake)
-        else:
-            self._wake(chain, RuntimeError(f"a middleware awaits {future!r}, which is no asyncio future"))
+    def chain_raised(self, error: ExchangeError) -> None:
+        """Tell the client of the error that the layers let through."""
+        self._chain = None
+        self.fail(error)
 
-    def _wake(self, chain: Coroutine[Any, Any, Any] | None, error: Exception | None) -> None:
-        if chain is not None and self._chain is chain:
-            self._step(error)
-
-
-class _Outcome:
-    """What the innermost handler awaits: the exchange itself resumes it."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[_Outcome, UpstreamResponse, UpstreamResponse]:
-        response = yield self
-        return response
+    def chain_broke(self, error: Exception) -> None:
+        """Tell the client that a layer has a bug; one request is all it costs."""
+        self._chain = None
+        self.route.proxy.layer_failed(self.route, error)
+        self.fail(ExchangeError("a middleware failed on this request"))
 
 
 def without_transfer_encoding(fields: bytes) -> bytes:

@@ -1,0 +1,97 @@
+"""Runs a chain of layers as one coroutine without a Task: started eagerly, resumed directly by its exchange.
+
+A Task would cost two turns of the loop for every request (`docs/performance.md`). The chain either waits for
+its exchange (`Outcome`) or for an asyncio future, such as the one of `asyncio.sleep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from typing import Any, Protocol
+
+from middleware.contract import ExchangeError, Response
+
+
+class ChainOwner(Protocol):
+    """Who runs a chain, and hears how it ends."""
+
+    def chain_returned(self, response: Any) -> None:
+        """Hear which response the layers have settled on."""
+        ...
+
+    def chain_raised(self, error: ExchangeError) -> None:
+        """Hear that there is none, and why."""
+        ...
+
+    def chain_broke(self, error: Exception) -> None:
+        """Hear of a layer's bug."""
+        ...
+
+
+class Outcome:
+    """What the innermost handler awaits: the exchange resumes the chain with the response, or an error."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Outcome, Response, Response]:
+        """Wait until the exchange knows."""
+        response = yield self
+        return response
+
+
+class Chain:
+    """One run of a route's layers over one request."""
+
+    __slots__ = ("_coroutine", "_loop", "_owner")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], owner: ChainOwner, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
+        self._owner = owner
+        self._loop = loop
+
+    def step(self, outcome: Response | BaseException | None) -> None:
+        """Run until the chain waits again, returns or raises; `outcome` is what it has waited for."""
+        coroutine = self._coroutine
+        assert coroutine is not None
+        try:
+            if isinstance(outcome, BaseException):
+                waits_for = coroutine.throw(outcome)
+            else:
+                waits_for = coroutine.send(outcome)
+        except StopIteration as stop:
+            self._coroutine = None
+            self._owner.chain_returned(stop.value)
+        except ExchangeError as error:
+            self._coroutine = None
+            self._owner.chain_raised(error)
+        except Exception as error:
+            self._coroutine = None
+            self._owner.chain_broke(error)
+        else:
+            if not isinstance(waits_for, Outcome):
+                self._await(waits_for)
+
+    def close(self) -> None:
+        """End the chain where it waits; its `finally` blocks run."""
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.close()
+
+    def _await(self, future: Any) -> None:
+        """Resume when an asyncio future is done, as a Task would; the future's result is read by its own
+        `__await__`.
+        """
+        if future is None:  # `asyncio.sleep(0)`: a bare yield
+            self._loop.call_soon(self._wake)
+        elif getattr(future, "_asyncio_future_blocking", None):
+            future._asyncio_future_blocking = False
+            future.add_done_callback(self._wake)
+        else:
+            self.step(RuntimeError(f"a middleware awaits {future!r}, which is no asyncio future"))
+
+    def _wake(self, _: object = None) -> None:
+        if self._coroutine is not None:
+            self.step(None)
