@@ -1,0 +1,135 @@
+"""`python -m hack.bench`: every comparison in one go; prints tables and writes `build/bench.json`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from hack.bench import dns_case, http_cases, scale_case
+from hack.bench.figures import Sample, targets
+from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
+from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
+from hack.bench.processes import BenchError, Crew
+from hack.bench.report import Report, render_report, write_report
+
+PARTS = ("http", "latency", "tcp", "dns", "scale")
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "http": ("wrk", "nginx"),
+    "latency": ("wrk", "nginx"),
+    "tcp": ("wrk", "nginx"),
+    "dns": ("dnsperf",),
+    "scale": ("nginx",),
+}
+"""Without these a part cannot be measured at all; every other program is a peer."""
+PEERS: Mapping[str, tuple[str, ...]] = {
+    "http": ("haproxy", "envoy"),
+    "latency": ("haproxy", "envoy"),
+    "tcp": ("haproxy", "envoy"),
+    "dns": ("dnsmasq",),
+}
+TITLES = {
+    **{case.name: case.title for case in (*HTTP_CASES, *LATENCY_CASES, *TCP_CASES)},
+    "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
+    "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
+    "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
+    "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--rounds", type=click.IntRange(1, 50), default=5, show_default=True, help="How often each is measured."
+)
+@click.option(
+    "--seconds", type=click.IntRange(1, 60), default=2, show_default=True, help="Of load in one measurement."
+)
+@click.option(
+    "--only", type=click.Choice(PARTS), multiple=True, help="Leave out the other parts; may be repeated."
+)
+@click.option(
+    "--quick", is_flag=True, help="Two rounds of one second and few changes: for a look, not for figures."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench.json"),
+    show_default=True,
+    help="Where the raw figures go.",
+)
+def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: Path) -> None:
+    """Compare the agent with nginx, HAProxy, Envoy and dnsmasq, each on one core, and measure it at size."""
+    if sys.platform != "linux":
+        raise click.ClickException("the benchmark needs Linux")
+    if quick:
+        rounds, seconds = 2, 1
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    parts = tuple(part for part in PARTS if part in only) or PARTS
+    notes = install_missing(dict.fromkeys(p for part in parts for p in NEEDED[part] + PEERS.get(part, ())))
+    cores = choose_cores()
+    if cores.shared:
+        notes.append("there is one core only: proxy and load share it, so the figures mean little")
+    machine = describe_machine()
+    changes = 20 if quick else 100
+    samples: list[Sample] = []
+    commands: dict[str, str] = {}
+    try:
+        for part in parts:
+            if absent := [name for name in NEEDED[part] if program(name) is None]:
+                notes.append(f"{part} is left out: it needs {' and '.join(absent)}")
+                continue
+            samples += _measure(part, cores, rounds, seconds, changes, commands)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    report = Report(
+        machine=machine,
+        versions=versions(),
+        rounds=rounds,
+        seconds=seconds,
+        cores={"proxy": cores.proxy, "load": cores.load},
+        commands=commands,
+        notes=notes,
+        titles=TITLES,
+        samples=samples,
+        targets=targets(samples),
+    )
+    write_report(report, output)
+    click.echo(render_report(report))
+    click.echo(f"\nraw figures: {output}")
+
+
+def _measure(
+    part: str, cores: Cores, rounds: int, seconds: float, changes: int, commands: dict[str, str]
+) -> list[Sample]:
+    """Run one part with processes and a directory of its own; note the commands."""
+    # nginx and dnsmasq must be able to read it when they are somebody else.
+    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, Crew(Path(name)) as crew:
+        runs: Mapping[str, Callable[[], Iterator[Sample]]] = {
+            "http": lambda: http_cases.measure(crew, cores, HTTP_CASES, rounds, seconds, _progress),
+            "latency": lambda: http_cases.measure(crew, cores, LATENCY_CASES, rounds, seconds, _progress),
+            "tcp": lambda: http_cases.measure(crew, cores, TCP_CASES, rounds, seconds, _progress),
+            "dns": lambda: dns_case.measure(crew, cores, rounds, seconds, _progress),
+            "scale": lambda: scale_case.measure(crew, cores, min(rounds, 3), changes, _progress),
+        }
+        samples = list(runs[part]())
+        commands.update(crew.commands)
+        return samples
+
+
+def _progress(line: str) -> None:
+    click.echo(f"bench: {line}", err=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Our own agent as it is measured: loopback capture, one worker, metrics on, a folder of YAML as source."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hack.bench.processes import LOCALHOST, Child, Crew, free_port, wait_until
+from nodeagent.addresses import format_ipv4, parse_ipv4
+
+MESH_RANGE = "127.192.0.0/12"
+PORT = 18080
+NAMESPACE = "bench"
+ZONE = "svc.mesh"
+
+_MANIFEST = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+  namespace: {namespace}
+  annotations:
+{annotations}spec:
+  clusterIP: {cluster_ip}
+  selector: {{app: {name}}}
+  ports:
+    - {{name: {protocol}, port: {port}, targetPort: {target_port}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}-x7f2k
+  namespace: {namespace}
+  labels: {{kubernetes.io/service-name: {name}}}
+addressType: IPv4
+ports:
+  - {{name: {protocol}, port: {target_port}, protocol: TCP}}
+endpoints:
+{endpoints}"""
+_ENDPOINT = """\
+  - addresses: [{address}]
+    conditions: {{ready: true, serving: true, terminating: false}}
+    nodeName: node-{node}
+    targetRef: {{kind: Pod, namespace: {namespace}, name: {name}-{number}}}
+"""
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """A Service as it is to be written; `number` makes its addresses and is unique in a folder."""
+
+    name: str
+    number: int
+    endpoints: tuple[str, ...]
+    target_port: int
+    protocol: str = "http"
+    annotations: Mapping[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        """Its mesh address: the range's prefix and the low bits of its ClusterIP."""
+        offset = self.number + 1024
+        return format_ipv4((parse_ipv4(MESH_RANGE.partition("/")[0]) or 0) + offset)
+
+    def render(self) -> str:
+        """Return its YAML: the Service and one EndpointSlice."""
+        annotations = {"svc.mesh/enabled": "true", **self.annotations}
+        return _MANIFEST.format(
+            name=self.name,
+            namespace=NAMESPACE,
+            annotations="".join(f'    {key}: "{value}"\n' for key, value in annotations.items()),
+            cluster_ip=format_ipv4((parse_ipv4("10.96.0.0") or 0) + self.number + 1024),
+            protocol=self.protocol,
+            port=PORT,
+            target_port=self.target_port,
+            endpoints="".join(
+                _ENDPOINT.format(
+                    address=address, node=number % 3, namespace=NAMESPACE, name=self.name, number=number
+                )
+                for number, address in enumerate(self.endpoints)
+            ),
+        )
+
+
+def many_specs(count: int) -> list[Spec]:
+    """Return `count` Services with ten endpoints each that nobody listens at."""
+    return [
+        Spec(
+            f"service-{number:04}",
+            number,
+            tuple(format_ipv4((10 << 24) + (244 << 16) + number * 10 + n + 1) for n in range(10)),
+            8080,
+        )
+        for number in range(count)
+    ]
+
+
+def write_folder(folder: Path, specs: Sequence[Spec]) -> None:
+    """Write one file for each Service."""
+    folder.mkdir()
+    for spec in specs:
+        (folder / f"{spec.name}.yaml").write_text(spec.render())
+
+
+class Agent:
+    """A running agent and what it listens on."""
+
+    def __init__(self, crew: Crew, folder: Path, core: int, name: str = "agent") -> None:
+        self.dns_port = free_port()
+        self._admin_port = free_port()
+        self.command = [sys.executable, "-m", "nodeagent", "run", "--source", f"file:{folder}"]
+        self.command += ["--capture", "loopback", "--mesh-range", MESH_RANGE, "--workers", "1"]
+        self.command += ["--dns-listen", f"{LOCALHOST}:{self.dns_port}", "--drain-timeout", "1s"]
+        self.command += ["--admin-listen", f"{LOCALHOST}:{self._admin_port}", "--log-format", "json"]
+        self.child: Child = crew.start(name, self.command, core)
+
+    def wait_ready(self) -> None:
+        """Wait until `/readyz` answers 200."""
+        wait_until(self._ready, self.child)
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection(LOCALHOST, self._admin_port, timeout=10)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()

@@ -1,0 +1,129 @@
+"""Samples, what is made of them, and the figures to reach.
+
+The machine drifts, so two peers are compared within a round only: the figure is the median over the rounds
+of the ratio of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+AGENT = "svc.mesh"
+RESILIENT = "svc.mesh retry+breaker"
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What one peer did in one case of one round; the names of `values` carry their units."""
+
+    case: str
+    peer: str
+    round: int
+    values: Mapping[str, float]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A figure to reach. `value` is None if it was not measured; `bound` is what it may be."""
+
+    name: str
+    value: float | None
+    relation: Literal["at most", "at least"]
+    bound: float
+    unit: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is reached, None if it was not measured."""
+        if self.value is None:
+            return None
+        return self.value <= self.bound if self.relation == "at most" else self.value >= self.bound
+
+
+def middle(samples: Iterable[Sample], case: str, peer: str, figure: str) -> float | None:
+    """Return the median of a figure over the rounds."""
+    values = [s.values[figure] for s in samples if s.case == case and s.peer == peer and figure in s.values]
+    return median(values) if values else None
+
+
+def ratio(samples: Iterable[Sample], case: str, figure: str, peer: str, other: str) -> float | None:
+    """Return the median over the rounds of `peer`'s figure by `other`'s in the same round."""
+    found: dict[tuple[str, int], float] = {
+        (sample.peer, sample.round): sample.values[figure]
+        for sample in samples
+        if sample.case == case and figure in sample.values
+    }
+    ratios = [
+        value / found[other, number]
+        for (name, number), value in found.items()
+        if name == peer and found.get((other, number))
+    ]
+    return median(ratios) if ratios else None
+
+
+def quantile(values: Iterable[float], percent: float) -> float:
+    """Return the value that `percent` of the values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = max(1, -int(-len(ordered) * percent // 100))
+    return ordered[rank - 1]
+
+
+def targets(samples: list[Sample]) -> list[Target]:
+    """Return the figures to reach with what was measured."""
+    cpu, mib = "cpu_us_per_request", "cpu_ms_per_mib"
+    return [
+        Target(
+            "CPU per request, small responses, ours by Envoy's",
+            ratio(samples, "small", cpu, AGENT, "envoy"),
+            "at most",
+            0.75,
+        ),
+        Target(
+            "CPU per request, small responses, ours by nginx'",
+            ratio(samples, "small", cpu, AGENT, "nginx"),
+            "at most",
+            2.0,
+        ),
+        Target(
+            "CPU per MiB of TCP, ours by HAProxy's",
+            ratio(samples, "tcp", mib, AGENT, "haproxy"),
+            "at most",
+            1.0,
+        ),
+        Target(
+            "DNS queries per second on a core, ours by dnsmasq's",
+            ratio(samples, "dns", "per_second", AGENT, "dnsmasq"),
+            "at least",
+            0.8,
+        ),
+        Target(
+            "an endpoint added to 1 of 1,000 Services: first request reaches it, p99",
+            middle(samples, "endpoint added", AGENT, "p99_ms"),
+            "at most",
+            50.0,
+            "ms",
+        ),
+        Target(
+            "1,000 Services with 10 endpoints each: ready",
+            middle(samples, "1000 services", AGENT, "ready_s"),
+            "at most",
+            3.0,
+            "s",
+        ),
+        Target(
+            "1,000 Services: memory of agent and one worker (PSS)",
+            middle(samples, "1000 services", AGENT, "pss_mib"),
+            "at most",
+            120.0,
+            "MiB",
+        ),
+        Target(
+            "10 Services: memory of agent and one worker (PSS)",
+            middle(samples, "10 services", AGENT, "pss_mib"),
+            "at most",
+            80.0,
+            "MiB",
+        ),
+    ]

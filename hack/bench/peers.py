@@ -1,0 +1,216 @@
+"""The proxies that we compare with, each as its users would run it on one core, and the back end.
+
+Alike for all: one worker or thread, HTTP/1.1 with keep-alive on both sides, X-Forwarded-For appended, no
+access log. What a peer does by default and we do not is turned off (Envoy's request ids and its own headers,
+nginx' temporary files), what nobody can turn off stays on (Envoy's statistics).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+import msgspec
+
+from hack.bench.machine import Cores, program
+from hack.bench.processes import LOCALHOST, Child, Crew, free_port, listens, wait_until
+
+SIZES: Mapping[str, int] = {"10k": 10 * 1024, "1m": 1024 * 1024}
+"""Files of the back end, in bytes; `/` answers a line."""
+_STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+_NGINX = """\
+$user
+$modules
+worker_processes 1;
+daemon off;
+error_log stderr warn;
+pid $directory/$name.pid;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  keepalive_requests 1000000000;
+  keepalive_timeout 300s;
+  client_body_temp_path $directory/$name.body;
+  proxy_temp_path $directory/$name.proxy;
+  fastcgi_temp_path $directory/$name.fastcgi;
+  uwsgi_temp_path $directory/$name.uwsgi;
+  scgi_temp_path $directory/$name.scgi;
+  $http
+}
+$stream
+"""
+_BACKEND = """\
+server {
+    $listen
+    root $files;
+    sendfile on;
+    location = / { default_type text/plain; return 200 "$answer"; }
+  }
+"""
+_NGINX_PROXY = """\
+upstream backend { server 127.0.0.1:$backend; keepalive 256; keepalive_requests 1000000000; }
+  server {
+    listen 127.0.0.1:$http_port backlog=4096;
+    location / {
+      proxy_pass http://backend;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $$host;
+      proxy_set_header X-Forwarded-For $$proxy_add_x_forwarded_for;
+      proxy_max_temp_file_size 0;
+    }
+  }
+"""
+_NGINX_STREAM = "stream { server { listen 127.0.0.1:$tcp_port; proxy_pass 127.0.0.1:$backend; } }"
+_HAPROXY = """\
+global
+  nbthread 1
+  maxconn 8192
+defaults
+  timeout connect 3s
+  timeout client 300s
+  timeout server 300s
+frontend http
+  mode http
+  bind 127.0.0.1:$http_port
+  default_backend http
+backend http
+  mode http
+  option forwardfor
+  http-reuse always
+  server backend 127.0.0.1:$backend
+frontend tcp
+  mode tcp
+  bind 127.0.0.1:$tcp_port
+  default_backend tcp
+backend tcp
+  mode tcp
+  server backend 127.0.0.1:$backend
+"""
+_ENVOY_EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
+_ENVOY = """\
+static_resources:
+  listeners:
+    - name: http
+      address: {socket_address: {address: 127.0.0.1, port_value: $http_port}}
+      filter_chains:
+        - filters:
+            - name: http
+              typed_config:
+                "@type": $extensions.network.http_connection_manager.v3.HttpConnectionManager
+                codec_type: HTTP1
+                stat_prefix: http
+                use_remote_address: true
+                generate_request_id: false
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes: [{match: {prefix: /}, route: {cluster: backend}}]
+                http_filters:
+                  - name: router
+                    typed_config:
+                      "@type": $extensions.http.router.v3.Router
+                      suppress_envoy_headers: true
+    - name: tcp
+      address: {socket_address: {address: 127.0.0.1, port_value: $tcp_port}}
+      filter_chains:
+        - filters:
+            - name: tcp
+              typed_config:
+                "@type": $extensions.network.tcp_proxy.v3.TcpProxy
+                stat_prefix: tcp
+                cluster: backend
+  clusters:
+    - name: backend
+      type: STATIC
+      load_assignment:
+        cluster_name: backend
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $backend}}}
+"""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A running proxy. `http` and `tcp` are where to send requests, empty if it does not do that."""
+
+    name: str
+    child: Child
+    http: str = ""
+    tcp: str = ""
+
+
+def start_backend(
+    crew: Crew, core: int, addresses: tuple[str, ...] = (LOCALHOST,), answer: str = "ok\\n"
+) -> tuple[Child, int]:
+    """Start nginx as the servers behind the proxies; return it and its port. It says `answer` at `/`."""
+    port = free_port()
+    files = crew.directory / "files"
+    files.mkdir(exist_ok=True)
+    for name, size in SIZES.items():
+        (files / name).write_bytes(b"x" * size)
+    listen = " ".join(f"listen {address}:{port} backlog=4096;" for address in addresses)
+    server = Template(_BACKEND).substitute(listen=listen, files=files, answer=answer)
+    name = f"backend-{port}"
+    child = _start_nginx(crew, name, core, server, "")
+    wait_until(lambda: listens(addresses[0], port), child)
+    return child, port
+
+
+def start_peers(crew: Crew, cores: Cores, backend: int) -> list[Peer]:
+    """Start every peer that is installed."""
+    starters = {"nginx": _start_nginx_proxy, "haproxy": _start_haproxy, "envoy": _start_envoy}
+    return [start(crew, cores.proxy, backend) for name, start in starters.items() if program(name)]
+
+
+def _start_nginx(crew: Crew, name: str, core: int, http: str, stream: str) -> Child:
+    # Without it a master that runs as root has its worker run as somebody who cannot read our files.
+    user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
+    modules = f"load_module {_STREAM_MODULE};" if stream and _STREAM_MODULE.exists() else ""
+    config = crew.directory / f"{name}.conf"
+    config.write_text(
+        Template(_NGINX).substitute(
+            user=user, modules=modules, directory=crew.directory, name=name, http=http, stream=stream
+        )
+    )
+    return crew.start(name, [program("nginx") or "nginx", "-p", str(crew.directory), "-c", str(config)], core)
+
+
+def _start_nginx_proxy(crew: Crew, core: int, backend: int) -> Peer:
+    ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
+    http = Template(_NGINX_PROXY).substitute(ports)
+    stream = Template(_NGINX_STREAM).substitute(ports) if _STREAM_MODULE.exists() else ""
+    child = _start_nginx(crew, "nginx", core, http, stream)
+    return _peer("nginx", child, ports, tcp=bool(stream))
+
+
+def _start_haproxy(crew: Crew, core: int, backend: int) -> Peer:
+    ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
+    config = crew.directory / "haproxy.cfg"
+    config.write_text(Template(_HAPROXY).substitute(ports))
+    child = crew.start("haproxy", [program("haproxy") or "haproxy", "-db", "-f", str(config)], core)
+    return _peer("haproxy", child, ports)
+
+
+def _start_envoy(crew: Crew, core: int, backend: int) -> Peer:
+    ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
+    config = crew.directory / "envoy.yaml"
+    config.write_text(Template(_ENVOY).substitute(ports, extensions=_ENVOY_EXTENSIONS))
+    command = [program("envoy") or "envoy", "--concurrency", "1", "--disable-hot-restart"]
+    child = crew.start("envoy", [*command, "--log-level", "error", "-c", str(config)], core)
+    return _peer("envoy", child, ports)
+
+
+def _peer(name: str, child: Child, ports: Mapping[str, int], tcp: bool = True) -> Peer:
+    wait_until(lambda: listens(LOCALHOST, ports["http_port"]), child)
+    return Peer(
+        name,
+        child,
+        f"http://{LOCALHOST}:{ports['http_port']}",
+        f"http://{LOCALHOST}:{ports['tcp_port']}" if tcp else "",
+    )

@@ -1,0 +1,104 @@
+"""The table for people and `build/bench.json` for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hack.bench.figures import AGENT, Sample, Target, middle, ratio
+
+HTTP_COLUMNS = (("CPU us/request", "cpu_us_per_request", 1), ("requests/s", "per_second", 0))
+COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
+    "small": HTTP_COLUMNS,
+    "browser": HTTP_COLUMNS,
+    "10k": HTTP_COLUMNS,
+    "1m": (("CPU us/request", "cpu_us_per_request", 0), ("MiB/s", "mib_per_second", 0)),
+    "latency": (
+        ("CPU us/request", "cpu_us_per_request", 1),
+        ("p50 us", "p50_us", 0),
+        ("p99 us", "p99_us", 0),
+    ),
+    "tcp": (("CPU ms/MiB", "cpu_ms_per_mib", 3), ("MiB/s", "mib_per_second", 0)),
+    "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
+    "stepping": HTTP_COLUMNS,
+    "10 services": (("ready s", "ready_s", 2), ("PSS MiB", "pss_mib", 1), ("RSS MiB", "rss_mib", 1)),
+    "1000 services": (("ready s", "ready_s", 2), ("PSS MiB", "pss_mib", 1), ("RSS MiB", "rss_mib", 1)),
+    "endpoint added": (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1)),
+}
+"""What the table shows of each case: heading, figure, decimals. The first one is compared."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All that a run found out."""
+
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    rounds: int
+    seconds: float
+    cores: Mapping[str, int]
+    commands: Mapping[str, str]
+    notes: Sequence[str]
+    titles: Mapping[str, str]
+    samples: Sequence[Sample]
+    targets: Sequence[Target]
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report as JSON."""
+    document = msgspec.to_builtins(report)
+    for target, values in zip(report.targets, document["targets"], strict=True):
+        values["reached"] = target.reached
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+
+
+def render_report(report: Report) -> str:
+    """Return the report as tables."""
+    lines = [
+        "",
+        "  ".join(f"{name} {value}" for name, value in report.versions.items()),
+        "  ".join(f"{name} {value}" for name, value in report.machine.items()),
+        _conditions(report),
+        "medians over the rounds; `ours by it`: the median of the ratios of the first column within a round",
+    ]
+    for case in dict.fromkeys(sample.case for sample in report.samples):
+        lines += ["", report.titles.get(case, case), *_table(case, report.samples)]
+    lines += ["", "Figures to reach", *(_verdict(target) for target in report.targets)]
+    lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
+    return "\n".join(lines)
+
+
+def _conditions(report: Report) -> str:
+    proxy, load = report.cores["proxy"], report.cores["load"]
+    measured = f"{report.rounds} rounds of {report.seconds:g} s"
+    return f"{measured}; the proxy on core {proxy}, load and back end on core {load}"
+
+
+def _table(case: str, samples: Sequence[Sample]) -> list[str]:
+    columns = COLUMNS[case]
+    peers = list(dict.fromkeys(sample.peer for sample in samples if sample.case == case))
+    compared = len(peers) > 1
+    rows = [["", *(heading for heading, _, _ in columns), *(["ours by it"] if compared else [])]]
+    for peer in peers:
+        row = [peer]
+        for _, figure, decimals in columns:
+            value = middle(samples, case, peer, figure)
+            row.append("" if value is None else f"{value:,.{decimals}f}")
+        if compared:
+            times = ratio(samples, case, columns[0][1], AGENT, peer)
+            row.append("" if times is None or peer == AGENT else f"{times:.2f}")
+        rows.append(row)
+    return ["  " + _aligned(row) for row in rows]
+
+
+def _aligned(row: Sequence[str]) -> str:
+    return row[0].ljust(26) + "".join(cell.rjust(16) for cell in row[1:])
+
+
+def _verdict(target: Target) -> str:
+    word = {True: "reached", False: "NOT REACHED", None: "not measured"}[target.reached]
+    value = "" if target.value is None else f"{target.value:.2f}"
+    unit = f" {target.unit}" if target.unit else ""
+    return f"  {target.name.ljust(76)}{value.rjust(8)}  {target.relation} {target.bound:g}{unit}: {word}"
