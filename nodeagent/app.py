@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import dns.exception
+import msgspec
 import structlog
 
 from discovery.debounce import Debounce
@@ -25,11 +26,13 @@ from discovery.registry import Registry
 from discovery.source import Source, SourceError, Stale, Synced
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.compile import compile_plan
 from nodeagent.config import DNS_PORT, Settings
+from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
@@ -86,7 +89,9 @@ class Agent:
                 ).render,
                 plan=lambda: plan_document(self._plan),
             ),
+            share=settings.capture == "nftables",
         )
+        self._ready_file = ReadyFile(settings.ready_file)
 
     def _state(self) -> AgentState:
         return AgentState(
@@ -187,6 +192,7 @@ class Agent:
                 applied()
                 self._announced = True
                 self._presence.announce()
+                self._ready_file.create()
                 log.info("agent_ready", services=len(plan.services))
             log.debug(
                 "plan_timing",
@@ -281,6 +287,7 @@ class Agent:
         """Refuse what is new, finish what is under way, and take away everything that was made."""
         log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
         self._readiness.drain()
+        self._ready_file.remove()
         await self._presence.close()
         if self._plan.version:
             self._keys.clear()
@@ -327,6 +334,20 @@ def make_source(settings: Settings) -> Source:
     raise StartError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")
 
 
+def with_worker_port(settings: Settings) -> Settings:
+    """Return the settings with a port for the workers that no other agent on this node uses.
+
+    Raises:
+        StartError: there is none.
+    """
+    if settings.capture != "nftables":
+        return settings
+    try:
+        return msgspec.structs.replace(settings, worker_port=free_worker_port(settings))
+    except NoWorkerPortError as error:
+        raise StartError(str(error)) from error
+
+
 def run_agent(settings: Settings) -> int:
     """Run an agent until SIGINT or SIGTERM; return the exit status."""
     import uvloop
@@ -339,7 +360,7 @@ def run_agent(settings: Settings) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         try:
-            await Agent(settings).run(stop)
+            await Agent(with_worker_port(settings)).run(stop)
         except (StartError, SourceError) as error:
             log.error("agent_failed", reason=str(error))  # noqa: TRY400 the message is for people
             return 1

@@ -119,6 +119,14 @@ def main() -> None:
     help="The name of this node, as in Kubernetes.  [default: the host name]",
 )
 @_flag(
+    "--ready-file",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="PATH",
+    help="A file that exists while this agent is ready, for probes: with host networking two agents that "
+    "overlap during an upgrade answer at the same admin address.",
+)
+@_flag(
     "--drain-timeout",
     type=Parsed("DURATION", parse_drain_timeout),
     default="30s",

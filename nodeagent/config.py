@@ -55,6 +55,10 @@ class Settings(msgspec.Struct, frozen=True):
     access_log: AccessLog = "errors"
     first_bindable_port: int = 1
     """Loopback capture only: lower Service ports are served at `port + LOW_PORT_SHIFT` (no privileges)."""
+    ready_file: str = ""
+    """A file that exists while this agent is ready; empty for none."""
+    worker_port: int = 15001
+    """Where this agent's workers listen on `worker_address` in nftables capture: one of `WORKER_PORTS`."""
     limits: Limits = Limits()
 
     @property
@@ -74,7 +78,8 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 LOW_PORT_SHIFT = 10_000
-WORKER_PORT = 15001
-"""Where workers listen on `Settings.worker_address` in nftables capture."""
+WORKER_PORTS = range(15001, 15009)
+"""Where workers may listen on `Settings.worker_address` in nftables capture. An agent takes the first port
+that no other has: during an upgrade two agents overlap, and each new connection belongs to one of them."""
 DNS_PORT = 15053
 """Where DNS listens on `Settings.dns_address` in nftables capture; port 53 is mapped to it."""

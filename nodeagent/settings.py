@@ -50,6 +50,7 @@ class Given(msgspec.Struct, frozen=True):
     log_level: str = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
+    ready_file: str = ""
 
 
 def resolve_settings(given: Given) -> Settings:
@@ -78,6 +79,7 @@ def resolve_settings(given: Given) -> Settings:
         log_level=given.log_level,
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
+        ready_file=given.ready_file,
         first_bindable_port=first_bindable_port() if laptop else 1,
     )
     if given.dns_listen is None and not laptop:

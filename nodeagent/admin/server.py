@@ -49,10 +49,14 @@ class AdminListenError(Exception):
 
 
 class AdminServer:
-    """Serves an `AdminView` on an address, from `start` to `close`."""
+    """Serves an `AdminView` on an address, from `start` to `close`.
 
-    def __init__(self, listen: tuple[str, int], view: AdminView) -> None:
+    With `share` a successor may listen beside its predecessor (SO_REUSEPORT).
+    """
+
+    def __init__(self, listen: tuple[str, int], view: AdminView, share: bool = False) -> None:
         self._listen = listen
+        self._share = share or None
         self._view = view
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -94,7 +98,9 @@ class AdminServer:
         host, port = self._listen
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _admit(runner), host, port, backlog=128)
+            self._server = await loop.create_server(
+                lambda: _admit(runner), host, port, backlog=128, reuse_port=self._share
+            )
         except OSError as error:
             await runner.cleanup()
             raise AdminListenError(_describe(host, port, error)) from error

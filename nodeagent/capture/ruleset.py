@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from nodeagent.config import DNS_PORT, WORKER_PORT, Settings
+from nodeagent.config import DNS_PORT, WORKER_PORTS, Settings
 from nodeagent.plan import RouteKey
 
 TABLE = "svcmesh"
@@ -67,7 +67,7 @@ def layout_of(settings: Settings, token: str) -> Layout:
         token=token,
         mesh_range=settings.mesh_range,
         sink=str(settings.network.network_address),
-        worker=(settings.worker_address, WORKER_PORT),
+        worker=(settings.worker_address, settings.worker_port),
         dns=(settings.dns_address, DNS_PORT),
     )
 
@@ -75,11 +75,11 @@ def layout_of(settings: Settings, token: str) -> Layout:
 def chains_of(layout: Layout) -> Mapping[str, tuple[str, ...]]:
     """Return the rules of each chain, the line that hooks a base chain first (it is no rule)."""
     jump = f"ip daddr {layout.addresses} jump steer"
-    (worker, worker_port), (dns, dns_port) = layout.worker, layout.dns
-    mapped = (
-        f"ip daddr . meta l4proto . th dport "
-        f"{{ {worker} . tcp . {worker_port}, {dns} . tcp . {dns_port}, {dns} . udp . {dns_port} }}"
-    )
+    (worker, _), (dns, dns_port) = layout.worker, layout.dns
+    ours = f"ct status dnat ct original ip daddr {layout.addresses} ip daddr"
+    dns_ports = f"{dns} . tcp . {dns_port}, {dns} . udp . {dns_port}"
+    # All the ports, because a connection may be on its way to the predecessor's workers.
+    ports = f"{WORKER_PORTS.start}-{WORKER_PORTS.stop - 1}"
     return {
         layout.owner: (),
         "steer": (
@@ -95,7 +95,8 @@ def chains_of(layout: Layout) -> Mapping[str, tuple[str, ...]]:
             f"ip daddr != {layout.addresses} return",
             "ct state established,related return",
             "ct state invalid drop",
-            f"ct status dnat ct original ip daddr {layout.addresses} {mapped} return",
+            f"{ours} {worker} tcp dport {ports} return",
+            f"{ours} . meta l4proto . th dport {{ {dns_ports} }} return",
             "meta l4proto tcp reject with tcp reset",
             "reject with icmp type port-unreachable",
         ),

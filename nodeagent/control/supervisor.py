@@ -20,9 +20,10 @@ import structlog
 
 from discovery.model import ServiceKey
 from middleware.registry import installed
-from nodeagent.config import WORKER_PORT, Settings
+from nodeagent.config import Settings
 from nodeagent.control.cells import SharedCells
 from nodeagent.control.columns import Layout
+from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
     Applied,
     Apply,
@@ -43,7 +44,6 @@ log = structlog.get_logger()
 
 APPLY_TIME: Final = 5.0
 """Seconds after which a change goes on without a worker that has not said that it serves it."""
-BACKLOG: Final = 4096
 CRASHES: Final = 3
 """Deaths within `CRASH_WINDOW` seconds after which a worker's next start waits `CRASH_PAUSE` seconds."""
 CRASH_WINDOW: Final = 5.0
@@ -96,19 +96,11 @@ class Supervisor:
     async def start(self) -> None:
         """Start the workers; they serve from the first `apply` on."""
         for index in range(self._settings.workers):
-            listener = self._listen() if self._settings.capture == "nftables" else None
+            listener = open_listener(self._settings) if self._settings.capture == "nftables" else None
             self._places.append(_Place(index, StatsRegion.create(self.layout), listener))
         for place in self._places:
             await self._spawn(place)
             self._keepers.append(asyncio.create_task(self._keep(place)))
-
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((self._settings.worker_address, WORKER_PORT))
-        listener.listen(BACKLOG)
-        return listener
 
     async def _spawn(self, place: _Place) -> None:
         ours, theirs = socket.socketpair()

@@ -8,6 +8,7 @@ Nothing here does I/O. Heads stay bytes; fields that nobody asks for are never t
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -38,7 +39,8 @@ _RESPONSE_SPECIAL: Final = re.compile(
     rb"|[Tt](?i:e|ransfer-encoding)|[Uu](?i:pgrade)):[ \t]*+([^\r]*+)"
 )
 _UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_LONGEST_LENGTH: Final = 18
+"""Digits."""
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
@@ -128,15 +130,17 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
     if match is None:
         return None
     method, target, minor, fields = match.groups()
-    head = RequestHead(method, target, minor, fields, match.end())
+    start, end = match.span(4)
+    end += 2
+    head = RequestHead(method, target, minor, fields, end)
     hop_by_hop = False
     hosts = 0
     length = b""
     coding: bytes | None = None
     options = b""
     upgrade = b""
-    start = match.start(4) - 1  # the line feed that ends the request line
-    for name, value in _REQUEST_SPECIAL.findall(data, start, head.end):
+    # Begins at the line feed that ends the request line.
+    for name, value in _REQUEST_SPECIAL.findall(data, start - 1, end):
         name = name.lower()
         if name == b"host":
             hosts += 1
@@ -178,7 +182,7 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
         head.length = int(length)
     tokens: frozenset[bytes] = frozenset()
     if options:
-        tokens = frozenset(token.strip().lower() for token in options.split(b","))
+        tokens = _connection_options(options)
         head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
         if upgrade and b"upgrade" in tokens and minor == b"1" and head.length == NO_BODY:
             head.upgrade = b"" if b"h2c" in upgrade.lower() else upgrade
@@ -210,8 +214,9 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     if match is None:
         return None
     minor, code, fields = match.groups()
-    start = match.start(3)
-    head = ResponseHead(int(code), minor, data[9 : start - 2], fields, match.end())
+    start, end = match.span(3)
+    end += 2
+    head = ResponseHead(int(code), minor, data[9 : start - 2], fields, end)
     if start == 14:  # "HTTP/1.1 200" and no space: RFC 9112 section 4 wants one, so the client gets one
         head.status_line += b" "
     length = b""
@@ -219,7 +224,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     options = b""
     upgrade = b""
     hop_by_hop = False
-    for name, value in _RESPONSE_SPECIAL.findall(data, start - 1, head.end):
+    for name, value in _RESPONSE_SPECIAL.findall(data, start - 1, end):
         name = name.lower()
         if name == b"content-length":
             if length:
@@ -255,7 +260,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
         fields = head.raw_fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()
     if options:
-        tokens = frozenset(token.strip().lower() for token in options.split(b","))
+        tokens = _connection_options(options)
         head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
     if hop_by_hop:
         head.raw_fields = without_hop_by_hop(fields, tokens)
@@ -265,10 +270,23 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
 
 
 def _checked_length(value: bytes) -> bytes:
-    value = value.rstrip(b" \t")
-    if _LENGTH.fullmatch(value) is None:
+    if not value.isdigit():  # of bytes, only those of ASCII are digits
+        value = value.rstrip(b" \t")
+    if not value.isdigit() or len(value) > _LONGEST_LENGTH:
         raise HeadError("content_length", "Content-Length is not a plain number of bytes")
     return value
+
+
+def _split_options(value: bytes) -> frozenset[bytes]:
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+_known_options: Final = functools.lru_cache(maxsize=256)(_split_options)
+
+
+def _connection_options(value: bytes) -> frozenset[bytes]:
+    """Return the lower-case options of Connection; the same few values come again and again."""
+    return _known_options(value) if len(value) <= 64 else _split_options(value)
 
 
 def _check_coding(coding: bytes, status: int) -> None:
@@ -322,9 +340,9 @@ def without_hop_by_hop(fields: bytes, connection: frozenset[bytes], forwarded_fo
     """
     lines = _HOP_BY_HOP_AND_FORWARDED_LINES if forwarded_for else _HOP_BY_HOP_LINES
     fields = lines.sub(b"", b"\n" + fields)[1:]
-    named = connection - _KEPT
-    if not named:
+    if connection <= _KEPT:
         return fields
+    named = connection - _KEPT
     return b"\r\n".join(
         line for line in fields.split(b"\r\n") if line.partition(b":")[0].lower() not in named
     )

@@ -1,12 +1,14 @@
-"""A load for a lab's pods: `python -m tests.e2e.load URL CONNECTIONS SECONDS`, result as one line of JSON.
+"""A load for a lab's pods: `python -m tests.e2e.load URL CONNECTIONS SECONDS [REQUESTS]`, result as JSON.
 
-Keep-alive connections, one thread each, GET after GET until the time is up or SIGTERM. A request fails if
-its connection does, or if its status is not 200; the connection is then made anew.
+Keep-alive connections, one thread each, GET after GET until the time is up or SIGTERM; a new connection after
+every REQUESTS requests, if given. A request fails if its connection does, or if its status is not 200; the
+connection is then made anew.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import signal
 import sys
@@ -45,10 +47,14 @@ class Outcome:
         }
 
 
-def run(host: str, port: int, path: str, stop: threading.Event, outcome: Outcome) -> None:
+def run(host: str, port: int, path: str, renew: int, stop: threading.Event, outcome: Outcome) -> None:
     """Ask until `stop` is set."""
     connection = http.client.HTTPConnection(host, port, timeout=30)
-    while not stop.is_set():
+    for number in itertools.count(1):
+        if stop.is_set():
+            break
+        if renew and number % renew == 0:
+            connection.close()
         started = time.monotonic()
         try:
             connection.request("GET", path)
@@ -69,7 +75,8 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     outcome = Outcome()
-    target = (url.hostname or "", url.port or 80, url.path or "/", stop, outcome)
+    renew = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    target = (url.hostname or "", url.port or 80, url.path or "/", renew, stop, outcome)
     threads = [threading.Thread(target=run, args=target) for _ in range(connections)]
     for thread in threads:
         thread.start()

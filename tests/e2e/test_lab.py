@@ -51,10 +51,12 @@ def refusal(pod: Pod, address: str, port: int) -> tuple[str, float]:
     return outcome, float(took)
 
 
-def start_load(pod: Pod, seconds: float, connections: int = 8, url: str = WHOAMI) -> LabProcess:
-    load = pod.start(
-        [sys.executable, "-m", "tests.e2e.load", url, str(connections), str(seconds)], name="load"
-    )
+def start_load(
+    pod: Pod, seconds: float, connections: int = 8, url: str = WHOAMI, renew: int = 0
+) -> LabProcess:
+    """Start `tests.e2e.load` in a pod; `renew` makes a new connection after so many requests."""
+    figures = map(str, (connections, seconds, renew))
+    load = pod.start([sys.executable, "-m", "tests.e2e.load", url, *figures], name="load")
     assert load.log is not None
     until(load.log.read_text)
     return load
@@ -222,6 +224,28 @@ def test_a_clean_exit_leaves_nothing(mesh: Mesh) -> None:
     mesh.agents = (mesh.agents[0], agent)
     pod = node.pods[0]
     assert curl(pod, WHOAMI)["name"] in {server.name for server in mesh.servers}
+
+
+def test_an_upgrade_loses_no_request_and_refuses_no_connection(mesh: Mesh) -> None:
+    """As a DaemonSet with a surge does it: the successor is ready, then the predecessor is told to leave."""
+    node = mesh.lab.node(1)
+    keeping = start_load(mesh.client, 120, connections=4)
+    renewing = start_load(mesh.client, 120, connections=4, url=f"http://{WHOAMI_ADDRESS}/", renew=3)
+    for number in range(2):
+        ready_file = mesh.lab.directory / f"ready-{number}"
+        successor = node.start_agent(
+            mesh.cluster.directory, "--ready-file", str(ready_file), "--drain-timeout", "10s", wait=False
+        )
+        until(ready_file.exists)
+        predecessor = mesh.agents[0]
+        mesh.agents = (successor, mesh.agents[1])
+        assert predecessor.stop() == 0
+        assert curl(mesh.client, WHOAMI)["name"] in {pod.name for pod in mesh.servers}
+    for load in (keeping, renewing):
+        outcome = finish_load(load)
+        assert outcome["failed"] == 0, outcome
+        assert outcome["ok"] > 100
+    assert "svcmesh" in node.run(["nft", "list", "tables"], check=True).stdout
 
 
 def test_what_others_remove_from_the_kernel_is_mended(mesh: Mesh) -> None:

@@ -1,0 +1,37 @@
+"""Readiness as a file, for probes that must ask this very agent.
+
+During an upgrade two agents overlap on a node and both answer at the admin address, so an HTTP probe of the
+successor might hear the predecessor. A file in the pod's own file system is the pod's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class ReadyFile:
+    """A file that is there while the agent is ready. An empty path is no file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+        self.remove()  # a killed predecessor may have left one
+
+    def create(self) -> None:
+        """Say that the agent is ready."""
+        if self._path is not None:
+            try:
+                self._path.touch()
+            except OSError as error:
+                log.error("ready_file_failed", path=str(self._path), reason=error.strerror)  # noqa: TRY400
+
+    def remove(self) -> None:
+        """Say that it is not."""
+        if self._path is not None:
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as error:
+                log.error("ready_file_failed", path=str(self._path), reason=error.strerror)  # noqa: TRY400
