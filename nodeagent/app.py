@@ -325,7 +325,7 @@ def make_source(settings: Settings) -> Source:
     if settings.source == "kube":
         from discovery.kube.source import KubeSource
 
-        return KubeSource(node_name=settings.node_name)
+        return KubeSource(node_name=settings.node_name, label_selector=settings.service_selector)
     kind, _, path = settings.source.partition(":")
     if kind == "file" and path:
         from discovery.file import FileSource

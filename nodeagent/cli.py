@@ -19,6 +19,7 @@ from nodeagent.settings import (
     parse_drain_timeout,
     parse_listen,
     parse_range,
+    parse_selector,
     parse_source,
     parse_workers,
     parse_zone,
@@ -65,6 +66,14 @@ def main() -> None:
     default="kube",
     show_default=True,
     help="Where Services are read from: the API server, or a file or folder of Kubernetes YAML.",
+)
+@_flag(
+    "--service-selector",
+    type=Parsed("LABELSELECTOR", parse_selector),
+    default="",
+    help="With --source kube: only Services with these labels, and slices with the same, are asked of the "
+    "API server, as in svc.mesh/watch=true. Kubernetes copies a Service's labels to its slices; slices made "
+    "by hand need them too.  [default: all]",
 )
 @_flag(
     "--capture",

@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True):
     access_log: AccessLog = "errors"
     first_bindable_port: int = 1
     """Loopback capture only: lower Service ports are served at `port + LOW_PORT_SHIFT` (no privileges)."""
+    service_selector: str = ""
+    """Only Services with these labels, and their slices, are asked of the API server; empty: all."""
     ready_file: str = ""
     """A file that exists while this agent is ready; empty for none."""
     worker_port: int = 15001

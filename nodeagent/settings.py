@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from discovery.kube.selector import check_selector
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.addresses import LONGEST_PREFIX
 from nodeagent.capture.choose import choose_capture
@@ -51,6 +52,7 @@ class Given(msgspec.Struct, frozen=True):
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
     ready_file: str = ""
+    service_selector: str = ""
 
 
 def resolve_settings(given: Given) -> Settings:
@@ -62,6 +64,7 @@ def resolve_settings(given: Given) -> Settings:
     Raises:
         ValueError: two values do not go together; the message names the flags.
     """
+    _check_source(given)
     capture = choose_capture(given.capture).kind
     laptop = capture == "loopback"
     settings = Settings(
@@ -80,11 +83,20 @@ def resolve_settings(given: Given) -> Settings:
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
         ready_file=given.ready_file,
+        service_selector=given.service_selector,
         first_bindable_port=first_bindable_port() if laptop else 1,
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
     return settings
+
+
+def _check_source(given: Given) -> None:
+    if given.service_selector and given.source != "kube":
+        raise ValueError(
+            f"--service-selector has no meaning with --source {given.source}: it is the API server that "
+            "selects; leave it out, and keep the other Services out of the files"
+        )
 
 
 def _fitting_range(given: str | None, capture: CaptureKind) -> str:
@@ -129,6 +141,15 @@ def parse_source(text: str) -> str:
         return text
     hint = f"; did you mean file:{text}?" if "/" in text or text.endswith((".yaml", ".yml", ".json")) else ""
     raise ValueError(f"{text!r} is neither kube nor file:PATH{hint}")
+
+
+def parse_selector(text: str) -> str:
+    """Read a Kubernetes label selector; empty is none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return check_selector(text) if text.strip() else ""
 
 
 def parse_range(text: str) -> str:

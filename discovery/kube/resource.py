@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from discovery.manifest import SERVICE_NAME_LABEL
 from discovery.model import ObjectKey, PodKey, ServiceKey, SliceKey
 
 
@@ -27,9 +28,10 @@ class Resource(msgspec.Struct, frozen=True):
 def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ...]:
     """Return the resources of a node: Services that match the selector, their slices, the node's own Pods.
 
-    Slices made by hand count, so all that is asked of a slice is that it names its Service. Pods that have
-    ended are left out by the server (they leave the watch as DELETED): their addresses are used again.
-    Without a node name no Pods are watched.
+    The selector goes for slices too: Kubernetes copies a Service's labels to the slices it makes for it.
+    Slices made by hand count if they match; without a selector all that is asked of them is that they name
+    their Service. Pods that have ended are left out by the server (they leave the watch as DELETED): their
+    addresses are used again. Without a node name no Pods are watched.
     """
     services = Resource("Service", "v1", "/api/v1/services", ServiceKey, label_selector=label_selector)
     slices = Resource(
@@ -37,7 +39,7 @@ def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ..
         "discovery.k8s.io/v1",
         "/apis/discovery.k8s.io/v1/endpointslices",
         SliceKey,
-        label_selector="kubernetes.io/service-name",
+        label_selector=",".join(filter(None, (SERVICE_NAME_LABEL, label_selector))),
     )
     if not node_name:
         return (services, slices)

@@ -39,7 +39,7 @@ class KubeSource:
 
     Without `node_name` no Pods are watched. `kubeconfig` (paths as in $KUBECONFIG) and `context` name the
     cluster; empty, they are found as controllers find them, the pod's own ServiceAccount included.
-    `label_selector` narrows down the Services. `random` gives numbers from [0, 1).
+    `label_selector` narrows down the Services and their slices. `random` gives numbers from [0, 1).
     """
 
     def __init__(

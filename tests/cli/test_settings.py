@@ -14,6 +14,7 @@ from nodeagent.settings import (
     parse_drain_timeout,
     parse_listen,
     parse_range,
+    parse_selector,
     parse_source,
     parse_workers,
     parse_zone,
@@ -33,6 +34,8 @@ from nodeagent.settings import (
         (parse_listen, "127.0.0.1:10053", ("127.0.0.1", 10053)),
         (parse_listen, "[::1]:15000", ("::1", 15000)),
         (parse_workers, "4", 4),
+        (parse_selector, "team=shop", "team=shop"),
+        (parse_selector, " ", ""),
         (parse_drain_timeout, "30s", 30.0),
         (parse_drain_timeout, "1m30s", 90.0),
         (parse_drain_timeout, "0", 0.0),
@@ -56,6 +59,7 @@ def test_good_values(parse: Callable[[str], Any], text: str, expected: object) -
         (parse_range, "mesh", "not a network"),
         (parse_range, "224.0.0.0/4", "no connection can be made"),
         (parse_range, "0.0.0.0/8", "no connection can be made"),
+        (parse_selector, "team shop", "not a label selector"),
         (parse_zone, "svc_mesh", "not a DNS name"),
         (parse_zone, "", "not a DNS name"),
         (parse_zone, "a..b", "not a DNS name"),
@@ -120,6 +124,7 @@ def test_auto_is_what_the_machine_allows(kind: Any, monkeypatch: pytest.MonkeyPa
         (Given(capture="nftables", mesh_range="127.64.0.0/10"), "which pods cannot reach"),
         (Given(capture="nftables", mesh_range="112.0.0.0/4"), "overlaps 127.0.0.0/8"),
         (Given(capture="loopback", alias_zones=("svc.mesh",)), "is the zone itself"),
+        (Given(source="file:shop", service_selector="team=shop"), "no meaning with --source file:shop"),
     ],
 )
 def test_what_does_not_go_together(given: Given, message: str) -> None:

@@ -55,6 +55,18 @@ async def test_asks_for_no_more_than_it_uses(api: FakeApi, listen: Listen) -> No
     assert listener.names == set()
 
 
+async def test_a_selector_goes_for_services_and_their_slices(api: FakeApi, listen: Listen) -> None:
+    for name, label in (("cart", "shop"), ("till", "pay")):
+        for document in (service(name), endpoint_slice(f"{name}-1", name)):
+            document["metadata"].setdefault("labels", {})["team"] = label
+            api.put(document)
+    api.put(endpoint_slice("cart-by-hand"))
+    listener = listen(label_selector="team=shop")
+    await listener.until(lambda: listener.synced == 1)
+    assert listener.names == {"Service cart", "Slice cart-1"}
+    assert api.queries("list", "EndpointSlice")[0]["labelSelector"] == "kubernetes.io/service-name,team=shop"
+
+
 async def test_without_a_node_name_no_pods_are_watched(api: FakeApi, listen: Listen) -> None:
     listener = listen(node_name="")
     await listener.until(lambda: listener.synced == 1)
