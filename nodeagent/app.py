@@ -37,6 +37,7 @@ from nodeagent.control.messages import ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.delta import diff_routes
+from nodeagent.freshness import Freshness, describe_state
 from nodeagent.log import configure_logging
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
@@ -64,8 +65,7 @@ class Agent:
         self._registry = Registry()
         self._debounce = Debounce()
         self._wake = asyncio.Event()
-        self._stale = False
-        self._synced = 0.0
+        self._source = Freshness()
         self._announced = False
         self._listen_failures: dict[RouteKey, str] = {}
         self._readiness = Readiness()
@@ -88,6 +88,7 @@ class Agent:
                     settings.node_name,
                 ).render,
                 plan=lambda: plan_document(self._plan),
+                notes=self._notes,
             ),
             share=settings.capture == "nftables",
         )
@@ -97,14 +98,17 @@ class Agent:
         return AgentState(
             plan=self._plan,
             plan_changed=self._plan_changed,
-            source_stale=self._stale,
-            source_synced=self._synced,
+            source=self._source,
             regions=self._supervisor.regions,
             workers=self._supervisor.alive,
             worker_restarts=self._supervisor.restarts,
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
         )
+
+    def _notes(self) -> Iterable[str]:
+        plan = self._plan
+        return describe_state(self._source, plan.version, self._plan_changed, len(plan.services), time.time())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
@@ -165,13 +169,12 @@ class Agent:
                 changed = self._registry.fold(batch)
                 for event in batch:
                     if isinstance(event, Stale):
-                        self._stale = True
+                        self._source = self._source.lost(event.reason, time.time())
                         log.warning("source_stale", reason=event.reason, serving="the last plan")
                     elif isinstance(event, Synced):
-                        if self._stale or not self._synced:
+                        if not self._source.fresh:
                             log.info("source_synced")
-                        self._stale = False
-                        self._synced = time.time()
+                        self._source = self._source.regained(time.time())
                         synced()
                         self._debounce.synced(time.monotonic())
                 if changed:

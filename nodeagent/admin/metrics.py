@@ -18,6 +18,7 @@ from nodeagent.admin.exposition import PortExposition
 from nodeagent.control import columns
 from nodeagent.control.columns import WORKER_SLOT, Layout
 from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.freshness import Freshness
 from nodeagent.plan import NodePlan
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -29,9 +30,7 @@ class AgentState(msgspec.Struct, frozen=True):
     plan: NodePlan
     plan_changed: float
     """When this plan was made."""
-    source_stale: bool
-    source_synced: float
-    """When the source last said that it is up to date."""
+    source: Freshness
     regions: Sequence[StatsRegion]
     """Of every worker slot, in order, whether its worker lives or not."""
     workers: int
@@ -132,11 +131,16 @@ def _plan_families(state: AgentState) -> Iterator[Metric]:
         "Things in the input that cannot be used.",
         len(plan.problems) + sum(len(service.problems) for service in plan.services.values()),
     )
-    yield _gauge("svcmesh_source_stale", "1 while the source has lost touch.", int(state.source_stale))
+    yield _gauge("svcmesh_source_stale", "1 while the source has lost touch.", int(state.source.stale))
+    yield _gauge(
+        "svcmesh_source_stale_seconds",
+        "How long the source has been out of touch; 0 while it is in touch.",
+        state.source.stale_seconds(now),
+    )
     yield _gauge(
         "svcmesh_source_last_sync_timestamp_seconds",
         "When the source was last up to date, Unix time; 0: never.",
-        state.source_synced,
+        state.source.synced,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ RESPONSE_TIME = 30.0
 
 PAGES = {
     "/healthz": "200 while this process runs",
-    "/readyz": "200 when the mesh is served, 503 before and while draining; ?verbose lists the components",
+    "/readyz": "200 when the mesh is served, 503 before and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
 }
@@ -42,6 +42,8 @@ class AdminView(msgspec.Struct, frozen=True):
     readiness: Readiness
     metrics: Callable[[], Iterator[bytes]]
     plan: Callable[[], Mapping[str, Any]]
+    notes: Callable[[], Iterable[str]] = tuple
+    """Further lines of `/readyz?verbose`; they decide nothing."""
 
 
 class AdminListenError(Exception):
@@ -131,7 +133,8 @@ class AdminServer:
         missing = [*(("draining",) if readiness.draining else ()), *readiness.pending]
         if "verbose" in request.query:
             lines = [*(f"[+] {name}" for name in readiness.released), *(f"[-] {name}" for name in missing)]
-            return _text("\n".join([*lines, "ready" if readiness.ready else "not ready"]) + "\n", status)
+            verdict = "ready" if readiness.ready else "not ready"
+            return _text("\n".join([*lines, *self._view.notes(), verdict]) + "\n", status)
         return _text("ready\n" if readiness.ready else f"not ready: {', '.join(missing)}\n", status)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,7 @@ from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.control import columns
 from nodeagent.control.columns import OVERFLOW_SLOT, WORKER_SLOT, Layout
 from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.freshness import Freshness
 from nodeagent.plan import LayerSpec, NodePlan, Route, ServicePlan
 from nodeagent.proxy.incomplete import REASONS
 
@@ -67,8 +68,7 @@ class Node:
         return AgentState(
             plan=self.plan,
             plan_changed=1.0,
-            source_stale=True,
-            source_synced=1_700_000_000.0,
+            source=Freshness(1_700_000_100.0, "no answer", 1_700_000_000.0),
             regions=self.regions,
             workers=2,
             worker_restarts=3,
@@ -200,6 +200,7 @@ def test_the_agents_own_state(node: Node) -> None:
     assert node.value("svcmesh_services") == 2
     assert node.value("svcmesh_problems") == 2
     assert node.value("svcmesh_source_stale") == 1
+    assert (node.value("svcmesh_source_stale_seconds") or 0) > 1_000_000
     assert node.value("svcmesh_source_last_sync_timestamp_seconds") == 1_700_000_000
     assert node.value("svcmesh_dns_queries_total", result="noerror") == 11
     assert node.value("svcmesh_workers") == 2

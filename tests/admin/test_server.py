@@ -20,8 +20,11 @@ class Agent:
     def __init__(self) -> None:
         self.readiness = Readiness()
         self.document: dict[str, Any] = {"version": 7}
+        self.notes: list[str] = []
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
-        self.server = AdminServer(("127.0.0.1", 0), AdminView(self.readiness, self.metrics, self.plan))
+        self.server = AdminServer(
+            ("127.0.0.1", 0), AdminView(self.readiness, self.metrics, self.plan, lambda: self.notes)
+        )
 
     @property
     def connections(self) -> int:
@@ -76,6 +79,12 @@ async def test_readyz_follows_the_tokens(agent: Agent) -> None:
     assert (await fetch(agent, "/readyz?verbose"))[::2] == (503, "[+] source\n[-] workers\nnot ready\n")
     workers.release()
     assert (await fetch(agent, "/readyz"))[::2] == (200, "ready\n")
+    agent.notes = ["source: stale"]
+    assert (await fetch(agent, "/readyz"))[::2] == (200, "ready\n"), "staleness is no reason to stop serving"
+    assert (await fetch(agent, "/readyz?verbose"))[::2] == (
+        200,
+        "[+] source\n[+] workers\nsource: stale\nready\n",
+    )
     agent.readiness.drain()
     assert (await fetch(agent, "/readyz"))[::2] == (503, "not ready: draining\n")
     assert (await fetch(agent, "/healthz"))[0] == 200

@@ -128,3 +128,18 @@ def flood(address: str, seconds: float) -> tuple[int, float]:
     for thread in threads:
         thread.join()
     return passed, time.monotonic() - started
+
+
+def test_a_lost_source_is_seen_and_changes_nothing_else(agent: Agent) -> None:
+    """A folder goes away and comes back, as an API server might."""
+    assert "source: fresh" in agent.admin("/readyz?verbose")[1]
+    away = agent.cluster.rename(agent.cluster.with_name("away"))
+    until(lambda: "source: stale since " in agent.admin("/readyz?verbose")[1])
+    assert agent.admin("/readyz") == (200, "ready\n")
+    assert agent.metric("svcmesh_source_stale ") == 1
+    until(lambda: agent.metric("svcmesh_source_stale_seconds ") > 0)
+    assert agent.ask()["name"] in "ab"
+    away.rename(agent.cluster)
+    until(lambda: "source: fresh" in agent.admin("/readyz?verbose")[1])
+    assert agent.metric("svcmesh_source_stale_seconds ") == 0
+    assert len(agent.events("source_stale")) == 1
