@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format bench lab docs locks clean
+.PHONY: help demo smoke test test-kube kube-assets lint format bench lab docs locks clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(STAMP): hack/locks/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "svc.mesh needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -42,6 +42,12 @@ format: $(STAMP) ## rewrite the sources in the house style
 
 test: lint ## lint, types, import contracts and every test this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-kube: $(STAMP) ## the tests on a real Kubernetes API server alone (after make kube-assets)
+	@$(BIN)/python -m pytest -m kube tests/kube $(PYTEST_ARGS)
+
+kube-assets: $(STAMP) ## build kube-apiserver and find etcd, for test-kube (the first time: many minutes)
+	@$(BIN)/python -m hack.kube assets
 
 bench: $(BENCH_STAMP) ## compare with nginx, HAProxy, Envoy and dnsmasq; writes build/bench.json
 	@$(BIN)/python -m hack.bench
