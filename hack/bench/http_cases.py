@@ -108,8 +108,11 @@ def _measure(loader: HttpLoader, case: Case, peer: Peer, number: int, seconds: f
     before = cpu_time(pids)
     load = loader.run(url, case.connections, seconds, case.headers)
     used = cpu_time(pids) - before
-    if load.failed or not load.requests:
-        raise BenchError(f"{load.failed} of {load.requests} requests failed: {case.name}, {peer.name}, {url}")
+    if any(load.errors.values()) or not load.requests:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in load.errors.items() if count)
+        raise BenchError(
+            f"of {load.requests} requests some failed ({kinds}): {case.name}, {peer.name}, {url}"
+        )
     duration = load.microseconds / 1e6
     return Sample(
         case.name,

@@ -16,10 +16,10 @@ _SUMMARY = """\
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
-    '\\n{"requests": %d, "microseconds": %d, "bytes": %d, "failed": %d, "p50": %d, "p99": %d}\\n',
-    summary.requests, summary.duration, summary.bytes,
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
+    '\\n{"requests": %d, "microseconds": %d, "bytes": %d, "p50": %d, "p99": %d, '
+    .. '"errors": {"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}\\n',
+    summary.requests, summary.duration, summary.bytes, latency:percentile(50), latency:percentile(99),
+    errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end
 """
 _DNS_FIGURES = {
@@ -31,14 +31,14 @@ _NOERROR = re.compile(r"Response codes:\s+NOERROR (\d+)")
 
 
 class HttpLoad(msgspec.Struct, frozen=True):
-    """What came of one run of wrk; percentiles of the latency in microseconds."""
+    """What came of one run of wrk; percentiles of the latency in microseconds, `errors` by wrk's kinds."""
 
     requests: int
     microseconds: int
     bytes: int
-    failed: int
     p50: int
     p99: int
+    errors: dict[str, int]
 
 
 class DnsLoad(msgspec.Struct, frozen=True):
