@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from discovery.compat import Compat
 from discovery.documents import Chunk, Document, Unparsable, parse_json, parse_yaml, split
 from discovery.manifest import describe_type, kind_of, read_object
 from discovery.model import MeshObject, Problem
@@ -62,8 +63,13 @@ def unusable(path: str, reason: str, previous: Content) -> Content:
     return Content(b"", previous.parts, (problem,))
 
 
-def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content | None]:
-    """Read a file. Yields None now and then, for others to have their turn, and the content at the end."""
+def read_content(
+    path: str, text: bytes, previous: Content, compat: Compat | None = None
+) -> Iterator[Content | None]:
+    """Read a file. Yields None now and then, for others to have their turn, and the content at the end.
+
+    `compat` is as in `discovery.manifest.read_object`, and the same for every reading of a file.
+    """
     digest = _digest(text)
     if digest == previous.digest:
         yield previous
@@ -75,7 +81,7 @@ def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content 
         yield unusable(path, f"holds more than {MAX_DOCUMENTS} documents", previous)
         return
     if path.endswith(".json"):
-        yield _read_json(path, text, digest, previous)
+        yield _read_json(path, text, digest, previous, compat)
         return
     parts: list[Part] = []
     broken: list[tuple[int, Chunk]] = []
@@ -94,7 +100,7 @@ def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content 
                 if document is None:
                     yield None
                 else:
-                    part = _add(path, part, document)
+                    part = _add(path, part, document, compat)
             parts.append(part)
         except Unparsable as error:
             parts.append(Part(b"", chunk.line, (), (_syntax_problem(path, error),)))
@@ -105,16 +111,16 @@ def read_content(path: str, text: bytes, previous: Content) -> Iterator[Content 
     yield Content(b"" if broken else digest, tuple(parts))
 
 
-def _read_json(path: str, text: bytes, digest: bytes, previous: Content) -> Content:
+def _read_json(path: str, text: bytes, digest: bytes, previous: Content, compat: Compat | None) -> Content:
     try:
-        return Content(digest, (_add(path, Part(digest, 1), parse_json(text)),))
+        return Content(digest, (_add(path, Part(digest, 1), parse_json(text), compat),))
     except Unparsable as error:
         parts = tuple(msgspec.structs.replace(part, problems=()) for part in previous.parts)
         problem = _syntax_problem(path, error)
         return Content(b"", parts, (_with_effect(problem, [o for part in parts for o in part.objects]),))
 
 
-def _add(path: str, part: Part, document: Document) -> Part:
+def _add(path: str, part: Part, document: Document, compat: Compat | None) -> Part:
     """Return the part with the objects of one more document; those of a `List` count one by one."""
     objects, problems = list(part.objects), list(part.problems)
     for value, line in _expand(document):
@@ -127,7 +133,7 @@ def _add(path: str, part: Part, document: Document) -> Part:
             reason = "has no kind or no apiVersion, so it is not a Kubernetes object"
             problems.append(file_problem(path, line, reason, severity="info"))
             continue
-        found, wrong = read_object(value, f"{path}:{line}")
+        found, wrong = read_object(value, f"{path}:{line}", compat)
         problems += wrong
         if found is not None:
             objects.append(found)

@@ -22,6 +22,7 @@ from pathlib import Path
 from asyncinotify import Event as Notice
 from asyncinotify import Inotify, Mask, Watch
 
+from discovery.compat import Compat
 from discovery.content import Content, file_problem, read_content, unusable
 from discovery.declared import Declarations
 from discovery.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
@@ -43,10 +44,11 @@ _NOTICES_A_TURN = 512
 
 
 class FileSource:
-    """A file or folder as a source; see `discovery.source.Source`."""
+    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], compat: Compat | None = None) -> None:
         self._top = os.fspath(path)
+        self._compat = compat
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.
@@ -55,7 +57,7 @@ class FileSource:
             SourceError: the path does not exist or cannot be listed, or the system grants no inotify.
         """
         with _Notices.open(self._top) as notices:
-            reading = _Reading(self._top, notices)
+            reading = _Reading(self._top, notices, self._compat)
             reading.check_start(notices.scan())
             while True:
                 events = await reading.catch_up()
@@ -64,10 +66,10 @@ class FileSource:
                 await notices.wait(reading.deadline())
 
 
-def read_once(*paths: str | os.PathLike[str]) -> tuple[Event, ...]:
+def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> tuple[Event, ...]:
     """Return the events of one complete reading of all paths together, without watching.
 
-    A file that is found twice is read once.
+    A file that is found twice is read once. `compat` is as in `discovery.manifest.read_object`.
 
     Raises:
         SourceError: a path does not exist or cannot be listed.
@@ -89,7 +91,7 @@ def read_once(*paths: str | os.PathLike[str]) -> tuple[Event, ...]:
             if isinstance(text, str):
                 declarations.put(file, unusable(file, text, empty))
             else:
-                for content in read_content(file, text, empty):
+                for content in read_content(file, text, empty, compat):
                     if content is not None:
                         declarations.put(file, content)
     return (*declarations.take_events(), Synced())
@@ -98,8 +100,9 @@ def read_once(*paths: str | os.PathLike[str]) -> tuple[Event, ...]:
 class _Reading:
     """Keeps the declarations equal to what is on disk."""
 
-    def __init__(self, top: str, notices: _Notices) -> None:
+    def __init__(self, top: str, notices: _Notices, compat: Compat | None) -> None:
         self._top = top
+        self._compat = compat
         self._notices = notices
         self._declarations = Declarations()
         self._suspects: dict[str, float] = {}
@@ -187,7 +190,7 @@ class _Reading:
         if isinstance(text, str):
             yield unusable(path, text, previous)
         else:
-            yield from read_content(path, text, previous)
+            yield from read_content(path, text, previous, self._compat)
 
     def _believe(self, path: str, *, known: bool) -> bool:
         """Whether a file that is gone or empty has been so for long enough."""

@@ -13,8 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+
+from discovery.compat import PREFIXES, Compat, translate
 from discovery.model import (
     ANNOTATION_PREFIX,
     MeshObject,
@@ -42,11 +45,14 @@ _SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]
 _SHOWN = 80
 
 
-def read_object(document: Mapping[str, Any], origin: str) -> tuple[MeshObject | None, tuple[Problem, ...]]:
+def read_object(
+    document: Mapping[str, Any], origin: str, compat: Compat | None = None
+) -> tuple[MeshObject | None, tuple[Problem, ...]]:
     """Trim a Service, EndpointSlice or Pod to what the mesh uses.
 
     Returns the object, or None if it is of another kind or cannot be used at all, and what is wrong with it.
-    `origin` goes into object and problems as it is. Never raises for bad input.
+    `origin` goes into object and problems as it is. With `compat` the annotations of that mesh are read too.
+    Never raises for bad input.
     """
     kind, version = document.get("kind"), document.get("apiVersion")
     if not (isinstance(kind, str) and isinstance(version, str)):
@@ -54,7 +60,7 @@ def read_object(document: Mapping[str, Any], origin: str) -> tuple[MeshObject | 
     if kind == "EndpointSlice" and version.startswith("discovery.k8s.io/v1"):
         return _Reader(document, kind, origin).read_slice(version)
     if kind == "Service" and version == "v1":
-        return _Reader(document, kind, origin).read_service()
+        return _Reader(document, kind, origin).read_service(compat)
     if kind == "Pod" and version == "v1":
         return _Reader(document, kind, origin).read_pod()
     return None, ()
@@ -113,7 +119,7 @@ class _Reader:
 
     # -- objects ---------------------------------------------------------------------------------------
 
-    def read_service(self) -> tuple[ServiceObject | None, tuple[Problem, ...]]:
+    def read_service(self, compat: Compat | None) -> tuple[ServiceObject | None, tuple[Problem, ...]]:
         metadata = self._identify(_LABEL)
         if metadata is None:
             return None, tuple(self.problems)
@@ -122,13 +128,15 @@ class _Reader:
         external = service_type == "ExternalName"
         service = ServiceObject(
             key=ServiceKey(self.namespace, self.name),
-            annotations=self._annotations(metadata),
+            annotations=self._annotations(metadata, (ANNOTATION_PREFIX,)),
             type=service_type,
             cluster_ips=() if external else self._cluster_ips(spec),
             external_name=self._external_name(spec) if external else "",
             ports=self._service_ports(spec),
             origin=self.origin,
         )
+        if compat is not None:
+            service = self._translate(service, self._annotations(metadata, PREFIXES))
         return service, tuple(self.problems)
 
     def read_slice(self, version: str) -> tuple[SliceObject | None, tuple[Problem, ...]]:
@@ -196,11 +204,23 @@ class _Reader:
         self.name = name
         return metadata
 
-    def _annotations(self, metadata: Mapping[str, Any]) -> Mapping[str, str]:
+    def _translate(self, service: ServiceObject, foreign: Mapping[str, str]) -> ServiceObject:
+        if not foreign:
+            return service
+        translation = translate({**foreign, **service.annotations})
+        for note in translation.notes:
+            self._report(
+                note.annotation, note.value, note.reason, note.expected, note.effect, severity=note.severity
+            )
+        return msgspec.structs.replace(
+            service, annotations=translation.annotations, translated=translation.became
+        )
+
+    def _annotations(self, metadata: Mapping[str, Any], prefixes: tuple[str, ...]) -> Mapping[str, str]:
         kept: dict[str, str] = {}
         written: Mapping[Any, Any] = self._mapping(metadata, "annotations", "metadata.annotations")
         for name, value in written.items():
-            if not isinstance(name, str) or not name.startswith(ANNOTATION_PREFIX):
+            if not isinstance(name, str) or not name.startswith(prefixes):
                 continue
             if isinstance(value, str):
                 kept[name] = value
@@ -391,7 +411,15 @@ class _Reader:
 
     # -- fields ----------------------------------------------------------------------------------------
 
-    def _report(self, field: str, value: object, reason: str, expected: str, effect: str) -> None:
+    def _report(
+        self,
+        field: str,
+        value: object,
+        reason: str,
+        expected: str,
+        effect: str,
+        severity: Literal["error", "info"] = "error",
+    ) -> None:
         self.problems.append(
             Problem(
                 namespace=self.namespace,
@@ -403,6 +431,7 @@ class _Reader:
                 effect=effect,
                 kind=self.kind,
                 origin=self.origin,
+                severity=severity,
             )
         )
 

@@ -70,7 +70,10 @@ class ServicePort(msgspec.Struct, frozen=True):
 
 
 class ServiceObject(msgspec.Struct, frozen=True):
-    """A Kubernetes Service, trimmed. Only annotations below `svc.mesh/` are kept."""
+    """A Kubernetes Service, trimmed. Only annotations below `svc.mesh/` are kept.
+
+    Those of another mesh are translated where the source reads them (`discovery.compat`).
+    """
 
     key: ServiceKey
     annotations: Mapping[str, str]
@@ -80,6 +83,12 @@ class ServiceObject(msgspec.Struct, frozen=True):
     external_name: str = ""
     ports: tuple[ServicePort, ...] = ()
     origin: str = ""
+    translated: Mapping[str, str] = {}
+    """Annotations of another mesh that it has, by the one of `annotations` that each became (empty: none)."""
+
+    def written_as(self, annotation: str) -> str:
+        """Return the name under which the owner wrote an annotation."""
+        return next((name for name, ours in self.translated.items() if ours == annotation), annotation)
 
     @property
     def meshed(self) -> bool:

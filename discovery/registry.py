@@ -16,6 +16,7 @@ from itertools import chain
 
 import msgspec
 
+from discovery.compat import PREFIXES
 from discovery.join import join_service
 from discovery.manifest import SERVICE_NAME_LABEL
 from discovery.model import (
@@ -254,7 +255,7 @@ class Registry:
 
     def _concerns_unmeshed(self, problem: Problem) -> bool:
         """Whether it is about something whose owner never asked for the mesh."""
-        if problem.kind == "Service" and not problem.field.startswith(ANNOTATION_PREFIX):
+        if problem.kind == "Service" and not problem.field.startswith((ANNOTATION_PREFIX, *PREFIXES)):
             return ServiceKey(problem.namespace, problem.name) in self._services
         if problem.kind == "EndpointSlice":
             slice_ = self._slices.get(SliceKey(problem.namespace, problem.name))

@@ -328,12 +328,14 @@ def make_source(settings: Settings) -> Source:
     if settings.source == "kube":
         from discovery.kube.source import KubeSource
 
-        return KubeSource(node_name=settings.node_name, label_selector=settings.service_selector)
+        return KubeSource(
+            node_name=settings.node_name, label_selector=settings.service_selector, compat=settings.compat
+        )
     kind, _, path = settings.source.partition(":")
     if kind == "file" and path:
         from discovery.file import FileSource
 
-        return FileSource(path)
+        return FileSource(path, settings.compat)
     raise StartError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")
 
 

@@ -49,7 +49,7 @@ def check_paths(paths: Sequence[str], settings: Settings) -> Report:
     Raises:
         SourceError: a path does not exist or cannot be listed.
     """
-    events = read_once(*paths)
+    events = read_once(*paths, compat=settings.compat)
     registry = Registry()
     registry.fold(events)
     plan = compile_plan(registry.snapshot(), EMPTY_PLAN, settings)

@@ -105,6 +105,12 @@ def main() -> None:
     "by spaces).",
 )
 @_flag(
+    "--compat",
+    type=click.Choice(["traefik-mesh"]),
+    help="Another mesh whose annotations are read too; a Service with any of them is opted in, and the zones "
+    "traefik.mesh and maesh answer besides --zone. See docs/migrate-traefik-mesh.md.",
+)
+@_flag(
     "--dns-listen",
     type=Parsed("ADDR:PORT", parse_listen),
     help="Where DNS answers. With nftables it always answers at 240.0.0.53:53 (the 53rd address of the "

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from discovery.compat import Compat
+
 CaptureKind = Literal["nftables", "loopback"]
 AccessLog = Literal["off", "errors", "all"]
 
@@ -55,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True):
     access_log: AccessLog = "errors"
     first_bindable_port: int = 1
     """Loopback capture only: lower Service ports are served at `port + LOW_PORT_SHIFT` (no privileges)."""
+    compat: Compat | None = None
+    """The other mesh whose annotations are read too, and whose zones are among `alias_zones`."""
     service_selector: str = ""
     """Only Services with these labels, and their slices, are asked of the API server; empty: all."""
     ready_file: str = ""

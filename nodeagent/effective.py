@@ -60,9 +60,9 @@ def _mend_discovery(
     problem: Problem, service: ServiceObject, in_force: dict[str, str], last_good: Mapping[str, str]
 ) -> Problem:
     """Put right in `in_force` what `problem` is about; return the problem with its effect."""
-    if problem.severity == "info":
-        return problem
     name = problem.field
+    if problem.severity == "info":
+        return msgspec.structs.replace(problem, field=service.written_as(name))
     good = last_good.get(name)
     if good is not None and not _still_bad(service, name, good):
         in_force[name] = good
@@ -70,7 +70,7 @@ def _mend_discovery(
     else:
         del in_force[name]
         effect = "the Service is not meshed" if name == ENABLED else "it is ignored"
-    return msgspec.structs.replace(problem, effect=effect)
+    return msgspec.structs.replace(problem, field=service.written_as(name), effect=effect)
 
 
 def _still_bad(service: ServiceObject, name: str, value: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 import msgspec
 
+from discovery.compat import Compat
 from discovery.source import SourceError
 from nodeagent.check import Finding, Report, check_paths
 from nodeagent.settings import Given, resolve_settings
@@ -33,14 +34,19 @@ def main() -> None:
     show_default=True,
     help="For people, or for programs.",
 )
-def check(paths: tuple[str, ...], output: Literal["text", "json"]) -> None:
+@click.option(
+    "--compat",
+    type=click.Choice(["traefik-mesh"]),
+    help="Read the annotations of this mesh too, as an agent with the same flag does.",
+)
+def check(paths: tuple[str, ...], output: Literal["text", "json"], compat: Compat | None) -> None:
     """Validate the svc.mesh annotations in files and folders of Kubernetes YAML.
 
     All paths count as one cluster, read and judged as the agent of a node does. Exits with 0 if nothing is
     wrong, 1 if anything is, 2 if a path cannot be read. Notes (info) are not wrong.
     """
     try:
-        report = check_paths(paths, resolve_settings(Given(capture="nftables")))
+        report = check_paths(paths, resolve_settings(Given(capture="nftables", compat=compat)))
     except SourceError as error:
         raise click.UsageError(str(error)) from None
     # None leaves it to click: colours on a terminal only.

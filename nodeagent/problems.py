@@ -18,11 +18,14 @@ def service_problem(
     effect: str,
     severity: Severity = "error",
 ) -> Problem:
-    """Return a problem of one field of a Service; see `Problem` for what each part says."""
+    """Return a problem of one field of a Service; see `Problem` for what each part says.
+
+    An annotation is called what its owner wrote, where it was translated from another mesh's.
+    """
     return Problem(
         namespace=service.key.namespace,
         name=service.key.name,
-        field=field,
+        field=service.written_as(field),
         value=value,
         reason=reason,
         expected=expected,

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from discovery.compat import ZONES, Compat
 from discovery.kube.selector import check_selector
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.addresses import LONGEST_PREFIX
@@ -52,6 +53,7 @@ class Given(msgspec.Struct, frozen=True):
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
     ready_file: str = ""
+    compat: Compat | None = None
     service_selector: str = ""
 
 
@@ -83,6 +85,7 @@ def resolve_settings(given: Given) -> Settings:
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
         ready_file=given.ready_file,
+        compat=given.compat,
         service_selector=given.service_selector,
         first_bindable_port=first_bindable_port() if laptop else 1,
     )
@@ -121,7 +124,8 @@ def _fitting_range(given: str | None, capture: CaptureKind) -> str:
 def _alias_zones(given: Given) -> tuple[str, ...]:
     if given.zone in given.alias_zones:
         raise ValueError(f"--alias-zone {given.zone} is the zone itself")
-    return tuple(dict.fromkeys(given.alias_zones))
+    further = [zone for zone in ZONES if zone != given.zone] if given.compat else []
+    return tuple(dict.fromkeys([*given.alias_zones, *further]))
 
 
 def _log_format(given: Literal["auto", "console", "json"]) -> Literal["console", "json"]:

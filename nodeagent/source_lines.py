@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
+from discovery.compat import PREFIXES
 from discovery.documents import split
 from discovery.model import ANNOTATION_PREFIX
 
@@ -76,7 +77,7 @@ def _find(node: yaml.Node, field: str) -> int:
 
 def _path(field: str) -> list[str]:
     """Return the keys and indices that lead to a field."""
-    if field.startswith(ANNOTATION_PREFIX):
+    if field.startswith((ANNOTATION_PREFIX, *PREFIXES)):
         return ["metadata", "annotations", field]
     return [index or key for index, key in _STEP.findall(field)]
 

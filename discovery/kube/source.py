@@ -14,7 +14,9 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
+from discovery.compat import Compat
 from discovery.kube.backoff import Backoff
 from discovery.kube.connection import Connection, check_access
 from discovery.kube.contact import Contact
@@ -39,7 +41,8 @@ class KubeSource:
 
     Without `node_name` no Pods are watched. `kubeconfig` (paths as in $KUBECONFIG) and `context` name the
     cluster; empty, they are found as controllers find them, the pod's own ServiceAccount included.
-    `label_selector` narrows down the Services and their slices. `random` gives numbers from [0, 1).
+    `label_selector` narrows down the Services and their slices. `compat` is as in `read_object`. `random`
+    gives numbers from [0, 1).
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class KubeSource:
         kubeconfig: str = "",
         context: str = "",
         label_selector: str = "",
+        compat: Compat | None = None,
         timing: Timing = DEFAULT_TIMING,
         page_size: int = PAGE_SIZE,
         random: Callable[[], float] = random.random,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._resources = watched_resources(node_name, label_selector)
+        self._read_object = partial(read_object, compat=compat)
         self._kubeconfig = kubeconfig
         self._context = context
         self._timing = timing
@@ -107,7 +112,7 @@ class KubeSource:
             resource,
             Connection(credentials, self._timing),
             Reflection(backoff, self._timing, self._page_size),
-            Inventory(resource, read_object),
+            Inventory(resource, self._read_object),
             meeting,
             self._timing,
             self._random,

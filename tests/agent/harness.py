@@ -148,16 +148,16 @@ class Agent:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
-    def resolve(self, name: str, kind: str = "A") -> tuple[str, list[str]]:
+    def resolve(self, name: str, kind: str = "A", zone: str = "svc.mesh") -> tuple[str, list[str]]:
         """Return the response code and the answers."""
-        query = dns.message.make_query(f"{name}.svc.mesh.", kind)
+        query = dns.message.make_query(f"{name}.{zone}.", kind)
         answer = dns.query.udp(query, "127.0.0.1", port=self.dns_port, timeout=5)
         texts = [item.to_text() for rrset in answer.answer for item in rrset]
         return dns.rcode.to_text(answer.rcode()), texts
 
-    def address(self, name: str) -> str:
+    def address(self, name: str, zone: str = "svc.mesh") -> str:
         """Wait until the name resolves, and return its address."""
-        return str(until(lambda: self.resolve(name)[1])[0])
+        return str(until(lambda: self.resolve(name, zone=zone)[1])[0])
 
     def connect(self, name: str = "web.shop", port: int = 18080) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.address(name), port, timeout=20)

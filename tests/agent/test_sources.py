@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,3 +144,28 @@ def test_a_lost_source_is_seen_and_changes_nothing_else(agent: Agent) -> None:
     until(lambda: "source: fresh" in agent.admin("/readyz?verbose")[1])
     assert agent.metric("svcmesh_source_stale_seconds ") == 0
     assert len(agent.events("source_stale")) == 1
+
+
+def test_services_of_traefik_mesh(tmp_path: Path, start_whoami: Callable[[str], Whoami]) -> None:
+    """Its annotations and its zones, and a file that is edited while the agent runs."""
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    ports = [start_whoami("traefik").port]
+    foreign = {"maesh.containo.us/traffic-type": "http", "mesh.traefik.io/retry-attempts": "2"}
+    (cluster / "web.yaml").write_text(service("web", foreign) + endpoints("web", ports))
+    (cluster / "other.yaml").write_text(service("other", {}) + endpoints("other", ports))
+    agent = Agent(cluster, "--compat", "traefik-mesh")
+    try:
+        until(agent.ready)
+        address = agent.address("web.shop")
+        assert agent.address("web.shop", zone="traefik.mesh") == address
+        assert agent.address("web.shop", zone="maesh") == address
+        assert agent.ask()["name"] == "traefik"
+        plan = json.loads(agent.admin("/plan")[1])["services"]
+        assert set(plan) == {"shop/web"}
+        assert plan["shop/web"]["annotations"]["svc.mesh/retry-attempts"] == "1"
+        foreign["mesh.traefik.io/retry-attempts"] = "4"
+        (cluster / "web.yaml").write_text(service("web", foreign) + endpoints("web", ports))
+        until(lambda: '"svc.mesh/retry-attempts": "3"' in agent.admin("/plan")[1])
+    finally:
+        agent.stop()

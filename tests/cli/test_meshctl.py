@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from discovery.compat import PREFIXES, Compat
 from nodeagent.check import check_paths
 from nodeagent.meshctl import main
 from nodeagent.settings import Given, resolve_settings
@@ -177,7 +178,8 @@ def test_colours_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_check_and_agent_agree(case: str) -> None:
     """What check calls wrong is what an agent reports that reads these files first."""
     file = GOLDEN / case / "cluster.yaml"
-    report = check_paths([str(file)], resolve_settings(Given(capture="nftables")))
+    compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
+    report = check_paths([str(file)], resolve_settings(Given(capture="nftables", compat=compat)))
     errors = [f.problem for f in report.findings if f.problem.severity == "error"]
     checked = {
         (p.name, p.field, p.reason.replace(str(file), "cluster.yaml")) for p in errors if p.kind != "File"
@@ -188,7 +190,7 @@ def test_check_and_agent_agree(case: str) -> None:
     assert checked == {(p["name"], p["field"], p["reason"]) for p in told}
     text = file.read_text().splitlines()
     for finding in report.findings:
-        if finding.problem.field.startswith("svc.mesh/"):
+        if finding.problem.field.startswith(("svc.mesh/", *PREFIXES)):
             assert finding.problem.field in text[finding.line - 1]
 
 

@@ -133,6 +133,14 @@ def test_what_does_not_go_together(given: Given, message: str) -> None:
     assert message in str(raised.value)
 
 
+def test_another_mesh_brings_its_zones() -> None:
+    given = Given(capture="loopback", compat="traefik-mesh", alias_zones=("mesh.local", "maesh"))
+    assert resolve_settings(given).alias_zones == ("mesh.local", "maesh", "traefik.mesh")
+    given = Given(capture="loopback", compat="traefik-mesh", zone="traefik.mesh")
+    assert resolve_settings(given).alias_zones == ("maesh",)
+    assert resolve_settings(Given(capture="loopback")).compat is None
+
+
 def test_what_is_given_is_used() -> None:
     given = Given(
         capture="loopback",

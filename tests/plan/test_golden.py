@@ -1,8 +1,8 @@
 """Whole plans: `tests/golden/<case>/cluster.yaml` in, `plan.json` out.
 
 A case may have a `before.yaml`, which is compiled first; one whose name starts with `laptop-` is compiled for
-loopback capture without privileges, the others for nftables. `UPDATE_GOLDEN=1 pytest tests/plan` writes the
-plans anew; read the difference before you commit it.
+loopback capture without privileges, the others for nftables; `compat-` is read with `--compat traefik-mesh`.
+`UPDATE_GOLDEN=1 pytest tests/plan` writes the plans anew; read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from discovery.compat import Compat
 from discovery.file import read_once
 from discovery.registry import Registry
 from nodeagent.compile import compile_plan
@@ -26,11 +27,15 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if (path / "cluster.yaml").is_file())
 
 
-def compile_case(settings: Settings) -> NodePlan:
+def compat_of(case: str) -> Compat | None:
+    return "traefik-mesh" if case.startswith("compat-") else None
+
+
+def compile_case(settings: Settings, compat: Compat | None) -> NodePlan:
     registry, plan = Registry(), EMPTY_PLAN
     for file in ("before.yaml", "cluster.yaml"):
         if Path(file).exists():
-            registry.fold(read_once(file))
+            registry.fold(read_once(file, compat=compat))
             plan = compile_plan(registry.snapshot(), plan, settings)
     return plan
 
@@ -39,7 +44,7 @@ def compile_case(settings: Settings) -> NodePlan:
 def test_plan(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN / case)
     settings = LAPTOP if case.startswith("laptop-") else SETTINGS
-    plan = compile_case(settings)
+    plan = compile_case(settings, compat_of(case))
     written = msgspec.json.format(msgspec.json.encode(plan_document(plan)), indent=2).decode() + "\n"
     golden = Path("plan.json")
     if os.environ.get("UPDATE_GOLDEN"):
@@ -52,7 +57,7 @@ def test_compiled_again_nothing_changes(case: str, monkeypatch: pytest.MonkeyPat
     """With the same snapshot the same objects come out, whatever was bad in it."""
     monkeypatch.chdir(GOLDEN / case)
     registry = Registry()
-    registry.fold(read_once("cluster.yaml"))
+    registry.fold(read_once("cluster.yaml", compat=compat_of(case)))
     first = compile_plan(registry.snapshot(), EMPTY_PLAN, SETTINGS)
     second = compile_plan(registry.snapshot(), first, SETTINGS)
     assert all(second.services[key] is plan for key, plan in first.services.items())
