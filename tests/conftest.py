@@ -1,10 +1,17 @@
-"""What tests in network namespaces share: whether they can be built here at all."""
+"""What tests share that need more than Python: network namespaces, and a real Kubernetes API server."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
+from hack.kube.assets import AssetsMissing, find_assets
+from hack.kube.control_plane import ControlPlane
 from hack.lab.sandbox import SandboxError, find_mode
+
+LEFT_OUT = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +21,38 @@ def lab_possible() -> None:
         find_mode()
     except SandboxError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[ControlPlane]:
+    """One control plane for every test that only adds objects of names of its own."""
+    with ControlPlane() as cluster:
+        yield cluster
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the tests marked `kube` out where there is no API server for them."""
+    reason = _why_no_cluster()
+    left_out = [item for item in items if reason and item.get_closest_marker("kube")]
+    if left_out:
+        items[:] = [item for item in items if not item.get_closest_marker("kube")]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT] = f"Left out: {len(left_out)} tests on a real Kubernetes API server: {reason}"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Say in one line what was taken out, and how to get it."""
+    if line := config.stash.get(LEFT_OUT, ""):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def _why_no_cluster() -> str:
+    if os.environ.get("SVCMESH_SKIP_KUBE"):
+        return "SVCMESH_SKIP_KUBE is set"
+    try:
+        find_assets()
+    except AssetsMissing as error:
+        return str(error)
+    return ""

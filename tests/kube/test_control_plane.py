@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hack.kube.assets import Assets, kubernetes_version
+from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import until
@@ -73,10 +73,8 @@ def test_the_controllers_make_slices_and_collect_garbage(shared_cluster: Control
     until(lambda: not admin.get(slices)["items"])
 
 
-def test_two_run_side_by_side_and_know_nothing_of_each_other(
-    assets: Assets, shared_cluster: ControlPlane
-) -> None:
-    with ControlPlane(assets=assets, controllers=()) as other:
+def test_two_run_side_by_side_and_know_nothing_of_each_other(shared_cluster: ControlPlane) -> None:
+    with ControlPlane(controllers=()) as other:
         other.admin.apply(namespace("only-there"))
         assert refusal(shared_cluster.admin, "GET", "/api/v1/namespaces/only-there") == 404
         assert other.admin.get("/api/v1/namespaces/only-there")["status"]["phase"] == "Active"
@@ -84,7 +82,7 @@ def test_two_run_side_by_side_and_know_nothing_of_each_other(
     assert not folder.exists()
 
 
-def test_nothing_outlives_an_owner_that_was_killed(assets: Assets) -> None:
+def test_nothing_outlives_an_owner_that_was_killed() -> None:
     program = (
         "import signal\n"
         "from hack.kube.control_plane import ControlPlane\n"
