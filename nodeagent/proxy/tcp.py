@@ -122,8 +122,6 @@ class TcpDownstream(_Side):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: connect to an endpoint."""
         self.transport = cast("asyncio.Transport", transport)
-        # uvloop delivers what has already come even so; `data_received` keeps it.
-        self.transport.pause_reading()
         self.route.count(CONNECTIONS)
         self.route.count(CONNECTIONS_ACTIVE)
         self.proxy.connections.add(self)
@@ -183,6 +181,8 @@ class TcpDownstream(_Side):
             peer.transport.write(data)
         elif self._connecting is not None:
             self._early.append(data)
+            # Bounded by one read. Not in `connection_made`: uvloop starts to read after it, whatever it says.
+            self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client sends no more."""

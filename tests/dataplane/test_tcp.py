@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from nodeagent.control import columns
+from nodeagent.plan import Upstream
 from tests.dataplane.harness import Mesh, until
 from tests.dataplane.test_resilience import closed_port, reset_on_close
 
@@ -97,3 +99,23 @@ async def test_a_reset_endpoint_resets_the_client(mesh: Mesh) -> None:
     writer.write(b"hello and more")
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(1)
+
+
+async def test_what_is_kept_for_an_endpoint_that_does_not_answer_is_bounded(mesh: Mesh) -> None:
+    """The endpoint's backlog is full, so connecting to it hangs, while the client sends and sends."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        blockers = [socket.socket() for _ in range(4)]
+        for blocker in blockers:
+            blocker.setblocking(False)
+            blocker.connect_ex(full.getsockname())
+        await mesh.serve(Upstream("127.0.0.1", full.getsockname()[1]), protocol="tcp")
+        _, writer = await mesh.connect()
+        writer.write(bytes(32 * 1024 * 1024))
+        await until(lambda: mesh.count(columns.BYTES_RECEIVED))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 0.5)
+        assert 0 < mesh.count(columns.BYTES_RECEIVED) < 1024 * 1024
+        for blocker in blockers:
+            blocker.close()
