@@ -21,6 +21,7 @@ import uvloop
 
 from middleware.registry import installed
 from nodeagent.access_log import AccessLogger
+from nodeagent.capture.privileges import drop_capabilities
 from nodeagent.control.cells import SharedCells
 from nodeagent.control.columns import (
     WORKER_HEARTBEAT,
@@ -116,6 +117,9 @@ class Worker:
     async def _configure(self, settings: Configure) -> None:
         configure_logging(settings.log_level, settings.log_format)
         self._settings = settings
+        if settings.capture == "nftables":
+            # Strangers' bytes are read here, and the sockets are the agent's: no privilege is of any use.
+            drop_capabilities()
         observer = None
         if settings.access_log != "off":
             observer = AccessLogger(settings.access_log, settings.index)

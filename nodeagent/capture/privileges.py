@@ -1,16 +1,21 @@
-"""What this process may do, as the kernel says it in `/proc/self/status`.
+"""What this process may do, as the kernel says it in `/proc/self/status`, and giving all of it up.
 
 Being root says little in a container: what counts is the effective capability set (capabilities(7)).
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 CAP_NET_BIND_SERVICE = 10
 CAP_NET_ADMIN = 12
 
 STATUS = Path("/proc/self/status")
+
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def has_capability(number: int, status: Path = STATUS) -> bool:
@@ -23,3 +28,19 @@ def has_capability(number: int, status: Path = STATUS) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process, for good: no program it might run has any either.
+
+    Nothing else of what it may do changes, so a process of root still owns root's files.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(header, nothing):
+        number = ctypes.get_errno()
+        raise OSError(number, f"capabilities cannot be given up: {os.strerror(number)}")

@@ -1,0 +1,34 @@
+"""The programs that render manifests: those of `make manifest-tools`, at pinned versions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BIN = Path(os.environ.get("SVCMESH_TOOLS", "") or Path.home() / ".cache" / "svcmesh" / "bin")
+
+
+def tool(name: str) -> Path:
+    """Return the path of a program, or skip: what is on PATH may be of any version."""
+    path = BIN / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there: `make manifest-tools` builds it (needs Go)")
+    return path
+
+
+def run(*command: str | Path) -> str:
+    """Run a program without a cluster and without the caller's configuration; return what it prints."""
+    home = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**home, "KUBECONFIG": "/dev/null"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
