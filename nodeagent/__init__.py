@@ -1,1 +1,20 @@
 """The process on a node: it plans what this node does, programs the kernel and moves the traffic."""
+
+import sys
+
+
+def _load_structlog() -> None:
+    """Import structlog without rich, which it would load wherever that happens to be installed.
+
+    It would be for coloured tracebacks only, and cost 4.5 MiB in the agent and in every worker.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # what makes `import rich` fail
+    try:
+        import structlog  # noqa: F401 for its side effect
+    finally:
+        del sys.modules["rich"]
+
+
+_load_structlog()
