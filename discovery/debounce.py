@@ -2,6 +2,7 @@
 
 After each application nothing is applied for a while that grows with what the application cost, so that a
 burst takes at most a fifth of the time there is, whatever its length; but never for longer than `longest`.
+The first application is that of everything there is, and says nothing about what the next one will cost.
 Before the source has told everything once, nothing is applied at all: a plan of half a cluster would take
 working names away. Pure: the caller brings the clock and the timer.
 """
@@ -26,6 +27,7 @@ class Debounce:
         self._factor = factor
         self._longest = longest
         self._synced = False
+        self._applied = False
         self._changed_at = -math.inf
         """The latest change."""
         self._pending = False
@@ -59,9 +61,11 @@ class Debounce:
         Returns when to apply those that came meanwhile, infinity if there were none.
         """
         self._pending = self._changed_at > now - took
-        self._free_at = now + min(
-            max(self._shortest, self._factor * (took if cost is None else cost)), self._longest
-        )
+        if cost is None:
+            cost = took
+        if not self._applied:
+            self._applied, cost = True, 0.0
+        self._free_at = now + min(max(self._shortest, self._factor * cost), self._longest)
         return self.due
 
     @property

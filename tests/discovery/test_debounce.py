@@ -50,6 +50,15 @@ def test_the_next_waits_as_long_as_the_last_was_dear(took: float, wait: float) -
     assert debounce.changed(after + wait / 2) == pytest.approx(after + wait)
 
 
+def test_the_application_of_everything_does_not_delay_the_first_change() -> None:
+    debounce = Debounce()
+    debounce.synced(0.0)
+    debounce.applied(3.0, 3.0)
+    assert debounce.changed(3.1) == 3.1
+    debounce.applied(3.2, 0.1)
+    assert debounce.changed(3.3) == pytest.approx(3.6)
+
+
 def test_a_change_during_an_application_is_not_lost() -> None:
     debounce = ready()
     debounce.changed(10.0)
@@ -97,6 +106,8 @@ def test_every_change_is_applied_soon_and_applications_keep_their_distance(
 def test_waiting_is_not_held_against_the_next_change() -> None:
     debounce = Debounce(shortest=0.01, factor=4.0, longest=1.0)
     debounce.synced(0.0)
+    debounce.applied(0.0, 0.0)
+    debounce.changed(0.0)
     debounce.applied(0.2, 0.2, cost=0.001)
     assert debounce.changed(0.3) == 0.3
     assert debounce.applied(0.301, 0.001, cost=0.1) == math.inf
