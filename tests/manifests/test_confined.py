@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,14 +46,20 @@ def readable_python() -> Path:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs() -> Iterator[Path]:
     """Return a folder with python and nft as the image has them: copies with file capabilities."""
     missing = [name for name in ("setcap", "setpriv", "nft") if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
         pytest.skip("needs root, and the programs setcap, setpriv and nft (Debian: libcap2-bin util-linux)")
-    folder = tmp_path_factory.mktemp("programs")
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
+    # Not pytest's own folders: those are closed to other users.
+    with tempfile.TemporaryDirectory(prefix="svcmesh-programs-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        install(folder)
+        yield folder
+
+
+def install(folder: Path) -> None:
     nft = shutil.which("nft")
     assert nft is not None
     for name, source in (("python", readable_python()), ("nft", Path(nft))):
@@ -60,7 +67,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(["setcap", "cap_net_admin+ep", folder / name], capture_output=True, check=False)
         if done.returncode:
             pytest.skip(f"the file system of {folder} has no file capabilities")
-    return folder
 
 
 @pytest.mark.parametrize(

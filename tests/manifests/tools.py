@@ -19,16 +19,14 @@ def tool(name: str) -> Path:
     return path
 
 
+def invoke(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program without a cluster and without the caller's configuration."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/dev/null"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
 def run(*command: str | Path) -> str:
-    """Run a program without a cluster and without the caller's configuration; return what it prints."""
-    home = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**home, "KUBECONFIG": "/dev/null"},
-    )
+    """Run a program as `invoke` does; return what it prints."""
+    done = invoke(*command)
     assert done.returncode == 0, done.stderr
     return done.stdout
