@@ -1,6 +1,6 @@
-"""What `meshctl check` finds: the problems an agent would report about the same files.
+"""What `meshctl check` finds: the problems an agent would report about the same files, or the same cluster.
 
-It is the agent's own way from files to a plan (reader, registry, compiler), so that the two never disagree.
+It is the agent's own way to a plan (reader, registry, compiler), so that the two never disagree.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from discovery.registry import Registry
 from discovery.source import Event, Upserted
 from nodeagent.compile import compile_plan
 from nodeagent.config import Settings
-from nodeagent.plan import EMPTY_PLAN
+from nodeagent.plan import EMPTY_PLAN, NodePlan
 from nodeagent.problems import service_problem
 from nodeagent.source_lines import SourceLines
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A problem and where to mend it. `line` counts from 1; 0 if it is not known."""
+    """A problem and where to mend it. `line` counts from 1; 0 if it is not known.
+
+    `file` is empty for what was read from a cluster.
+    """
 
     file: str
     line: int
@@ -50,10 +53,19 @@ def check_paths(paths: Sequence[str], settings: Settings) -> Report:
         SourceError: a path does not exist or cannot be listed.
     """
     events = read_once(*paths, compat=settings.compat)
+    return report_on(events, plan_of(events, settings))
+
+
+def plan_of(events: Sequence[Event], settings: Settings) -> NodePlan:
+    """Return the plan that an agent makes of these events when it starts with them."""
     registry = Registry()
     registry.fold(events)
-    plan = compile_plan(registry.snapshot(), EMPTY_PLAN, settings)
-    services = list(_services(events))
+    return compile_plan(registry.snapshot(), EMPTY_PLAN, settings)
+
+
+def report_on(events: Sequence[Event], plan: NodePlan) -> Report:
+    """Return what is wrong in events of one complete reading; `plan` is theirs."""
+    services = list(services_of(events))
     problems = [*plan.all_problems(), *(note for service in services for note in _notes(service))]
     lines = SourceLines()
     findings = sorted(
@@ -64,7 +76,8 @@ def check_paths(paths: Sequence[str], settings: Settings) -> Report:
     return Report(len(services), meshed, tuple(findings))
 
 
-def _services(events: Iterable[Event]) -> Iterable[ServiceObject]:
+def services_of(events: Iterable[Event]) -> Iterable[ServiceObject]:
+    """Yield the Services that events of one reading tell of."""
     for event in events:
         if isinstance(event, Upserted) and isinstance(event.object, ServiceObject):
             yield event.object

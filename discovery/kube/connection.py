@@ -91,11 +91,15 @@ class Answer:
 
 
 class Connection:
-    """A session with the API server that is made anew when certificates change."""
+    """A session with the API server that is made anew when certificates change.
 
-    def __init__(self, credentials: Credentials, timing: Timing) -> None:
+    `limit` requests at most are under way at once.
+    """
+
+    def __init__(self, credentials: Credentials, timing: Timing, limit: int = 2) -> None:
         self._credentials = credentials
         self._timing = timing
+        self._limit = limit
         self._session: aiohttp.ClientSession | None = None
         self._tls: TlsSettings | None = None
         self._access: Access | None = None
@@ -128,6 +132,18 @@ class Connection:
                 body += chunk
         return read_page(resource, bytes(body))
 
+    async def read_start(self, path: str, limit: int) -> tuple[int, bytes]:
+        """Return the status of a GET and the start of its body, at most `limit` bytes, whatever they are.
+
+        Raises:
+            ApiError: there was no response.
+        """
+        async with self._request(path, {}, {"Accept": "*/*"}) as response:
+            body, answer = bytearray(), Answer(response)
+            while len(body) < limit and (chunk := await answer.read(self._timing.answer)):
+                body += chunk
+            return response.status, bytes(body[:limit])
+
     @asynccontextmanager
     async def watch(self, resource: Resource, request: Watch, seconds: float) -> AsyncIterator[Answer]:
         """Open a watch that the server ends after `seconds`; gives its answer once it was accepted.
@@ -149,23 +165,30 @@ class Connection:
     async def _get(
         self, resource: Resource, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> AsyncIterator[Answer]:
-        session, access = await self._open()
         headers = {"Accept": "application/json", **headers}
+        async with self._request(resource.path, query, headers) as response:
+            answer = Answer(response)
+            await answer.check(self._timing.answer)
+            yield answer
+
+    @asynccontextmanager
+    async def _request(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        session, access = await self._open()
         if access.authorization:
-            headers["Authorization"] = access.authorization
+            headers = {**headers, "Authorization": access.authorization}
         with _failures("connect"):
             async with asyncio.timeout(self._timing.answer):
                 response = await session.get(
-                    yarl.URL(access.server + resource.path).with_query(query),
+                    yarl.URL(access.server + path).with_query(query),
                     headers=headers,
                     proxy=access.proxy,
                     server_hostname=access.tls.server_name,
                     allow_redirects=False,
                 )
         try:
-            answer = Answer(response)
-            await answer.check(self._timing.answer)
-            yield answer
+            yield response
         finally:
             # A list that was read to its end has given its connection back by now; a watch must not be.
             response.close()
@@ -183,7 +206,7 @@ class Connection:
 
     def _make_session(self, access: Access) -> aiohttp.ClientSession:
         secure: ssl.SSLContext | bool = make_tls(access.tls) if access.server.startswith("https:") else True
-        connector = aiohttp.TCPConnector(ssl=secure, limit=2, socket_factory=_make_socket)
+        connector = aiohttp.TCPConnector(ssl=secure, limit=self._limit, socket_factory=_make_socket)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timing.connect)
         return aiohttp.ClientSession(
             connector=connector,

@@ -16,6 +16,7 @@ from nodeagent.config import Settings
 FLAGS = [
     "--source", "--capture", "--mesh-range", "--zone", "--alias-zone", "--dns-listen", "--admin-listen",
     "--workers", "--node-name", "--drain-timeout", "--log-level", "--log-format", "--access-log",
+    "--compat",
 ]  # fmt: skip
 
 
@@ -70,13 +71,14 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         "SVCMESH_LOG_LEVEL": "debug",
         "SVCMESH_LOG_FORMAT": "console",
         "SVCMESH_ACCESS_LOG": "off",
+        "SVCMESH_COMPAT": "traefik-mesh",
     }
     assert {f"SVCMESH_{flag[2:].replace('-', '_').upper()}" for flag in FLAGS} == set(environment)
     result = CliRunner().invoke(main, ["run", "--workers", "5"], env=environment)
     assert result.exit_code == 7, result.output
     (settings,) = started
     assert settings.workers == 5, "the command line goes first"
-    assert settings.alias_zones == ("a.test", "b.test")
+    assert settings.alias_zones == ("a.test", "b.test", "traefik.mesh", "maesh")
     assert (settings.dns_listen, settings.drain_timeout) == (("127.0.0.1", 53530), 60.0)
     assert (settings.log_level, settings.log_format, settings.access_log) == ("debug", "console", "off")
 

@@ -104,6 +104,8 @@ class FakeApi:
         self.objects: dict[tuple[str, str, str], Document] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """`list` or `watch`, the kind, and the query, in order."""
+        self.pages: dict[tuple[str, str], Answer] = {}
+        """What pods answer through the proxy, by `name:port` and path."""
         self._history: list[tuple[int, str, Document]] = []
         self._scripts: dict[tuple[str, str], deque[Answer]] = {}
         self._watches: dict[str, list[asyncio.Queue[bytes | None]]] = {kind: [] for kind in PATHS}
@@ -117,6 +119,9 @@ class FakeApi:
         app = web.Application()
         for kind, path in PATHS.items():
             app.router.add_get(path, partial(self._serve, kind))
+            group, _, plural = path.rpartition("/")
+            app.router.add_get(f"{group}/namespaces/{{namespace}}/{plural}", partial(self._serve, kind))
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
@@ -222,7 +227,7 @@ class FakeApi:
     # -- serving ---------------------------------------------------------------------------------------
 
     async def _serve(self, kind: str, request: web.Request) -> web.StreamResponse:
-        query = dict(request.query)
+        query = {**request.query, **request.match_info}
         verb = "watch" if query.get("watch") == "1" else "list"
         self.requests.append((verb, kind, query))
         scripted = self._scripts.get((verb, kind))
@@ -231,6 +236,14 @@ class FakeApi:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return await answer(401, status(401, "Unauthorized", "Unauthorized"))(request)
         return self._list(kind, query) if verb == "list" else await self._watch(kind, query, request)
+
+    async def _proxy(self, request: web.Request) -> web.StreamResponse:
+        """Answer for a pod's port, and for one that nobody listens on as a real server does."""
+        found = self.pages.get((request.match_info["pod"], request.match_info["path"]))
+        if found is None:
+            message = "error trying to reach service: dial tcp 10.0.0.1:15000: connect: connection refused"
+            return await answer(503, status(503, "ServiceUnavailable", message))(request)
+        return await found(request)
 
     def _list(self, kind: str, query: dict[str, str]) -> web.Response:
         found = [
@@ -291,6 +304,8 @@ def _line(type_: str, document: Document) -> bytes:
 
 
 def _selected(document: Document, query: dict[str, str]) -> bool:
+    if query.get("namespace", document["metadata"]["namespace"]) != document["metadata"]["namespace"]:
+        return False
     labels = document["metadata"].get("labels", {})
     for term in filter(None, query.get("labelSelector", "").split(",")):
         name, equals, value = term.partition("=")

@@ -1,0 +1,115 @@
+"""One reading of a cluster, for commands that people run: all Services and EndpointSlices, then the end.
+
+With an ordinary kubeconfig; needs `list` on `services` and `endpointslices.discovery.k8s.io`. Unlike the
+source it does not try again: what fails is said to the person who waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from discovery.compat import Compat
+from discovery.kube.connection import Connection
+from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
+from discovery.kube.failure import ApiError
+from discovery.kube.inventory import Inventory
+from discovery.kube.library import load_library
+from discovery.kube.reflection import ListPage
+from discovery.kube.resource import Resource, watched_resources
+from discovery.kube.timing import Timing
+from discovery.manifest import read_object
+from discovery.source import Event, SourceError, Synced
+
+PAGE_SIZE = 500
+PATIENCE = Timing(connect=5.0, answer=15.0)
+"""Of a person."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Which cluster is meant, and as whom; empty is what kubectl would take."""
+
+    kubeconfig: str = ""
+    """Paths as in $KUBECONFIG."""
+    context: str = ""
+    timing: Timing = PATIENCE
+
+
+@asynccontextmanager
+async def connect(
+    cluster: Cluster, limit: int = 2, environment: Mapping[str, str] = os.environ
+) -> AsyncIterator[Connection]:
+    """Open a connection for a command; it is closed at the end. `limit` requests are under way at once.
+
+    Raises:
+        SourceError: there is no usable configuration.
+    """
+    library = load_library()
+    make_loader = loader_for(library, cluster.kubeconfig, cluster.context, environment)
+    clock = asyncio.get_running_loop().time
+    credentials = Credentials(library, make_loader, cluster.timing.credentials_age, clock)
+    try:
+        await credentials.current()
+    except CredentialsUnavailable as error:
+        raise SourceError(f"no credentials for the API server: {error}") from error
+    connection = Connection(credentials, cluster.timing, limit)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def list_items(connection: Connection, resource: Resource) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the objects of a resource page by page.
+
+    Raises:
+        SourceError: they cannot be listed, or not to the end; the message says why.
+    """
+    request = ListPage(limit=PAGE_SIZE)
+    while True:
+        try:
+            page = await connection.list_page(resource, request)
+            items = [_decode(item) for item in page.items]
+        except ApiError as error:
+            raise SourceError(f"cannot list {resource.kind}s: {error.failure.reason}") from error
+        except msgspec.DecodeError as error:
+            raise SourceError(f"cannot list {resource.kind}s: not an object: {error}") from error
+        yield items
+        if not page.continue_token:
+            return
+        request = ListPage(page.continue_token, PAGE_SIZE)
+
+
+async def read_cluster(
+    cluster: Cluster, *, namespace: str = "", compat: Compat | None = None
+) -> tuple[Event, ...]:
+    """Return the events of one complete reading of the cluster, or of one namespace of it.
+
+    `compat` is as in `discovery.manifest.read_object`.
+
+    Raises:
+        SourceError: the cluster cannot be read; the message says why.
+    """
+    events: list[Event] = []
+    async with connect(cluster) as connection:
+        for resource in _resources(namespace):
+            inventory = Inventory(resource, partial(read_object, compat=compat))
+            async for items in list_items(connection, resource):
+                events += [event for item in items for event in inventory.put(item)]
+    return (*events, Synced())
+
+
+def _resources(namespace: str) -> Iterator[Resource]:
+    """Yield Services and slices: without a node there are no Pods among the resources."""
+    for resource in watched_resources("", ""):
+        path, _, plural = resource.path.rpartition("/")
+        inside = f"{path}/namespaces/{namespace}/{plural}" if namespace else resource.path
+        yield msgspec.structs.replace(resource, path=inside)

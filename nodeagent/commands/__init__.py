@@ -1,0 +1,1 @@
+"""The commands of `meshctl`, one module each; what they show is decided elsewhere."""

@@ -1,0 +1,153 @@
+"""`meshctl migrate`: lines for kubectl, comments for what is lost, and a script that is safe to run."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from discovery.file import read_once
+from nodeagent.check import plan_of
+from nodeagent.meshctl import main
+from nodeagent.settings import Given, resolve_settings
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+CART = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: cart
+  namespace: shop
+  annotations:
+    mesh.traefik.io/traffic-type: http
+    mesh.traefik.io/retry-attempts: "3"
+    mesh.traefik.io/ratelimit-average: "100"
+    mesh.traefik.io/ratelimit-burst: "200"
+spec:
+  clusterIP: 10.96.0.10
+  ports:
+    - {name: http, port: 80}
+"""
+
+
+def migrate(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["migrate", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_annotate_and_remove(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART)
+    assert migrate(str(file)) == (
+        0,
+        (
+            "kubectl annotate service --overwrite -n shop cart svc.mesh/enabled=true svc.mesh/protocol=http "
+            "'svc.mesh/rate-limit=100/s burst=200 per=source' svc.mesh/retry-attempts=2\n"
+        ),
+        "# 1 Service with such annotations, 0 with something that has no equivalent\n",
+    )
+    code, output, _ = migrate("--remove", str(file))
+    assert (code, output) == (
+        0,
+        (
+            "kubectl annotate service -n shop cart mesh.traefik.io/ratelimit-average- "
+            "mesh.traefik.io/ratelimit-burst- mesh.traefik.io/retry-attempts- mesh.traefik.io/traffic-type-\n"
+        ),
+    )
+
+
+def test_what_has_no_equivalent_is_a_comment(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART.replace("traffic-type: http", "traffic-type: udp"))
+    code, output, errors = migrate(str(file))
+    assert code == 1
+    assert output == (
+        f"# shop/cart ({file}:7): mesh.traefik.io/traffic-type: udp: has no equivalent: the mesh carries only"
+        " TCP yet\n"
+        "# instead: http or tcp, or clients that use the Service's ordinary name\n"
+        "# effect: the Service is not meshed\n"
+    ).replace("# instead", "#     instead").replace("# effect", "#     effect")
+    assert "1 with something that has no equivalent" in errors
+
+
+def test_a_bad_value_is_not_carried_over(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART.replace('"3"', '"many"'))
+    code, output, _ = migrate(str(file))
+    assert code == 1
+    assert "svc.mesh/retry-attempts" not in output
+    assert f'({file}:8): mesh.traefik.io/retry-attempts: many: "many" is not a whole number' in output
+
+
+def test_nothing_to_migrate(tmp_path: Path) -> None:
+    (tmp_path / "cart.yaml").write_text(CART.replace("mesh.traefik.io", "example.com"))
+    assert migrate(str(tmp_path))[:2] == (0, "")
+
+
+def test_the_script_is_safe_to_run(tmp_path: Path) -> None:
+    """Values are anybody's: none gets out of its quotes or its comment."""
+    document = yaml.safe_load(CART)
+    victim = tmp_path / "victim"
+    document["metadata"]["annotations"] = {
+        "mesh.traefik.io/scheme": f"x\ntouch {victim}",
+        "mesh.traefik.io/traffic-type": f"$(touch {victim})",
+        "mesh.traefik.io/circuit-breaker-expression": f"NetworkErrorRatio() > 0.5 && `touch {victim}`",
+        f"mesh.traefik.io/a\ntouch {victim}": "x",
+    }
+    (tmp_path / "cart.yaml").write_text(yaml.safe_dump(document))
+    for arguments in ((), ("--remove",)):
+        script = migrate(*arguments, str(tmp_path))[1]
+        assert script
+        subprocess.run(["sh", "-c", f"kubectl() {{ :; }}\n{script}"], check=True)
+        assert not victim.exists()
+
+
+@pytest.mark.parametrize("case", ["compat-traefik-mesh", "compat-excluded"])
+def test_annotated_as_told_the_plan_is_the_same(case: str, tmp_path: Path) -> None:
+    """Without the flag and with the new annotations a node does what it did with the flag and the old."""
+    documents = {}
+    for document in yaml.safe_load_all((GOLDEN / case / "cluster.yaml").read_text()):
+        documents[document["metadata"]["name"]] = document
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(yaml.safe_dump_all(documents.values()))
+    for arguments in ((), ("--remove",)):
+        for line in migrate(*arguments, str(old))[1].splitlines():
+            if line.startswith("#"):
+                continue
+            words = shlex.split(line)
+            at = words.index("-n")
+            assert words[at + 1] == "shop"
+            annotations = documents[words[at + 2]]["metadata"]["annotations"]
+            for word in words[at + 3 :]:
+                name, equals, value = word.partition("=")
+                if equals:
+                    annotations[name] = value
+                else:
+                    del annotations[name.removesuffix("-")]
+    new.write_text(yaml.safe_dump_all(documents.values()))
+    before = plan_of(read_once(old, compat="traefik-mesh"), resolve_settings(Given(capture="nftables")))
+    after = plan_of(read_once(new), resolve_settings(Given(capture="nftables")))
+    assert [(key, s.routes, s.effective) for key, s in before.services.items()] == [
+        (key, s.routes, s.effective) for key, s in after.services.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either PATH... or --cluster"),
+        (("--cluster", "x.yaml"), "either PATH... or --cluster"),
+        (("--context", "x", "x.yaml"), "need --cluster"),
+        (("--cluster", "-n", "Shop!"), "is not the name of a namespace"),
+        (("/none",), "/none"),
+        (("--cluster", "--kubeconfig", "/none"), "kubeconfig /none does not exist"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], message: str) -> None:
+    code, _, errors = migrate(*arguments)
+    assert code == 2
+    assert message in errors
