@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +26,9 @@ class BenchError(Exception):
 class Child:
     """A process in a session of its own: Ctrl-C reaches only the benchmark, which ends it in order."""
 
-    def __init__(self, name: str, command: Sequence[str], core: int, log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], core: int, log: Path, environment: Mapping[str, str] | None
+    ) -> None:
         self.name = name
         self.command = tuple(command)
         self._log = log
@@ -37,6 +39,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env=environment,
             )
 
     @property
@@ -83,10 +86,12 @@ class Crew:
             child.stop()
         self._children.clear()
 
-    def start(self, name: str, command: Sequence[str], core: int) -> Child:
+    def start(
+        self, name: str, command: Sequence[str], core: int, environment: Mapping[str, str] | None = None
+    ) -> Child:
         """Start a process on a core; what it says goes to a file in the directory."""
         self.commands[name] = " ".join(command)
-        child = Child(name, command, core, self.directory / f"{name}.log")
+        child = Child(name, command, core, self.directory / f"{name}.log", environment)
         self._children.append(child)
         return child
 

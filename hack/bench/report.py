@@ -10,6 +10,12 @@ import msgspec
 from hack.bench.figures import AGENT, Sample, Target, middle, ratio
 
 HTTP_COLUMNS = (("CPU us/request", "cpu_us_per_request", 1), ("requests/s", "per_second", 0))
+SIZE_COLUMNS = (
+    ("ready s", "ready_s", 2),
+    ("CPU s", "cpu_s", 2),
+    ("PSS MiB", "pss_mib", 1),
+    ("RSS MiB", "rss_mib", 1),
+)
 COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
@@ -23,8 +29,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "tcp": (("CPU ms/MiB", "cpu_ms_per_mib", 3), ("MiB/s", "mib_per_second", 0)),
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
-    "10 services": (("ready s", "ready_s", 2), ("PSS MiB", "pss_mib", 1), ("RSS MiB", "rss_mib", 1)),
-    "1000 services": (("ready s", "ready_s", 2), ("PSS MiB", "pss_mib", 1), ("RSS MiB", "rss_mib", 1)),
+    "10 services": SIZE_COLUMNS,
+    "1000 services": SIZE_COLUMNS,
     "endpoint added": (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1)),
 }
 """What the table shows of each case: heading, figure, decimals. The first one is compared."""

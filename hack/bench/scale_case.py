@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from hack.bench.accounting import family, memory
+from hack.bench.accounting import cpu_time, family, memory
 from hack.bench.agent import PORT, Agent, Spec, many_specs, write_folder
 from hack.bench.figures import AGENT, Sample, quantile
 from hack.bench.machine import Cores
@@ -85,6 +85,8 @@ def measure(
             specs[probed.number] = probed
         folder = crew.directory / f"cluster-{count}"
         write_folder(folder, specs)
+        if count == FEW:  # once unmeasured, for the byte code
+            crew.stop(_start(crew, cores, count, 0)[0].child)
         for number in range(rounds):
             agent, sample = _start(crew, cores, count, number)
             shown = ", ".join(f"{name} {value:.2f}" for name, value in sample.values.items())
@@ -97,12 +99,13 @@ def measure(
 
 def _start(crew: Crew, cores: Cores, count: int, number: int) -> tuple[Agent, Sample]:
     started = time.perf_counter()
-    agent = Agent(crew, crew.directory / f"cluster-{count}", cores.proxy, f"agent-{count}")
+    folder, compiled = crew.directory / f"cluster-{count}", crew.directory / "bytecode"
+    agent = Agent(crew, folder, cores.proxy, f"agent-{count}", compiled)
     agent.wait_ready()
     ready = time.perf_counter() - started
     pids = family(agent.child.pid)
     used = memory(pids)
-    values = {"ready_s": ready, "pss_mib": used.pss, "rss_mib": used.rss}
+    values = {"ready_s": ready, "cpu_s": cpu_time(pids), "pss_mib": used.pss, "rss_mib": used.rss}
     for name, pid in zip(("agent", "worker"), pids, strict=False):
         values[f"{name}_pss_mib"] = memory([pid]).pss
         values[f"{name}_rss_mib"] = memory([pid]).rss
