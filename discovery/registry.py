@@ -62,6 +62,10 @@ class Registry:
         """True once the source has told everything; it stays so while the source is stale."""
         return self._synced
 
+    def continue_from(self, version: int) -> None:
+        """Give the next snapshot a version above this one: a plan was made before there was a snapshot."""
+        self._snapshot = msgspec.structs.replace(self._snapshot, version=max(version, self._snapshot.version))
+
     def fold(self, events: Iterable[Event]) -> bool:
         """Take events in and return whether the next snapshot may differ from the last."""
         changed = False

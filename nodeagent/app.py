@@ -11,7 +11,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,11 +21,10 @@ import structlog
 
 from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
-from discovery.model import Problem
 from discovery.registry import Registry
 from discovery.source import Source, SourceError, Stale, Synced
 from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.capture.choose import make_capture
@@ -41,12 +40,17 @@ from nodeagent.freshness import Freshness, describe_state
 from nodeagent.log import configure_logging
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
+from nodeagent.report import report_change
+from nodeagent.state import SnapshotFile
+from nodeagent.stored import remembered_plan
 from nodeagent.zone import names_changed, zone_of
 
 log = structlog.get_logger()
 
 VERIFY_INTERVAL = 5.0
 """Seconds between two looks whether the kernel still does what it was told."""
+COLD_START_PATIENCE = 0.2
+"""Seconds that the source has before the snapshot on disk is served."""
 
 
 class StartError(Exception):
@@ -93,12 +97,14 @@ class Agent:
             share=settings.capture == "nftables",
         )
         self._ready_file = ReadyFile(settings.ready_file)
+        self._snapshot_file = SnapshotFile(settings.state_dir, settings.source)
 
     def _state(self) -> AgentState:
         return AgentState(
             plan=self._plan,
             plan_changed=self._plan_changed,
             source=self._source,
+            snapshot=self._snapshot_file.state,
             regions=self._supervisor.regions,
             workers=self._supervisor.alive,
             worker_restarts=self._supervisor.restarts,
@@ -116,8 +122,7 @@ class Agent:
         Raises:
             StartError: an address, the kernel or the source refuses.
         """
-        source_token = self._readiness.register("source")
-        plan_token = self._readiness.register("plan")
+        awaited = [self._readiness.register("source"), self._readiness.register("plan")]
         dns_token = self._readiness.register("dns")
         source = make_source(self._settings)
         tasks: list[asyncio.Task[Any]] = []
@@ -125,8 +130,9 @@ class Agent:
             await self._start()
             dns_token.release()
             tasks = [
-                asyncio.create_task(self._follow(source, source_token.release)),
-                asyncio.create_task(self._apply_changes(plan_token.release)),
+                asyncio.create_task(self._follow(source, awaited[0])),
+                asyncio.create_task(self._apply_changes(awaited)),
+                asyncio.create_task(self._snapshot_file.write_changes()),
                 asyncio.create_task(self._verify_capture()),
                 asyncio.create_task(stop.wait()),
             ]
@@ -162,7 +168,7 @@ class Agent:
             workers=settings.workers,
         )
 
-    async def _follow(self, source: Source, synced: Any) -> None:
+    async def _follow(self, source: Source, awaited: ReadinessToken) -> None:
         """Fold what the source tells into the registry."""
         async with contextlib.aclosing(source.watch()) as batches:  # type: ignore[type-var]
             async for batch in batches:
@@ -175,41 +181,78 @@ class Agent:
                         if not self._source.fresh:
                             log.info("source_synced")
                         self._source = self._source.regained(time.time())
-                        synced()
+                        awaited.release()
                         self._debounce.synced(time.monotonic())
                 if changed:
                     self._debounce.changed(time.monotonic())
                 self._wake.set()
 
-    async def _apply_changes(self, applied: Any) -> None:
-        """Make the node equal to the registry, one change at a time."""
+    async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
+        """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
+        previous = await self._remember(awaited)
         while True:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
-            plan = compile_plan(self._registry.snapshot(), self._plan, self._settings)
+            snapshot = self._registry.snapshot()
+            plan = compile_plan(snapshot, previous, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
             self._debounce.applied(ended, ended - started, time.process_time() - spent)
-            if not self._announced:
-                applied()
-                self._announced = True
-                self._presence.announce()
-                self._ready_file.create()
-                log.info("agent_ready", services=len(plan.services))
+            previous = plan
+            self._snapshot_file.keep(snapshot, plan)
+            self._announce(awaited)
             log.debug(
                 "plan_timing",
                 compile_ms=round((compiled - started) * 1000, 1),
                 apply_ms=round((ended - compiled) * 1000, 1),
             )
 
-    async def _until_due(self) -> None:
-        """Wait until the changes so far are to be applied."""
+    async def _remember(self, awaited: Sequence[ReadinessToken]) -> NodePlan:
+        """Return what the snapshot on disk knows; serve it if the source has nothing to tell yet."""
+        stored = await asyncio.to_thread(self._snapshot_file.load)
+        if stored is None:
+            return EMPTY_PLAN
+        remembered = remembered_plan(stored)
+        if await self._until_due(COLD_START_PATIENCE):
+            return remembered
+        head = stored.head
+        self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
+        self._registry.continue_from(stored.snapshot.version)
+        plan = compile_plan(stored.snapshot, remembered, self._settings)
+        await self._apply(plan)
+        log.warning(
+            "snapshot_loaded",
+            services=len(plan.services),
+            age_seconds=round(max(0.0, time.time() - head.written)),
+            written_by=head.mesh,
+            reason="the source has not answered yet",
+        )
+        self._announce(awaited)
+        return plan
+
+    def _announce(self, awaited: Sequence[ReadinessToken]) -> None:
+        """Say once that the mesh is served."""
+        for token in awaited:
+            token.release()
+        if not self._announced:
+            self._announced = True
+            self._presence.announce()
+            self._ready_file.create()
+            log.info("agent_ready", services=len(self._plan.services))
+
+    async def _until_due(self, patience: float = math.inf) -> bool:
+        """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
+        end = time.monotonic() + patience
         while (wait := self._debounce.due - time.monotonic()) > 0:
+            left = min(wait, end - time.monotonic())
+            if left <= 0:
+                return False
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(wait) else wait):
+                async with asyncio.timeout(None if math.isinf(left) else left):
                     await self._wake.wait()
+        return True
 
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
@@ -235,7 +278,7 @@ class Agent:
             self._set_zone(plan)
         self._plan = plan
         self._plan_changed = time.time()
-        self._tell(old, plan, delta.upserted, delta.removed)
+        report_change(old, plan, delta)
 
     async def _steer(self) -> None:
         try:
@@ -256,28 +299,6 @@ class Agent:
         self._serial += 1
         self._dns.set_zone(zone_of(plan, self._settings, self._serial))
 
-    def _tell(self, old: NodePlan, plan: NodePlan, upserted: Any, removed: Any) -> None:
-        before, after = set(old.services), set(plan.services)
-        for key in sorted(after - before):
-            service = plan.services[key]
-            if service.address:
-                log.info("service_added", service=str(key), address=service.address)
-        for key in sorted(before - after):
-            log.info("service_removed", service=str(key))
-        was, now = set(old.all_problems()), set(plan.all_problems())
-        for problem in sorted(now - was):
-            _log_problem("problem_found", problem)
-        for problem in sorted(was - now):
-            _log_problem("problem_solved", problem)
-        log.info(
-            "plan_applied",
-            plan_version=plan.version,
-            services=len(plan.services),
-            routes_changed=len(upserted),
-            routes_removed=len(removed),
-            problems=len(now),
-        )
-
     def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
         for failure in failures:
             if self._listen_failures.get(failure.key) != failure.reason:
@@ -292,6 +313,7 @@ class Agent:
         self._readiness.drain()
         self._ready_file.remove()
         await self._presence.close()
+        await self._snapshot_file.flush()
         if self._plan.version:
             self._keys.clear()
             await self._steer()
@@ -303,20 +325,6 @@ class Agent:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
         await self._admin.close()
         log.info("agent_stopped")
-
-
-def _log_problem(event: str, problem: Problem) -> None:
-    fields = {
-        "object": f"{problem.kind} {problem.namespace}/{problem.name}",
-        "field": problem.field,
-        "value": problem.value,
-        "reason": problem.reason,
-        "expected": problem.expected,
-        "effect": problem.effect,
-        "origin": problem.origin,
-    }
-    write = log.warning if event == "problem_found" and problem.severity == "error" else log.info
-    write(event, **{name: value for name, value in fields.items() if value})
 
 
 def make_source(settings: Settings) -> Source:

@@ -142,6 +142,14 @@ def main() -> None:
     "overlap during an upgrade answer at the same admin address.",
 )
 @_flag(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    default="",
+    metavar="DIR",
+    help="Where the last good snapshot is kept, so that the agent can start and serve while the source is "
+    "out of reach.  [default: nowhere]",
+)
+@_flag(
     "--drain-timeout",
     type=Parsed("DURATION", parse_drain_timeout),
     default="30s",

@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The other mesh whose annotations are read too, and whose zones are among `alias_zones`."""
     service_selector: str = ""
     """Only Services with these labels, and their slices, are asked of the API server; empty: all."""
+    state_dir: str = ""
+    """Where the last good snapshot is kept for a start without the source; empty: it is not."""
     ready_file: str = ""
     """A file that exists while this agent is ready; empty for none."""
     worker_port: int = 15001

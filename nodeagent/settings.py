@@ -53,6 +53,7 @@ class Given(msgspec.Struct, frozen=True):
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
     ready_file: str = ""
+    state_dir: str = ""
     compat: Compat | None = None
     service_selector: str = ""
 
@@ -85,6 +86,7 @@ def resolve_settings(given: Given) -> Settings:
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
         ready_file=given.ready_file,
+        state_dir=given.state_dir,
         compat=given.compat,
         service_selector=given.service_selector,
         first_bindable_port=first_bindable_port() if laptop else 1,

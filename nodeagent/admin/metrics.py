@@ -20,6 +20,7 @@ from nodeagent.control.columns import WORKER_SLOT, Layout
 from nodeagent.control.stats import SlotAllocator, StatsRegion
 from nodeagent.freshness import Freshness
 from nodeagent.plan import NodePlan
+from nodeagent.state import SnapshotState
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -40,6 +41,7 @@ class AgentState(msgspec.Struct, frozen=True):
     """By result."""
     dns_responses: Mapping[str, int]
     """By transport."""
+    snapshot: SnapshotState = SnapshotState()
 
 
 class AgentCollector(Collector):
@@ -59,6 +61,7 @@ class AgentCollector(Collector):
         build.add_metric([self._version, self._node], 1)
         yield build
         yield from _plan_families(state)
+        yield from _snapshot_families(state.snapshot)
         yield _counter(
             "svcmesh_dns_queries",
             "DNS queries by result; dropped: there was no answer.",
@@ -141,6 +144,25 @@ def _plan_families(state: AgentState) -> Iterator[Metric]:
         "svcmesh_source_last_sync_timestamp_seconds",
         "When the source was last up to date, Unix time; 0: never.",
         state.source.synced,
+    )
+
+
+def _snapshot_families(snapshot: SnapshotState) -> Iterator[Metric]:
+    yield _gauge(
+        "svcmesh_snapshot_refused",
+        "1 if the snapshot on disk was not trusted when the agent started.",
+        int(snapshot.refused),
+    )
+    yield _gauge(
+        "svcmesh_snapshot_written_timestamp_seconds",
+        "When the snapshot on disk was last written, Unix time; 0: not by this agent.",
+        snapshot.written,
+    )
+    yield _counter(
+        "svcmesh_snapshot_write_failures",
+        "Attempts to write the snapshot to disk that failed.",
+        [],
+        [((), snapshot.failures)],
     )
 
 

@@ -21,12 +21,12 @@ from tests.discovery.kube.objects import service as kube_service
 
 
 @contextmanager
-def in_a_thread(api: FakeApi) -> Iterator[Callable[[Callable[[], object]], None]]:
+def in_a_thread(api: FakeApi, port: int = 0) -> Iterator[Callable[[Callable[[], object]], None]]:
     """Run a fake API server on a loop of its own; gives a function that acts on it from outside."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(api.start(port), loop).result(10)
 
     def act(action: Callable[[], object]) -> None:
         async def run() -> None:
