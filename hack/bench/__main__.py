@@ -12,20 +12,21 @@ from typing import NoReturn
 
 import click
 
-from hack.bench import dns_case, http_cases, scale_case
+from hack.bench import dns_case, http_cases, scale_case, stepping
 from hack.bench.figures import Sample, targets
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
 from hack.bench.processes import BenchError, Crew
 from hack.bench.report import Report, render_report, write_report
 
-PARTS = ("http", "latency", "tcp", "dns", "scale")
+PARTS = ("http", "latency", "tcp", "dns", "scale", "stepping")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "http": ("wrk", "nginx"),
     "latency": ("wrk", "nginx"),
     "tcp": ("wrk", "nginx"),
     "dns": ("dnsperf",),
     "scale": ("nginx",),
+    "stepping": ("wrk", "nginx"),
 }
 """Without these a part cannot be measured at all; every other program is a peer."""
 PEERS: Mapping[str, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ PEERS: Mapping[str, tuple[str, ...]] = {
 TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *LATENCY_CASES, *TCP_CASES)},
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
+    "stepping": "The data plane alone: a chain of layers stepped eagerly, and as a Task for each request",
     "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
     "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
     "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
@@ -116,6 +118,7 @@ def _measure(
             "latency": lambda: http_cases.measure(crew, cores, LATENCY_CASES, rounds, seconds, _progress),
             "tcp": lambda: http_cases.measure(crew, cores, TCP_CASES, rounds, seconds, _progress),
             "dns": lambda: dns_case.measure(crew, cores, rounds, seconds, _progress),
+            "stepping": lambda: stepping.measure(crew, cores, rounds, seconds, _progress),
             "scale": lambda: scale_case.measure(crew, cores, min(rounds, 3), changes, _progress),
         }
         samples = list(runs[part]())

@@ -93,14 +93,15 @@ def _table(case: str, samples: Sequence[Sample]) -> list[str]:
             value = middle(samples, case, peer, figure)
             row.append("" if value is None else f"{value:,.{decimals}f}")
         if compared:
-            times = ratio(samples, case, columns[0][1], AGENT, peer)
-            row.append("" if times is None or peer == AGENT else f"{times:.2f}")
+            ours = AGENT if AGENT in peers else peers[0]
+            times = ratio(samples, case, columns[0][1], ours, peer)
+            row.append("" if times is None or peer == ours else f"{times:.2f}")
         rows.append(row)
     return ["  " + _aligned(row) for row in rows]
 
 
 def _aligned(row: Sequence[str]) -> str:
-    return row[0].ljust(26) + "".join(cell.rjust(16) for cell in row[1:])
+    return row[0].ljust(32) + "".join(cell.rjust(16) for cell in row[1:])
 
 
 def _verdict(target: Target) -> str:
