@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--tasks", action="store_true")
     given = parser.parse_args()
     if given.tasks:
-        exchange.Chain = TaskChain  # type: ignore[attr-defined]
+        exchange.Chain = TaskChain  # type: ignore[attr-defined,assignment]
         exchange.Exchange.forward = _forward  # type: ignore[method-assign]
     gc.set_threshold(20_000, 20, 50)  # as in a worker
     uvloop.run(_serve(given.backend, (given.plain, given.layered)))
