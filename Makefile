@@ -69,6 +69,7 @@ locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate hack/locks/image.in -o hack/locks/image.txt
 
 clean: ## remove everything that was built or installed
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
