@@ -136,8 +136,16 @@ def test_probes_ask_what_the_agent_answers(agent_container: Object) -> None:
         assert agent_container[probe]["httpGet"] == {"path": "/healthz", "port": 15000}
     ready_file = values(agent_container)["SVCMESH_READY_FILE"]
     assert agent_container["readinessProbe"]["exec"]["command"] == ["test", "-e", ready_file]
-    mounts = [mount["mountPath"] for mount in agent_container["volumeMounts"]]
-    assert str(Path(ready_file).parent) in mounts
+
+
+def test_what_the_agent_writes_lies_on_volumes_and_the_snapshot_not_in_memory(
+    agent_pod: Object, agent_container: Object
+) -> None:
+    mounts = {mount["mountPath"]: mount["name"] for mount in agent_container["volumeMounts"]}
+    media = {volume["name"]: volume["emptyDir"].get("medium", "disk") for volume in agent_pod["volumes"]}
+    settings = values(agent_container)
+    assert media[mounts[str(Path(settings["SVCMESH_READY_FILE"]).parent)]] == "Memory"
+    assert media[mounts[settings["SVCMESH_STATE_DIR"]]] == "disk"
 
 
 def test_every_mount_has_its_volume(agent_pod: Object, agent_container: Object) -> None:
