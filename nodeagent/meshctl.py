@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from nodeagent.commands.check import check
+from nodeagent.commands.dns import dns
 from nodeagent.commands.migrate import migrate
+from nodeagent.commands.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -15,4 +17,6 @@ def main() -> None:
 
 
 main.add_command(check)
+main.add_command(dns)
 main.add_command(migrate)
+main.add_command(status)

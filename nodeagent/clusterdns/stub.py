@@ -35,7 +35,7 @@ def main_server(corefile: Corefile) -> ServerBlock:
     found = [server for server in corefile.servers if _port_of_root(server)]
     if len(found) != 1:
         raise CorefileNotUnderstood(
-            f"{len(found) or 'no'} server blocks for the root zone, where one is expected"
+            f"{len(found) or 'no'} server block(s) for the root zone, where one is expected"
         )
     if not any(
         directive.name == "reload" for server in corefile.servers for directive in corefile.directives(server)

@@ -130,8 +130,8 @@ def test_what_is_not_understood_says_why(text: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a:53 {\n    reload\n}\n", "no server blocks"),
-        (".:53 {\n reload\n}\n.:54 {\n}\n", "2 server blocks"),
+        ("a:53 {\n    reload\n}\n", "no server block"),
+        (".:53 {\n reload\n}\n.:54 {\n}\n", "2 server block"),
         (".:53 {\n    errors\n}\n", "reload"),
         ('.:53 {\n    reload\n    bind "a b"\n}\n', "list of addresses"),
         (".:53 {\n    reload\n    bind eth0 {\n        except 10.0.0.1\n    }\n}\n", "list of addresses"),
