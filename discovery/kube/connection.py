@@ -132,13 +132,13 @@ class Connection:
                 body += chunk
         return read_page(resource, bytes(body))
 
-    async def read_start(self, path: str, limit: int) -> tuple[int, bytes]:
+    async def read_start(self, path: str, query: Mapping[str, str], limit: int) -> tuple[int, bytes]:
         """Return the status of a GET and the start of its body, at most `limit` bytes, whatever they are.
 
         Raises:
             ApiError: there was no response.
         """
-        async with self._request(path, {}, {"Accept": "*/*"}) as response:
+        async with self._request(path, query, {"Accept": "*/*"}) as response:
             body, answer = bytearray(), Answer(response)
             while len(body) < limit and (chunk := await answer.read(self._timing.answer)):
                 body += chunk
