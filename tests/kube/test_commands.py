@@ -1,0 +1,121 @@
+"""`meshctl` at a real API server, with no more rights than its pages name."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hack.kube.control_plane import ControlPlane
+from nodeagent.meshctl import main
+from tests.agent.harness import Agent, endpoints, free_port, until
+from tests.agent.harness import service as service_yaml
+from tests.kube.objects import Document, endpoint_slice, namespace, node, pod, service
+
+pytestmark = pytest.mark.kube
+
+AGENTS = "meshctl-agents"
+RIGHTS = {
+    "reader": [
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["list"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
+    ],
+    "watcher": [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
+    ],
+}
+
+
+def meshctl(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def person(cluster: ControlPlane, space: str, name: str) -> str:
+    """Return the kubeconfig of somebody who has these rights, in one namespace only."""
+    account: Document = {"kind": "ServiceAccount", "apiVersion": "v1"}
+    group = "rbac.authorization.k8s.io"
+    role: Document = {"kind": "Role", "apiVersion": f"{group}/v1", "rules": RIGHTS[name]}
+    binding: Document = {
+        "kind": "RoleBinding",
+        "apiVersion": f"{group}/v1",
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": space}],
+    }
+    for document in (account, role, binding):
+        cluster.admin.apply({**document, "metadata": {"name": name, "namespace": space}})
+    return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(space, name)})
+
+
+def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
+    space = "meshctl-check"
+    shared_cluster.admin.apply(namespace(space))
+    old = {"mesh.traefik.io/retry-attempts": "3", "svc.mesh/protocol": "http"}
+    shared_cluster.admin.apply(service("cart", space, 80, **old))
+    shared_cluster.admin.apply(service("till", space, 80, **{"svc.mesh/retry-attempts": "many"}))
+    for name in ("cart", "till"):
+        shared_cluster.admin.apply(endpoint_slice(name, space))
+    where = ("--cluster", "--kubeconfig", person(shared_cluster, space, "reader"), "--namespace", space)
+    code, output, _ = meshctl("check", *where)
+    assert code == 1
+    assert f"Service {space}/till: svc.mesh/retry-attempts: many" in output
+    assert output.splitlines()[-1] == "2 Services checked, 2 in the mesh, 1 problem"
+    code, output, _ = meshctl("migrate", *where)
+    assert code == 0
+    words = shlex.split(output)
+    assert words[-5:] == ["-n", space, "cart", "svc.mesh/enabled=true", "svc.mesh/retry-attempts=2"]
+    code, _, errors = meshctl("check", *where[:-2])
+    assert code == 2
+    assert "services is forbidden" in " ".join(errors.split())
+
+
+def own_address() -> str:
+    """Return an address of this machine that the API server connects to: it refuses 127.0.0.0/8."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only makes the kernel choose
+        except OSError:
+            pytest.skip("no IPv4 address but 127.0.0.1, which the API server does not proxy to")
+        return str(probe.getsockname()[0])
+
+
+def test_status(shared_cluster: ControlPlane, tmp_path: Path) -> None:
+    admin, address, port = shared_cluster.admin, own_address(), free_port()
+    admin.apply(namespace(AGENTS))
+    admin.apply(node("node-1"))
+    until(lambda: admin.raw("GET", f"/api/v1/namespaces/{AGENTS}/serviceaccounts/default")[0] == 200)
+    watcher = person(shared_cluster, AGENTS, "watcher")
+    arguments = ("status", "--kubeconfig", watcher, "-n", AGENTS, "--port", str(port))
+    assert meshctl(*arguments)[0] == 1
+
+    admin.apply(pod("agent-1", AGENTS, **{"app.kubernetes.io/name": "svcmesh"}))
+    running = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    path = f"/api/v1/namespaces/{AGENTS}/pods/agent-1/status"
+    admin.request("PATCH", path, {"status": running}, kind="application/merge-patch+json")
+    code, output, _ = meshctl(*arguments)
+    assert code == 1
+    assert "node-1 (agent-1): unreachable: " in output
+    assert "connection refused" in output
+
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(
+        service_yaml("web", {"svc.mesh/enabled": "true", "svc.mesh/retry-attempts": "many"})
+        + endpoints("web", [free_port()])
+    )
+    agent = Agent(folder, "--admin-listen", f"0.0.0.0:{port}")
+    agent.admin_port = port
+    try:
+        until(agent.ready)
+        code, output, _ = meshctl(*arguments, "--format", "json")
+        (found,) = json.loads(output)["agents"]
+        assert code == 0
+        assert (found["node"], found["pod"], found["state"]) == ("node-1", "agent-1", "ready")
+        assert (found["services"], found["problems"], found["workers"]) == (1, 1, 1)
+    finally:
+        agent.stop()
