@@ -126,9 +126,10 @@ class _Reader:
         spec = self._mapping(self.document, "spec", "spec")
         service_type = self._choice(spec, "type", "spec.type", SERVICE_TYPES, "ClusterIP")
         external = service_type == "ExternalName"
+        written = self._mapping(metadata, "annotations", "metadata.annotations")
         service = ServiceObject(
             key=ServiceKey(self.namespace, self.name),
-            annotations=self._annotations(metadata, (ANNOTATION_PREFIX,)),
+            annotations=self._annotations(written, (ANNOTATION_PREFIX,)),
             type=service_type,
             cluster_ips=() if external else self._cluster_ips(spec),
             external_name=self._external_name(spec) if external else "",
@@ -136,7 +137,7 @@ class _Reader:
             origin=self.origin,
         )
         if compat is not None:
-            service = self._translate(service, self._annotations(metadata, PREFIXES))
+            service = self._translate(service, self._annotations(written, PREFIXES))
         return service, tuple(self.problems)
 
     def read_slice(self, version: str) -> tuple[SliceObject | None, tuple[Problem, ...]]:
@@ -216,9 +217,8 @@ class _Reader:
             service, annotations=translation.annotations, translated=translation.became
         )
 
-    def _annotations(self, metadata: Mapping[str, Any], prefixes: tuple[str, ...]) -> Mapping[str, str]:
+    def _annotations(self, written: Mapping[Any, Any], prefixes: tuple[str, ...]) -> Mapping[str, str]:
         kept: dict[str, str] = {}
-        written: Mapping[Any, Any] = self._mapping(metadata, "annotations", "metadata.annotations")
         for name, value in written.items():
             if not isinstance(name, str) or not name.startswith(prefixes):
                 continue

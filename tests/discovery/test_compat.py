@@ -203,3 +203,9 @@ def test_a_value_that_is_no_string_is_reported() -> None:
 def test_one_without_any_is_the_same_with_and_without() -> None:
     document = service({"example.com/owner": "shop"})
     assert read_object(document, "x:1") == read_object(document, "x:1", "traefik-mesh")
+
+
+def test_annotations_that_are_no_mapping_are_reported_once() -> None:
+    document = service({}) | {"metadata": {"name": "cart", "annotations": "mesh.traefik.io/scheme"}}
+    _, problems = read_object(document, "x:1", "traefik-mesh")
+    assert [problem.field for problem in problems] == ["metadata.annotations"]

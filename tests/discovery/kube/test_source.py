@@ -374,3 +374,24 @@ async def test_many_changes_come_in_few_batches(api: FakeApi, listen: Listen) ->
     batches = listener.batches[before:]
     assert max(len(batch) for batch in batches) <= 1000
     assert len(batches) < 1000
+
+
+async def test_annotations_of_another_mesh_are_followed_where_they_are_read(
+    api: FakeApi, listen: Listen
+) -> None:
+    def put(attempts: str) -> None:
+        api.put(service("cart", **{"mesh.traefik.io/retry-attempts": attempts}))
+
+    put("2")
+    with_, without = listen(compat="traefik-mesh"), listen()
+    await with_.until(lambda: with_.synced == 1)
+    await without.until(lambda: without.synced == 1)
+    await with_.until(lambda: api.watching("Service") == 2)
+    put("3")
+    api.put(service("till"))
+    await with_.until(lambda: "Service till" in with_.names)
+    await without.until(lambda: "Service till" in without.names)
+    told = [e.object.key.name for e in without.events if isinstance(e, Upserted)]
+    assert told == ["cart", "till"]
+    told = [e.object.key.name for e in with_.events if isinstance(e, Upserted)]
+    assert told == ["cart", "cart", "till"]
