@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import signal
 import time
@@ -240,6 +241,8 @@ class Agent:
             self._presence.announce()
             self._ready_file.create()
             log.info("agent_ready", services=len(self._plan.services))
+            # What is there now stays: looking through it again would hold up a change for tens of ms.
+            gc.freeze()
 
     async def _until_due(self, patience: float = math.inf) -> bool:
         """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
