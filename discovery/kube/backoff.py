@@ -9,27 +9,32 @@ class Backoff:
     """Delays that double from `first` to `limit` seconds, each cut to between half and all of itself.
 
     The jitter keeps the nodes of a cluster from coming back to a restarted API server all at once.
-    `random` returns numbers from [0, 1).
+    Each kind of failure is counted for itself: a server that was away for an hour and then answers 500 while
+    it starts has failed once in that way. `random` returns numbers from [0, 1).
     """
 
     def __init__(self, first: float, limit: float, random: Callable[[], float]) -> None:
         self._first = first
         self._limit = limit
         self._random = random
-        self._failures = 0
+        self._failures: dict[str, int] = {}
 
     @property
     def failures(self) -> int:
         """How many failures have been counted since the last reset."""
-        return self._failures
+        return sum(self._failures.values())
 
-    def failed(self) -> float:
-        """Count a failure and return the seconds to wait before the next attempt."""
+    def failed(self, kind: str = "", limit: float | None = None) -> float:
+        """Count a failure of a kind and return the seconds to wait before the next attempt.
+
+        A `limit` that is lower than the general one holds for this delay.
+        """
+        count = self._failures.get(kind, 0)
+        self._failures[kind] = count + 1
+        ceiling = self._limit if limit is None else min(limit, self._limit)
         # The exponent is bounded: 2.0**1024 overflows after a long weekend without an API server.
-        ceiling = min(self._limit, self._first * 2.0 ** min(self._failures, 64))
-        self._failures += 1
-        return ceiling * (0.5 + 0.5 * self._random())
+        return min(ceiling, self._first * 2.0 ** min(count, 64)) * (0.5 + 0.5 * self._random())
 
     def reset(self) -> None:
         """Forget the failures: contact is good again."""
-        self._failures = 0
+        self._failures.clear()

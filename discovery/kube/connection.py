@@ -25,8 +25,8 @@ from discovery.source import SourceError
 
 FAILURE_BODY = 64 * 1024
 """Bytes read of a response that says no."""
-KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 40_000}
-"""A peer that vanished is noticed after 40 s (the last one is in milliseconds)."""
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+"""A peer that vanished is noticed after 20 s (the last one is in milliseconds)."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -206,7 +206,7 @@ class Connection:
 
     def _make_session(self, access: Access) -> aiohttp.ClientSession:
         secure: ssl.SSLContext | bool = make_tls(access.tls) if access.server.startswith("https:") else True
-        connector = aiohttp.TCPConnector(ssl=secure, limit=self._limit, socket_factory=_make_socket)
+        connector = aiohttp.TCPConnector(ssl=secure, limit=self._limit, socket_factory=make_socket)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timing.connect)
         return aiohttp.ClientSession(
             connector=connector,
@@ -266,9 +266,28 @@ def make_tls(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def _make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+class LentSocket(socket.socket):
+    """A socket that does not close its descriptor when it is collected, only when it is told to.
+
+    uvloop (0.23 still) closes the descriptor of `create_connection(sock=...)` itself when the server resets
+    the connection early, and leaves the number in the socket; its issue 738 is of this family. An ordinary
+    socket, when it is collected, closes whatever has that number by then: seen were answers of the admin page
+    that broke off while the API server was away.
+    """
+
+    def __del__(self) -> None:
+        """Forget the descriptor."""
+        self.detach()
+
+
+def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket for a connection to the API server, with TCP keepalive.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
     family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
+    made = LentSocket(family, kind, protocol)
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE.items():

@@ -4,11 +4,19 @@ The protocol (Kubernetes documentation, "Kubernetes API Concepts", sections on e
 bookmarks and chunked lists):
 
     list, page by page ──last page──> watch from the list's version ──end──> watch from the last version
-       ^   │ expired: once more, unpaged      │ expired, malformed, version went back
-       └───┴──────────────────────────────────┘
+       ^   │ expired: once more, unpaged      │ expired, malformed           │ any other failure
+       │   │                                  │                              v
+       └───┴──────────────────────────────────┴──────version went back──── check ──> watch from there
 
 Each input returns the `Step` to take, or None to go on reading. A failure costs a pause that grows; every
 other failure of a watch than those above is followed by a watch from the last version: nothing is lost then.
+
+Before that the server's present version is checked. Who asks to watch from a version that the server has not
+reached, as after a restore from a backup, is not refused: the watch stays silent, without even a bookmark,
+until the server is there (kube-apiserver 1.34; tests/kube/test_weather.py).
+
+How long a pause may grow depends on what it costs to try: an attempt that reached nobody costs a packet, a
+check and a refusal next to nothing, a list reads everything.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ from __future__ import annotations
 import msgspec
 
 from discovery.kube.backoff import Backoff
-from discovery.kube.failure import Failure
+from discovery.kube.failure import Failure, FailureKind
 from discovery.kube.timing import Timing
 
 
@@ -27,16 +35,26 @@ class ListPage(msgspec.Struct, frozen=True):
     limit: int = 0
 
 
+class Check(msgspec.Struct, frozen=True):
+    """Ask for the server's present version, with no more objects than it takes."""
+
+
 class Watch(msgspec.Struct, frozen=True):
     """Ask for the changes after `version`."""
 
     version: str
 
 
+Request = ListPage | Check | Watch
+
+UNREACHED: frozenset[FailureKind] = frozenset({"connect", "cut", "timeout"})
+REFUSED: frozenset[FailureKind] = frozenset({"credentials", "unauthorized", "forbidden"})
+
+
 class Step(msgspec.Struct, frozen=True):
     """Pause for `delay` seconds, then send `request`, with new credentials if they were not accepted."""
 
-    request: ListPage | Watch
+    request: Request
     delay: float = 0.0
     failure: Failure | None = None
     renew_credentials: bool = False
@@ -49,7 +67,7 @@ class Reflection:
         self._backoff = backoff
         self._timing = timing
         self._page_size = page_size
-        self._request: ListPage | Watch = ListPage(limit=page_size)
+        self._request: Request = ListPage(limit=page_size)
         self._version = ""
         self._listed_version = ""
         self._events = 0
@@ -73,6 +91,12 @@ class Reflection:
         self._version, self._listed_version = self._listed_version, ""
         return self._go(Watch(self._version))
 
+    def version_checked(self, version: str) -> Step:
+        """The server's present version is here."""
+        if _went_back(self._version, version):
+            return self._fail(self._relist(), self._gone_back(version))
+        return self._go(Watch(self._version))
+
     def event_received(self, version: str) -> Step | None:
         """A change or a bookmark of this version was read.
 
@@ -81,8 +105,7 @@ class Reflection:
         """
         self._events += 1
         if _went_back(self._version, version):
-            reason = f"the resource version went back from {self._version} to {version}"
-            return self._fail(self._relist(), Failure("expired", reason))
+            return self._fail(self._relist(), self._gone_back(version))
         self._version = version or self._version
         return None
 
@@ -90,7 +113,7 @@ class Reflection:
         """The server ended the watch in order, `lasted` seconds after it began."""
         watch = Watch(self._version)
         if self._events == 0 and lasted < self._timing.short_watch:
-            return self._fail(watch, Failure("cut", f"the watch ended after {lasted:.3f} s with nothing"))
+            return self._fail(Check(), Failure("cut", f"the watch ended after {lasted:.3f} s with nothing"))
         self._backoff.reset()
         if self._events == 0 and lasted >= self._timing.silent_watch:
             return self._go(self._relist())
@@ -110,13 +133,9 @@ class Reflection:
             self._backoff.reset()
         return self._fail(self._relist(), failure)
 
-    def _after(self, failure: Failure) -> ListPage | Watch:
-        if isinstance(self._request, Watch):
-            return (
-                self._relist()
-                if failure.kind in ("expired", "refused", "malformed")
-                else Watch(self._version)
-            )
+    def _after(self, failure: Failure) -> Request:
+        if not isinstance(self._request, ListPage):
+            return self._relist() if failure.kind in ("expired", "refused", "malformed") else Check()
         if failure.kind == "expired" and self._request.continue_token:
             # The pages took longer than the server keeps their snapshot; all at once cannot expire.
             return self._relist(limit=0)
@@ -128,17 +147,27 @@ class Reflection:
         self._listed_version = ""
         return ListPage(limit=self._page_size if limit is None else limit)
 
-    def _go(self, request: ListPage | Watch) -> Step:
+    def _gone_back(self, version: str) -> Failure:
+        return Failure("expired", f"the resource version went back from {self._version} to {version}")
+
+    def _go(self, request: Request) -> Step:
         self._request = request
         self._events = 0
         return Step(request)
 
-    def _fail(self, request: ListPage | Watch, failure: Failure) -> Step:
+    def _fail(self, request: Request, failure: Failure) -> Step:
         self._request = request
         self._events = 0
         # On top of what the server asks for, or all nodes would come back in the same moment.
-        delay = failure.retry_after + self._backoff.failed()
+        delay = failure.retry_after + self._backoff.failed(failure.kind, self._limit(failure))
         return Step(request, delay, failure, renew_credentials=failure.kind == "unauthorized")
+
+    def _limit(self, failure: Failure) -> float:
+        """Return the longest pause before the request that is next."""
+        if failure.kind in UNREACHED:
+            return self._timing.unreached_limit
+        light = failure.kind in REFUSED or isinstance(self._request, Check)
+        return self._timing.light_limit if light else self._timing.backoff_limit
 
 
 def _went_back(known: str, seen: str) -> bool:

@@ -13,7 +13,7 @@ from discovery.kube.connection import Answer, Connection
 from discovery.kube.failure import ApiError, Failure, read_failure
 from discovery.kube.inventory import Inventory
 from discovery.kube.lines import LineBuffer, LineTooLong
-from discovery.kube.reflection import ListPage, Reflection, Step, Watch
+from discovery.kube.reflection import Check, ListPage, Reflection, Request, Step, Watch
 from discovery.kube.resource import Resource
 from discovery.kube.timing import Timing
 from discovery.source import Event
@@ -71,6 +71,8 @@ class Reflector:
         random: Callable[[], float],
     ) -> None:
         self._resource = resource
+        # A page of one object is found at once; one that matches a selector may take looking at all of them.
+        self._unselected = msgspec.structs.replace(resource, label_selector="", field_selector="")
         self._connection = connection
         self._reflection = reflection
         self._inventory = inventory
@@ -109,10 +111,19 @@ class Reflector:
             await self._connection.renew_credentials()
         await asyncio.sleep(step.delay)
 
-    async def _perform(self, request: ListPage | Watch) -> Step:
+    async def _perform(self, request: Request) -> Step:
         if isinstance(request, ListPage):
             return await self._list(request)
+        if isinstance(request, Check):
+            return await self._check()
         return await self._watch(request)
+
+    async def _check(self) -> Step:
+        try:
+            page = await self._connection.list_page(self._unselected, ListPage(limit=1))
+        except ApiError as error:
+            return self._reflection.failed(error.failure)
+        return self._reflection.version_checked(page.version)
 
     async def _list(self, request: ListPage) -> Step:
         kind = self._resource.kind

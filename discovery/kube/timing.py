@@ -10,13 +10,19 @@ class Timing(msgspec.Struct, frozen=True):
 
     backoff_first: float = 0.25
     backoff_limit: float = 30.0
+    """Between lists that fail, which are heavy for a server in distress."""
+    light_limit: float = 2.0
+    """Between attempts that cost the server next to nothing: see `Reflection`. Short, because the plan is to
+    be right 2 seconds after the server is."""
+    unreached_limit: float = 1.0
+    """Between attempts that do not reach a server."""
     watch_shortest: float = 240.0
     """A watch asks the server to end it after a random time between this and `watch_longest`, so that the
     nodes of a cluster do not renew their watches together."""
     watch_longest: float = 360.0
     watch_grace: float = 15.0
     """How much longer than it asked for a watch may last before it counts as hanging."""
-    max_silence: float = 150.0
+    max_silence: float = 90.0
     """Without a byte, on a watch that has brought a bookmark: servers that send them do so every minute."""
     silent_watch: float = 120.0
     """A watch that lasted this long and brought nothing, not even a bookmark, is followed by a list."""

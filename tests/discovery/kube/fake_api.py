@@ -103,7 +103,7 @@ class FakeApi:
         """If set, the bearer token that is asked for."""
         self.objects: dict[tuple[str, str, str], Document] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        """`list` or `watch`, the kind, and the query, in order."""
+        """`list`, `check` (a list of one object) or `watch`, the kind, and the query, in order."""
         self.pages: dict[tuple[str, str], Answer] = {}
         """What pods answer through the proxy, by `name:port` and path."""
         self._history: list[tuple[int, str, Document]] = []
@@ -228,14 +228,14 @@ class FakeApi:
 
     async def _serve(self, kind: str, request: web.Request) -> web.StreamResponse:
         query = {**request.query, **request.match_info}
-        verb = "watch" if query.get("watch") == "1" else "list"
+        verb = "watch" if query.get("watch") == "1" else "check" if query.get("limit") == "1" else "list"
         self.requests.append((verb, kind, query))
         scripted = self._scripts.get((verb, kind))
         if scripted:
             return await scripted.popleft()(request)
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return await answer(401, status(401, "Unauthorized", "Unauthorized"))(request)
-        return self._list(kind, query) if verb == "list" else await self._watch(kind, query, request)
+        return await self._watch(kind, query, request) if verb == "watch" else self._list(kind, query)
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
         """Answer for a pod's port, and for one that nobody listens on as a real server does."""

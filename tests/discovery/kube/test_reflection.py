@@ -6,7 +6,7 @@ import pytest
 
 from discovery.kube.backoff import Backoff
 from discovery.kube.failure import Failure, FailureKind
-from discovery.kube.reflection import ListPage, Reflection, Step, Watch
+from discovery.kube.reflection import Check, ListPage, Reflection, Request, Step, Watch
 from discovery.kube.timing import Timing
 
 FIRST = ListPage(limit=500)
@@ -23,7 +23,7 @@ def watching(version: str = "10") -> Reflection:
     return reflection
 
 
-def request_after(step: Step | None) -> ListPage | Watch:
+def request_after(step: Step | None) -> Request:
     assert step is not None
     return step.request
 
@@ -91,9 +91,28 @@ def test_failures_after_which_only_a_list_helps(kind: FailureKind) -> None:
     ["connect", "cut", "timeout", "credentials", "unauthorized", "forbidden", "throttled", "server_error"],
 )
 def test_failures_after_which_the_watch_goes_on(kind: FailureKind) -> None:
-    step = watching().failed(Failure(kind, ""))
-    assert step.request == Watch("10")
+    reflection = watching()
+    step = reflection.failed(Failure(kind, ""))
+    assert step.request == Check()
     assert step.renew_credentials == (kind == "unauthorized")
+    assert reflection.failed(Failure(kind, "")).request == Check()
+    assert reflection.version_checked("10") == Step(Watch("10"))
+
+
+def test_a_server_that_was_restored_is_listed_before_a_watch_from_its_future_hangs() -> None:
+    reflection = watching("1000")
+    reflection.failed(Failure("connect", ""))
+    step = reflection.version_checked("999")
+    assert request_after(step) == FIRST
+    assert step.failure == Failure("expired", "the resource version went back from 1000 to 999")
+    assert reflection.page_received("999", "") == Step(Watch("999"))
+
+
+@pytest.mark.parametrize("kind", ["expired", "malformed", "refused"])
+def test_a_check_that_fails_for_good_is_followed_by_a_list(kind: FailureKind) -> None:
+    reflection = watching()
+    reflection.failed(Failure("cut", ""))
+    assert request_after(reflection.failed(Failure(kind, ""))) == FIRST
 
 
 def test_an_error_event_lists_whatever_its_code() -> None:
@@ -103,11 +122,15 @@ def test_an_error_event_lists_whatever_its_code() -> None:
 def test_delays_grow_until_a_watch_was_good() -> None:
     reflection = watching()
     failure = Failure("cut", "")
-    assert [reflection.failed(failure, lasted=0.1).delay for _ in range(4)] == [0.25, 0.5, 1.0, 2.0]
+    assert [reflection.failed(failure, lasted=0.1).delay for _ in range(4)] == [0.25, 0.5, 1.0, 1.0]
+    reflection.version_checked("10")
     assert reflection.failed(failure, lasted=60).delay == 0.25
+    reflection.version_checked("10")
     assert reflection.failed(failure, lasted=0.1).delay == 0.5
+    reflection.version_checked("10")
     reflection.event_received("11")
     assert reflection.failed(failure, lasted=0.1).delay == 0.25
+    reflection.version_checked("11")
     assert reflection.watch_ended(lasted=60).delay == 0
     assert reflection.failed(failure, lasted=0.1).delay == 0.25
 
@@ -124,7 +147,29 @@ def test_a_server_whose_versions_always_expire_is_not_hammered() -> None:
 
 def test_a_watch_that_ends_at_once_with_nothing_costs_a_delay() -> None:
     reflection = watching()
-    assert [reflection.watch_ended(0.01).delay for _ in range(3)] == [0.25, 0.5, 1.0]
+    delays = []
+    for _ in range(4):
+        delays.append(reflection.watch_ended(0.01).delay)
+        reflection.version_checked("10")
+    assert delays == [0.25, 0.5, 1.0, 1.0]
+
+
+def delays_of(reflection: Reflection, kind: FailureKind) -> list[float]:
+    return [reflection.failed(Failure(kind, "")).delay for _ in range(9)]
+
+
+def test_what_is_light_is_tried_more_often_than_what_is_heavy() -> None:
+    assert delays_of(watching(), "connect")[-1] == 1.0
+    assert delays_of(make(), "timeout")[-1] == 1.0
+    assert delays_of(make(), "forbidden")[-1] == 2.0
+    assert delays_of(watching(), "server_error")[-1] == 2.0
+    assert delays_of(make(), "server_error")[-1] == 30.0
+
+
+def test_a_server_that_answers_at_last_is_not_paid_back_for_its_absence() -> None:
+    reflection = make()
+    delays_of(reflection, "connect")
+    assert reflection.failed(Failure("server_error", "")).delay == 0.25
 
 
 def test_a_long_watch_with_nothing_at_all_is_not_trusted() -> None:
