@@ -92,7 +92,7 @@ def test_the_role_allows_what_the_agent_watches_and_events_and_nothing_else(base
         (one.api_version.rpartition("/")[0], one.path.rpartition("/")[2]): {"list", "watch"}
         for one in watched_resources("a-node", "")
     }
-    assert allowed == {**watched, ("events.k8s.io", "events"): {"create", "patch"}}
+    assert allowed == {**watched, ("events.k8s.io", "events"): {"create"}}
 
 
 def test_the_role_names_the_reason_of_every_verb() -> None:

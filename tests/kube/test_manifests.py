@@ -1,0 +1,184 @@
+"""The manifests on a real API server: accepted, applied, what they allow, and removed without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hack.kube.client import Client, Refused, path_of
+from hack.kube.control_plane import ControlPlane
+from tests.agent.harness import until
+from tests.kube.objects import namespace
+from tests.manifests.objects import BASE, MANIFESTS, Object, only, parse, resources
+from tests.manifests.tools import run, tool
+
+pytestmark = pytest.mark.kube
+
+OBJECTS = resources(BASE)
+AGENT = only(OBJECTS, "ServiceAccount")["metadata"]
+CHART = MANIFESTS / "charts" / "svcmesh"
+ACCOUNTS = "/api/v1/namespaces/{}/serviceaccounts"
+PASSING = {"events", "leases"}
+"""What comes and goes in any cluster, by itself."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ControlPlane]:
+    """A control plane of its own: what else is in it must be known."""
+    with ControlPlane() as cluster:
+        until(
+            lambda: cluster.admin.raw("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] == 200
+        )
+        yield cluster
+
+
+@pytest.fixture
+def installed(cluster: ControlPlane) -> Iterator[ControlPlane]:
+    before = export(cluster.admin)
+    for one in OBJECTS:
+        cluster.admin.apply(one)
+    yield cluster
+    remove(cluster.admin)
+    until(lambda: export(cluster.admin) == before, seconds=60)
+
+
+def remove(admin: Client) -> None:
+    """Delete as `kubectl delete -k` does; what is gone already is."""
+    for one in reversed(OBJECTS):
+        assert code(admin, "DELETE", path_of(one)) in (200, 202, 404)
+
+
+def export(admin: Client) -> dict[str, Any]:
+    """Return every object of every listable kind, without what the server counts."""
+    roots = [
+        "/api/v1",
+        *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in admin.get("/apis")["groups"]),
+    ]
+    found: dict[str, Any] = {}
+    for root in roots:
+        for resource in admin.get(root)["resources"]:
+            if "list" in resource["verbs"] and resource["name"] not in PASSING:
+                path = f"{root}/{resource['name']}"
+                found[path] = [essence(one) for one in admin.get(path)["items"]]
+    return found
+
+
+def essence(one: Object) -> Object:
+    metadata = {k: v for k, v in one["metadata"].items() if k not in ("managedFields", "resourceVersion")}
+    return {**{k: v for k, v in one.items() if k != "status"}, "metadata": metadata}
+
+
+def code(client: Client, method: str, path: str, body: Object | None = None) -> int:
+    return client.raw(method, path, body)[0]
+
+
+def test_the_server_accepts_what_both_render_and_changes_nothing_in_a_dry_run(cluster: ControlPlane) -> None:
+    objects = parse(run(tool("kustomize"), "build", BASE))
+    chart = run(
+        tool("helm"), "template", "svcmesh", MANIFESTS / "charts" / "svcmesh", "--kube-version", "1.34.0"
+    )
+    assert sorted(one["kind"] for one in parse(chart)) == sorted(one["kind"] for one in objects)
+    home = only(objects, "Namespace")
+    before = export(cluster.admin)
+    for one in (*objects, *parse(chart)):
+        if "namespace" not in one["metadata"]:
+            cluster.admin.apply(one, dry_run=True)
+    assert export(cluster.admin) == before
+    cluster.admin.apply(home)
+    for one in (*objects, *parse(chart)):
+        cluster.admin.apply(one, dry_run=True)
+    cluster.admin.delete(home)
+    until(lambda: export(cluster.admin) == before, seconds=60)
+
+
+def test_what_was_applied_is_the_same_when_applied_again(installed: ControlPlane) -> None:
+    first, second = ([installed.admin.apply(one) for one in OBJECTS] for _ in range(2))
+    versions = [[one["metadata"]["resourceVersion"] for one in applied] for applied in (first, second)]
+    assert versions[0] == versions[1]
+
+
+def test_a_pod_is_admitted_here_and_nowhere_that_keeps_to_the_baseline(installed: ControlPlane) -> None:
+    template = only(OBJECTS, "DaemonSet")["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    pod["metadata"] = {"name": "agent", "labels": template["metadata"]["labels"]}
+    pod["spec"] = {**template["spec"]}
+    home = f"/api/v1/namespaces/{AGENT['namespace']}/pods?dryRun=All"
+    installed.admin.request("POST", home, pod)
+    strict = namespace("strict")
+    strict["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "baseline"}
+    installed.admin.apply(strict)
+    try:
+        pod["spec"]["serviceAccountName"] = "default"
+        until(lambda: code(installed.admin, "GET", f"{ACCOUNTS.format('strict')}/default") == 200)
+        with pytest.raises(Refused, match="violates PodSecurity"):
+            installed.admin.request("POST", "/api/v1/namespaces/strict/pods?dryRun=All", pod)
+    finally:
+        installed.admin.delete(strict)
+
+
+EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
+EVENT: Object = {
+    "apiVersion": "events.k8s.io/v1",
+    "kind": "Event",
+    "metadata": {"name": "kubernetes.1", "namespace": "default"},
+    "eventTime": "2026-01-01T00:00:00.000000Z",
+    "reportingController": "svc.mesh/agent",
+    "reportingInstance": "n1",
+    "action": "Checked",
+    "reason": "BadAnnotation",
+    "type": "Warning",
+    "note": "said",
+    "regarding": {"kind": "Service", "namespace": "default", "name": "kubernetes"},
+}
+KINDS = {"PATCH": "application/merge-patch+json"}
+REFUSED = (
+    ("GET", "/api/v1/secrets"),
+    ("GET", "/api/v1/configmaps"),
+    ("GET", "/api/v1/nodes"),
+    ("GET", "/api/v1/namespaces"),
+    ("GET", "/api/v1/namespaces/default/services/kubernetes"),
+    ("DELETE", "/api/v1/namespaces/default/services/kubernetes"),
+    ("PATCH", "/api/v1/namespaces/default/services/kubernetes"),
+    ("POST", "/api/v1/namespaces/default/services"),
+    ("POST", "/api/v1/namespaces/default/pods"),
+    ("POST", "/api/v1/namespaces/default/pods/any/exec?command=sh"),
+    ("GET", "/api/v1/namespaces/default/pods/any/proxy/"),
+    ("GET", "/api/v1/namespaces/default/pods/any/log"),
+    ("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"),
+    ("GET", EVENTS),
+    ("DELETE", f"{EVENTS}/kubernetes.1"),
+    ("PATCH", f"{EVENTS}/kubernetes.1"),
+    ("POST", "/api/v1/namespaces/default/serviceaccounts/default/token"),
+    ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles"),
+    ("PATCH", "/apis/rbac.authorization.k8s.io/v1/clusterroles/svcmesh-agent"),
+    ("GET", "/apis/apps/v1/namespaces/svcmesh/daemonsets"),
+)
+
+
+def test_the_agent_s_account_may_do_what_the_role_says_and_nothing_else(installed: ControlPlane) -> None:
+    agent = installed.client(installed.service_account_token(AGENT["namespace"], AGENT["name"]))
+    allowed = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/pods")
+    assert [code(agent, "GET", path) for path in allowed] == [200, 200, 200]
+    assert code(agent, "POST", EVENTS, EVENT) == 201
+    installed.admin.request("DELETE", f"{EVENTS}/kubernetes.1")
+    refused = {}
+    for method, path in REFUSED:
+        body: Object | None = None if method == "GET" else {}
+        refused[method, path] = agent.raw(method, path, body, kind=KINDS.get(method, "application/json"))[0]
+    assert {key: found for key, found in refused.items() if found != 403} == {}
+
+
+PATCH_KIND = dict.fromkeys(("GET", "POST", "DELETE"), "application/json") | {
+    "PATCH": "application/merge-patch+json"
+}
+
+
+def test_removing_it_leaves_the_cluster_as_it_was(cluster: ControlPlane) -> None:
+    before = export(cluster.admin)
+    for one in OBJECTS:
+        cluster.admin.apply(one)
+    assert export(cluster.admin) != before
+    remove(cluster.admin)
+    until(lambda: export(cluster.admin) == before, seconds=60)
