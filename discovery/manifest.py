@@ -135,6 +135,7 @@ class _Reader:
             external_name=self._external_name(spec) if external else "",
             ports=self._service_ports(spec),
             origin=self.origin,
+            uid=self._text(metadata, "uid", "metadata.uid"),
         )
         if compat is not None:
             service = self._translate(service, self._annotations(written, PREFIXES))

@@ -85,6 +85,8 @@ class ServiceObject(msgspec.Struct, frozen=True):
     origin: str = ""
     translated: Mapping[str, str] = {}
     """Annotations of another mesh that it has, by the one of `annotations` that each became (empty: none)."""
+    uid: str = ""
+    """As the API server has it; empty for what comes from files."""
 
     def written_as(self, annotation: str) -> str:
         """Return the name under which the owner wrote an annotation."""

@@ -22,6 +22,7 @@ import structlog
 
 from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
+from discovery.notice import Announcer
 from discovery.registry import Registry
 from discovery.source import Source, SourceError, Stale, Synced
 from nodeagent.admin.metrics import AgentState, MetricsPage
@@ -39,6 +40,7 @@ from nodeagent.control.supervisor import Supervisor
 from nodeagent.delta import diff_routes
 from nodeagent.freshness import Freshness, describe_state
 from nodeagent.log import configure_logging
+from nodeagent.notices import Notices
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
 from nodeagent.report import report_change
@@ -73,6 +75,8 @@ class Agent:
         self._source = Freshness()
         self._announced = False
         self._listen_failures: dict[RouteKey, str] = {}
+        self._announcer: Announcer | None = None
+        self._notices = Notices()
         self._readiness = Readiness()
         self._supervisor = Supervisor(settings, self._listen_failed)
         self._capture = make_capture(settings)
@@ -125,7 +129,7 @@ class Agent:
         """
         awaited = [self._readiness.register("source"), self._readiness.register("plan")]
         dns_token = self._readiness.register("dns")
-        source = make_source(self._settings)
+        source, self._announcer = make_source(self._settings)
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
@@ -137,6 +141,8 @@ class Agent:
                 asyncio.create_task(self._verify_capture()),
                 asyncio.create_task(stop.wait()),
             ]
+            if self._announcer is not None:
+                tasks.append(asyncio.create_task(self._announcer.run()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if (error := task.exception()) is not None:
@@ -202,6 +208,8 @@ class Agent:
             self._debounce.applied(ended, ended - started, time.process_time() - spent)
             previous = plan
             self._snapshot_file.keep(snapshot, plan)
+            if self._announcer is not None:
+                self._announcer.tell(self._notices.changed(plan))
             self._announce(awaited)
             log.debug(
                 "plan_timing",
@@ -330,8 +338,8 @@ class Agent:
         log.info("agent_stopped")
 
 
-def make_source(settings: Settings) -> Source:
-    """Return the source that the settings name.
+def make_source(settings: Settings) -> tuple[Source, Announcer | None]:
+    """Return the source that the settings name, and what tells owners of Services about them, if anything.
 
     Raises:
         StartError: there is no such source.
@@ -339,14 +347,15 @@ def make_source(settings: Settings) -> Source:
     if settings.source == "kube":
         from discovery.kube.source import KubeSource
 
-        return KubeSource(
+        source = KubeSource(
             node_name=settings.node_name, label_selector=settings.service_selector, compat=settings.compat
         )
+        return source, source.announcer()
     kind, _, path = settings.source.partition(":")
     if kind == "file" and path:
         from discovery.file import FileSource
 
-        return FileSource(path, settings.compat)
+        return FileSource(path, settings.compat), None
     raise StartError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")
 
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -74,7 +75,7 @@ class Answer:
             ApiError: it is not; the `Failure` says what it is.
         """
         response = self._response
-        if response.status != 200:
+        if response.status not in (200, 201):
             body = await self._start(patience)
             retry_after = response.headers.get("Retry-After", "")
             kind = response.content_type
@@ -144,6 +145,21 @@ class Connection:
                 body += chunk
             return response.status, bytes(body[:limit])
 
+    async def create(self, path: str, document: Mapping[str, Any]) -> bool:
+        """Create an object in the collection at `path`; return False if there is one of its name already.
+
+        Raises:
+            ApiError: neither; the `Failure` says why.
+        """
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        async with self._request(path, {}, headers, msgspec.json.encode(document)) as response:
+            answer = Answer(response)
+            if response.status != 409:
+                await answer.check(self._timing.answer)
+            while await answer.read(self._timing.answer):
+                pass  # a connection that was read to its end is used again
+            return response.status != 409
+
     @asynccontextmanager
     async def watch(self, resource: Resource, request: Watch, seconds: float) -> AsyncIterator[Answer]:
         """Open a watch that the server ends after `seconds`; gives its answer once it was accepted.
@@ -173,16 +189,18 @@ class Connection:
 
     @asynccontextmanager
     async def _request(
-        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         session, access = await self._open()
         if access.authorization:
             headers = {**headers, "Authorization": access.authorization}
         with _failures("connect"):
             async with asyncio.timeout(self._timing.answer):
-                response = await session.get(
+                response = await session.request(
+                    "GET" if body is None else "POST",
                     yarl.URL(access.server + path).with_query(query),
                     headers=headers,
+                    data=body,
                     proxy=access.proxy,
                     server_hostname=access.tls.server_name,
                     allow_redirects=False,

@@ -4,7 +4,8 @@
     async for batch in source.watch(): ...
 
 Three reflectors (Services, EndpointSlices, the node's Pods) each keep one watch open. Needs `list` and
-`watch` on `services`, `pods` and `endpointslices.discovery.k8s.io` in all namespaces, nothing else.
+`watch` on `services`, `pods` and `endpointslices.discovery.k8s.io` in all namespaces, and for its announcer
+`create` on `events.events.k8s.io`; nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from discovery.kube.backoff import Backoff
 from discovery.kube.connection import Connection, check_access
 from discovery.kube.contact import Contact
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
+from discovery.kube.events import EventWriter
 from discovery.kube.inventory import Inventory
 from discovery.kube.library import load_library
 from discovery.kube.mailbox import Mailbox
@@ -60,6 +62,8 @@ class KubeSource:
     ) -> None:
         self._resources = watched_resources(node_name, label_selector)
         self._read_object = partial(read_object, compat=compat)
+        self._shared: Credentials | None = None
+        self._node_name = node_name
         self._kubeconfig = kubeconfig
         self._context = context
         self._timing = timing
@@ -97,10 +101,24 @@ class KubeSource:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def announcer(self) -> EventWriter:
+        """Return what tells notices as Events, with the credentials of this source."""
+        backoff = Backoff(self._timing.backoff_first, self._timing.backoff_limit, self._random)
+        return EventWriter(self._connect, self._node_name, backoff, self._random)
+
+    async def _connect(self) -> Connection:
+        clock = asyncio.get_running_loop().time
+        return Connection(self._shared_credentials(clock), self._timing)
+
+    def _shared_credentials(self, clock: Callable[[], float]) -> Credentials:
+        if self._shared is None:
+            library = load_library()
+            make_loader = loader_for(library, self._kubeconfig, self._context, self._environment)
+            self._shared = Credentials(library, make_loader, self._timing.credentials_age, clock)
+        return self._shared
+
     async def _credentials(self, clock: Callable[[], float]) -> Credentials:
-        library = load_library()
-        make_loader = loader_for(library, self._kubeconfig, self._context, self._environment)
-        credentials = Credentials(library, make_loader, self._timing.credentials_age, clock)
+        credentials = self._shared_credentials(clock)
         # A plugin that fails now may succeed later: the reflectors try again, and say so.
         with suppress(CredentialsUnavailable):
             check_access(await credentials.current())

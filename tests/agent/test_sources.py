@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +170,38 @@ def test_services_of_traefik_mesh(tmp_path: Path, start_whoami: Callable[[str], 
         until(lambda: '"svc.mesh/retry-attempts": "3"' in agent.admin("/plan")[1])
     finally:
         agent.stop()
+
+
+def test_a_bad_annotation_becomes_one_event_of_many_agents_and_another_when_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def web(attempts: str) -> dict[str, Any]:
+        return kube_service("web", "10.96.7.10", **{"svc.mesh/retry-attempts": attempts})
+
+    def told() -> list[tuple[str, str]]:
+        return [(event["type"], event["reason"]) for event in api.events.values()]
+
+    api = FakeApi()
+    (tmp_path / "cluster").mkdir()
+    with in_a_thread(api) as act:
+        act(lambda: api.put(web("2")))
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        agents = [Agent(tmp_path / "cluster", "--source", "kube", "--node-name", name) for name in "ab"]
+        try:
+            for agent in agents:
+                until(agent.ready)
+            act(lambda: api.put(web("many")))
+            started = time.monotonic()
+            until(told)
+            print(f"an Event after {time.monotonic() - started:.2f} s")
+            until(lambda: api.count("create", "Event") == 2)
+            assert told() == [("Warning", "InvalidAnnotation")]
+            ((_, event),) = api.events.items()
+            assert event["note"].startswith("svc.mesh/retry-attempts=many: ")
+            assert event["note"].endswith("now: svc.mesh/retry-attempts=2 stays in force")
+            assert event["regarding"]["uid"] == "Service-shop-web"
+            act(lambda: api.put(web("3")))
+            until(lambda: api.count("create", "Event") == 4)
+            assert told() == [("Warning", "InvalidAnnotation"), ("Normal", "AnnotationMended")]
+        finally:
+            assert [agent.stop() for agent in agents] == [0, 0]

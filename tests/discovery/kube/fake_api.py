@@ -29,6 +29,8 @@ PATHS = {
     "Pod": "/api/v1/pods",
 }
 
+EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
 
 def status(code: int, reason: str, message: str, **details: Any) -> Document:
     """A `Status` object as the API server sends it."""
@@ -106,6 +108,8 @@ class FakeApi:
         """`list`, `check` (a list of one object) or `watch`, the kind, and the query, in order."""
         self.pages: dict[tuple[str, str], Answer] = {}
         """What pods answer through the proxy, by `name:port` and path."""
+        self.events: dict[tuple[str, str], Document] = {}
+        """Events by namespace and name."""
         self._history: list[tuple[int, str, Document]] = []
         self._scripts: dict[tuple[str, str], deque[Answer]] = {}
         self._watches: dict[str, list[asyncio.Queue[bytes | None]]] = {kind: [] for kind in PATHS}
@@ -122,6 +126,7 @@ class FakeApi:
             group, _, plural = path.rpartition("/")
             app.router.add_get(f"{group}/namespaces/{{namespace}}/{plural}", partial(self._serve, kind))
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
+        app.router.add_post(EVENTS, self._create_event)
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
@@ -163,6 +168,7 @@ class FakeApi:
         stored = copy.deepcopy(document)
         self.version += 1
         stored["metadata"]["resourceVersion"] = str(self.version)
+        stored["metadata"].setdefault("uid", "-".join(key))
         self._happened("MODIFIED" if key in self.objects else "ADDED", stored)
         self.objects[key] = stored
 
@@ -244,6 +250,20 @@ class FakeApi:
             message = "error trying to reach service: dial tcp 10.0.0.1:15000: connect: connection refused"
             return await answer(503, status(503, "ServiceUnavailable", message))(request)
         return await found(request)
+
+    async def _create_event(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(("create", "Event", {**request.query, **request.match_info}))
+        scripted = self._scripts.get(("create", "Event"))
+        if scripted:
+            return await scripted.popleft()(request)
+        document = json.loads(await request.text())
+        key = (request.match_info["namespace"], document["metadata"]["name"])
+        if key in self.events:
+            return await answer(409, status(409, "AlreadyExists", f"events {key[1]!r} already exists"))(
+                request
+            )
+        self.events[key] = document
+        return web.json_response(document, status=201)
 
     def _list(self, kind: str, query: dict[str, str]) -> web.Response:
         found = [

@@ -1,0 +1,37 @@
+"""What the owner of a Service is told about it, and the contract of whoever tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+import msgspec
+
+from discovery.model import ServiceKey
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """One thing to be told about one Service."""
+
+    service: ServiceKey
+    uid: str
+    """Of the Service, as Kubernetes has it: another Service of the same name has another."""
+    type: Literal["Normal", "Warning"]
+    reason: str
+    """One word in CamelCase, such as `InvalidAnnotation`."""
+    note: str
+    """A sentence or two for people."""
+    identity: tuple[str, ...]
+    """What makes it another notice: two that agree in this, `uid` and `reason` are told once."""
+
+
+class Announcer(Protocol):
+    """Tells notices to owners."""
+
+    def tell(self, notices: Iterable[Notice]) -> None:
+        """Have these told soon; never waits and never fails."""
+        ...
+
+    async def run(self) -> None:
+        """Tell, until cancelled."""
+        ...
