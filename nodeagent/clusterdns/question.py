@@ -25,6 +25,9 @@ from nodeagent.clusterdns.verdict import Sight
 
 MOST_PODS = 20
 """Pods of one workload that are asked; a NodeLocal DNSCache has as many as there are nodes."""
+PATIENCE = 4.0
+"""Seconds for one answer."""
+SILENCE = f"no answer in {PATIENCE:.0f} s"
 
 _ENABLED = re.compile(r'^coredns_plugin_enabled\{(?=[^}]*name="forward")[^}]*zone="([^"]*)"', re.MULTILINE)
 
@@ -89,6 +92,7 @@ def dns_port(place: Place) -> int:
 
 
 async def _look_at(client: ObjectClient, one: Respondent, zones: Sequence[str], gone: bool) -> Sight:
+    wrong: dict[str, str] = {}
     try:
         if one.metrics:
             path = f"/api/v1/namespaces/{NAMESPACE}/pods/{one.pod}:{one.metrics}/proxy/metrics"
@@ -97,8 +101,12 @@ async def _look_at(client: ObjectClient, one: Respondent, zones: Sequence[str], 
             wrong = {zone: "" if zone in forwarded_zones else f"{zone} is not loaded" for zone in zones}
         else:
             async with client.forward(NAMESPACE, one.pod, one.port) as forwarded:
-                cluster = await ask(forwarded, f"kubernetes.default.svc.{one.domain}.", "A")
-                wrong = {zone: await ask(forwarded, f"{zone}.", "SOA") for zone in zones}
+                cluster = await _ask_in_time(forwarded, f"kubernetes.default.svc.{one.domain}.", "A")
+                # A question that was not answered in time leaves nothing to ask on this connection.
+                for zone in zones if not cluster else ():
+                    wrong[zone] = await _ask_in_time(forwarded, f"{zone}.", "SOA")
+                    if wrong[zone].endswith(SILENCE):
+                        break
     except ApiError as error:
         if error.failure.kind in ("forbidden", "unauthorized"):
             raise
@@ -106,6 +114,14 @@ async def _look_at(client: ObjectClient, one: Respondent, zones: Sequence[str], 
     if gone:
         wrong = {zone: "" if said else f"{zone} is still answered" for zone, said in wrong.items()}
     return Sight(one.pod, cluster, "; ".join(filter(None, wrong.values())))
+
+
+async def _ask_in_time(forwarded: Forwarded, name: str, kind: str) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await ask(forwarded, name, kind)
+    except TimeoutError:
+        return f"{name} {kind}: {SILENCE}"
 
 
 async def ask(forwarded: Forwarded, name: str, kind: str) -> str:

@@ -55,12 +55,13 @@ def test_what_we_write_is_served_and_the_rest_is_answered_as_before(
 
 
 class Cluster:
-    """A cluster whose one pod is a real CoreDNS; its kubelet writes what `mount` makes of the Corefile."""
+    """A cluster whose one pod is a real CoreDNS; `mount` does what its kubelet would."""
 
-    def __init__(self, fake: FakeCluster, server: CoreDns, mesh: MeshDns, upstream: int) -> None:
-        self.fake, self.server, self.mesh = fake, server, mesh
-        self.text = adapt(read("kubeadm"), server.port, upstream)
-        fake.workload("deployments", "coredns", {"/etc/coredns": "coredns"})
+    def __init__(self, fake: FakeCluster, server: CoreDns, mesh: MeshDns, text: str) -> None:
+        self.fake, self.server, self.mesh, self.text = fake, server, mesh, text
+        fake.workload(
+            "deployments", "coredns", {"/etc/coredns": "coredns", "/etc/coredns/custom": "coredns-custom"}
+        )
         fake.put("coredns", {"Corefile": self.text})
         fake.forward_to = (LOCALHOST, server.port)
         fake.after_write = self.mount
@@ -68,6 +69,10 @@ class Cluster:
 
     def mount(self) -> None:
         self.server.write("Corefile", self.corefile)
+        for path in self.server.folder.glob("custom/*.server"):
+            path.unlink()
+        for name, text in (self.fake.data("coredns-custom") or {}).items():
+            self.server.write(f"custom/{name}", text)
 
     @property
     def corefile(self) -> str:
@@ -81,19 +86,26 @@ class Cluster:
 
 @pytest.fixture
 def cluster(
-    mesh: MeshDns, upstream: MeshDns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    mesh: MeshDns,
+    upstream: MeshDns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Cluster]:
+    corefile = read(getattr(request, "param", "kubeadm"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(effects, "PAUSE", 0.05)
     with FakeCluster(tmp_path) as fake:
         server = CoreDns(tmp_path, free_port())
-        made = Cluster(fake, server, mesh, upstream.port)
+        text = adapt(corefile, server.port, upstream.port).replace("/etc/coredns/", "")
+        made = Cluster(fake, server, mesh, text)
         with server:
             server.wait_until_up()
             yield made
 
 
+@pytest.mark.parametrize("cluster", ["kubeadm", "k3s", "aks"], indirect=True)
 def test_install_waits_for_the_reload_and_remove_gives_everything_back(cluster: Cluster) -> None:
     assert cluster.server.ask(WHOAMI) == "REFUSED"
     result = cluster.meshctl("install", "--timeout", "60")
