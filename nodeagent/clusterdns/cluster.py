@@ -128,13 +128,14 @@ async def change_and_watch(
     done: list[Change] = []
     try:
         for change in changes:
-            await write_change(client, change)
+            # Counted before it is known to have arrived: an interruption may come in between.
             done.append(change)
+            await write_change(client, change)
         await _watch(client, respondents, zones, seconds, gone)
     except (Worse, Conflict, ApiError, asyncio.CancelledError) as error:
         why = "interrupted" if isinstance(error, asyncio.CancelledError) else str(error)
         left = [wrong for change in reversed(done) if (wrong := await _undo(client, change))]
-        outcome = "; ".join(left) or ("everything is as it was before" if done else "nothing was changed")
+        outcome = "; ".join(left) or "everything is as it was before"
         raise NotDone(f"{why}; {outcome}", restored=not left) from error
     await _tidy(client, changes)
 
@@ -175,6 +176,8 @@ async def _undo(client: ObjectClient, change: Change) -> str:
         if found is None:
             return ""
         present = read_configmap(found)
+        if present.data.get(change.key) == change.before:
+            return ""
         if present.data.get(change.key) != change.after:
             return f"{change.title} was changed by somebody else meanwhile and is left as it is"
         back = Change(change.configmap, change.key, change.after, change.before, present.version)

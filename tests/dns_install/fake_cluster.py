@@ -43,7 +43,7 @@ class FakeCluster:
         self.resolves_cluster = True
         self.served_zones: Callable[[str], list[str]] = lambda corefiles: []
         """From all texts of kube-system, the zones that its pods serve at present."""
-        self.after_write: Callable[[], None] = lambda: None
+        self.after_write: Callable[[], object] = lambda: None
         self.forward_to: tuple[str, int] | None = None
         self.metrics = ""
         self._version = 100

@@ -28,6 +28,36 @@ STUB = Stub(("svc.mesh",), "240.0.0.53")
 COREDNS = "/api/v1/namespaces/kube-system/configmaps/coredns"
 SPACE = "svcmesh-dns-test"
 
+RIGHTS = {
+    "kube-system": [
+        {"apiGroups": ["apps"], "resources": ["deployments", "daemonsets"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]},
+        {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
+    ],
+    SPACE: [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+    ],
+}
+"""As docs/cluster-dns.md has them."""
+
+
+def person(cluster: ControlPlane) -> str:
+    """Return the kubeconfig of somebody with these rights and no other."""
+    group, name = "rbac.authorization.k8s.io", "dns-person"
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": SPACE}
+    cluster.admin.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": SPACE}}
+    )
+    for space, rules in RIGHTS.items():
+        where = {"apiVersion": f"{group}/v1", "metadata": {"name": name, "namespace": space}}
+        reference = {"apiGroup": group, "kind": "Role", "name": name}
+        cluster.admin.apply({**where, "kind": "Role", "rules": rules})
+        cluster.admin.apply({**where, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]})
+    return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(SPACE, name)})
+
 
 def run(kubeconfig: str, action: Callable[[ObjectClient], Awaitable[T]]) -> T:
     async def act() -> T:
@@ -78,9 +108,10 @@ def test_install_and_remove_leave_the_bytes_as_they_were(cluster: ControlPlane) 
         await effects.delete_backup(client, SPACE)
         assert await effects.read_backup(client, SPACE) == {}
 
-    run(cluster.kubeconfig, install)
+    kubeconfig = person(cluster)
+    run(kubeconfig, install)
     assert "svc.mesh:53 {" in cluster.admin.get(COREDNS)["data"]["Corefile"]
-    run(cluster.kubeconfig, remove)
+    run(kubeconfig, remove)
     after = cluster.admin.get(COREDNS)
     for document in (before, after):
         del document["metadata"]["resourceVersion"], document["metadata"]["managedFields"]
@@ -98,13 +129,13 @@ def test_a_configmap_of_our_own_is_made_and_goes_again(cluster: ControlPlane) ->
         await effects.change_and_watch(client, [back], [], (), 1, gone=True)
         assert "coredns-custom" not in (await effects.read_dns(client)).configmaps
 
-    run(cluster.kubeconfig, make)
+    run(person(cluster), make)
 
 
 def test_without_a_pod_that_could_be_asked_nothing_is_changed(cluster: ControlPlane) -> None:
     before = cluster.admin.get(COREDNS)
     result = CliRunner().invoke(
-        main, ["dns", "install", "--yes", "--mesh-namespace", SPACE, "--kubeconfig", cluster.kubeconfig]
+        main, ["dns", "install", "--yes", "--mesh-namespace", SPACE, "--kubeconfig", person(cluster)]
     )
     assert (result.exit_code, "no running pod of CoreDNS" in result.output) == (1, True), result.output
     assert cluster.admin.get(COREDNS) == before
@@ -132,4 +163,4 @@ def test_a_forward_to_a_pod_that_does_not_exist(cluster: ControlPlane) -> None:
             pass
 
     with pytest.raises(ApiError, match="status 404"):
-        run(cluster.kubeconfig, forward)
+        run(person(cluster), forward)

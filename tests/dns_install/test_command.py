@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from discovery.kube.objects import open_objects
 from nodeagent.clusterdns import cluster as effects
-from nodeagent.clusterdns.change import stub_zones
+from nodeagent.clusterdns.change import plan_install, stub_zones
+from nodeagent.clusterdns.question import find_respondents
+from nodeagent.clusterdns.stub import Stub
 from nodeagent.meshctl import main
 from tests.dns_install.fake_cluster import FakeCluster
 from tests.dns_install.samples import read
@@ -201,6 +206,46 @@ def test_removing_works_without_the_backup(fake: FakeCluster, meshctl: Meshctl) 
     del fake.configmaps[("svcmesh", "svcmesh-dns-backup")]
     assert meshctl("remove", "--yes").exit_code == 0
     assert fake.data("coredns") == {"Corefile": read("kubeadm")}
+
+
+def test_an_interruption_rolls_back(fake: FakeCluster) -> None:
+    layout(fake, "kubeadm")
+    fake.served_zones = lambda texts: []
+
+    async def interrupt() -> str:
+        # It comes while the answer to the write is still on its way.
+        written, loop = asyncio.Event(), asyncio.get_running_loop()
+        fake.after_write = partial(loop.call_soon_threadsafe, written.set)
+        async with open_objects(fake.kubeconfig()) as client:
+            found = await effects.read_dns(client)
+            plan = plan_install(found, Stub(("svc.mesh",), "240.0.0.53"))
+            pods = await find_respondents(client, found, plan.places)
+            watching = effects.change_and_watch(client, plan.changes, pods, ("svc.mesh",), 60)
+            task = asyncio.create_task(watching)
+            async with asyncio.timeout(20):
+                await written.wait()
+            task.cancel()
+            with pytest.raises(effects.NotDone) as caught:
+                await task
+            return str(caught.value)
+
+    assert asyncio.run(interrupt()) == "interrupted; everything is as it was before"
+    assert fake.data("coredns") == {"Corefile": read("kubeadm")}
+
+
+def test_a_change_in_between_is_a_conflict_and_stays(fake: FakeCluster) -> None:
+    layout(fake, "kubeadm")
+
+    async def collide() -> str:
+        async with open_objects(fake.kubeconfig()) as client:
+            plan = plan_install(await effects.read_dns(client), Stub(("svc.mesh",), "240.0.0.53"))
+            fake.put("coredns", {"Corefile": read("eks")})
+            with pytest.raises(effects.NotDone) as caught:
+                await effects.change_and_watch(client, plan.changes, [], ("svc.mesh",), 60)
+            return str(caught.value)
+
+    assert "modified" in asyncio.run(collide())
+    assert fake.data("coredns") == {"Corefile": read("eks")}
 
 
 BY_HAND = "svc.mesh:53 {\n    forward . %s\n}\n"
