@@ -109,6 +109,9 @@ class Reflector:
             self._audience.lost(kind, failure.reason)
         if step.renew_credentials:
             await self._connection.renew_credentials()
+        if failure.kind == "timeout":
+            # What hangs may hang idle connections too; the next request is not to wait for one of those.
+            await self._connection.close()
         await asyncio.sleep(step.delay)
 
     async def _perform(self, request: Request) -> Step:
