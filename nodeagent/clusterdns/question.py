@@ -20,7 +20,7 @@ import msgspec
 from discovery.kube.failure import ApiError
 from discovery.kube.objects import Forwarded, ObjectClient
 from nodeagent.clusterdns.layout import CORE, NAMESPACE, ClusterDns, Place
-from nodeagent.clusterdns.stub import cluster_domain, main_server
+from nodeagent.clusterdns.stub import cluster_domain, main_server, root_port
 from nodeagent.clusterdns.verdict import Sight
 
 MOST_PODS = 20
@@ -59,7 +59,7 @@ async def find_respondents(
         pods = [item for item in (listed or {}).get("items") or () if _running(item)][:MOST_PODS]
         metrics = 0 if place.workload == CORE else metrics_port(place)
         if place.workload == CORE or metrics:
-            domain, port = cluster_domain(place.corefile), dns_port(place)
+            domain, port = cluster_domain(place.corefile), root_port(place.corefile)
             found += [Respondent(pod["metadata"]["name"], domain, port, metrics) for pod in pods]
     return found
 
@@ -83,12 +83,6 @@ def metrics_port(place: Place) -> int:
             port = address.rpartition(":")[2]
             return int(port) if port.isdecimal() else 0
     return 0
-
-
-def dns_port(place: Place) -> int:
-    """Return the port on which the root zone is answered."""
-    port = main_server(place.corefile).keys[0].rpartition(":")[2]
-    return int(port) if port.isdecimal() else 53
 
 
 async def _look_at(client: ObjectClient, one: Respondent, zones: Sequence[str], gone: bool) -> Sight:

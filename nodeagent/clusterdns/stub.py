@@ -62,6 +62,15 @@ def stub_block(corefile: Corefile, stub: Stub) -> str:
     return "\n".join((f"{keys} {{", *(f"    {line}" for line in lines), "}", ""))
 
 
+def root_port(corefile: Corefile) -> int:
+    """Return the port on which the root zone is answered; of a range, the first.
+
+    Raises:
+        CorefileNotUnderstood: see `main_server`.
+    """
+    return int(_port_of_root(main_server(corefile)).partition("-")[0])
+
+
 def answered_zones(corefile: Corefile, stub: Stub) -> dict[str, bool]:
     """Return which of the stub's zones have a server block, and whether it forwards to the stub's target."""
     found: dict[str, bool] = {}

@@ -280,6 +280,23 @@ def test_what_is_not_understood_is_not_edited(
     assert fake.writes == []
 
 
+def test_a_corefile_that_k3s_writes_anew_is_not_edited(fake: FakeCluster, meshctl: Meshctl) -> None:
+    fake.put("coredns", {"Corefile": read("eks")}, annotations={"objectset.rio.cattle.io/id": ""})
+    result = meshctl("install", "--yes")
+    assert (result.exit_code, "k3s writes this Corefile" in result.output, fake.writes) == (1, True, [])
+
+
+def test_marks_that_somebody_edited_are_not_guessed_at(fake: FakeCluster, meshctl: Meshctl) -> None:
+    layout(fake, "kubeadm")
+    assert meshctl("install", "--yes").exit_code == 0
+    fake.put("coredns", {"Corefile": (fake.data("coredns") or {})["Corefile"].replace("# svcmesh end", "")})
+    writes = list(fake.writes)
+    for command in ("install", "remove"):
+        result = meshctl(command, "--yes")
+        assert (result.exit_code, "not one pair" in result.output) == (1, True)
+    assert fake.writes == writes
+
+
 def test_a_cluster_without_coredns(fake: FakeCluster, meshctl: Meshctl) -> None:
     result = meshctl("install", "--yes")
     assert (result.exit_code, "there is no ConfigMap kube-system/coredns" in result.output) == (1, True)

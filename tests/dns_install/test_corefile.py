@@ -16,7 +16,7 @@ from nodeagent.clusterdns.corefile import (
     read_corefile,
     remove_block,
 )
-from nodeagent.clusterdns.stub import Stub, answered_zones, cluster_domain, main_server, stub_block
+from nodeagent.clusterdns.stub import Stub, answered_zones, cluster_domain, main_server, root_port, stub_block
 from tests.dns_install.samples import NAMES, read
 
 STUB = Stub(("svc.mesh",), "240.0.0.53")
@@ -164,6 +164,7 @@ def test_the_stub_listens_where_the_root_zone_does() -> None:
         "}",
     ]
     twice = Stub(("svc.mesh", "traefik.mesh"), "240.0.0.53:5353")
+    assert root_port(read_corefile("a:53 .:1053 {\n    reload\n}\n")) == 1053
     assert stub_block(read_corefile(".:1053 {\n    reload\n}\n"), twice).splitlines() == [
         "svc.mesh:1053 traefik.mesh:1053 {",
         "    errors",
