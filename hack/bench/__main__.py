@@ -12,14 +12,16 @@ from typing import NoReturn
 
 import click
 
-from hack.bench import dns_case, http_cases, scale_case, stepping
+from hack.bench import cluster_case, dns_case, http_cases, scale_case, stepping
 from hack.bench.figures import Sample, targets
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
 from hack.bench.processes import BenchError, Crew
 from hack.bench.report import Report, render_report, write_report
 
-PARTS = ("http", "latency", "tcp", "dns", "scale", "stepping")
+PARTS = ("http", "latency", "tcp", "dns", "scale", "stepping", "cluster")
+ON_REQUEST = ("cluster",)
+"""Parts that need more than the rest and take long: run only when named."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "http": ("wrk", "nginx"),
     "latency": ("wrk", "nginx"),
@@ -27,6 +29,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "dns": ("dnsperf",),
     "scale": ("nginx",),
     "stepping": ("wrk", "nginx"),
+    "cluster": ("nginx", "nft"),
 }
 """Without these a part cannot be measured at all; every other program is a peer."""
 PEERS: Mapping[str, tuple[str, ...]] = {
@@ -41,6 +44,9 @@ TITLES = {
     "stepping": "The data plane alone: a chain of layers stepped eagerly, and as a Task for each request",
     "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
     "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
+    "10000 services": "10,000 Services with 10 endpoints, a real API server, agent and worker on one core",
+    "one change in 10000 services": "from the API server's answer to the added endpoint's own",
+    "100 changes a second": "the agent process alone, 10,000 Services",
     "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
 }
 
@@ -53,7 +59,10 @@ TITLES = {
     "--seconds", type=click.IntRange(1, 60), default=2, show_default=True, help="Of load in one measurement."
 )
 @click.option(
-    "--only", type=click.Choice(PARTS), multiple=True, help="Leave out the other parts; may be repeated."
+    "--only",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Leave out the other parts; may be repeated. `cluster` runs only so (needs `make kube-assets`).",
 )
 @click.option(
     "--quick", is_flag=True, help="Two rounds of one second and few changes: for a look, not for figures."
@@ -73,7 +82,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: 
         rounds, seconds = 2, 1
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
-    parts = tuple(part for part in PARTS if part in only) or PARTS
+    parts = tuple(part for part in PARTS if part in (only or set(PARTS).difference(ON_REQUEST)))
     notes = install_missing(dict.fromkeys(p for part in parts for p in NEEDED[part] + PEERS.get(part, ())))
     cores = choose_cores()
     if cores.shared:
@@ -119,6 +128,9 @@ def _measure(
             "tcp": lambda: http_cases.measure(crew, cores, TCP_CASES, rounds, seconds, _progress),
             "dns": lambda: dns_case.measure(crew, cores, rounds, seconds, _progress),
             "stepping": lambda: stepping.measure(crew, cores, rounds, seconds, _progress),
+            "cluster": lambda: cluster_case.measure(
+                cores, changes, 60.0 if changes > 20 else 10.0, _progress
+            ),
             "scale": lambda: scale_case.measure(crew, cores, min(rounds, 3), changes, _progress),
         }
         samples = list(runs[part]())

@@ -126,4 +126,22 @@ def targets(samples: list[Sample]) -> list[Target]:
             80.0,
             "MiB",
         ),
+        *_large_cluster(samples),
+    ]
+
+
+def _large_cluster(samples: list[Sample]) -> list[Target]:
+    """Return the figures for 10,000 Services, if they were asked for."""
+    case = "10000 services"
+    figures = (
+        ("10,000 Services at an API server: ready", case, "ready_s", 15.0, "s"),
+        ("10,000 Services: memory of the agent (RSS)", case, "agent_rss_mib", 350.0, "MiB"),
+        ("10,000 Services: memory of a worker (RSS)", case, "worker_rss_mib", 200.0, "MiB"),
+        ("10,000 Services: one change, p50", "one change in 10000 services", "p50_ms", 50.0, "ms"),
+        ("10,000 Services: the agent's share of a core", "100 changes a second", "core_share", 0.5, ""),
+    )
+    return [
+        Target(name, value, "at most", bound, unit)
+        for name, of, figure, bound, unit in figures
+        if (value := middle(samples, of, AGENT, figure)) is not None
     ]

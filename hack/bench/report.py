@@ -16,6 +16,7 @@ SIZE_COLUMNS = (
     ("PSS MiB", "pss_mib", 1),
     ("RSS MiB", "rss_mib", 1),
 )
+CHANGE_COLUMNS = (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1))
 COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
@@ -31,7 +32,15 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "stepping": HTTP_COLUMNS,
     "10 services": SIZE_COLUMNS,
     "1000 services": SIZE_COLUMNS,
-    "endpoint added": (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1)),
+    "endpoint added": CHANGE_COLUMNS,
+    "10000 services": (
+        ("ready s", "ready_s", 2),
+        ("CPU s", "cpu_s", 2),
+        ("agent RSS MiB", "agent_rss_mib", 1),
+        ("worker RSS MiB", "worker_rss_mib", 1),
+    ),
+    "one change in 10000 services": CHANGE_COLUMNS,
+    "100 changes a second": (("cores", "core_share", 2), ("agent RSS MiB", "agent_rss_mib", 1)),
 }
 """What the table shows of each case: heading, figure, decimals. The first one is compared."""
 

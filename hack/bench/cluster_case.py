@@ -1,0 +1,280 @@
+"""A large cluster: 10,000 Services, 100,000 endpoints, a real API server, one agent with nftables capture.
+
+Everything runs in a network namespace of its own (`python -m hack.bench.cluster_case`, started by `measure`),
+where nftables and routes are nobody else's and endpoints may have addresses that an API server accepts. Agent
+and worker share one core; etcd, the API server and whoever changes it have the other.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from hack.bench.accounting import cpu_time, family, memory
+from hack.bench.figures import AGENT, Sample, quantile
+from hack.bench.machine import Cores
+from hack.bench.peers import start_backend
+from hack.bench.processes import BenchError, Child, Crew, wait_until
+from hack.bench.scale_case import Prober
+from hack.kube.assets import AssetsMissing, find_assets
+from hack.kube.control_plane import ControlPlane
+
+SERVICES = 10_000
+ENDPOINTS = 10
+NAMESPACES = 20
+WRITERS = 8
+PROBED = 5000
+TARGETS = tuple(f"10.254.0.{number}" for number in range(1, ENDPOINTS + 2))
+"""Where the probed Service's endpoints really are: ten, and the one that is added."""
+ADMIN = ("127.0.0.1", 15000)
+CHANGES_PER_SECOND = 100
+START_TIME = 120.0
+REACH_TIME = 10.0
+
+
+def measure(cores: Cores, changes: int, seconds: float, progress: Callable[[str], None]) -> Iterator[Sample]:
+    """Run the case in a namespace of its own; yield its samples.
+
+    Raises:
+        BenchError: there is no API server to run, or the kernel grants no namespace.
+    """
+    try:
+        find_assets()
+    except AssetsMissing as error:
+        raise BenchError(f"no API server to measure with: {error}") from error
+    unshare = ["unshare", "--net", "--mount"]
+    if os.geteuid():
+        unshare += ["--user", "--map-root-user"]
+    words = map(str, (cores.proxy, cores.load, changes, seconds))
+    inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-m", __name__, *words]
+    with subprocess.Popen([*unshare, *inside], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("{"):
+                yield msgspec.json.decode(line, type=Sample)
+            else:
+                progress(line.rstrip())
+    if child.returncode:
+        raise BenchError(f"the case of a large cluster ended with status {child.returncode}")
+
+
+class Session:
+    """One keep-alive connection to the API server, as its administrator."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        document = yaml.safe_load(Path(kubeconfig).read_text())
+        cluster = document["clusters"][0]["cluster"]
+        self._token = document["users"][0]["user"]["token"]
+        authority = cluster.get("certificate-authority-data")
+        tls = ssl.create_default_context(
+            cafile=cluster.get("certificate-authority"),
+            cadata=b64decode(authority).decode() if authority else None,
+        )
+        url = urlsplit(cluster["server"])
+        self._connection = http.client.HTTPSConnection(str(url.hostname), url.port, timeout=60, context=tls)
+
+    def send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a document; return what came back.
+
+        Raises:
+            BenchError: it was refused.
+        """
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        self._connection.request(method, path, json.dumps(body), headers)
+        response = self._connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+        if response.status >= 300:
+            raise BenchError(f"{method} {path}: {response.status} {answer.get('message')}")
+        return answer
+
+
+def namespace_of(number: int) -> str:
+    """Return the namespace of a Service."""
+    return f"team-{number % NAMESPACES:02}"
+
+
+def addresses_of(number: int, more: int = 0) -> list[str]:
+    """Return the endpoints of a Service: nobody is there, but for the one that is probed."""
+    if number == PROBED:
+        return list(TARGETS[: ENDPOINTS + more])
+    first = int(ipaddress.IPv4Address("10.128.0.0")) + number * 16
+    return [str(ipaddress.IPv4Address(first + offset)) for offset in range(1, ENDPOINTS + 1 + more)]
+
+
+def slice_path(number: int) -> str:
+    """Return where a Service's EndpointSlice is."""
+    base = f"/apis/discovery.k8s.io/v1/namespaces/{namespace_of(number)}/endpointslices"
+    return f"{base}/service-{number}-1"
+
+
+def endpoints_body(number: int, more: int = 0) -> dict[str, Any]:
+    """Return the part of the slice that changes."""
+    return {
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}, "nodeName": f"node-{index}"}
+            for index, address in enumerate(addresses_of(number, more))
+        ]
+    }
+
+
+def populate(kubeconfig: str, port: int) -> None:
+    """Create all Services, each with one slice, over several connections."""
+    session = Session(kubeconfig)
+    for number in range(NAMESPACES):
+        session.send("POST", "/api/v1/namespaces", {"metadata": {"name": namespace_of(number)}})
+    failures: list[BaseException] = []
+
+    def create(first: int) -> None:
+        writer = Session(kubeconfig)
+        try:
+            for number in range(first, SERVICES, WRITERS):
+                _create(writer, number, port)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=create, args=(first,)) for first in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise BenchError(f"creating Services: {failures[0]}")
+
+
+def _create(writer: Session, number: int, port: int) -> None:
+    namespace, name = namespace_of(number), f"service-{number}"
+    metadata = {"name": name, "annotations": {"svc.mesh/enabled": "true"}}
+    spec = {"ports": [{"name": "http", "port": 80, "targetPort": port}]}
+    writer.send("POST", f"/api/v1/namespaces/{namespace}/services", {"metadata": metadata, "spec": spec})
+    labels = {"kubernetes.io/service-name": name}
+    body = {
+        "metadata": {"name": f"{name}-1", "labels": labels},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        **endpoints_body(number),
+    }
+    writer.send("POST", slice_path(number).rpartition("/")[0], body)
+
+
+def run(cores: Cores, changes: int, seconds: float) -> Iterator[Sample]:
+    """Measure, inside the namespace."""
+    for address in TARGETS:
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    os.sched_setaffinity(0, {cores.load})
+    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, Crew(Path(name)) as crew:
+        _, port = start_backend(crew, cores.load, TARGETS, "$server_addr")
+        with ControlPlane(controllers=(), apiserver_flags=(f"--advertise-address={TARGETS[0]}",)) as plane:
+            started = time.perf_counter()
+            populate(plane.kubeconfig, port)
+            print(f"created {SERVICES} Services in {time.perf_counter() - started:.0f} s", flush=True)
+            agent, sample = _start(crew, cores, plane.kubeconfig)
+            yield sample
+            yield _change_one(plane.kubeconfig, _mesh_address(), changes)
+            yield _change_many(plane.kubeconfig, agent, seconds)
+
+
+def _start(crew: Crew, cores: Cores, kubeconfig: str) -> tuple[Child, Sample]:
+    command = [sys.executable, "-m", "nodeagent", "run", "--source", "kube", "--capture", "nftables"]
+    command += ["--workers", "1", "--drain-timeout", "1s", "--log-format", "json"]
+    command += ["--admin-listen", f"{ADMIN[0]}:{ADMIN[1]}"]
+    started = time.perf_counter()
+    child = crew.start("agent", command, cores.proxy, {**os.environ, "KUBECONFIG": kubeconfig})
+    wait_until(lambda: _admin("/readyz") is not None, child, START_TIME)
+    ready = time.perf_counter() - started
+    agent, worker = family(child.pid)[:2]
+    used, carried = memory([agent]), memory([worker])
+    values = {"ready_s": ready, "cpu_s": cpu_time([agent, worker]), "agent_pss_mib": used.pss}
+    values |= {"agent_rss_mib": used.rss, "worker_pss_mib": carried.pss, "worker_rss_mib": carried.rss}
+    return child, Sample("10000 services", AGENT, 0, values)
+
+
+def _admin(path: str) -> bytes | None:
+    connection = http.client.HTTPConnection(*ADMIN, timeout=30)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    except OSError:
+        return None
+    else:
+        return body if response.status == 200 else None
+    finally:
+        connection.close()
+
+
+def _mesh_address() -> str:
+    plan = json.loads(_admin("/plan") or b"{}")
+    return str(plan["services"][f"{namespace_of(PROBED)}/service-{PROBED}"]["address"])
+
+
+def _change_one(kubeconfig: str, address: str, changes: int) -> Sample:
+    """Add and remove an endpoint; measure from the API server's answer to the endpoint's own."""
+    session, prober = Session(kubeconfig), Prober(address, 80)
+    times = []
+    for number in range(changes):
+        session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED, more=1))
+        changed = time.perf_counter()
+        while prober.ask() != TARGETS[-1]:
+            if time.perf_counter() - changed > REACH_TIME:
+                raise BenchError(f"an added endpoint got no request within {REACH_TIME:g} s")
+        times.append((time.perf_counter() - changed) * 1000)
+        session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED))
+        prober.ask_for(0.1)
+        if number % 10 == 9:
+            print(f"changed {number + 1} times of {changes}: last {times[-1]:.1f} ms", flush=True)
+    prober.close()
+    values = {"p50_ms": quantile(times, 50), "p99_ms": quantile(times, 99), "most_ms": max(times)}
+    return Sample("one change in 10000 services", AGENT, 0, values)
+
+
+def _change_many(kubeconfig: str, agent: Child, seconds: float) -> Sample:
+    """Change another slice a hundred times a second; measure what the agent spends on it."""
+    session = Session(kubeconfig)
+    pid = family(agent.pid)[:1]
+    before, started = cpu_time(pid), time.perf_counter()
+    sent = 0
+    while (elapsed := time.perf_counter() - started) < seconds:
+        if sent <= elapsed * CHANGES_PER_SECOND:
+            number = (sent * 37) % SERVICES
+            if number != PROBED:
+                session.send(
+                    "PATCH", slice_path(number), endpoints_body(number, more=1 - sent // SERVICES % 2)
+                )
+            sent += 1
+        else:
+            time.sleep(sent / CHANGES_PER_SECOND - elapsed)  # noqa: TID251 this program has no loop
+    took = time.perf_counter() - started
+    agent.check()
+    values = {"core_share": (cpu_time(pid) - before) / took, "changes_per_s": sent / took}
+    return Sample("100 changes a second", AGENT, 0, {**values, "agent_rss_mib": memory(pid).rss})
+
+
+def main() -> None:
+    """Run with the words that `measure` gives: two cores, a number of changes, seconds of changes."""
+    proxy, load, changes, seconds = sys.argv[1:]
+    if shutil.which("nft") is None:
+        raise SystemExit("the program nft is not installed")
+    for sample in run(Cores(int(proxy), int(load)), int(changes), float(seconds)):
+        print(msgspec.json.encode(sample).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
