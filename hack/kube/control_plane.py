@@ -194,7 +194,6 @@ class ControlPlane:
             *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
             *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
             *(f"--initial-cluster=test={peer}", "--log-level=warn"),
-            "--unsafe-no-fsync",  # nothing here has to outlive the machine
         ]
 
     def _apiserver_command(self) -> list[str]:
