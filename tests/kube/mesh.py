@@ -17,20 +17,11 @@ from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import Agent, free_port, until
 from tests.kube.gate import Gate
+from tests.kube.link import private_link
 from tests.kube.objects import endpoint_slice, namespace, service
 
 RIGHT_AGAIN = 10.0
 """Seconds; generous, as machines are slow. What is measured is printed and is in docs/failure.md."""
-
-
-def own_address() -> str:
-    """Return an address of this machine that an EndpointSlice may have: Kubernetes refuses 127.0.0.0/8."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only makes the kernel choose
-        except OSError:
-            pytest.skip("no IPv4 address but 127.0.0.1, which Kubernetes takes for no endpoint")
-        return str(probe.getsockname()[0])
 
 
 class Mesh:
@@ -75,22 +66,24 @@ def failures(agent: Agent, kind: str) -> list[str]:
 
 @contextmanager
 def whoami_outside() -> Iterator[tuple[str, int]]:
-    """A whoami on an address that Kubernetes takes for an endpoint's."""
-    address, port = own_address(), free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hack.samples.whoami", "--listen", f"{address}:{port}", "--name", "web"]
-    )
+    """A whoami in a network namespace of its own, on an address that Kubernetes takes for an endpoint's."""
+    with private_link() as link:
+        port = free_port()
+        listen = ["--listen", f"{link.far}:{port}", "--name", "web"]
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", link.name, sys.executable, "-m", "hack.samples.whoami", *listen]
+        )
 
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((address, port)) == 0
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex((link.far, port)) == 0
 
-    try:
-        until(listens)
-        yield address, port
-    finally:
-        process.kill()
-        process.wait()
+        try:
+            until(listens)
+            yield link.far, port
+        finally:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

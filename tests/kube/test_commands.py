@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hack.kube.control_plane import ControlPlane
 from nodeagent.meshctl import main
 from tests.agent.harness import Agent, endpoints, free_port, until
 from tests.agent.harness import service as service_yaml
+from tests.kube.link import private_link
 from tests.kube.objects import Document, endpoint_slice, namespace, node, pod, service
 
 pytestmark = pytest.mark.kube
@@ -74,18 +75,15 @@ def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
     assert "services is forbidden" in " ".join(errors.split())
 
 
-def own_address() -> str:
-    """Return an address of this machine that the API server connects to: it refuses 127.0.0.0/8."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only makes the kernel choose
-        except OSError:
-            pytest.skip("no IPv4 address but 127.0.0.1, which the API server does not proxy to")
-        return str(probe.getsockname()[0])
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address of this namespace that the API server connects to: it refuses 127.0.0.0/8."""
+    with private_link() as link:
+        yield link.near
 
 
-def test_status(shared_cluster: ControlPlane, tmp_path: Path) -> None:
-    admin, address, port = shared_cluster.admin, own_address(), free_port()
+def test_status(shared_cluster: ControlPlane, tmp_path: Path, address: str) -> None:
+    admin, port = shared_cluster.admin, free_port()
     admin.apply(namespace(AGENTS))
     admin.apply(node("node-1"))
     until(lambda: admin.raw("GET", f"/api/v1/namespaces/{AGENTS}/serviceaccounts/default")[0] == 200)
