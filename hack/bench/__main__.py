@@ -41,7 +41,8 @@ PEERS: Mapping[str, tuple[str, ...]] = {
 TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *LATENCY_CASES, *TCP_CASES)},
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
-    "stepping": "The data plane alone: a chain of layers stepped eagerly, and as a Task for each request",
+    "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",
+    "stepping, one": "The same, one connection",
     "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
     "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
     "10000 services": "10,000 Services with 10 endpoints, a real API server, agent and worker on one core",

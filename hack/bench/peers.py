@@ -69,7 +69,7 @@ _NGINX_STREAM = "stream { server { listen 127.0.0.1:$tcp_port; proxy_pass 127.0.
 _HAPROXY = """\
 global
   nbthread 1
-  maxconn 8192
+  maxconn 400
 defaults
   timeout connect 3s
   timeout client 300s

@@ -30,6 +30,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "tcp": (("CPU ms/MiB", "cpu_ms_per_mib", 3), ("MiB/s", "mib_per_second", 0)),
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
+    "stepping, one": (("CPU us/request", "cpu_us_per_request", 1), ("p50 us", "p50_us", 0)),
     "10 services": SIZE_COLUMNS,
     "1000 services": SIZE_COLUMNS,
     "endpoint added": CHANGE_COLUMNS,

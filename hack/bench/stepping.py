@@ -22,7 +22,7 @@ from hack.bench.http_cases import CONNECTIONS, RESILIENCE
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
-from hack.bench.processes import LOCALHOST, BenchError, Crew, free_port, listens, wait_until
+from hack.bench.processes import LOCALHOST, BenchError, Child, Crew, free_port, listens, wait_until
 from middleware.contract import ExchangeError
 from middleware.registry import MIDDLEWARES
 from nodeagent.config import Limits
@@ -35,6 +35,9 @@ from nodeagent.proxy.incomplete import REASONS
 from nodeagent.proxy.proxy import Proxy
 
 PLAIN, EAGER, TASKS = "no middleware", "retry+breaker, stepped eagerly", "retry+breaker, in a Task"
+
+CASES = {"stepping": CONNECTIONS, "stepping, one": 1}
+"""Connections by case."""
 
 
 class TaskChain:
@@ -106,19 +109,36 @@ def measure(
     for _, _, port in peers:
         loader.run(f"http://{LOCALHOST}:{port}/", CONNECTIONS, 1)
     for number in range(rounds):
-        for name, child, port in peers:
-            pids = family(child.pid)
-            before = cpu_time(pids)
-            load = loader.run(f"http://{LOCALHOST}:{port}/", CONNECTIONS, seconds)
-            used = cpu_time(pids) - before
-            if any(load.errors.values()):
-                raise BenchError(f"requests failed: {name}: {load.errors}")
-            values = {
-                "cpu_us_per_request": used * 1e6 / load.requests,
-                "per_second": load.requests * 1e6 / load.microseconds,
-            }
-            progress(f"round {number + 1} of {rounds}: {name}: {values['cpu_us_per_request']:.1f} us CPU")
-            yield Sample("stepping", name, number, values)
+        for case, connections in CASES.items():
+            for name, child, port in peers:
+                sample = _measure(loader, case, connections, name, child, port, number, seconds)
+                cost = sample.values["cpu_us_per_request"]
+                progress(f"round {number + 1} of {rounds}: {case}: {name}: {cost:.1f} us CPU")
+                yield sample
+
+
+def _measure(
+    loader: HttpLoader,
+    case: str,
+    connections: int,
+    name: str,
+    child: Child,
+    port: int,
+    number: int,
+    seconds: float,
+) -> Sample:
+    pids = family(child.pid)
+    before = cpu_time(pids)
+    load = loader.run(f"http://{LOCALHOST}:{port}/", connections, seconds)
+    used = cpu_time(pids) - before
+    if any(load.errors.values()):
+        raise BenchError(f"requests failed: {name}: {load.errors}")
+    values = {
+        "cpu_us_per_request": used * 1e6 / load.requests,
+        "per_second": load.requests * 1e6 / load.microseconds,
+        "p50_us": float(load.p50),
+    }
+    return Sample(case, name, number, values)
 
 
 async def _serve(backend: int, ports: tuple[int, int]) -> None:
