@@ -1,6 +1,7 @@
 """Runs a chain of layers as one coroutine without a Task: started eagerly, resumed directly by its exchange.
 
-A Task would cost two turns of the loop for every request (`docs/performance.md`). The chain either waits for
+A Task would cost two turns of the loop for every request, which a busy worker hides and a quiet connection
+feels (`docs/performance.md`). The chain either waits for
 its exchange (`Outcome`) or for an asyncio future, such as the one of `asyncio.sleep`.
 """
 
