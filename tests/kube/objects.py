@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hack.kube.client import Client
+
 Document = dict[str, Any]
 
 
@@ -53,3 +55,14 @@ def pod(name: str, namespace: str = "shop", **labels: str) -> Document:
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "none"}]},
     }
+
+
+def write_history(admin: Client) -> None:
+    """Raise the resource version by more than an API server adds when it starts.
+
+    Without it a store that is put back to an earlier state may have caught up before anybody looks.
+    """
+    for number in range(300):
+        metadata = {"name": "history", "namespace": "default"}
+        data = {"number": str(number)}
+        admin.apply({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata, "data": data})

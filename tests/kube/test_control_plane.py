@@ -14,7 +14,7 @@ from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import until
-from tests.kube.objects import namespace, node, pod, service
+from tests.kube.objects import namespace, node, pod, service, write_history
 
 pytestmark = pytest.mark.kube
 
@@ -115,14 +115,7 @@ def test_the_store_forgets_its_history_and_goes_back(cluster: ControlPlane) -> N
     saved = cluster.save_data()
     until(cluster.ready)
     admin.apply(namespace("after"))
-    # More than the API server writes by itself when it starts on the older state.
-    for number in range(300):
-        config = {
-            "kind": "ConfigMap",
-            "apiVersion": "v1",
-            "metadata": {"name": "history", "namespace": "after"},
-        }
-        admin.apply({**config, "data": {"number": str(number)}})
+    write_history(admin)
     listed = "/api/v1/namespaces?limit=1"
     version = int(admin.get(listed)["metadata"]["resourceVersion"])
     assert cluster.compact() >= version

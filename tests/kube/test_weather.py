@@ -14,7 +14,7 @@ from hack.kube.client import Refused
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import load, until
 from tests.kube.mesh import Mesh, failures, running_mesh
-from tests.kube.objects import namespace
+from tests.kube.objects import namespace, write_history
 
 pytestmark = pytest.mark.kube
 
@@ -108,6 +108,7 @@ def test_resource_versions_that_go_back(mesh: Mesh) -> None:
     until(mesh.cluster.ready)
     ghosts = [mesh.add() for _ in range(3)]
     mesh.remove(kept)
+    write_history(mesh.admin)
     until(lambda: all(map(mesh.serves, ghosts)) and not mesh.serves(kept))
     with unbroken_traffic(mesh):
         mesh.cluster.restore_data(saved)
