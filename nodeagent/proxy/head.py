@@ -172,12 +172,7 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
     if (minor == b"1" and hosts != 1) or hosts > 1:
         raise HeadError("host", "a request has exactly one Host (RFC 9112 section 3.2)")
     if coding is not None:
-        if length:
-            raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding (RFC 9112 6.3)")
-        if minor == b"0":
-            raise HeadError("transfer_encoding", "Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)")
-        _check_coding(coding, 501)
-        head.length = CHUNKED
+        head.length = _chunked(coding, length, minor, 501)
     elif length:
         head.length = int(length)
     tokens: frozenset[bytes] = frozenset()
@@ -241,12 +236,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
             elif name == b"upgrade":
                 upgrade = upgrade + b", " + value.rstrip() if upgrade else value.rstrip()
     if coding is not None:
-        if length:
-            raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding")
-        if minor == b"0":
-            raise HeadError("transfer_encoding", "Transfer-Encoding in HTTP/1.0")
-        _check_coding(coding, 502)
-        head.length = CHUNKED
+        head.length = _chunked(coding, length, minor, 502)
     elif length:
         head.length = int(length)
     status = head.status
@@ -287,6 +277,16 @@ _known_options: Final = functools.lru_cache(maxsize=256)(_split_options)
 def _connection_options(value: bytes) -> frozenset[bytes]:
     """Return the lower-case options of Connection; the same few values come again and again."""
     return _known_options(value) if len(value) <= 64 else _split_options(value)
+
+
+def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
+    """Return the length of a message with a transfer coding; `status` is for a coding we do not know."""
+    if length:
+        raise HeadError("ambiguous_length", "both Content-Length and Transfer-Encoding (RFC 9112 6.3)")
+    if minor == b"0":
+        raise HeadError("transfer_encoding", "Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)")
+    _check_coding(coding, status)
+    return CHUNKED
 
 
 def _check_coding(coding: bytes, status: int) -> None:
