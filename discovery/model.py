@@ -177,11 +177,18 @@ class Service(msgspec.Struct, frozen=True):
         return self.object.key
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """Which Services came, went or changed since an earlier version of the value that holds this."""
+
+    since: int
+    keys: frozenset[ServiceKey]
+
+
 class MeshSnapshot(msgspec.Struct, frozen=True):
     """What the cluster says, at one moment.
 
     A Service that did not change between two snapshots is the *same object* in both, so that a consumer
-    can find what changed with `is`.
+    can find what changed with `is`; one that has seen the snapshot before need look at `changes` alone.
     """
 
     version: int
@@ -190,3 +197,5 @@ class MeshSnapshot(msgspec.Struct, frozen=True):
     """Pods by address."""
     problems: tuple[Problem, ...] = ()
     """Problems that belong to no Service of `services` (a slice for an unknown Service, say)."""
+    changes: Changes | None = None
+    """None: not known."""

@@ -21,6 +21,7 @@ from discovery.join import join_service
 from discovery.manifest import SERVICE_NAME_LABEL
 from discovery.model import (
     ANNOTATION_PREFIX,
+    Changes,
     MeshObject,
     MeshSnapshot,
     ObjectKey,
@@ -56,6 +57,8 @@ class Registry:
         self._noted: dict[ServiceKey, tuple[Problem, ...]] = {}
         """What sources said of meshed Services, as the last snapshot has it."""
         self._snapshot = MeshSnapshot(version=0, services={})
+        self._continued = False
+        """The version before the next is that of a snapshot which others made."""
 
     @property
     def synced(self) -> bool:
@@ -65,6 +68,7 @@ class Registry:
     def continue_from(self, version: int) -> None:
         """Give the next snapshot a version above this one: a plan was made before there was a snapshot."""
         self._snapshot = msgspec.structs.replace(self._snapshot, version=max(version, self._snapshot.version))
+        self._continued = True
 
     def fold(self, events: Iterable[Event]) -> bool:
         """Take events in and return whether the next snapshot may differ from the last."""
@@ -98,10 +102,13 @@ class Registry:
         """Return what is known now; the same object as before if nothing changed."""
         before = self._snapshot
         problems = self._sort_problems()
-        services = self._join_dirty(before.services)
+        changed = self._join_dirty()
+        services = dict(self._joined) if changed else before.services
         pods = self._place_pods(before.pods)
-        if services is not before.services or pods is not before.pods or problems != before.problems:
-            self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems)
+        if changed or pods is not before.pods or problems != before.problems:
+            changes = None if self._continued else Changes(before.version, changed)
+            self._continued = False
+            self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems, changes)
         return self._snapshot
 
     # -- objects ---------------------------------------------------------------------------------------
@@ -199,24 +206,27 @@ class Registry:
 
     # -- the snapshot ----------------------------------------------------------------------------------
 
-    def _join_dirty(self, before: Mapping[ServiceKey, Service]) -> Mapping[ServiceKey, Service]:
-        """Return the meshed Services in the order of their keys; `before` itself if none changed."""
-        changed = added = False
+    def _join_dirty(self) -> frozenset[ServiceKey]:
+        """Join the Services anew that may have changed, in the order of their keys; return those that did."""
+        changed: set[ServiceKey] = set()
+        added = False
         for key in self._dirty:
             found = self._services.get(key)
             old = self._joined.get(key)
             if found is None or not found.meshed:
-                changed |= self._joined.pop(key, None) is not None
+                if self._joined.pop(key, None) is not None:
+                    changed.add(key)
                 continue
             slices = [self._slices[slice_] for slice_ in sorted(self._slices_of.get(key, ()))]
             new = join_service(found, slices, self._noted.get(key, ()))
             if new != old:
                 self._joined[key] = new
-                changed, added = True, added or old is None
+                changed.add(key)
+                added = added or old is None
         self._dirty.clear()
         if added:
             self._joined = dict(sorted(self._joined.items()))
-        return dict(self._joined) if changed else before
+        return frozenset(changed)
 
     def _place_pods(self, before: Mapping[str, PodObject]) -> Mapping[str, PodObject]:
         """Return the pods by address; of several with one address the first by name."""

@@ -37,16 +37,16 @@ from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
-from nodeagent.delta import diff_routes
+from nodeagent.delta import diff_routes, diff_services
 from nodeagent.freshness import Freshness, describe_state
 from nodeagent.log import configure_logging
 from nodeagent.notices import Notices
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
-from nodeagent.report import report_change
+from nodeagent.report import Report
 from nodeagent.state import SnapshotFile
 from nodeagent.stored import remembered_plan
-from nodeagent.zone import names_changed, zone_of
+from nodeagent.zone import names_changed, services_gone, zone_of
 
 log = structlog.get_logger()
 
@@ -77,6 +77,7 @@ class Agent:
         self._listen_failures: dict[RouteKey, str] = {}
         self._announcer: Announcer | None = None
         self._notices = Notices()
+        self._report = Report()
         self._readiness = Readiness()
         self._supervisor = Supervisor(settings, self._listen_failed)
         self._capture = make_capture(settings)
@@ -267,13 +268,10 @@ class Agent:
 
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
-        delta = diff_routes(old, plan)
-        kept = {
-            key: service
-            for key, service in old.services.items()
-            if (after := plan.services.get(key)) is not None and after.address == service.address
-        }
-        if len(kept) < len(old.services):
+        changed = diff_services(old, plan)
+        delta = diff_routes(changed)
+        if gone := services_gone(changed):
+            kept = {key: service for key, service in old.services.items() if key not in gone}
             self._set_zone(NodePlan(plan.version, kept))
         if delta.removed:
             self._keys.difference_update(delta.removed)
@@ -285,11 +283,11 @@ class Agent:
         if added or first:
             self._keys |= added
             await self._steer()
-        if names_changed(old, plan):
+        if names_changed(changed):
             self._set_zone(plan)
         self._plan = plan
         self._plan_changed = time.time()
-        report_change(old, plan, delta)
+        self._report.tell(old, plan, changed, delta)
 
     async def _steer(self) -> None:
         try:

@@ -2,14 +2,14 @@
 
 The only place where discovery meets middleware. It never fails: what cannot be used is reported in the
 plan's `problems`, with what is in force instead, and touches nothing else. `previous` serves two ends: the
-last good values, and speed: a Service that is the same object as the previous plan's `source` is not looked
-at again, so that the cost of a change is that of the Services it changed. Both plans must be made with equal
-settings.
+last good values, and speed: a Service that is the same object as the previous plan's `source` is not compiled
+again. Where the snapshot says what changed since the one that `previous` was made of, and no Service came,
+went or moved, the others are not even looked at. Both plans must be made with equal settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ from nodeagent.problems import service_problem
 from nodeagent.routes import compile_routes
 
 _NO_ANNOTATIONS: Mapping[str, str] = {}
+_Compile = Callable[[Service, ServicePlan | None], ServicePlan | None]
 
 
 def compile_plan(
@@ -39,8 +40,45 @@ def compile_plan(
     """
     if middlewares is None:
         middlewares = installed().middlewares
-    before = previous.services
     addresses = address_range(settings.mesh_range)
+
+    def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
+        return _compile_service(service, old, settings, addresses, middlewares)
+
+    services = changes = None
+    if snapshot.changes is not None and snapshot.changes.since == previous.version:
+        services = _compile_changed(snapshot, previous.services, snapshot.changes.keys, compile_service)
+        changes = snapshot.changes if services is not None else None
+    if services is None:
+        services = _compile_all(snapshot, previous.services, addresses, compile_service)
+    return NodePlan(snapshot.version, services, snapshot.problems, changes)
+
+
+def _compile_changed(
+    snapshot: MeshSnapshot,
+    before: Mapping[ServiceKey, ServicePlan],
+    changed: Iterable[ServiceKey],
+    compile_service: _Compile,
+) -> dict[ServiceKey, ServicePlan] | None:
+    """Compile these Services and keep all others; None if one came or went, or its address may not stay."""
+    services = dict(before)
+    for key in changed:
+        service, old = snapshot.services.get(key), before.get(key)
+        if service is None or old is None or old.address != old.claim:
+            return None
+        plan = compile_service(service, old)
+        if plan is None or plan.claim != old.claim:
+            return None
+        services[key] = plan
+    return services
+
+
+def _compile_all(
+    snapshot: MeshSnapshot,
+    before: Mapping[ServiceKey, ServicePlan],
+    addresses: AddressRange,
+    compile_service: _Compile,
+) -> dict[ServiceKey, ServicePlan]:
     services: dict[ServiceKey, ServicePlan] = {}
     known = 0
     claims_changed = False
@@ -51,7 +89,7 @@ def compile_plan(
             if old.source is service and old.address == old.claim:
                 services[key] = old
                 continue
-        plan = _compile_service(service, old, settings, addresses, middlewares)
+        plan = compile_service(service, old)
         if plan is None:
             claims_changed = claims_changed or old is not None
             continue
@@ -59,7 +97,7 @@ def compile_plan(
         claims_changed = claims_changed or old is None or old.address != plan.claim
     if claims_changed or known != len(before):
         _settle(services, before, addresses)
-    return NodePlan(version=snapshot.version, services=services, problems=snapshot.problems)
+    return services
 
 
 def _settle(

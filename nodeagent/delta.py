@@ -1,12 +1,18 @@
-"""What changes for the data plane from one plan to the next. Pure; identity first, so it is fast."""
+"""What changes from one plan to the next, for the data plane and everybody else. Pure.
+
+Plans that say what changed are not looked through; of others, identity comes first, so it is fast.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from nodeagent.plan import NodePlan, Route, RouteKey, ServicePlan
+
+ServiceChange = tuple[ServicePlan | None, ServicePlan | None]
+"""A Service before and after; None where there was or is none. Never both."""
 
 
 class RouteDelta(msgspec.Struct, frozen=True):
@@ -19,21 +25,24 @@ class RouteDelta(msgspec.Struct, frozen=True):
         return bool(self.upserted or self.removed)
 
 
-def diff_routes(old: NodePlan, new: NodePlan) -> RouteDelta:
-    """Return what makes the routes of `old` those of `new`, in the order of the plans."""
-    before = old.services
-    changed: list[tuple[ServicePlan | None, ServicePlan]] = []
-    kept = 0
-    for key, plan in new.services.items():
-        was = before.get(key)
-        if was is not None:
-            kept += 1
-        if was is not plan:
-            changed.append((was, plan))
+def diff_services(old: NodePlan, new: NodePlan) -> list[ServiceChange]:
+    """Return the Services that differ, in the order of the plans; those that went are last."""
+    before, after = old.services, new.services
+    if new.changes is not None and new.changes.since == old.version:
+        keys = sorted(new.changes.keys)
+        return [(before[key], after[key]) for key in keys if before[key] is not after[key]]
+    changed: list[ServiceChange] = [
+        (was, now) for key, now in after.items() if (was := before.get(key)) is not now
+    ]
+    changed += [(was, None) for key, was in before.items() if key not in after]
+    return changed
+
+
+def diff_routes(changed: Sequence[ServiceChange]) -> RouteDelta:
+    """Return what makes the routes before these changes those after them, in their order."""
     # A route's key may pass from one Service to another, so the changed Services are compared as one set.
-    gone = [plan for key, plan in before.items() if key not in new.services] if kept != len(before) else []
-    was_routes = _by_key([*(was for was, _ in changed if was is not None), *gone])
-    new_routes = _by_key(plan for _, plan in changed)
+    was_routes = _by_key(was for was, _ in changed if was is not None)
+    new_routes = _by_key(now for _, now in changed if now is not None)
     upserted = tuple(route for key, route in new_routes.items() if not _same(was_routes.get(key), route))
     removed = tuple(key for key in was_routes if key not in new_routes)
     return RouteDelta(upserted, removed)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from discovery.model import Problem, ServiceKey
 from discovery.notice import Notice
+from nodeagent.delta import diff_services
 from nodeagent.plan import EMPTY_PLAN, NodePlan, ServicePlan
 
 REMEMBERED = 10_000
@@ -30,12 +31,12 @@ class Notices:
 
     def changed(self, plan: NodePlan) -> list[Notice]:
         """Return what is to be told now that this plan is in force; Services without a uid have no owner."""
-        before, self._plan = self._plan.services, plan
+        changed = diff_services(self._plan, plan)
+        self._plan = plan
         notices: list[Notice] = []
-        for key, service in plan.services.items():
-            old = before.get(key)
-            if old is not service and service.source.object.uid:
-                notices += self._compare(key, old, service)
+        for old, service in changed:
+            if service is not None and service.source.object.uid:
+                notices += self._compare(service.source.key, old, service)
         return notices
 
     def _compare(self, key: ServiceKey, old: ServicePlan | None, new: ServicePlan) -> Iterator[Notice]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from discovery.model import Problem, Service, ServiceKey
+from discovery.model import Changes, Problem, Service, ServiceKey
 
 Protocol = Literal["http", "tcp"]
 Transport = Literal["TCP", "UDP"]
@@ -81,6 +81,8 @@ class NodePlan(msgspec.Struct, frozen=True):
     version: int
     services: Mapping[ServiceKey, ServicePlan]
     problems: tuple[Problem, ...] = ()
+    changes: Changes | None = None
+    """Since the plan that this one was compiled after, where that is known."""
 
     def routes(self) -> Iterator[Route]:
         """Yield every route, Services in the order of the mapping."""

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import structlog
 
-from discovery.model import Problem
-from nodeagent.delta import RouteDelta
-from nodeagent.plan import NodePlan
+from discovery.model import Problem, ServiceKey
+from nodeagent.delta import RouteDelta, ServiceChange
+from nodeagent.plan import NodePlan, ServicePlan
 
 log = structlog.get_logger()
 
 
-def report_change(old: NodePlan, plan: NodePlan, delta: RouteDelta) -> None:
-    """Log the Services and problems that came and went, and that the plan is in force."""
-    before, after = set(old.services), set(plan.services)
-    for key in sorted(after - before):
-        service = plan.services[key]
-        if service.address:
-            log.info("service_added", service=str(key), address=service.address)
-    for key in sorted(before - after):
-        log.info("service_removed", service=str(key))
-    was, now = set(old.all_problems()), set(plan.all_problems())
-    for problem in sorted(now - was):
-        _log_problem("problem_found", problem)
-    for problem in sorted(was - now):
-        _log_problem("problem_solved", problem)
-    log.info(
-        "plan_applied",
-        plan_version=plan.version,
-        services=len(plan.services),
-        routes_changed=len(delta.upserted),
-        routes_removed=len(delta.removed),
-        problems=len(now),
-    )
+class Report:
+    """Says what each plan changes. Counts problems as they come and go: most Services never have one."""
+
+    def __init__(self) -> None:
+        self._problems = 0
+
+    def tell(
+        self, old: NodePlan, plan: NodePlan, changed: Sequence[ServiceChange], delta: RouteDelta
+    ) -> None:
+        """Log the Services and problems that came and went, and that the plan is in force.
+
+        `changed` and `delta` are what `nodeagent.delta` finds from `old`, the plan told before, to `plan`.
+        """
+        added = [now for was, now in changed if was is None and now is not None]
+        for service in sorted(added, key=_key):
+            if service.address:
+                log.info("service_added", service=str(_key(service)), address=service.address)
+        for service in sorted((was for was, now in changed if was is not None and now is None), key=_key):
+            log.info("service_removed", service=str(_key(service)))
+        was = {*old.problems, *_problems(was for was, _ in changed)}
+        now = {*plan.problems, *_problems(now for _, now in changed)}
+        for problem in sorted(now - was):
+            _log_problem("problem_found", problem)
+        for problem in sorted(was - now):
+            _log_problem("problem_solved", problem)
+        self._problems += len(now) - len(was)
+        log.info(
+            "plan_applied",
+            plan_version=plan.version,
+            services=len(plan.services),
+            routes_changed=len(delta.upserted),
+            routes_removed=len(delta.removed),
+            problems=self._problems,
+        )
+
+
+def _key(service: ServicePlan) -> ServiceKey:
+    return service.source.key
+
+
+def _problems(services: Iterable[ServicePlan | None]) -> Iterator[Problem]:
+    for service in services:
+        if service is not None:
+            yield from service.problems
 
 
 def _log_problem(event: str, problem: Problem) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from discovery.dns.zone import Zone, ZonePort, ZoneService
+from discovery.model import ServiceKey
 from nodeagent.config import Settings
+from nodeagent.delta import ServiceChange
 from nodeagent.plan import NodePlan, ServicePlan
 
 
@@ -25,22 +29,22 @@ def zone_of(plan: NodePlan, settings: Settings, serial: int) -> Zone:
     )
 
 
-def names_changed(old: NodePlan, new: NodePlan) -> bool:
-    """Return whether the zones of two plans differ. Fast, and false for what changes most: endpoints."""
-    before = old.services
-    known = 0
-    for key, plan in new.services.items():
-        was = before.get(key)
-        if was is None:
-            if plan.address:
-                return True
-            continue
-        known += 1
-        if was is not plan and _zone_service(was) != _zone_service(plan):
-            return True
-    return known != len(before) and any(
-        plan.address for key, plan in before.items() if key not in new.services
-    )
+def names_changed(changed: Iterable[ServiceChange]) -> bool:
+    """Return whether these changes are any to the zone: false for what changes most, endpoints."""
+    return any(_name(was) != _name(now) for was, now in changed)
+
+
+def services_gone(changed: Iterable[ServiceChange]) -> set[ServiceKey]:
+    """Return the Services whose address is not theirs any more: they leave the zone ahead of all else."""
+    return {
+        was.source.key
+        for was, now in changed
+        if was is not None and was.address and (now is None or now.address != was.address)
+    }
+
+
+def _name(service: ServicePlan | None) -> ZoneService | None:
+    return _zone_service(service) if service is not None and service.address else None
 
 
 def _zone_service(service: ServicePlan) -> ZoneService:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -141,13 +141,20 @@ class SlotAllocator:
         """Return the slot of every port of the plan (a live, read-only view)."""
         return MappingProxyType(self._slots)
 
-    def assign(self, keys: Collection[SlotKey], regions: Sequence[StatsRegion], now: float) -> None:
-        """Make the slots follow the plan: `keys` are all its ports, `regions` those of all workers.
+    def assign(
+        self,
+        added: Iterable[SlotKey],
+        removed: Iterable[SlotKey],
+        regions: Sequence[StatsRegion],
+        now: float,
+    ) -> None:
+        """Make the slots follow the plan, from which the ports `removed` went; those `added` are in it now.
 
-        `now` is the monotonic clock in seconds.
+        A port in both stays as it is, as does one added again. `regions` are those of all workers, `now` is
+        the monotonic clock in seconds.
         """
-        wanted = keys if isinstance(keys, (set, frozenset)) else set(keys)
-        gone = [key for key in self._slots if key not in wanted]
+        wanted = set(added)
+        gone = sorted({key for key in removed if key in self._slots} - wanted)
         fresh = sorted(key for key in wanted if key not in self._slots)
         self.version += bool(gone or fresh)
         for key in gone:

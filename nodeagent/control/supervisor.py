@@ -18,7 +18,6 @@ from typing import Final
 
 import structlog
 
-from discovery.model import ServiceKey
 from middleware.registry import installed
 from nodeagent.config import Settings
 from nodeagent.control.cells import SharedCells
@@ -34,7 +33,7 @@ from nodeagent.control.messages import (
     Message,
     RunningRoute,
 )
-from nodeagent.control.stats import SlotAllocator, StatsRegion
+from nodeagent.control.stats import SlotAllocator, SlotKey, StatsRegion
 from nodeagent.control.successor import successor_address
 from nodeagent.delta import RouteDelta
 from nodeagent.plan import Route, RouteKey
@@ -79,7 +78,6 @@ class Supervisor:
         self._places: list[_Place] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._routes: dict[RouteKey, RunningRoute] = {}
-        self._slots: dict[RouteKey, tuple[ServiceKey, int]] = {}
         self._version = 0
         self._stopping = False
 
@@ -171,11 +169,11 @@ class Supervisor:
         A worker that does not answer within `APPLY_TIME` is left behind with a log line: it has the change
         in its queue, and its heartbeat shows in the metrics.
         """
+        changed = (*delta.removed, *(route.key for route in delta.upserted))
+        before = [_slot_key(known.route) for key in changed if (known := self._routes.get(key)) is not None]
         for key in delta.removed:
             self._routes.pop(key, None)
-            self._slots.pop(key, None)
-        self._slots.update({route.key: (route.service, route.port) for route in delta.upserted})
-        self.allocator.assign(set(self._slots.values()), self.regions, time.monotonic())
+        self.allocator.assign(map(_slot_key, delta.upserted), before, self.regions, time.monotonic())
         running = tuple(RunningRoute(route, self._slot(route)) for route in delta.upserted)
         self._routes.update({entry.route.key: entry for entry in running})
         self._version = version
@@ -186,7 +184,7 @@ class Supervisor:
         await asyncio.gather(*(self._wait(place, version) for place in self._places))
 
     def _slot(self, route: Route) -> int:
-        return self.allocator.slots[(route.service, route.port)]
+        return self.allocator.slots[_slot_key(route)]
 
     async def _wait(self, place: _Place, version: int) -> None:
         try:
@@ -223,6 +221,10 @@ class Supervisor:
             await process.wait()
         if place.channel is not None:
             place.channel.close()
+
+
+def _slot_key(route: Route) -> SlotKey:
+    return (route.service, route.port)
 
 
 def _describe(code: int) -> str:

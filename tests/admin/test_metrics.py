@@ -61,7 +61,7 @@ class Node:
         self.plan = NodePlan(7, {service.source.key: service for service in services})
         self.regions = [StatsRegion.create(layout, slots=slots) for _ in range(2)]
         self.allocator = SlotAllocator(slots=slots)
-        self.allocator.assign({(r.service, r.port) for r in self.plan.routes()}, self.regions, 0)
+        self.allocator.assign({(r.service, r.port) for r in self.plan.routes()}, (), self.regions, 0)
         self.page = MetricsPage(layout, self.allocator, self.state, "1.2.3", 'no"de')
 
     def state(self) -> AgentState:
@@ -173,7 +173,7 @@ def test_a_scrape_between_a_plan_and_its_slots_is_soon_forgotten(node: Node) -> 
     new = service_plan("new", 80)
     node.plan = NodePlan(8, {new.source.key: new})
     assert 'service="new"' not in node.text()
-    node.allocator.assign({(new.source.key, 80)}, node.regions, 1)
+    node.allocator.assign({(new.source.key, 80)}, (), node.regions, 1)
     node.write(0, "new", columns.REQUESTS_2XX, 5)
     labels = {"service": "new", "namespace": "default", "port": "80"}
     assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5

@@ -81,20 +81,20 @@ def test_gauges_start_again_and_counters_do_not(region: StatsRegion) -> None:
 
 def test_a_port_keeps_its_slot(region: StatsRegion) -> None:
     allocator = SlotAllocator(slots=64)
-    allocator.assign({key("b"), key("a", 81), key("a")}, [region], 0)
+    allocator.assign({key("b"), key("a", 81), key("a")}, (), [region], 0)
     assert allocator.slots == {key("a"): FIRST_SLOT, key("a", 81): FIRST_SLOT + 1, key("b"): FIRST_SLOT + 2}
-    allocator.assign({key("c"), key("b")}, [region], 1)
+    allocator.assign({key("c"), key("b")}, {key("a"), key("a", 81), key("b")}, [region], 1)
     assert allocator.slots == {key("b"): FIRST_SLOT + 2, key("c"): FIRST_SLOT + 3}
     assert allocator.used == FIRST_SLOT + 4
 
 
 def test_a_port_that_comes_back_in_time_finds_its_counters(region: StatsRegion) -> None:
     allocator = SlotAllocator(slots=64, quarantine=10)
-    allocator.assign({key("a")}, [region], 0)
+    allocator.assign({key("a")}, (), [region], 0)
     slot = allocator.slots[key("a")]
     region.cells[LAYOUT.base(slot) + REQUESTS_2XX] = 5
-    allocator.assign(set(), [region], 1)
-    allocator.assign({key("a"), key("b")}, [region], 100)
+    allocator.assign((), {key("a")}, [region], 1)
+    allocator.assign({key("a"), key("b")}, (), [region], 100)
     assert allocator.slots[key("a")] == slot
     assert allocator.slots[key("b")] != slot
     assert region.cells[LAYOUT.base(slot) + REQUESTS_2XX] == 5
@@ -102,33 +102,33 @@ def test_a_port_that_comes_back_in_time_finds_its_counters(region: StatsRegion) 
 
 def test_a_slot_is_cleared_before_another_port_gets_it(region: StatsRegion) -> None:
     allocator = SlotAllocator(slots=64, quarantine=10)
-    allocator.assign({key("a")}, [region], 0)
+    allocator.assign({key("a")}, (), [region], 0)
     slot = allocator.slots[key("a")]
     region.cells[LAYOUT.base(slot) + REQUESTS_2XX] = 5
-    allocator.assign(set(), [region], 1)
-    allocator.assign({key("b")}, [region], 10)
+    allocator.assign((), {key("a")}, [region], 1)
+    allocator.assign({key("b")}, (), [region], 10)
     assert allocator.slots[key("b")] != slot, "still in quarantine"
-    allocator.assign({key("b"), key("c")}, [region], 11)
+    allocator.assign({key("c")}, (), [region], 11)
     assert allocator.slots[key("c")] == slot
     assert region.cells[LAYOUT.base(slot) + REQUESTS_2XX] == 0
 
 
 def test_a_slot_with_open_connections_is_kept(region: StatsRegion) -> None:
     allocator = SlotAllocator(slots=64, quarantine=10)
-    allocator.assign({key("a"), key("b")}, [region], 0)
+    allocator.assign({key("a"), key("b")}, (), [region], 0)
     busy, idle = allocator.slots[key("a")], allocator.slots[key("b")]
     region.cells[LAYOUT.base(busy) + CONNECTIONS_ACTIVE] = 1
-    allocator.assign(set(), [region], 1)
-    allocator.assign({key("c"), key("d")}, [region], 100)
+    allocator.assign((), {key("a"), key("b")}, [region], 1)
+    allocator.assign({key("c"), key("d")}, (), [region], 100)
     assert sorted(allocator.slots.values()) == [idle, FIRST_SLOT + 2]
     region.cells[LAYOUT.base(busy) + CONNECTIONS_ACTIVE] = 0
-    allocator.assign({key("c"), key("d"), key("e")}, [region], 101)
+    allocator.assign({key("e")}, (), [region], 101)
     assert allocator.slots[key("e")] == busy
 
 
 def test_ports_beyond_the_last_slot_share_one(region: StatsRegion) -> None:
     allocator = SlotAllocator(slots=FIRST_SLOT + 2, quarantine=10)
-    allocator.assign({key("a"), key("b"), key("c"), key("d")}, [region], 0)
+    allocator.assign({key("a"), key("b"), key("c"), key("d")}, (), [region], 0)
     assert allocator.slots == {
         key("a"): FIRST_SLOT,
         key("b"): FIRST_SLOT + 1,
@@ -136,7 +136,7 @@ def test_ports_beyond_the_last_slot_share_one(region: StatsRegion) -> None:
         key("d"): OVERFLOW_SLOT,
     }
     assert (allocator.overflowed, allocator.used) == (2, FIRST_SLOT + 2)
-    allocator.assign({key("a"), key("d")}, [region], 1)
+    allocator.assign((), {key("b"), key("c")}, [region], 1)
     assert (allocator.overflowed, allocator.slots[key("d")]) == (1, OVERFLOW_SLOT)
-    allocator.assign({key("a"), key("e")}, [region], 100)
+    allocator.assign({key("e")}, {key("d")}, [region], 100)
     assert (allocator.overflowed, allocator.slots[key("e")]) == (0, FIRST_SLOT + 1)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.model import (
+    Changes,
     Endpoint,
     MeshObject,
     MeshSnapshot,
@@ -213,6 +214,15 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert list(after.services) == sorted(after.services)
 
 
+def test_what_changed_since_anothers_snapshot_is_not_known() -> None:
+    registry = told(service("a"))
+    registry.continue_from(7)
+    first = registry.snapshot()
+    assert (first.version, first.changes) == (8, None)
+    registry.fold([Upserted(service("b"))])
+    assert registry.snapshot().changes == Changes(8, frozenset({ServiceKey("shop", "b")}))
+
+
 def test_equal_objects_are_no_change() -> None:
     registry = told(service("a"), slice_of("a", "10.1.0.1"), pod("p", "10.1.0.1"))
     before = registry.snapshot()
@@ -297,7 +307,7 @@ def subject(event: Event) -> object:
 
 
 def content(snapshot: MeshSnapshot) -> MeshSnapshot:
-    return msgspec.structs.replace(snapshot, version=0)
+    return msgspec.structs.replace(snapshot, version=0, changes=None)
 
 
 @given(st.lists(events, max_size=12, unique_by=subject), st.randoms(use_true_random=False))
@@ -324,6 +334,10 @@ def test_a_snapshot_only_differs_if_fold_said_so_and_equals_a_fresh_join(found: 
         for key in after.services.keys() & before.services.keys():
             same = after.services[key] == before.services[key]
             assert same == (after.services[key] is before.services[key])
+        if after is not before:
+            keys = after.services.keys() | before.services.keys()
+            differ = (key for key in keys if after.services.get(key) is not before.services.get(key))
+            assert after.changes == Changes(before.version, frozenset(differ))
         fresh = Registry()
         fresh.fold(found[: index + 1])
         assert content(fresh.snapshot()) == content(after)

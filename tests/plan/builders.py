@@ -11,6 +11,7 @@ from discovery.model import Endpoint, MeshSnapshot, Service, ServiceKey, Service
 from middleware.contract import Annotation, Middleware, Problem
 from nodeagent.compile import compile_plan
 from nodeagent.config import LOOPBACK_RANGE, NFTABLES_RANGE, CaptureKind, Settings
+from nodeagent.delta import RouteDelta, diff_routes, diff_services
 from nodeagent.plan import EMPTY_PLAN, NodePlan, ServicePlan
 
 
@@ -128,3 +129,7 @@ def compile_one(
     service: Service, previous: NodePlan = EMPTY_PLAN, settings: Settings = SETTINGS
 ) -> ServicePlan:
     return compile_services(service, previous=previous, settings=settings).services[service.key]
+
+
+def delta_of(old: NodePlan, new: NodePlan) -> RouteDelta:
+    return diff_routes(diff_services(old, new))

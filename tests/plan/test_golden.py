@@ -18,10 +18,9 @@ from discovery.file import read_once
 from discovery.registry import Registry
 from nodeagent.compile import compile_plan
 from nodeagent.config import Settings
-from nodeagent.delta import diff_routes
 from nodeagent.plan import EMPTY_PLAN, NodePlan
 from nodeagent.render import plan_document
-from tests.plan.builders import LAPTOP, SETTINGS
+from tests.plan.builders import LAPTOP, SETTINGS, delta_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if (path / "cluster.yaml").is_file())
@@ -61,7 +60,7 @@ def test_compiled_again_nothing_changes(case: str, monkeypatch: pytest.MonkeyPat
     first = compile_plan(registry.snapshot(), EMPTY_PLAN, SETTINGS)
     second = compile_plan(registry.snapshot(), first, SETTINGS)
     assert all(second.services[key] is plan for key, plan in first.services.items())
-    assert not diff_routes(first, second)
+    assert not delta_of(first, second)
 
 
 def test_there_are_cases() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.model import Endpoint, Service, ServiceKey
-from nodeagent.delta import diff_routes
+from discovery.model import Changes, Endpoint, MeshSnapshot, Service, ServiceKey
+from nodeagent.compile import compile_plan
+from nodeagent.delta import diff_services
 from nodeagent.plan import EMPTY_PLAN, NodePlan, Route, RouteKey
-from tests.plan.builders import compile_services, make_service
+from tests.plan.builders import MIDDLEWARES, SETTINGS, compile_services, delta_of, make_service
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -38,7 +40,7 @@ def test_history_does_not_matter(history: list[list[Service]]) -> None:
         kept = {service.key: service for service in cluster}
         last = {key: last[key] if last.get(key) == kept[key] else kept[key] for key in kept}
         new = compile_services(*last.values(), previous=plan)
-        delta = diff_routes(plan, new)
+        delta = delta_of(plan, new)
         assert not {route.key for route in delta.upserted} & set(delta.removed)
         for key in delta.removed:
             del applied[key]
@@ -49,17 +51,46 @@ def test_history_does_not_matter(history: list[list[Service]]) -> None:
     assert plan.services == at_once.services
 
 
+@given(st.lists(clusters, max_size=6))
+def test_saying_what_changed_changes_nothing(history: list[list[Service]]) -> None:
+    """A snapshot that says what changed gives the plan, and the differences, of one that does not."""
+    plan = EMPTY_PLAN
+    last: dict[ServiceKey, Service] = {}
+    for version, cluster in enumerate(history, 1):
+        kept = {service.key: service for service in cluster}
+        now = {key: last[key] if last.get(key) == kept[key] else kept[key] for key in sorted(kept)}
+        changed = frozenset(key for key in last.keys() | now.keys() if last.get(key) is not now.get(key))
+        snapshot = MeshSnapshot(version, now, changes=Changes(version - 1, changed))
+        told = compile_plan(snapshot, plan, SETTINGS, MIDDLEWARES)
+        untold = compile_plan(msgspec.structs.replace(snapshot, changes=None), plan, SETTINGS, MIDDLEWARES)
+        assert told.services == untold.services
+        assert list(told.services) == list(untold.services)
+        looked = msgspec.structs.replace(told, changes=None)
+        assert sorted(map(str, diff_services(plan, told))) == sorted(map(str, diff_services(plan, looked)))
+        plan, last = told, now
+
+
+def test_changes_since_another_version_are_not_relied_on() -> None:
+    """Those since a version that the plan was not made of say nothing about what is the same."""
+    shop = make_service("shop")
+    old = compile_services(shop, make_service("gone", cluster_ips=["10.96.0.11"]))
+    snapshot = MeshSnapshot(9, {shop.key: shop}, changes=Changes(8, frozenset()))
+    plan = compile_plan(snapshot, old, SETTINGS, MIDDLEWARES)
+    assert list(plan.services) == [shop.key]
+    assert [now for _, now in diff_services(old, plan)] == [None]
+
+
 def test_nothing_changed() -> None:
     service = make_service()
     first = compile_services(service)
-    assert not diff_routes(first, compile_services(service, previous=first))
+    assert not delta_of(first, compile_services(service, previous=first))
 
 
 def test_a_mesh_address_that_passes_to_another_service() -> None:
     first = compile_services(make_service("a"))
     second = compile_services(make_service("b"), previous=first)
-    delta = diff_routes(first, second)
+    delta = delta_of(first, second)
     assert [route.service.name for route in delta.upserted] == ["b"]
     assert delta.removed == ()
-    gone = diff_routes(second, EMPTY_PLAN)
+    gone = delta_of(second, EMPTY_PLAN)
     assert (gone.upserted, gone.removed) == ((), (("250.96.0.10", 80),))

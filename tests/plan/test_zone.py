@@ -6,6 +6,8 @@ import json
 
 from discovery.dns.zone import ZonePort
 from discovery.model import Endpoint, ServicePort
+from nodeagent.delta import diff_services
+from nodeagent.plan import NodePlan
 from nodeagent.render import plan_document
 from nodeagent.zone import names_changed, zone_of
 from tests.plan.builders import HTTP, LAPTOP, SETTINGS, compile_services, make_service
@@ -49,19 +51,23 @@ def test_a_plan_as_json() -> None:
     assert shop["problems"][0]["field"] == "svc.mesh/x"
 
 
+def changes_names(old: NodePlan, new: NodePlan) -> bool:
+    return names_changed(diff_services(old, new))
+
+
 def test_whether_names_changed() -> None:
     plan = compile_services(make_service())
     more_endpoints = make_service(endpoints={"http": [Endpoint("10.1.0.1", 80), Endpoint("10.1.0.2", 80)]})
-    assert not names_changed(plan, compile_services(more_endpoints, previous=plan))
-    assert names_changed(plan, compile_services(make_service(cluster_ips=["10.96.0.11"]), previous=plan))
-    assert names_changed(plan, compile_services(make_service(ports=[ServicePort("web", 80)]), previous=plan))
-    assert names_changed(plan, compile_services(make_service(ports=[]), previous=plan))
-    assert names_changed(plan, compile_services(make_service(), make_service("b", cluster_ips=[])))
-    assert names_changed(plan, compile_services(make_service(enabled="false"), previous=plan))
+    assert not changes_names(plan, compile_services(more_endpoints, previous=plan))
+    assert changes_names(plan, compile_services(make_service(cluster_ips=["10.96.0.11"]), previous=plan))
+    assert changes_names(plan, compile_services(make_service(ports=[ServicePort("web", 80)]), previous=plan))
+    assert changes_names(plan, compile_services(make_service(ports=[]), previous=plan))
+    assert changes_names(plan, compile_services(make_service(), make_service("b", cluster_ips=[])))
+    assert changes_names(plan, compile_services(make_service(enabled="false"), previous=plan))
 
 
 def test_a_service_without_an_address_changes_no_names() -> None:
     plan, both = compile_services(make_service()), compile_services(make_service(), make_service("z"))
     assert both.services.keys() > plan.services.keys()
-    assert not names_changed(plan, both)
-    assert not names_changed(both, plan)
+    assert not changes_names(plan, both)
+    assert not changes_names(both, plan)
