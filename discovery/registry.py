@@ -225,7 +225,7 @@ class Registry:
                 added = added or old is None
         self._dirty.clear()
         if added:
-            self._joined = dict(sorted(self._joined.items()))
+            self._joined = {key: self._joined[key] for key in sorted(self._joined)}
         return frozenset(changed)
 
     def _place_pods(self, before: Mapping[str, PodObject]) -> Mapping[str, PodObject]:

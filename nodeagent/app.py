@@ -37,7 +37,7 @@ from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
-from nodeagent.delta import diff_routes, diff_services
+from nodeagent.delta import ServiceChange, diff_routes, diff_services
 from nodeagent.freshness import Freshness, describe_state
 from nodeagent.log import configure_logging
 from nodeagent.notices import Notices
@@ -46,7 +46,7 @@ from nodeagent.render import plan_document
 from nodeagent.report import Report
 from nodeagent.state import SnapshotFile
 from nodeagent.stored import remembered_plan
-from nodeagent.zone import names_changed, services_gone, zone_of
+from nodeagent.zone import changed_zone, departures, empty_zone
 
 log = structlog.get_logger()
 
@@ -68,7 +68,6 @@ class Agent:
         self._plan: NodePlan = EMPTY_PLAN
         self._plan_changed = 0.0
         self._keys: set[RouteKey] = set()
-        self._serial = 1
         self._registry = Registry()
         self._debounce = Debounce()
         self._wake = asyncio.Event()
@@ -81,8 +80,9 @@ class Agent:
         self._readiness = Readiness()
         self._supervisor = Supervisor(settings, self._listen_failed)
         self._capture = make_capture(settings)
+        self._zone = empty_zone(settings)
         try:
-            self._dns = DnsServer(zone_of(EMPTY_PLAN, settings, self._serial))
+            self._dns = DnsServer(self._zone)
         except (ValueError, dns.exception.DNSException) as error:
             raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
         self._presence = Presence(successor_address(settings.mesh_range))
@@ -270,9 +270,7 @@ class Agent:
         old = self._plan
         changed = diff_services(old, plan)
         delta = diff_routes(changed)
-        if gone := services_gone(changed):
-            kept = {key: service for key, service in old.services.items() if key not in gone}
-            self._set_zone(NodePlan(plan.version, kept))
+        self._change_zone(departures(changed))
         if delta.removed:
             self._keys.difference_update(delta.removed)
             await self._steer()
@@ -283,8 +281,7 @@ class Agent:
         if added or first:
             self._keys |= added
             await self._steer()
-        if names_changed(changed):
-            self._set_zone(plan)
+        self._change_zone(changed)
         self._plan = plan
         self._plan_changed = time.time()
         self._report.tell(old, plan, changed, delta)
@@ -304,9 +301,10 @@ class Agent:
             except CaptureError as error:
                 log.error("capture_failed", reason=str(error))  # noqa: TRY400
 
-    def _set_zone(self, plan: NodePlan) -> None:
-        self._serial += 1
-        self._dns.set_zone(zone_of(plan, self._settings, self._serial))
+    def _change_zone(self, changed: Sequence[ServiceChange]) -> None:
+        self._zone, differ = changed_zone(self._zone, changed)
+        if differ:
+            self._dns.set_zone(self._zone, differ)
 
     def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
         for failure in failures:

@@ -6,13 +6,20 @@ Plans that say what changed are not looked through; of others, identity comes fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from discovery.model import ServiceKey
 from nodeagent.plan import NodePlan, Route, RouteKey, ServicePlan
 
-ServiceChange = tuple[ServicePlan | None, ServicePlan | None]
-"""A Service before and after; None where there was or is none. Never both."""
+
+class ServiceChange(NamedTuple):
+    """A Service in one plan and the next; `old` or `new` is None where there was or is none."""
+
+    key: ServiceKey
+    old: ServicePlan | None
+    new: ServicePlan | None
 
 
 class RouteDelta(msgspec.Struct, frozen=True):
@@ -30,26 +37,26 @@ def diff_services(old: NodePlan, new: NodePlan) -> list[ServiceChange]:
     before, after = old.services, new.services
     if new.changes is not None and new.changes.since == old.version:
         keys = sorted(new.changes.keys)
-        return [(before[key], after[key]) for key in keys if before[key] is not after[key]]
-    changed: list[ServiceChange] = [
-        (was, now) for key, now in after.items() if (was := before.get(key)) is not now
+        return [ServiceChange(key, before[key], after[key]) for key in keys if before[key] is not after[key]]
+    changed = [
+        ServiceChange(key, was, now) for key, now in after.items() if (was := before.get(key)) is not now
     ]
-    changed += [(was, None) for key, was in before.items() if key not in after]
+    changed += [ServiceChange(key, was, None) for key, was in before.items() if key not in after]
     return changed
 
 
 def diff_routes(changed: Sequence[ServiceChange]) -> RouteDelta:
     """Return what makes the routes before these changes those after them, in their order."""
     # A route's key may pass from one Service to another, so the changed Services are compared as one set.
-    was_routes = _by_key(was for was, _ in changed if was is not None)
-    new_routes = _by_key(now for _, now in changed if now is not None)
+    was_routes = _by_key(change.old for change in changed)
+    new_routes = _by_key(change.new for change in changed)
     upserted = tuple(route for key, route in new_routes.items() if not _same(was_routes.get(key), route))
     removed = tuple(key for key in was_routes if key not in new_routes)
     return RouteDelta(upserted, removed)
 
 
-def _by_key(plans: Iterable[ServicePlan]) -> dict[RouteKey, Route]:
-    return {route.key: route for plan in plans for route in plan.routes}
+def _by_key(plans: Iterable[ServicePlan | None]) -> dict[RouteKey, Route]:
+    return {route.key: route for plan in plans if plan is not None for route in plan.routes}
 
 
 def _same(was: Route | None, route: Route) -> bool:

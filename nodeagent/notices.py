@@ -34,9 +34,9 @@ class Notices:
         changed = diff_services(self._plan, plan)
         self._plan = plan
         notices: list[Notice] = []
-        for old, service in changed:
-            if service is not None and service.source.object.uid:
-                notices += self._compare(service.source.key, old, service)
+        for key, old, new in changed:
+            if new is not None and new.source.object.uid:
+                notices += self._compare(key, old, new)
         return notices
 
     def _compare(self, key: ServiceKey, old: ServicePlan | None, new: ServicePlan) -> Iterator[Notice]:

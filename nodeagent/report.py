@@ -26,19 +26,18 @@ class Report:
 
         `changed` and `delta` are what `nodeagent.delta` finds from `old`, the plan told before, to `plan`.
         """
-        added = [now for was, now in changed if was is None and now is not None]
-        for service in sorted(added, key=_key):
-            if service.address:
-                log.info("service_added", service=str(_key(service)), address=service.address)
-        for service in sorted((was for was, now in changed if was is not None and now is None), key=_key):
-            log.info("service_removed", service=str(_key(service)))
-        was = {*old.problems, *_problems(was for was, _ in changed)}
-        now = {*plan.problems, *_problems(now for _, now in changed)}
-        for problem in sorted(now - was):
+        for key, was, now in sorted(changed, key=_by_name):
+            if was is None and now is not None and now.address:
+                log.info("service_added", service=str(key), address=now.address)
+            elif now is None:
+                log.info("service_removed", service=str(key))
+        before = {*old.problems, *_problems(change.old for change in changed)}
+        after = {*plan.problems, *_problems(change.new for change in changed)}
+        for problem in sorted(after - before):
             _log_problem("problem_found", problem)
-        for problem in sorted(was - now):
+        for problem in sorted(before - after):
             _log_problem("problem_solved", problem)
-        self._problems += len(now) - len(was)
+        self._problems += len(after) - len(before)
         log.info(
             "plan_applied",
             plan_version=plan.version,
@@ -49,8 +48,8 @@ class Report:
         )
 
 
-def _key(service: ServicePlan) -> ServiceKey:
-    return service.source.key
+def _by_name(change: ServiceChange) -> ServiceKey:
+    return change.key
 
 
 def _problems(services: Iterable[ServicePlan | None]) -> Iterator[Problem]:

@@ -4,50 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from discovery.dns.zone import Zone, ZonePort, ZoneService
 from discovery.model import ServiceKey
 from nodeagent.config import Settings
 from nodeagent.delta import ServiceChange
-from nodeagent.plan import NodePlan, ServicePlan
+from nodeagent.plan import ServicePlan
 
 
-def zone_of(plan: NodePlan, settings: Settings, serial: int) -> Zone:
-    """Return the zone that makes every name of the plan resolvable, and no other."""
-    services = {
-        (key.namespace, key.name): _zone_service(service)
-        for key, service in plan.services.items()
-        if service.address
-    }
+def empty_zone(settings: Settings) -> Zone:
+    """Return the zone before there is a plan."""
     loopback = settings.capture == "loopback"
     return Zone(
         origin=settings.zone,
         aliases=settings.alias_zones,
-        serial=serial,
+        serial=1,
         network=settings.mesh_range,
         nameserver=settings.dns_listen[0] if loopback else settings.dns_address,
-        services=services,
+        services={},
     )
 
 
-def names_changed(changed: Iterable[ServiceChange]) -> bool:
-    """Return whether these changes are any to the zone: false for what changes most, endpoints."""
-    return any(_name(was) != _name(now) for was, now in changed)
+def changed_zone(zone: Zone, changed: Iterable[ServiceChange]) -> tuple[Zone, set[ServiceKey]]:
+    """Return the zone that has the changed Services as they are now, and those whose names differ in it.
+
+    Endpoints, which change most, are no part of a zone: if names stay the same it is `zone` itself.
+    """
+    services = dict(zone.services)
+    differ: set[ServiceKey] = set()
+    for key, _, now in changed:
+        names = _names(now)
+        if names == services.get(key):
+            continue
+        differ.add(key)
+        if names is not None:
+            services[key] = names
+        else:
+            del services[key]
+    if differ:
+        zone = msgspec.structs.replace(zone, serial=zone.serial + 1, services=services)
+    return zone, differ
 
 
-def services_gone(changed: Iterable[ServiceChange]) -> set[ServiceKey]:
-    """Return the Services whose address is not theirs any more: they leave the zone ahead of all else."""
-    return {
-        was.source.key
-        for was, now in changed
-        if was is not None and was.address and (now is None or now.address != was.address)
-    }
+def departures(changed: Iterable[ServiceChange]) -> list[ServiceChange]:
+    """Return the changes that leave it at taking those out of the zone whose address is theirs no more."""
+    return [
+        change._replace(new=None)
+        for change in changed
+        if change.old is not None
+        and change.old.address
+        and (change.new is None or change.new.address != change.old.address)
+    ]
 
 
-def _name(service: ServicePlan | None) -> ZoneService | None:
-    return _zone_service(service) if service is not None and service.address else None
-
-
-def _zone_service(service: ServicePlan) -> ZoneService:
+def _names(service: ServicePlan | None) -> ZoneService | None:
+    if service is None or not service.address:
+        return None
     key = service.source.key
     ports = tuple(
         ZonePort(route.port_name, "tcp", route.mesh_port) for route in service.routes if route.port_name

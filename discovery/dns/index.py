@@ -1,21 +1,25 @@
 """Finds a name in the mesh zone: the same names below its origin and every alias, and the mesh range's PTRs.
 
-A `ZoneIndex` is made once for each `Zone`. Forward names are resolved by their structure, straight from the
-zone's own mapping, so that an alias costs nothing and a zone of thousands is ready in milliseconds. Names are
-in wire form and lower case. Every name here has at most one record of a type.
+A `ZoneIndex` belongs to one `Zone`; that of the next is made from it at the cost of what changed. Forward
+names are resolved by their structure, so that an alias costs nothing. Names are in wire form and lower case.
+Every name here has at most one record of a type.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from socket import AF_INET, inet_pton
 
 import msgspec
 from dns.name import from_text
 from dns.rdatatype import RdataType
 
 from discovery.dns.query import MAX_LABEL, MAX_NAME
+from discovery.dns.reverse import Key, ReverseNames
 from discovery.dns.zone import Zone, ZonePort, ZoneService
 
 NEGATIVE_TTL = 5
@@ -90,14 +94,54 @@ class ZoneIndex:
         self._apexes = {apex.wire: apex for apex in apexes}
         self._origin = origin
         self._nameserver = (TYPE_A if nameserver.version == 4 else TYPE_AAAA, nameserver.packed)
-        self._services = zone.services
-        usable = {key: _usable_address(service, room) for key, service in sorted(zone.services.items())}
-        self.unusable = tuple(f"{key[0]}/{key[1]}" for key, packed in usable.items() if packed is None)
-        self._addresses = {key: packed for key, packed in usable.items() if packed is not None}
-        self._namespaces = {namespace for namespace, _ in self._addresses} | {NAMESERVER_LABELS[1]}
-        self._reverse = self._reverse_names(network)
-        octet_tuples = [tuple(address.split(".")) for address in self._reverse]
-        self._reverse_parents = {octets[:length] for octets in octet_tuples for length in (1, 2, 3)}
+        self._room = room
+        self._reverse = ReverseNames(network)
+        if nameserver.version == 4:
+            self._reverse.add((NAMESERVER_LABELS[1], NAMESERVER_LABELS[0]), nameserver.packed)
+        self._services: dict[Key, ZoneService] = {}
+        self._addresses: dict[Key, bytes] = {}
+        self._namespaces: Counter[str] = Counter((NAMESERVER_LABELS[1],))
+        self.unusable = self._follow(zone, zone.services)
+
+    def updated(self, zone: Zone, changed: Iterable[Key]) -> ZoneIndex:
+        """Return the index of a zone that differs in its serial and these Services alone.
+
+        It costs what changed; `unusable` names those among the changed only.
+        """
+        other = copy(self)
+        other._apexes = {
+            wire: _apex(wire, self._origin if apex.octets is not None else wire, zone.serial, apex.octets)
+            for wire, apex in self._apexes.items()
+        }
+        other._services, other._addresses = self._services.copy(), self._addresses.copy()
+        other._namespaces, other._reverse = self._namespaces.copy(), self._reverse.copy()
+        other.unusable = other._follow(zone, changed)
+        return other
+
+    def _follow(self, zone: Zone, changed: Iterable[Key]) -> tuple[str, ...]:
+        """Make these Services what they are in the zone; return those that are unusable."""
+        unusable = []
+        for key in sorted(changed):
+            self._forget(key)
+            service = zone.services.get(key)
+            if service is None:
+                continue
+            packed = _usable_address(service, self._room)
+            if packed is None:
+                unusable.append(f"{key[0]}/{key[1]}")
+                continue
+            self._services[key], self._addresses[key] = service, packed
+            self._namespaces[key[0]] += 1
+            self._reverse.add(key, packed)
+        return tuple(unusable)
+
+    def _forget(self, key: Key) -> None:
+        if self._services.pop(key, None) is None:
+            return
+        self._reverse.remove(key, self._addresses.pop(key))
+        self._namespaces[key[0]] -= 1
+        if not self._namespaces[key[0]]:
+            del self._namespaces[key[0]]
 
     def find(self, name: bytes) -> Found | None:
         """Look a lower-case wire name up; None if it is below no zone of ours."""
@@ -139,9 +183,9 @@ class ZoneIndex:
         return None if packed is None else {TYPE_A: packed}
 
     def _ports(self, namespace: str, name: str) -> Iterator[ZonePort]:
-        key = (namespace, name)
-        if key in self._addresses:
-            yield from (port for port in self._services[key].ports if port.name)
+        service = self._services.get((namespace, name))
+        if service is not None:
+            yield from (port for port in service.ports if port.name)
 
     def _found_port(self, apex: Apex, offset: int, port: ZonePort, host: tuple[str, str]) -> Found:
         labels = _wire_labels(*host)
@@ -152,21 +196,11 @@ class ZoneIndex:
 
     def _find_reverse(self, apex: Apex, octets: tuple[str, ...]) -> Mapping[int, bytes] | None:
         records = {TYPE_SOA: apex.soa, TYPE_NS: apex.ns} if octets == apex.octets else {}
-        if len(octets) == 4 and (labels := self._reverse.get(".".join(octets))):
-            records[TYPE_PTR] = _wire_labels(*labels) + self._origin
-        return records if records or octets in self._reverse_parents else None
-
-    def _reverse_names(self, network: ipaddress.IPv4Network) -> dict[str, tuple[str, str]]:
-        """Return the labels of each address; of two Services with one address the first in order has it."""
-        names: dict[str, tuple[str, str]] = {}
-        for (namespace, name), packed in self._addresses.items():
-            address = ipaddress.IPv4Address(packed)
-            if address in network:
-                names.setdefault(str(address), (name, namespace))
-        rtype, packed = self._nameserver
-        if rtype == TYPE_A and ipaddress.IPv4Address(packed) in network:
-            names.setdefault(str(ipaddress.IPv4Address(packed)), NAMESERVER_LABELS)
-        return names
+        if len(octets) == 4:
+            address = ".".join(octets)
+            if (key := self._reverse.find(address)) is not None:
+                records[TYPE_PTR] = _wire_labels(key[1], key[0]) + self._origin
+        return records if records or self._reverse.has_below(octets) else None
 
 
 def _domain(text: str) -> bytes:
@@ -197,8 +231,8 @@ def _usable_address(service: ZoneService, room: int) -> bytes | None:
     if labels == NAMESERVER_LABELS or not fits or len(_wire_labels(*labels)) > room:
         return None
     try:
-        return ipaddress.IPv4Address(service.address).packed
-    except ipaddress.AddressValueError:
+        return inet_pton(AF_INET, service.address)
+    except (OSError, ValueError):
         return None
 
 

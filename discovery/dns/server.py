@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Collection
 
 import structlog
 
@@ -17,6 +18,7 @@ from discovery.dns.index import ZoneIndex
 from discovery.dns.listening import open_socket
 from discovery.dns.malformed import log_malformed
 from discovery.dns.responder import Responder
+from discovery.dns.reverse import Key
 from discovery.dns.tcp import IDLE_TIME, MAX_CONNECTIONS, TcpListener
 from discovery.dns.udp import UdpListener
 from discovery.dns.zone import Zone
@@ -46,7 +48,9 @@ class DnsServer:
         tcp_max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._zone = zone
-        self._responder = Responder(_index(zone), AnswerCache(cache_capacity))
+        self._index = ZoneIndex(zone)
+        _warn_of_unusable(self._index)
+        self._responder = Responder(self._index, AnswerCache(cache_capacity))
         self._tcp_idle_time = tcp_idle_time
         self._tcp_max_connections = tcp_max_connections
         self._udp: list[UdpListener] = []
@@ -89,16 +93,21 @@ class DnsServer:
         log.info("dns_listening", address=address, port=port)
         return port
 
-    def set_zone(self, zone: Zone) -> None:
+    def set_zone(self, zone: Zone, changed: Collection[Key] | None = None) -> None:
         """Answer from this zone from now on; an equal one changes nothing.
+
+        `changed`, if given, are all Services (namespace, name) that differ from the zone before, which is the
+        same in all else but its serial: then only they are looked at.
 
         Raises:
             ValueError, dns.exception.DNSException: it cannot be used; the zone before it stays in force.
         """
         if zone == self._zone:
             return
-        self._responder.use(_index(zone))
-        self._zone = zone
+        index = ZoneIndex(zone) if changed is None else self._index.updated(zone, changed)
+        self._responder.use(index)
+        self._zone, self._index = zone, index
+        _warn_of_unusable(index)
 
     async def close(self) -> None:
         """Answer what has already arrived, then stop; may be called again."""
@@ -120,12 +129,10 @@ class DnsServer:
         self._ticker = loop.call_later(TICK, self._tick)
 
 
-def _index(zone: Zone) -> ZoneIndex:
-    index = ZoneIndex(zone)
+def _warn_of_unusable(index: ZoneIndex) -> None:
     if index.unusable:
         log.warning(
             "dns_name_unusable",
             services=list(index.unusable),
             reason="no DNS name or address can be made of them, or ns.dns is theirs; they are not resolvable",
         )
-    return index

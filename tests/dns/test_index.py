@@ -5,9 +5,11 @@ from __future__ import annotations
 import dns.name
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from discovery.dns.index import TYPE_A, TYPE_AAAA, TYPE_NS, TYPE_PTR, TYPE_SOA, Found, ZoneIndex
-from discovery.dns.zone import Zone, ZoneService
+from discovery.dns.zone import Zone, ZonePort, ZoneService
 
 
 def find(index: ZoneIndex, name: str) -> Found | None:
@@ -117,3 +119,38 @@ def test_alias_below_the_origin_wins(zone: Zone) -> None:
     found = find(index, "whoami.default.default.svc.mesh")
     assert found is not None
     assert found.records == {TYPE_A: bytes((250, 96, 0, 10))}
+
+
+hosts = st.builds(
+    ZoneService,
+    st.sampled_from(["a", "b", "dns", "é"]),
+    st.sampled_from(["x", "y", "ns"]),
+    st.sampled_from(["250.0.0.1", "250.0.0.2", "250.1.0.1", "240.0.0.53", "10.0.0.1", "nonsense"]),
+    st.sampled_from([(), (ZonePort("http", "tcp", 80),)]),
+)
+zones = st.lists(hosts, max_size=5)
+SERVICES = [f"{name}.{namespace}.svc.mesh" for name in ("x", "y", "ns") for namespace in ("a", "b", "dns")]
+OCTETS = ("1.0.0.", "2.0.0.", "1.0.1.", "0.0.", "0.1.", "0.", "1.", "")
+ASKED = [
+    *(prefix + name for prefix in ("", "_tcp.", "_http._tcp.") for name in SERVICES),
+    *("svc.mesh", "a.svc.mesh", "b.svc.mesh", "dns.svc.mesh", "x.a.mesh.local"),
+    *(octets + "250.in-addr.arpa" for octets in OCTETS),
+    *("53.0.0.240.in-addr.arpa", "1.0.0.10.in-addr.arpa"),
+]
+
+
+@given(st.lists(zones, min_size=1, max_size=5))
+def test_an_updated_index_is_that_of_the_new_zone(history: list[list[ZoneService]]) -> None:
+    zone = Zone("svc.mesh", ("mesh.local",), 1, "240.0.0.0/4", "240.0.0.53", {})
+    index = ZoneIndex(zone)
+    for services in history:
+        old, was = zone, index
+        said = [was.find(dns.name.from_text(name).to_digestable()) for name in ASKED]
+        zone = msgspec.structs.replace(with_services(zone, *services), serial=zone.serial + 1)
+        keys = old.services.keys() | zone.services.keys()
+        changed = {key for key in keys if old.services.get(key) != zone.services.get(key)}
+        index, fresh = was.updated(zone, changed), ZoneIndex(zone)
+        for name in ASKED:
+            assert find(index, name) == find(fresh, name), name
+        assert [find(was, name) for name in ASKED] == said, "the one before is what it was"
+        assert set(index.unusable) == {name for name in fresh.unusable if tuple(name.split("/")) in changed}

@@ -258,6 +258,18 @@ async def test_set_zone(zone: Zone) -> None:
 
 
 @on_each_loop
+async def test_a_zone_that_differs_in_one_service(zone: Zone) -> None:
+    server = DnsServer(zone)
+    async with serving(server) as port:
+        services = {k: v for k, v in zone.services.items() if k[1] != "whoami"}
+        server.set_zone(msgspec.structs.replace(zone, services=services, serial=8), {("default", "whoami")})
+        reply = await dns.asyncquery.udp(query(), LOCALHOST, timeout=5, port=port)
+        assert reply.rcode() == dns.rcode.NXDOMAIN
+        server.set_zone(msgspec.structs.replace(zone, serial=9), {("default", "whoami")})
+        assert answers(await dns.asyncquery.udp(query(), LOCALHOST, timeout=5, port=port)) == EXPECTED
+
+
+@on_each_loop
 async def test_an_impossible_zone_leaves_the_old_one_in_force(zone: Zone) -> None:
     server = DnsServer(zone)
     async with serving(server) as port:

@@ -77,7 +77,7 @@ def test_changes_since_another_version_are_not_relied_on() -> None:
     snapshot = MeshSnapshot(9, {shop.key: shop}, changes=Changes(8, frozenset()))
     plan = compile_plan(snapshot, old, SETTINGS, MIDDLEWARES)
     assert list(plan.services) == [shop.key]
-    assert [now for _, now in diff_services(old, plan)] == [None]
+    assert [(key.name, new) for key, _, new in diff_services(old, plan)] == [("gone", None)]
 
 
 def test_nothing_changed() -> None:

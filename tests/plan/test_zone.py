@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 
-from discovery.dns.zone import ZonePort
+from discovery.dns.zone import Zone, ZonePort
 from discovery.model import Endpoint, ServicePort
+from nodeagent.config import Settings
 from nodeagent.delta import diff_services
-from nodeagent.plan import NodePlan
+from nodeagent.plan import EMPTY_PLAN, NodePlan
 from nodeagent.render import plan_document
-from nodeagent.zone import names_changed, zone_of
+from nodeagent.zone import changed_zone, departures, empty_zone
 from tests.plan.builders import HTTP, LAPTOP, SETTINGS, compile_services, make_service
+
+
+def zone_of(plan: NodePlan, settings: Settings = SETTINGS) -> Zone:
+    zone, _ = changed_zone(empty_zone(settings), diff_services(EMPTY_PLAN, plan))
+    return zone
 
 
 def test_names_are_those_of_services_with_an_address() -> None:
@@ -19,16 +25,16 @@ def test_names_are_those_of_services_with_an_address() -> None:
         make_service("loser"),
         make_service("empty", ports=[], cluster_ips=["10.96.0.11"]),
     )
-    zone = zone_of(plan, SETTINGS, 7)
+    zone = zone_of(plan)
     assert list(zone.services) == [("default", "a")]
     service = zone.services["default", "a"]
     assert (service.address, service.ports) == ("250.96.0.10", (ZonePort("http", "tcp", 80),))
-    assert (zone.origin, zone.aliases, zone.serial) == ("svc.mesh", ("mesh.internal",), 7)
+    assert (zone.origin, zone.aliases, zone.serial) == ("svc.mesh", ("mesh.internal",), 2)
     assert (zone.network, zone.nameserver) == ("240.0.0.0/4", "240.0.0.53")
 
 
 def test_on_a_laptop_ports_are_those_that_are_served() -> None:
-    zone = zone_of(compile_services(make_service(), settings=LAPTOP), LAPTOP, 1)
+    zone = zone_of(compile_services(make_service(), settings=LAPTOP), LAPTOP)
     assert zone.services["default", "shop"].ports == (ZonePort("http", "tcp", 10080),)
     assert (zone.network, zone.nameserver) == ("127.64.0.0/10", "127.0.0.1")
 
@@ -52,7 +58,12 @@ def test_a_plan_as_json() -> None:
 
 
 def changes_names(old: NodePlan, new: NodePlan) -> bool:
-    return names_changed(diff_services(old, new))
+    zone = zone_of(old)
+    changed, differ = changed_zone(zone, diff_services(old, new))
+    assert changed.services == zone_of(new).services
+    assert (changed is not zone) == bool(differ)
+    assert changed.serial == zone.serial + bool(differ)
+    return bool(differ)
 
 
 def test_whether_names_changed() -> None:
@@ -71,3 +82,20 @@ def test_a_service_without_an_address_changes_no_names() -> None:
     assert both.services.keys() > plan.services.keys()
     assert not changes_names(plan, both)
     assert not changes_names(both, plan)
+
+
+def test_names_that_go_leave_first_and_those_that_move_come_back_last() -> None:
+    kept, moved, gone = (
+        make_service(name, cluster_ips=[f"10.96.0.{number}"])
+        for number, name in enumerate(("kept", "moved", "gone"), 10)
+    )
+    old = compile_services(kept, moved, gone)
+    elsewhere = make_service("moved", cluster_ips=["10.96.0.20"])
+    new = compile_services(kept, elsewhere, make_service("new", cluster_ips=["10.96.0.21"]), previous=old)
+    changed = diff_services(old, new)
+    between, left = changed_zone(zone_of(old), departures(changed))
+    assert {key.name for key in left} == {"moved", "gone"}
+    assert {name for _, name in between.services} == {"kept"}
+    after, came = changed_zone(between, changed)
+    assert {key.name for key in came} == {"moved", "new"}
+    assert after.services == zone_of(new).services
