@@ -2,7 +2,7 @@
 
 Everything runs in a network namespace of its own (`python -m hack.bench.cluster_case`, started by `measure`),
 where nftables and routes are nobody else's and endpoints may have addresses that an API server accepts. Agent
-and worker share one core; etcd, the API server and whoever changes it have the other.
+and worker share one core; etcd, the API server and whoever changes it have the other, once all is created.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import http.client
 import ipaddress
 import json
 import os
+import random
 import shutil
 import ssl
 import subprocess
@@ -27,14 +28,17 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from discovery.model import ServiceKey
 from hack.bench.accounting import cpu_time, family, memory
 from hack.bench.figures import AGENT, Sample, quantile
-from hack.bench.machine import Cores
+from hack.bench.machine import Cores, move_to
 from hack.bench.peers import start_backend
 from hack.bench.processes import BenchError, Child, Crew, wait_until
-from hack.bench.scale_case import Prober
+from hack.bench.scale_case import QUIET, Prober
 from hack.kube.assets import AssetsMissing, find_assets
 from hack.kube.control_plane import ControlPlane
+from nodeagent.addresses import address_range
+from nodeagent.config import NFTABLES_RANGE
 
 SERVICES = 10_000
 ENDPOINTS = 10
@@ -92,15 +96,15 @@ class Session:
         url = urlsplit(cluster["server"])
         self._connection = http.client.HTTPSConnection(str(url.hostname), url.port, timeout=60, context=tls)
 
-    def send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a document; return what came back.
+    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a document, if any; return what came back.
 
         Raises:
             BenchError: it was refused.
         """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
-        self._connection.request(method, path, json.dumps(body), headers)
+        self._connection.request(method, path, "" if body is None else json.dumps(body), headers)
         response = self._connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
         if response.status >= 300:
@@ -162,41 +166,49 @@ def populate(kubeconfig: str, port: int) -> None:
 
 
 def _create(writer: Session, number: int, port: int) -> None:
-    namespace, name = namespace_of(number), f"service-{number}"
+    service, slice_ = documents(number, port)
+    writer.send("POST", f"/api/v1/namespaces/{namespace_of(number)}/services", service)
+    writer.send("POST", slice_path(number).rpartition("/")[0], slice_)
+
+
+def documents(number: int, port: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a Service and its slice."""
+    name = f"service-{number}"
     metadata = {"name": name, "annotations": {"svc.mesh/enabled": "true"}}
-    spec = {"ports": [{"name": "http", "port": 80, "targetPort": port}]}
-    writer.send("POST", f"/api/v1/namespaces/{namespace}/services", {"metadata": metadata, "spec": spec})
+    ports = [{"name": "http", "port": 80, "targetPort": port}]
     labels = {"kubernetes.io/service-name": name}
-    body = {
+    slice_ = {
         "metadata": {"name": f"{name}-1", "labels": labels},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
         **endpoints_body(number),
     }
-    writer.send("POST", slice_path(number).rpartition("/")[0], body)
+    return {"metadata": metadata, "spec": {"ports": ports}}, slice_
 
 
 def run(cores: Cores, changes: int, seconds: float) -> Iterator[Sample]:
     """Measure, inside the namespace."""
     for address in TARGETS:
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-    os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, Crew(Path(name)) as crew:
         _, port = start_backend(crew, cores.load, TARGETS, "$server_addr")
         with ControlPlane(controllers=(), apiserver_flags=(f"--advertise-address={TARGETS[0]}",)) as plane:
             started = time.perf_counter()
             populate(plane.kubeconfig, port)
             print(f"created {SERVICES} Services in {time.perf_counter() - started:.0f} s", flush=True)
+            for pid in family(os.getpid()):
+                move_to(cores.load, pid)
             agent, sample = _start(crew, cores, plane.kubeconfig)
             yield sample
-            yield _change_one(plane.kubeconfig, _mesh_address(), changes)
+            yield _change_one(plane.kubeconfig, changes)
+            yield _add_one(plane.kubeconfig, port, changes)
             yield _change_many(plane.kubeconfig, agent, seconds)
 
 
 def _start(crew: Crew, cores: Cores, kubeconfig: str) -> tuple[Child, Sample]:
     command = [sys.executable, "-m", "nodeagent", "run", "--source", "kube", "--capture", "nftables"]
     command += ["--workers", "1", "--drain-timeout", "1s", "--log-format", "json"]
-    command += ["--admin-listen", f"{ADMIN[0]}:{ADMIN[1]}"]
+    command += ["--admin-listen", f"{ADMIN[0]}:{ADMIN[1]}", "--state-dir", str(crew.directory / "state")]
     started = time.perf_counter()
     child = crew.start("agent", command, cores.proxy, {**os.environ, "KUBECONFIG": kubeconfig})
     wait_until(lambda: _admin("/readyz") is not None, child, START_TIME)
@@ -222,16 +234,20 @@ def _admin(path: str) -> bytes | None:
         connection.close()
 
 
-def _mesh_address() -> str:
-    plan = json.loads(_admin("/plan") or b"{}")
-    return str(plan["services"][f"{namespace_of(PROBED)}/service-{PROBED}"]["address"])
+def _mesh_address(service: dict[str, Any]) -> str:
+    """Return the mesh address of a Service as the API server has it."""
+    key = ServiceKey(service["metadata"]["namespace"], service["metadata"]["name"])
+    return address_range(NFTABLES_RANGE).claim(key, service["spec"]["clusterIPs"]).address
 
 
-def _change_one(kubeconfig: str, address: str, changes: int) -> Sample:
+def _change_one(kubeconfig: str, changes: int) -> Sample:
     """Add and remove an endpoint; measure from the API server's answer to the endpoint's own."""
-    session, prober = Session(kubeconfig), Prober(address, 80)
+    session = Session(kubeconfig)
+    path = f"/api/v1/namespaces/{namespace_of(PROBED)}/services/service-{PROBED}"
+    prober = Prober(_mesh_address(session.send("GET", path)), 80)
     times = []
     for number in range(changes):
+        prober.ask_for(random.uniform(*QUIET))
         session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED, more=1))
         changed = time.perf_counter()
         while prober.ask() != TARGETS[-1]:
@@ -239,12 +255,52 @@ def _change_one(kubeconfig: str, address: str, changes: int) -> Sample:
                 raise BenchError(f"an added endpoint got no request within {REACH_TIME:g} s")
         times.append((time.perf_counter() - changed) * 1000)
         session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED))
-        prober.ask_for(0.1)
-        if number % 10 == 9:
-            print(f"changed {number + 1} times of {changes}: last {times[-1]:.1f} ms", flush=True)
+        prober.ask_for(random.uniform(*QUIET))
+        # Else the next change would only take back what was never applied.
+        if TARGETS[-1] in prober.ask_for(0.01):
+            raise BenchError(f"change {number}: an endpoint is still asked long after it was removed")
+        _tell("endpoint added", number, changes, times)
     prober.close()
-    values = {"p50_ms": quantile(times, 50), "p99_ms": quantile(times, 99), "most_ms": max(times)}
-    return Sample("one change in 10000 services", AGENT, 0, values)
+    return Sample("one change in 10000 services", AGENT, 0, _spread(times))
+
+
+def _add_one(kubeconfig: str, port: int, changes: int) -> Sample:
+    """Add Services; measure from the API server's answer to the first one of an endpoint's."""
+    session = Session(kubeconfig)
+    times = []
+    for number in range(SERVICES, SERVICES + changes):
+        time.sleep(random.uniform(*QUIET))  # noqa: TID251 this program has no loop
+        service, body = documents(number, port)
+        body |= endpoints_body(PROBED)
+        session.send("POST", slice_path(number).rpartition("/")[0], body)
+        created = session.send("POST", f"/api/v1/namespaces/{namespace_of(number)}/services", service)
+        began = time.perf_counter()
+        _ask_until_answered(_mesh_address(created), began + REACH_TIME)
+        times.append((time.perf_counter() - began) * 1000)
+        _tell("Service added", number - SERVICES, changes, times)
+    return Sample("a new one beside 10000 services", AGENT, 0, _spread(times))
+
+
+def _ask_until_answered(address: str, deadline: float) -> None:
+    while True:
+        try:
+            prober = Prober(address, 80)
+        except OSError as error:
+            if time.perf_counter() > deadline:
+                raise BenchError(f"a new Service got no connection within {REACH_TIME:g} s") from error
+        else:
+            prober.ask()
+            prober.close()
+            return
+
+
+def _tell(what: str, number: int, changes: int, times: list[float]) -> None:
+    if number % 10 == 9:
+        print(f"{what} {number + 1} times of {changes}: last {times[-1]:.1f} ms", flush=True)
+
+
+def _spread(times: list[float]) -> dict[str, float]:
+    return {"p50_ms": quantile(times, 50), "p99_ms": quantile(times, 99), "most_ms": max(times)}
 
 
 def _change_many(kubeconfig: str, agent: Child, seconds: float) -> Sample:

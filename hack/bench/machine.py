@@ -53,6 +53,13 @@ def choose_cores() -> Cores:
     return Cores(allowed[0], allowed[-1])
 
 
+def move_to(core: int, pid: int) -> None:
+    """Keep a process that runs, with all its threads, to one core."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), {core})
+
+
 def program(name: str) -> str | None:
     """Return the path of a program: on PATH, beside this Python, or where daemons are kept."""
     places = [os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/sbin", "/usr/local/sbin"]

@@ -41,6 +41,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
         ("worker RSS MiB", "worker_rss_mib", 1),
     ),
     "one change in 10000 services": CHANGE_COLUMNS,
+    "a new one beside 10000 services": CHANGE_COLUMNS,
     "100 changes a second": (("cores", "core_share", 2), ("agent RSS MiB", "agent_rss_mib", 1)),
 }
 """What the table shows of each case: heading, figure, decimals. The first one is compared."""
