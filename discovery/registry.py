@@ -207,9 +207,8 @@ class Registry:
     # -- the snapshot ----------------------------------------------------------------------------------
 
     def _join_dirty(self) -> frozenset[ServiceKey]:
-        """Join the Services anew that may have changed, in the order of their keys; return those that did."""
+        """Join the Services anew that may have changed; return those that did."""
         changed: set[ServiceKey] = set()
-        added = False
         for key in self._dirty:
             found = self._services.get(key)
             old = self._joined.get(key)
@@ -222,10 +221,7 @@ class Registry:
             if new != old:
                 self._joined[key] = new
                 changed.add(key)
-                added = added or old is None
         self._dirty.clear()
-        if added:
-            self._joined = {key: self._joined[key] for key in sorted(self._joined)}
         return frozenset(changed)
 
     def _place_pods(self, before: Mapping[str, PodObject]) -> Mapping[str, PodObject]:

@@ -3,8 +3,8 @@
 The only place where discovery meets middleware. It never fails: what cannot be used is reported in the
 plan's `problems`, with what is in force instead, and touches nothing else. `previous` serves two ends: the
 last good values, and speed: a Service that is the same object as the previous plan's `source` is not compiled
-again. Where the snapshot says what changed since the one that `previous` was made of, and no Service came,
-went or moved, the others are not even looked at. Both plans must be made with equal settings.
+again. Where the snapshot says what changed since the one that `previous` was made of, the others are not even
+looked at, as long as no two Services ask for one address. Both plans must be made with equal settings.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compile_plan(
     settings: Settings,
     middlewares: Sequence[Middleware] | None = None,
 ) -> NodePlan:
-    """Return the plan for a snapshot; its Services are in the snapshot's order.
+    """Return the plan for a snapshot.
 
     `middlewares`, outermost first, are all that are installed unless given (the registry's order is theirs).
     Whatever equals its part of `previous` (a Service's plan, a route) is the same object in both plans.
@@ -60,17 +60,26 @@ def _compile_changed(
     changed: Iterable[ServiceKey],
     compile_service: _Compile,
 ) -> dict[ServiceKey, ServicePlan] | None:
-    """Compile these Services and keep all others; None if one came or went, or its address may not stay."""
+    """Compile these Services and keep all others; None if there are, or were, any that share a claim."""
     services = dict(before)
+    moved = False
     for key in changed:
         service, old = snapshot.services.get(key), before.get(key)
-        if service is None or old is None or old.address != old.claim:
-            return None
-        plan = compile_service(service, old)
-        if plan is None or plan.claim != old.claim:
-            return None
-        services[key] = plan
+        plan = compile_service(service, old) if service is not None else None
+        if plan is not None:
+            services[key] = plan
+        elif old is not None:
+            del services[key]
+        moved = moved or plan is None or old is None or not plan.claim == old.claim == old.address
+    if moved and not _all_at_home(services.values()):
+        return None
     return services
+
+
+def _all_at_home(services: Iterable[ServicePlan]) -> bool:
+    """Whether each Service has the address that it asks for, and nobody else asks for it."""
+    claims = [plan.claim if plan.claim == plan.address else None for plan in services if plan.claim]
+    return None not in claims and len(set(claims)) == len(claims)
 
 
 def _compile_all(

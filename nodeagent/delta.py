@@ -33,16 +33,16 @@ class RouteDelta(msgspec.Struct, frozen=True):
 
 
 def diff_services(old: NodePlan, new: NodePlan) -> list[ServiceChange]:
-    """Return the Services that differ, in the order of the plans; those that went are last."""
+    """Return the Services that differ, in the order of their keys."""
     before, after = old.services, new.services
+    keys: Iterable[ServiceKey]
     if new.changes is not None and new.changes.since == old.version:
-        keys = sorted(new.changes.keys)
-        return [ServiceChange(key, before[key], after[key]) for key in keys if before[key] is not after[key]]
-    changed = [
-        ServiceChange(key, was, now) for key, now in after.items() if (was := before.get(key)) is not now
-    ]
-    changed += [ServiceChange(key, was, None) for key, was in before.items() if key not in after]
-    return changed
+        keys = new.changes.keys
+    else:
+        keys = [key for key, now in after.items() if before.get(key) is not now]
+        keys += [key for key in before if key not in after]
+    changes = (ServiceChange(key, before.get(key), after.get(key)) for key in sorted(keys))
+    return [change for change in changes if change.old is not change.new]
 
 
 def diff_routes(changed: Sequence[ServiceChange]) -> RouteDelta:

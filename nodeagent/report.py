@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
-from discovery.model import Problem, ServiceKey
+from discovery.model import Problem
 from nodeagent.delta import RouteDelta, ServiceChange
 from nodeagent.plan import NodePlan, ServicePlan
 
@@ -26,7 +26,7 @@ class Report:
 
         `changed` and `delta` are what `nodeagent.delta` finds from `old`, the plan told before, to `plan`.
         """
-        for key, was, now in sorted(changed, key=_by_name):
+        for key, was, now in changed:
             if was is None and now is not None and now.address:
                 log.info("service_added", service=str(key), address=now.address)
             elif now is None:
@@ -46,10 +46,6 @@ class Report:
             routes_removed=len(delta.removed),
             problems=self._problems,
         )
-
-
-def _by_name(change: ServiceChange) -> ServiceKey:
-    return change.key
 
 
 def _problems(services: Iterable[ServicePlan | None]) -> Iterator[Problem]:

@@ -46,8 +46,8 @@ TITLES = {
     "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
     "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
     "10000 services": "10,000 Services with 10 endpoints, a real API server, agent and worker on one core",
-    "one change in 10000 services": "an endpoint added to one of them: from the API server's answer to its own",
-    "a new one beside 10000 services": "a Service added: from the API server's answer to its endpoint's",
+    "one change in 10000 services": "10,000 Services, an endpoint added to one: until it answers",
+    "a new one beside 10000 services": "10,000 Services, and one more: until its endpoint answers",
     "100 changes a second": "the agent process alone, 10,000 Services",
     "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
 }

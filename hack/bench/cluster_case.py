@@ -265,15 +265,15 @@ def _change_one(kubeconfig: str, changes: int) -> Sample:
 
 
 def _add_one(kubeconfig: str, port: int, changes: int) -> Sample:
-    """Add Services; measure from the API server's answer to the first one of an endpoint's."""
+    """Add Services; measure from the API server's answer to the slice until an endpoint answers."""
     session = Session(kubeconfig)
     times = []
     for number in range(SERVICES, SERVICES + changes):
         time.sleep(random.uniform(*QUIET))  # noqa: TID251 this program has no loop
         service, body = documents(number, port)
         body |= endpoints_body(PROBED)
-        session.send("POST", slice_path(number).rpartition("/")[0], body)
         created = session.send("POST", f"/api/v1/namespaces/{namespace_of(number)}/services", service)
+        session.send("POST", slice_path(number).rpartition("/")[0], body)
         began = time.perf_counter()
         _ask_until_answered(_mesh_address(created), began + REACH_TIME)
         times.append((time.perf_counter() - began) * 1000)

@@ -67,7 +67,7 @@ class NftablesCapture:
         wanted = frozenset(keys)
         async with self._lock:
             try:
-                check_keys(self._layout, wanted)
+                check_keys(self._layout, wanted - (self._applied or frozenset()))
                 if self._applied is None:
                     await self._take_over(wanted)
                 elif wanted != self._applied:

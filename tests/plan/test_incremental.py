@@ -64,7 +64,6 @@ def test_saying_what_changed_changes_nothing(history: list[list[Service]]) -> No
         told = compile_plan(snapshot, plan, SETTINGS, MIDDLEWARES)
         untold = compile_plan(msgspec.structs.replace(snapshot, changes=None), plan, SETTINGS, MIDDLEWARES)
         assert told.services == untold.services
-        assert list(told.services) == list(untold.services)
         looked = msgspec.structs.replace(told, changes=None)
         assert sorted(map(str, diff_services(plan, told))) == sorted(map(str, diff_services(plan, looked)))
         plan, last = told, now
