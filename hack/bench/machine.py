@@ -10,10 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
+
+from hack.debian import can_install, install
 
 PACKAGES: Mapping[str, str] = {
     "nginx": "nginx",
@@ -32,7 +34,6 @@ _VERSION_ARGUMENTS: Mapping[str, str] = {
     "envoy": "--version",
 }
 _VERSION = re.compile(r"\d+\.\d+[\w.+~:-]*")
-_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class Cores(msgspec.Struct, frozen=True):
@@ -70,32 +71,15 @@ def install_missing(names: Collection[str]) -> list[str]:
     """Install what is missing with apt-get, if this is root on Debian; return a line for each left out."""
     missing = [name for name in names if program(name) is None]
     packages = [PACKAGES[name] for name in missing if name in PACKAGES]
-    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
+    if packages and can_install():
         print(f"bench: installing {' '.join(packages)} with apt-get ...", file=sys.stderr, flush=True)
-        with _no_services_started():
-            command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
+        install(packages)
     return [
         f"{name} is left out: it is not installed; get it with "
         + (f"apt-get install {PACKAGES[name]}" if name in PACKAGES else "make bench, which installs it")
         for name in missing
         if program(name) is None
     ]
-
-
-@contextlib.contextmanager
-def _no_services_started() -> Iterator[None]:
-    """Packages start their service when they are installed; nobody has asked for a web server on port 80."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink()
 
 
 def versions() -> dict[str, str]:

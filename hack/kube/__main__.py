@@ -1,4 +1,7 @@
-"""`python -m hack.kube assets` gets the programs, `python -m hack.kube shell` starts a control plane."""
+"""`python -m hack.kube assets` gets the programs, `python -m hack.kube shell` starts a control plane.
+
+`node-assets` gets what a node needs beside them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from hack.kube.assets import AssetsMissing, prepare_assets
+from hack.kube.assets import AssetsMissing, prepare_assets, prepare_node_assets
 from hack.kube.component import ComponentFailed
 from hack.kube.control_plane import ControlPlane
 
@@ -33,10 +36,15 @@ def open_shell() -> int:
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m hack.kube", description=__doc__)
-    parser.add_argument("what", choices=("assets", "shell"))
+    parser.add_argument("what", choices=("assets", "node-assets", "shell"))
     try:
-        if parser.parse_args().what == "shell":
+        what = parser.parse_args().what
+        if what == "shell":
             return open_shell()
+        if what == "node-assets":
+            node = prepare_node_assets()
+            print(f"Ready: {node.kubelet}, {node.kubectl}, containerd, runc, {node.cni}")
+            return 0
         assets = prepare_assets()
         print(f"Ready: {assets.apiserver}, {assets.controller_manager}, {assets.etcd}")
     except (AssetsMissing, ComponentFailed) as error:

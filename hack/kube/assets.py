@@ -19,8 +19,15 @@ from pathlib import Path
 
 import msgspec
 
+from hack.debian import can_install, install
+
 MODULE = Path(__file__).parent
 BUILT = ("kube-apiserver", "kube-controller-manager")
+OF_A_NODE = ("kubelet", "kube-proxy", "kube-scheduler", "kubectl")
+PACKAGES = {"containerd": "containerd", "ctr": "containerd", "runc": "runc"}
+"""Debian's package of each program that a node needs beside those."""
+CNI = Path("/usr/lib/cni")
+CNI_PACKAGE = "containernetworking-plugins"
 HOW = "make kube-assets (needs Go 1.24 or newer and etcd), or set KUBEBUILDER_ASSETS to a folder with them"
 
 
@@ -34,6 +41,18 @@ class Assets(msgspec.Struct, frozen=True):
     etcd: str
     apiserver: str
     controller_manager: str = ""
+
+
+class NodeAssets(msgspec.Struct, frozen=True):
+    """Paths of what a node needs; `cni` is the folder of the CNI plugins."""
+
+    kubelet: str
+    proxy: str
+    scheduler: str
+    kubectl: str
+    containerd: str
+    ctr: str
+    cni: str
 
 
 def kubernetes_version() -> str:
@@ -63,6 +82,42 @@ def find_assets(environment: Mapping[str, str] = os.environ) -> Assets:
     if missing:
         raise AssetsMissing(f"no {' and no '.join(missing)} in {folder}: {HOW}")
     return Assets(found["etcd"], found["kube-apiserver"], found["kube-controller-manager"])
+
+
+def find_node_assets(environment: Mapping[str, str] = os.environ) -> NodeAssets:
+    """Return the programs of a node.
+
+    Raises:
+        AssetsMissing: one is not there, or containers cannot be run here.
+    """
+    folder = assets_folder(environment)
+    if os.geteuid():
+        raise AssetsMissing("a node runs containers: that needs root")
+    missing = [name for name in OF_A_NODE if not _program(folder, name)]
+    missing += [name for name in PACKAGES if shutil.which(name) is None]
+    missing += [str(CNI)] if not (CNI / "bridge").exists() else []
+    if missing:
+        raise AssetsMissing(f"no {', no '.join(missing)}: make node-assets (as root on Debian, with Go)")
+    kubelet, proxy, scheduler, kubectl = (_program(folder, name) for name in OF_A_NODE)
+    return NodeAssets(kubelet, proxy, scheduler, kubectl, "containerd", "ctr", str(CNI))
+
+
+def prepare_node_assets() -> NodeAssets:
+    """Build or install what a node needs beside a control plane.
+
+    Raises:
+        AssetsMissing: it cannot be had on this machine.
+    """
+    folder = assets_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing := [name for name in OF_A_NODE if not _program(folder, name)]:
+        _build(folder, missing)
+    packages = {package for name, package in PACKAGES.items() if shutil.which(name) is None}
+    packages |= {CNI_PACKAGE} if not (CNI / "bridge").exists() else set()
+    if packages and can_install():
+        _say(f"Installing Debian's {', '.join(sorted(packages))}; no service is started")
+        install(packages)
+    return find_node_assets()
 
 
 def prepare_assets() -> Assets:
@@ -107,17 +162,9 @@ def _build(folder: Path, names: list[str]) -> None:
 
 
 def _link_etcd(folder: Path) -> None:
-    if shutil.which("etcd") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+    if shutil.which("etcd") is None and can_install():
         _say("Installing Debian's etcd-server")
-        install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "etcd-server"]
-        for command in (["apt-get", "update", "-qq"], install):
-            subprocess.run(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                check=False,
-            )
+        install(["etcd-server"])
     program = shutil.which("etcd")
     if program is None:
         raise AssetsMissing("etcd is not installed: apt-get install etcd-server (as root), then once more")

@@ -1,9 +1,13 @@
 //go:build tools
 
-// Package tools pins the programs of Kubernetes that `make kube-assets` builds.
+// Package tools pins the programs of Kubernetes that `make kube-assets` and `make node-assets` build.
 package tools
 
 import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
+	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
 )
