@@ -8,7 +8,7 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test test-kube kube-assets lint format bench lab docs manifest-tools coredns locks clean
+.PHONY: help demo smoke test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,13 +61,19 @@ docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values an
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
 
+node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd: for the tests on a real node (root)
+	@$(BIN)/python -m hack.kube node-assets
+
+image: ## build the agent's container image without Docker into build/svcmesh-agent.tar (root, Debian)
+	@sh hack/manifests/image.sh build/svcmesh-agent.tar
+
 manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache/svcmesh/bin (needs Go)
 	@command -v go >/dev/null || { echo "Left out: the tests that render manifests (no Go here: https://go.dev/dl/)"; exit 1; }
 	@mkdir -p $(TOOLS) && cd hack/manifests && go build -trimpath -ldflags='-s -w' -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }
-	@mkdir -p $(TOOLS) && cd hack/coredns && go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/coredns github.com/coredns/coredns
+	@mkdir -p $(TOOLS) && cd hack/coredns && CGO_ENABLED=0 go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/coredns github.com/coredns/coredns
 
 locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt

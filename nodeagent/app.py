@@ -128,13 +128,11 @@ class Agent:
         Raises:
             StartError: an address, the kernel or the source refuses.
         """
-        awaited = [self._readiness.register("source"), self._readiness.register("plan")]
-        dns_token = self._readiness.register("dns")
+        awaited = [self._readiness.register(name) for name in ("source", "plan", "dns")]
         source, self._announcer = make_source(self._settings)
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
-            dns_token.release()
             tasks = [
                 asyncio.create_task(self._follow(source, awaited[0])),
                 asyncio.create_task(self._apply_changes(awaited)),
@@ -158,10 +156,6 @@ class Agent:
         try:
             await self._capture.start()
             await self._supervisor.start()
-            if settings.capture == "nftables":
-                await self._dns.start(settings.dns_address, DNS_PORT)
-            if settings.dns_listen != (settings.dns_address, DNS_PORT):
-                await self._dns.start(*settings.dns_listen)
             await self._admin.start()
         except (CaptureError, AdminListenError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
@@ -211,7 +205,7 @@ class Agent:
             self._snapshot_file.keep(snapshot, plan)
             if self._announcer is not None:
                 self._announcer.tell(self._notices.changed(plan))
-            self._announce(awaited)
+            await self._announce(awaited)
             log.debug(
                 "plan_timing",
                 compile_ms=round((compiled - started) * 1000, 1),
@@ -238,20 +232,37 @@ class Agent:
             written_by=head.mesh,
             reason="the source has not answered yet",
         )
-        self._announce(awaited)
+        await self._announce(awaited)
         return plan
 
-    def _announce(self, awaited: Sequence[ReadinessToken]) -> None:
-        """Say once that the mesh is served."""
+    async def _start_dns(self) -> None:
+        """Answer DNS, now that there is something to answer from.
+
+        Not earlier: an agent that comes up beside its predecessor shares the port with it, and names would
+        exist or not depending on which of them a question comes to.
+        """
+        settings = self._settings
+        try:
+            if settings.capture == "nftables":
+                await self._dns.start(settings.dns_address, DNS_PORT)
+            if settings.dns_listen != (settings.dns_address, DNS_PORT):
+                await self._dns.start(*settings.dns_listen)
+        except (OSError, ValueError) as error:
+            raise StartError(str(error)) from error
+
+    async def _announce(self, awaited: Sequence[ReadinessToken]) -> None:
+        """Once the first plan is in force: answer DNS, and say that the mesh is served."""
+        if self._announced:
+            return
+        await self._start_dns()
         for token in awaited:
             token.release()
-        if not self._announced:
-            self._announced = True
-            self._presence.announce()
-            self._ready_file.create()
-            log.info("agent_ready", services=len(self._plan.services))
-            # What is there now stays: looking through it again would hold up a change for tens of ms.
-            gc.freeze()
+        self._announced = True
+        self._presence.announce()
+        self._ready_file.create()
+        log.info("agent_ready", services=len(self._plan.services))
+        # What is there now stays: looking through it again would hold up a change for tens of ms.
+        gc.freeze()
 
     async def _until_due(self, patience: float = math.inf) -> bool:
         """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
@@ -320,12 +331,13 @@ class Agent:
         self._readiness.drain()
         self._ready_file.remove()
         await self._presence.close()
+        # From here on the zone gets old, and a successor that shares the port answers from a younger one.
+        await self._dns.close()
         await self._snapshot_file.flush()
         if self._plan.version:
             self._keys.clear()
             await self._steer()
         await self._supervisor.drain(self._settings.drain_timeout)
-        await self._dns.close()
         try:
             await self._capture.close()
         except CaptureError as error:

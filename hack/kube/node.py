@@ -24,7 +24,7 @@ NAME = "node-1"
 ADDRESS = "10.254.7.1"
 """The node's. The API server takes no loopback address for one."""
 POD_RANGE = "10.200.0.0/24"
-CLUSTER_DNS = "10.96.0.53"
+CLUSTER_DNS = "10.96.0.10"
 PAUSE = "localhost/pause:1"
 CONTROLLERS = (
     "daemonset-controller",
@@ -219,6 +219,8 @@ def _kubelet(paths: Paths) -> dict[str, Any]:
         "resolvConf": "",
         "podLogsDir": str(paths.folder / "pod-logs"),
         "nodeStatusUpdateFrequency": "2s",
+        # How soon a changed ConfigMap is in the pods that mount it.
+        "syncFrequency": "3s",
         # The machine's disk is not the node's own to be worried about.
         "evictionHard": dict.fromkeys(("nodefs.available", "imagefs.available", "nodefs.inodesFree"), "0%"),
         "imageGCHighThresholdPercent": 100,

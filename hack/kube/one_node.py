@@ -24,6 +24,9 @@ from hack.kube.node import APISERVER_FLAGS, NETWORK, PAUSE, Node, Paths
 from hack.kube.node import CONTROLLERS as NODE_CONTROLLERS
 from hack.lab.sandbox import Sandbox
 
+ROOT = MODULE.parents[1]
+IMAGE = ROOT / "build" / "svcmesh-agent.tar"
+"""Where `make image` puts the agent's."""
 READY = "ready "
 CGROUPS = Path("/sys/fs/cgroup")
 STOP_TIME = 30.0
@@ -64,7 +67,8 @@ class OneNode:
         self._sandbox.open()
         self._sandbox.run_script(f"ip link set lo up\n{NETWORK}")
         archives = [self.folder / "pause.tar", *self._archives]
-        inside = [sys.executable, "-m", __name__, str(self.folder), *map(str, archives)]
+        inside = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", __name__]
+        inside += [str(self.folder), *map(str, archives)]
         self._inside = subprocess.Popen(
             self._sandbox.command(inside), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -77,10 +81,8 @@ class OneNode:
     def close(self) -> None:
         """End everything and remove what it left."""
         if self._inside is not None:
-            assert self._inside.stdin is not None
-            self._inside.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._inside.wait(STOP_TIME)
+                self._inside.communicate(timeout=STOP_TIME)
         self._sandbox.close()
         for hierarchy in _hierarchies():
             for folder, _, _ in os.walk(hierarchy / self.folder.name, topdown=False):

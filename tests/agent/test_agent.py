@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, free_port, load, service, until
 
@@ -110,6 +112,10 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves(agent: Agent) -> None:
     agent.process.send_signal(signal.SIGTERM)
 
     until(lambda: refuses(address))
+    with pytest.raises(ConnectionRefusedError):
+        # A successor answers from a younger zone, while this one still drains.
+        socket.create_connection(("127.0.0.1", agent.dns_port)).close()
+    assert agent.process.poll() is None
     assert agent.process.wait(20) == 0
     reader.join()
     assert answered == [200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,3 +120,23 @@ def test_a_folder_that_cannot_be_made_stops_nobody(
     with running(agent):
         until(lambda: agent.events("snapshot_not_written"))
         assert agent.ask()["name"] == "a"
+
+
+def test_no_name_is_denied_before_anything_is_known(
+    tmp_path: Path, start_whoami: Callable[[str], Whoami], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent shares its port for DNS with its predecessor, so it must not answer from an empty zone."""
+    api = FakeApi()
+    with in_a_thread(api):
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        port = api.port
+    for document in shop("web", "10.96.7.10", start_whoami("late").port):
+        api.put(document)
+    agent = Agent(tmp_path / "cluster", "--source", "kube")
+    until(lambda: agent.log.exists() and agent.events("source_error"))
+    assert agent.admin("/healthz")[0] == 200
+    assert "dns" in agent.admin("/readyz")[1]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", agent.dns_port)).close()
+    with in_a_thread(api, port), running(agent):
+        assert agent.ask()["name"] == "late"

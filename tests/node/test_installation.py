@@ -1,0 +1,122 @@
+"""The mesh on a real kubelet and container runtime, from `helm install` to `helm uninstall`.
+
+Every test begins with the mesh installed, whatever came before it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.agent.harness import until
+from tests.node.installation import Installation, Load, until_answered
+from tests.node.workloads import corefile
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
+NET_ADMIN = 1 << 12
+
+
+def test_pods_reach_endpoints_by_the_mesh_name(installed: Installation) -> None:
+    until_answered(installed)
+    answers = [installed.ask() for _ in range(4)]
+    assert len({answer["name"] for answer in answers}) == 2, "both pods answer in turn"
+    address = installed.node.kubectl("get", "pod", "client", "-o", "jsonpath={.status.podIP}")
+    headers = {name.lower(): value for name, value in answers[0]["headers"].items()}
+    assert headers["x-forwarded-for"] == address
+
+
+def test_the_agent_has_one_capability_and_its_workers_none(installed: Installation) -> None:
+    """containerd grants it to a user that is not root, and no_new_privs does not take it away."""
+    script = "for d in /proc/[0-9]*; do echo; echo; cat $d/status; tr '\\0' ' ' < $d/cmdline; done; touch /x"
+    shown = installed.node.run(
+        *("kubectl", "-n", "svcmesh", "exec", "daemonset/svcmesh-agent", "--", "sh", "-c", script)
+    )
+    processes = [
+        dict(re.findall(r"^(\w+):\s+(.*)$", part, re.MULTILINE)) | {"text": part}
+        for part in shown.stdout.split("\n\n")
+    ]
+    agents = [one for one in processes if "nodeagent run" in one["text"]]
+    workers = [one for one in processes if "nodeagent.worker" in one["text"]]
+    assert (len(agents), len(workers)) == (1, 2)
+    assert [int(agents[0][name], 16) for name in ("CapPrm", "CapEff", "CapBnd")] == [NET_ADMIN] * 3
+    assert {int(worker[name], 16) for worker in workers for name in ("CapPrm", "CapEff")} == {0}
+    for process in (*agents, *workers):
+        assert process["Uid"].split() == ["65532"] * 4
+        assert process["NoNewPrivs"] == "1"
+        assert process["Seccomp"] == "2", "RuntimeDefault"
+    assert "Read-only file system" in shown.stderr
+
+
+def test_an_owner_sees_what_is_wrong_with_an_annotation(installed: Installation) -> None:
+    node = installed.node
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/retry-attempts=many")
+    until(lambda: "InvalidAnnotation" in installed.events("whoami"))
+    assert "svc.mesh/retry-attempts=many" in installed.events("whoami")
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/retry-attempts=2", "--overwrite")
+    until(lambda: "AnnotationMended" in installed.events("whoami"))
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/retry-attempts-")
+
+
+def test_logs_and_status(installed: Installation) -> None:
+    lines = installed.node.kubectl("-n", "svcmesh", "logs", "daemonset/svcmesh-agent").splitlines()
+    assert "agent_ready" in {json.loads(line)["event"] for line in lines}
+    status = installed.meshctl("status", "--format", "json")
+    assert status.returncode == 0, status.stderr
+    (agent,) = json.loads(status.stdout)["agents"]
+    assert (agent["node"], agent["state"], agent["services"]) == ("node-1", "ready", 1)
+
+
+@pytest.mark.parametrize("renew", [0, 3], ids=["kept connections", "connections of three requests"])
+def test_an_upgrade_loses_no_request(installed: Installation, renew: int) -> None:
+    until_answered(installed)
+    before = installed.agent_pod()["metadata"]["name"]
+    with Load(installed.node, renew=renew) as load:
+        installed.install(logLevel="debug" if renew else "warning")
+        assert installed.agent_pod()["metadata"]["name"] != before
+        counted = load.stop()
+    print(f"upgrade under load: {counted}")
+    assert counted["failed"] == 0, counted
+    assert counted["ok"] > 100
+
+
+def test_a_killed_agent_is_back_in_a_moment(installed: Installation) -> None:
+    until_answered(installed)
+    before = installed.agent_pod()["status"]["containerStatuses"][0]["restartCount"]
+    installed.node.run("pkill", "-KILL", "-f", "nodeagent run$")
+    until(lambda: installed.agent_pod()["status"]["containerStatuses"][0]["restartCount"] > before)
+    until_answered(installed)
+
+
+def test_the_cluster_s_dns_forwards_and_is_put_back(installed: Installation) -> None:
+    until_answered(installed)
+    assert not installed.answers("ordinary"), "the cluster's DNS knows nothing of the mesh yet"
+    done = installed.meshctl("dns", "install", "--yes", "--timeout", "120")
+    assert done.returncode == 0, done.stdout + done.stderr
+    until_answered(installed, "ordinary")
+    done = installed.meshctl("dns", "status")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = installed.meshctl("dns", "remove", "--yes", "--timeout", "120")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(
+        installed.node.kubectl("-n", "kube-system", "get", "configmap", "coredns", "-o", "json")
+    )
+    assert found["data"] == {"Corefile": corefile()}
+    assert not installed.answers("ordinary")
+
+
+def test_uninstalling_leaves_nothing(installed: Installation) -> None:
+    node = installed.node
+    until_answered(installed)
+    uid = installed.agent_pod()["metadata"]["uid"]
+    pod_folder = node.folder / "kubelet" / "pods" / uid
+    assert "table ip svcmesh" in node.run("nft", "list", "tables").stdout
+    assert pod_folder.exists()
+    installed.uninstall()
+    left = node.kubectl("get", "clusterrole,clusterrolebinding,namespace", "-o", "name")
+    assert "svcmesh" not in left
+    until(lambda: "svcmesh" not in node.run("nft", "list", "tables").stdout)
+    assert not node.run("ip", "route", "show", "table", "local", "proto", "240").stdout
+    until(lambda: not pod_folder.exists())
+    assert not node.run("pgrep", "-f", "nodeagent").stdout
