@@ -209,7 +209,7 @@ class Registry:
     def _join_dirty(self) -> frozenset[ServiceKey]:
         """Join the Services anew that may have changed; return those that did."""
         changed: set[ServiceKey] = set()
-        for key in self._dirty:
+        for key in sorted(self._dirty):
             found = self._services.get(key)
             old = self._joined.get(key)
             if found is None or not found.meshed:

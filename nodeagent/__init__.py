@@ -1,9 +1,10 @@
 """The process on a node: it plans what this node does, programs the kernel and moves the traffic."""
 
+import os
 import sys
 
 
-def _load_structlog() -> None:
+def load_structlog() -> None:
     """Import structlog without rich, which it would load wherever that happens to be installed.
 
     It would be for coloured tracebacks only, and cost 4.5 MiB in the agent and in every worker.
@@ -17,4 +18,6 @@ def _load_structlog() -> None:
         del sys.modules["rich"]
 
 
-_load_structlog()
+# Process 1 of a container does no more than keep an agent running, and stays small: see nodeagent.init.
+if os.getpid() != 1:
+    load_structlog()

@@ -381,11 +381,16 @@ def with_worker_port(settings: Settings) -> Settings:
         raise StartError(str(error)) from error
 
 
-def run_agent(settings: Settings) -> int:
-    """Run an agent until SIGINT or SIGTERM; return the exit status."""
+def run_agent(settings: Settings, died: str = "") -> int:
+    """Run an agent until SIGINT or SIGTERM; return the exit status.
+
+    `died` is why the agent before it in this container did, if there was one.
+    """
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)
+    if died:
+        log.error("agent_died", reason=died, serving="its workers, until this one is ready")
 
     async def serve() -> int:
         stop = asyncio.Event()

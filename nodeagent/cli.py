@@ -177,7 +177,8 @@ def main() -> None:
     show_default=True,
     help="Which requests are logged: none, those the mesh or an endpoint failed, or all.",
 )
-def run(**given: Any) -> None:
+@click.pass_obj
+def run(died: str | None, /, **given: Any) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT.
 
     On a laptop, without privileges:
@@ -191,7 +192,7 @@ def run(**given: Any) -> None:
     # Imported here so that --help and mistakes are answered at once.
     from nodeagent.app import run_agent
 
-    sys.exit(run_agent(settings))
+    sys.exit(run_agent(settings, died or ""))
 
 
 @main.command(short_help="Print the version.")

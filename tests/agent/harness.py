@@ -106,6 +106,7 @@ class Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix(),
                     *(sys.executable, "-m", "nodeagent", "run", "--source", f"file:{self.cluster}"),
                     *("--capture", "loopback", "--mesh-range", self.range, "--workers", "1"),
                     *("--dns-listen", f"127.0.0.1:{self.dns_port}"),
@@ -115,6 +116,10 @@ class Agent:
                 stderr=log,
             )
         return self.process
+
+    def prefix(self) -> list[str]:
+        """Return what the agent is started by."""
+        return []
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the cluster in one step."""

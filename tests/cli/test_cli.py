@@ -25,7 +25,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of the agents that were started; each of them ends with 7 at once."""
     settings: list[Settings] = []
 
-    def run_agent(given: Settings) -> int:
+    def run_agent(given: Settings, died: str) -> int:
+        assert not died
         settings.append(given)
         return 7
 

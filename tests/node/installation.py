@@ -50,6 +50,16 @@ class Installation:
         assert isinstance(listed, list)
         return listed
 
+    def in_agent(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in the agent's container."""
+        words = ("kubectl", "-n", "svcmesh", "exec", "daemonset/svcmesh-agent", "--", "sh", "-c", script)
+        return self.node.run(*words)
+
+    def log_events(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of this event in the agent's log."""
+        lines = self.node.kubectl("-n", "svcmesh", "logs", "daemonset/svcmesh-agent").splitlines()
+        return [line for line in map(json.loads, lines) if line["event"] == name]
+
     def ask(self, pod: str = "client") -> dict[str, Any]:
         """Let a pod ask whoami by its mesh name; return the answer.
 

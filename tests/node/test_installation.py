@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,11 @@ from tests.node.workloads import corefile
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
 NET_ADMIN = 1 << 12
+
+
+def restarts(pod: dict[str, Any]) -> int:
+    (container,) = pod["status"]["containerStatuses"]
+    return int(container["restartCount"])
 
 
 def test_pods_reach_endpoints_by_the_mesh_name(installed: Installation) -> None:
@@ -30,17 +36,15 @@ def test_pods_reach_endpoints_by_the_mesh_name(installed: Installation) -> None:
 def test_the_agent_has_one_capability_and_its_workers_none(installed: Installation) -> None:
     """containerd grants it to a user that is not root, and no_new_privs does not take it away."""
     script = "for d in /proc/[0-9]*; do echo; echo; cat $d/status; tr '\\0' ' ' < $d/cmdline; done; touch /x"
-    shown = installed.node.run(
-        *("kubectl", "-n", "svcmesh", "exec", "daemonset/svcmesh-agent", "--", "sh", "-c", script)
-    )
+    shown = installed.in_agent(script)
     processes = [
         dict(re.findall(r"^(\w+):\s+(.*)$", part, re.MULTILINE)) | {"text": part}
         for part in shown.stdout.split("\n\n")
     ]
     agents = [one for one in processes if "nodeagent run" in one["text"]]
     workers = [one for one in processes if "nodeagent.worker" in one["text"]]
-    assert (len(agents), len(workers)) == (1, 2)
-    assert [int(agents[0][name], 16) for name in ("CapPrm", "CapEff", "CapBnd")] == [NET_ADMIN] * 3
+    assert (len(agents), len(workers)) == (2, 2), "process 1 keeps the agent running"
+    assert {int(agent[name], 16) for agent in agents for name in ("CapPrm", "CapBnd")} == {NET_ADMIN}
     assert {int(worker[name], 16) for worker in workers for name in ("CapPrm", "CapEff")} == {0}
     for process in (*agents, *workers):
         assert process["Uid"].split() == ["65532"] * 4
@@ -60,8 +64,7 @@ def test_an_owner_sees_what_is_wrong_with_an_annotation(installed: Installation)
 
 
 def test_logs_and_status(installed: Installation) -> None:
-    lines = installed.node.kubectl("-n", "svcmesh", "logs", "daemonset/svcmesh-agent").splitlines()
-    assert "agent_ready" in {json.loads(line)["event"] for line in lines}
+    assert installed.log_events("agent_ready")
     status = installed.meshctl("status", "--format", "json")
     assert status.returncode == 0, status.stderr
     (agent,) = json.loads(status.stdout)["agents"]
@@ -81,11 +84,29 @@ def test_an_upgrade_loses_no_request(installed: Installation, renew: int) -> Non
     assert counted["ok"] > 100
 
 
-def test_a_killed_agent_is_back_in_a_moment(installed: Installation) -> None:
+def test_a_killed_agent_costs_no_request(installed: Installation) -> None:
+    """Its workers serve on, and the container goes on with another agent."""
     until_answered(installed)
-    before = installed.agent_pod()["status"]["containerStatuses"][0]["restartCount"]
+    before = installed.agent_pod()
+    with Load(installed.node, renew=0) as load:
+        died = len(installed.log_events("agent_died"))
+        installed.in_agent("kill -9 $(cut -d' ' -f1 /proc/1/task/1/children)")
+        until(lambda: len(installed.log_events("agent_died")) > died)
+        until(lambda: installed.log_events("successor_ready"))
+        counted = load.stop()
+    print(f"agent killed under load: {counted}")
+    assert counted["failed"] == 0, counted
+    until_answered(installed)
+    after = installed.agent_pod()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert restarts(after) == restarts(before)
+
+
+def test_a_killed_container_is_back_in_a_moment(installed: Installation) -> None:
+    until_answered(installed)
+    before = restarts(installed.agent_pod())
     installed.node.run("pkill", "-KILL", "-f", "nodeagent run$")
-    until(lambda: installed.agent_pod()["status"]["containerStatuses"][0]["restartCount"] > before)
+    until(lambda: restarts(installed.agent_pod()) > before)
     until_answered(installed)
 
 
