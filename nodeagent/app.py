@@ -44,6 +44,7 @@ from nodeagent.notices import Notices
 from nodeagent.plan import EMPTY_PLAN, NodePlan, RouteKey
 from nodeagent.render import plan_document
 from nodeagent.report import Report
+from nodeagent.sources import make_source
 from nodeagent.state import SnapshotFile
 from nodeagent.stored import remembered_plan
 from nodeagent.zone import changed_zone, departures, empty_zone
@@ -344,27 +345,6 @@ class Agent:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
         await self._admin.close()
         log.info("agent_stopped")
-
-
-def make_source(settings: Settings) -> tuple[Source, Announcer | None]:
-    """Return the source that the settings name, and what tells owners of Services about them, if anything.
-
-    Raises:
-        StartError: there is no such source.
-    """
-    if settings.source == "kube":
-        from discovery.kube.source import KubeSource
-
-        source = KubeSource(
-            node_name=settings.node_name, label_selector=settings.service_selector, compat=settings.compat
-        )
-        return source, source.announcer()
-    kind, _, path = settings.source.partition(":")
-    if kind == "file" and path:
-        from discovery.file import FileSource
-
-        return FileSource(path, settings.compat), None
-    raise StartError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")
 
 
 def with_worker_port(settings: Settings) -> Settings:

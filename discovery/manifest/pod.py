@@ -1,0 +1,47 @@
+"""Reads a Pod (v1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from discovery.manifest.fields import SUBDOMAIN, Fields, canonical_address
+from discovery.model import PodKey, PodObject
+
+
+def read_pod(fields: Fields) -> PodObject | None:
+    """Return the Pod, or None if it has no usable name."""
+    if fields.identify(SUBDOMAIN) is None:
+        return None
+    spec = fields.mapping(fields.document, "spec", "spec")
+    account = fields.text(spec, "serviceAccountName", "spec.serviceAccountName")
+    return PodObject(
+        key=PodKey(fields.namespace, fields.name),
+        addresses=_addresses(fields, spec),
+        service_account=account or fields.text(spec, "serviceAccount", "spec.serviceAccount") or "default",
+        node=fields.text(spec, "nodeName", "spec.nodeName"),
+        origin=fields.origin,
+    )
+
+
+def _addresses(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the addresses that are this pod's alone.
+
+    A pod on the host's network shares its node's address, and that of a finished one may already belong
+    to another pod: neither says who a client is.
+    """
+    status = fields.mapping(fields.document, "status", "status")
+    if spec.get("hostNetwork") is True or status.get("phase") in ("Succeeded", "Failed"):
+        return ()
+    several = fields.mappings(fields.items(status, "podIPs", "status.podIPs"), "status.podIPs")
+    found = [(f"{at}.ip", item.get("ip")) for at, item in several]
+    if not found and status.get("podIP") not in (None, ""):
+        found = [("status.podIP", status["podIP"])]
+    addresses = []
+    for field, value in found:
+        address = canonical_address(value)
+        if address is None:
+            fields.report(field, value, "is not an IP address", "10.1.2.3", "it is ignored")
+        else:
+            addresses.append(address)
+    return tuple(dict.fromkeys(addresses))
