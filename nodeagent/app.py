@@ -296,7 +296,7 @@ class Agent:
         self._change_zone(changed)
         self._plan = plan
         self._plan_changed = time.time()
-        self._report.tell(old, plan, changed, delta)
+        self._report.tell(old, plan, changed, delta, time.monotonic())
 
     async def _steer(self) -> None:
         try:
