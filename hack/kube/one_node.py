@@ -84,6 +84,8 @@ class OneNode:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._inside.communicate(timeout=STOP_TIME)
         self._sandbox.close()
+        if self._inside is not None:
+            self._inside.wait()
         for hierarchy in _hierarchies():
             for folder, _, _ in os.walk(hierarchy / self.folder.name, topdown=False):
                 os.rmdir(folder)
