@@ -36,7 +36,8 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
     structlog.configure(
         processors=[*shared, *chain],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line with its end: agent and workers share the descriptor.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
 

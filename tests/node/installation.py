@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +95,7 @@ class Load:
         self._node = node
         script = f"echo $$ > /tmp/load.pid; exec {PYTHON} /scripts/load.py {URL} 8 90 {renew}"
         command = node.command("kubectl", "exec", "client", "--", "sh", "-c", script)
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "started\n"
 
@@ -100,7 +103,9 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        # nsenter and what it started on the node.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate(timeout=60)
 
     def stop(self) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""Log lines as they are written: several processes share the descriptor, so each has to be one piece."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import structlog
+from nodeagent.log import configure_logging
+configure_logging("info", "FORMAT")
+log = structlog.get_logger()
+log.info("first_event", service="shop/web")
+log.error("second_event", reason="x" * 3000)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_line_is_written_at_once(log_format: str, unbuffered: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each write is a packet
+    with ours, theirs:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        command = [sys.executable, "-c", SCRIPT.replace("FORMAT", log_format)]
+        subprocess.run(command, stderr=theirs.fileno(), env=environment, check=True, timeout=60)
+        lines = [ours.recv(65536).decode() for _ in range(2)]
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in lines)
+    assert "first_event" in lines[0]
+    assert "second_event" in lines[1]
+    if log_format == "json":
+        assert [json.loads(line)["level"] for line in lines] == ["info", "error"]
