@@ -21,13 +21,13 @@ import dns.message
 import dns.query
 import dns.rcode
 
+from hack.kube.ports import choose_ports
+
 _ranges = itertools.count(128)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return choose_ports(1)[0]
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0, every: float = 0.01) -> Any:
@@ -96,8 +96,7 @@ class Agent:
         self.cluster = cluster
         number = next(_ranges) - 128
         self.range = f"127.{128 + (os.getpid() + number) % 120}.0.0/16"
-        self.dns_port = free_port()
-        self.admin_port = free_port()
+        self.dns_port, self.admin_port = choose_ports(2)
         self.arguments = arguments
         self.log = cluster.parent / "agent.log"
         self.process = self.start()

@@ -43,8 +43,9 @@ class Mesh:
     def serve(
         self, name: str, cluster_ip: str, *pods: Pod, annotations: dict[str, str] | None = None
     ) -> None:
-        self.cluster.service(name, [WEB], cluster_ip=cluster_ip, annotations=annotations)
+        # In this order, so that whoever finds the name finds endpoints, too.
         self.cluster.endpoints(name, [WEB], [target(pod) for pod in pods])
+        self.cluster.service(name, [WEB], cluster_ip=cluster_ip, annotations=annotations)
 
 
 def target(pod: Pod) -> Target:
