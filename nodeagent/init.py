@@ -77,10 +77,8 @@ def keep(agent: Callable[[str], NoReturn]) -> int:
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            for number in _FORWARDED:
-                signal.signal(
-                    number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                )
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
             agent(reason)
         for number in _FORWARDED:

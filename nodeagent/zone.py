@@ -31,20 +31,17 @@ def changed_zone(zone: Zone, changed: Iterable[ServiceChange]) -> tuple[Zone, se
 
     Endpoints, which change most, are no part of a zone: if names stay the same it is `zone` itself.
     """
-    services = dict(zone.services)
-    differ: set[ServiceKey] = set()
-    for key, _, now in changed:
-        names = _names(now)
-        if names == services.get(key):
-            continue
-        differ.add(key)
-        if names is not None:
-            services[key] = names
-        else:
-            del services[key]
+    now = {change.key: _names(change.new) for change in changed}
+    differ = {key: names for key, names in now.items() if names != zone.services.get(key)}
     if differ:
+        services = dict(zone.services)
+        for key, names in differ.items():
+            if names is not None:
+                services[key] = names
+            else:
+                del services[key]
         zone = msgspec.structs.replace(zone, serial=zone.serial + 1, services=services)
-    return zone, differ
+    return zone, set(differ)
 
 
 def departures(changed: Iterable[ServiceChange]) -> list[ServiceChange]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Literal
 
@@ -159,6 +159,17 @@ class Fields:
             return str(value)
         self.report(field, value, "is not known", f"one of {', '.join(choices)}", f"{default} is in force")
         return default
+
+    def addresses(self, found: Iterable[tuple[str, object]], example: str) -> tuple[str, ...]:
+        """Return those values that are IP addresses, each once; `found` has the path of each."""
+        addresses = []
+        for field, value in found:
+            address = canonical_address(value)
+            if address is None:
+                self.report(field, value, "is not an IP address", example, "it is ignored")
+            else:
+                addresses.append(address)
+        return tuple(dict.fromkeys(addresses))
 
     def port(self, item: Mapping[str, Any], field: str) -> tuple[str, int, str] | None:
         """Read name, number and protocol; None if the port cannot be used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from discovery.manifest.fields import SUBDOMAIN, Fields, canonical_address
+from discovery.manifest.fields import SUBDOMAIN, Fields
 from discovery.model import PodKey, PodObject
 
 
@@ -37,11 +37,4 @@ def _addresses(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:
     found = [(f"{at}.ip", item.get("ip")) for at, item in several]
     if not found and status.get("podIP") not in (None, ""):
         found = [("status.podIP", status["podIP"])]
-    addresses = []
-    for field, value in found:
-        address = canonical_address(value)
-        if address is None:
-            fields.report(field, value, "is not an IP address", "10.1.2.3", "it is ignored")
-        else:
-            addresses.append(address)
-    return tuple(dict.fromkeys(addresses))
+    return fields.addresses(found, example="10.1.2.3")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from discovery.compat import PREFIXES, Compat, translate
-from discovery.manifest.fields import LABEL, Fields, canonical_address, describe_type, show
+from discovery.manifest.fields import LABEL, Fields, describe_type, show
 from discovery.model import ANNOTATION_PREFIX, ServiceKey, ServiceObject, ServicePort
 
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
@@ -71,16 +71,7 @@ def _cluster_ips(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:
     found = [(f"spec.clusterIPs[{i}]", value) for i, value in enumerate(several)]
     if not found and spec.get("clusterIP") is not None:
         found = [("spec.clusterIP", spec["clusterIP"])]
-    addresses = []
-    for field, value in found:
-        if value in ("None", ""):
-            continue
-        address = canonical_address(value)
-        if address is None:
-            fields.report(field, value, "is not an IP address", "10.96.0.10", "it is ignored")
-        else:
-            addresses.append(address)
-    return tuple(dict.fromkeys(addresses))
+    return fields.addresses((one for one in found if one[1] not in ("None", "")), example="10.96.0.10")
 
 
 def _external_name(fields: Fields, spec: Mapping[str, Any]) -> str:
