@@ -10,7 +10,7 @@ from nodeagent.init import is_process_one, keep
 def main(died: str = "") -> NoReturn:
     """Run the command line; `died` is why the agent before this one did, if there was one."""
     load_structlog()
-    from nodeagent.cli import main as run
+    from nodeagent.cli.main import main as run
 
     run(prog_name="nodeagent", obj=died)
     raise SystemExit(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hack.bench.processes import LOCALHOST, Child, Crew, free_port, wait_until
-from nodeagent.addresses import format_ipv4, parse_ipv4
+from nodeagent.plan.addresses import format_ipv4, parse_ipv4
 
 # Of this run alone: agents on one range would share its ports, and the load.
 MESH_RANGE = f"127.{128 + os.getpid() % 100}.0.0/16"

@@ -37,8 +37,8 @@ from hack.bench.processes import BenchError, Child, Crew, wait_until
 from hack.bench.scale_case import QUIET, Prober
 from hack.kube.assets import AssetsMissing, find_assets
 from hack.kube.control_plane import ControlPlane
-from nodeagent.addresses import address_range
-from nodeagent.config import NFTABLES_RANGE
+from nodeagent.plan.addresses import address_range
+from nodeagent.settings import NFTABLES_RANGE
 
 SERVICES = 10_000
 ENDPOINTS = 10

@@ -25,14 +25,13 @@ from hack.bench.peers import start_backend
 from hack.bench.processes import LOCALHOST, BenchError, Child, Crew, free_port, listens, wait_until
 from middleware.contract import ExchangeError
 from middleware.registry import MIDDLEWARES
-from nodeagent.config import Limits
-from nodeagent.control.columns import FIRST_SLOT, Layout
-from nodeagent.plan import LayerSpec, Route, Upstream
+from nodeagent.plan.model import LayerSpec, Route, Upstream
 from nodeagent.proxy import exchange
 from nodeagent.proxy.accept import Accepted, local_address
 from nodeagent.proxy.chain import ChainOwner
-from nodeagent.proxy.incomplete import REASONS
 from nodeagent.proxy.proxy import Proxy
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
 
 PLAIN, EAGER, TASKS = "no middleware", "retry+breaker, stepped eagerly", "retry+breaker, in a Task"
 
@@ -143,7 +142,7 @@ def _measure(
 
 async def _serve(backend: int, ports: tuple[int, int]) -> None:
     loop = asyncio.get_running_loop()
-    layout = Layout(MIDDLEWARES, REASONS)
+    layout = Layout(MIDDLEWARES, REFUSALS)
     cells = memoryview(bytearray(8 * (FIRST_SLOT + len(ports)) * layout.slot_columns)).cast("q")
     proxy = Proxy(loop, Limits(), layout, cells, _Table())
     layers = []

@@ -12,7 +12,7 @@ import msgspec
 
 from hack.demo.shop import NAMESPACE
 from hack.demo.stage import Stage, Stall
-from nodeagent.settings import LOCALHOST
+from nodeagent.cli.flags import LOCALHOST
 
 PACKAGES = {"dig": "dnsutils", "curl": "curl", "nc": "netcat-openbsd"}
 """Debian's packages for the programs that the lines use."""

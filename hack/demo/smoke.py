@@ -14,7 +14,7 @@ from hack.demo.guide import lines_to_paste
 from hack.demo.ports import NothingFree
 from hack.demo.stage import Stage, StageError
 from hack.demo.visitor import Visitor, Wrong, expect
-from nodeagent.settings import LOCALHOST
+from nodeagent.cli.flags import LOCALHOST
 
 Check = Callable[[Visitor], Awaitable[str]]
 CHECK_TIME = 30.0

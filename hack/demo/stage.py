@@ -20,8 +20,8 @@ from hack.demo.ports import choose_port, claim_block, free_port
 from hack.demo.processes import Child
 from hack.demo.shop import SHOP, Offer
 from nodeagent.capture.loopback import first_bindable_port
-from nodeagent.config import LOW_PORT_SHIFT
-from nodeagent.settings import ADMIN_PORT, LAPTOP_DNS_PORT, LOCALHOST
+from nodeagent.cli.flags import ADMIN_PORT, LAPTOP_DNS_PORT, LOCALHOST
+from nodeagent.settings import LOW_PORT_SHIFT
 
 PROGRAMS = {"http": "hack.samples.whoami", "tcp": "hack.samples.echo"}
 START_TIME = 20.0

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from nodeagent.admin.families import DURATION_HELP, DURATION_NAME, PortFamily, port_families
-from nodeagent.control.columns import (
+from nodeagent.plan.model import NodePlan
+from nodeagent.stats.columns import (
     DURATION_BOUNDS,
     DURATION_BUCKETS,
     DURATION_SUM,
     OVERFLOW_SLOT,
     Layout,
 )
-from nodeagent.control.stats import SlotAllocator, StatsRegion
-from nodeagent.plan import NodePlan
+from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 PIECE_ROWS = 256
 """Ports in a piece: some milliseconds at most."""

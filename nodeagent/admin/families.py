@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 import structlog
 
-from nodeagent.control import columns
-from nodeagent.control.columns import Layout
+from nodeagent.stats import columns
+from nodeagent.stats.columns import Layout
 
 log = structlog.get_logger()
 

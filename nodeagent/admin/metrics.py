@@ -15,12 +15,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from nodeagent.admin.exposition import PortExposition
-from nodeagent.control import columns
-from nodeagent.control.columns import WORKER_SLOT, Layout
-from nodeagent.control.stats import SlotAllocator, StatsRegion
-from nodeagent.freshness import Freshness
-from nodeagent.plan import NodePlan
-from nodeagent.state import SnapshotState
+from nodeagent.admin.freshness import Freshness, SnapshotState
+from nodeagent.plan.model import NodePlan
+from nodeagent.stats import columns
+from nodeagent.stats.columns import WORKER_SLOT, Layout
+from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

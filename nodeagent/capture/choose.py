@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from nodeagent.capture.contract import Capture
 from nodeagent.capture.loopback import LoopbackCapture
 from nodeagent.capture.privileges import CAP_NET_ADMIN, has_capability
-from nodeagent.config import CaptureKind, Settings
+from nodeagent.settings import CaptureKind, Settings
 
 
 class Choice(NamedTuple):

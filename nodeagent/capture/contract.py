@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from nodeagent.plan import RouteKey
+from nodeagent.plan.model import RouteKey
 
 
 class CaptureError(Exception):

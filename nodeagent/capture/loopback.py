@@ -12,8 +12,8 @@ from pathlib import Path
 
 from nodeagent.capture.contract import CaptureError
 from nodeagent.capture.privileges import CAP_NET_BIND_SERVICE, has_capability
-from nodeagent.config import Settings
-from nodeagent.plan import RouteKey
+from nodeagent.plan.model import RouteKey
+from nodeagent.settings import Settings
 
 UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 DEFAULT_PORT_START = 1024

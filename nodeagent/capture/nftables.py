@@ -22,8 +22,8 @@ from nodeagent.capture.nft import NftError, run_nft
 from nodeagent.capture.observed import judge, read_table
 from nodeagent.capture.route import MeshRoute
 from nodeagent.capture.ruleset import check_keys, layout_of, render_change, render_removal, render_table
-from nodeagent.config import Settings
-from nodeagent.plan import RouteKey
+from nodeagent.plan.model import RouteKey
+from nodeagent.settings import Settings
 
 log = structlog.get_logger()
 

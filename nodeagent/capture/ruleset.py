@@ -28,8 +28,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from nodeagent.config import DNS_PORT, WORKER_PORTS, Settings
-from nodeagent.plan import RouteKey
+from nodeagent.plan.model import RouteKey
+from nodeagent.settings import DNS_PORT, WORKER_PORTS, Settings
 
 TABLE = "svcmesh"
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")

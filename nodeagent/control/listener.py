@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from nodeagent.config import WORKER_PORTS, Settings
+from nodeagent.settings import WORKER_PORTS, Settings
 
 BACKLOG: Final = 4096
 _IP_FREEBIND: Final = 15

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from middleware.registry import by_name
-from nodeagent.config import AccessLog, CaptureKind, Limits
-from nodeagent.plan import LayerSpec, Route, RouteKey
+from nodeagent.plan.model import LayerSpec, Route, RouteKey
+from nodeagent.settings import AccessLog, CaptureKind, Limits
 
 _LENGTH: Final = struct.Struct("!I")
 

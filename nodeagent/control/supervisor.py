@@ -19,9 +19,6 @@ from typing import Final
 import structlog
 
 from middleware.registry import installed
-from nodeagent.config import Settings
-from nodeagent.control.cells import SharedCells
-from nodeagent.control.columns import Layout
 from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
     Applied,
@@ -33,11 +30,13 @@ from nodeagent.control.messages import (
     Message,
     RunningRoute,
 )
-from nodeagent.control.stats import SlotAllocator, SlotKey, StatsRegion
 from nodeagent.control.successor import successor_address
-from nodeagent.delta import RouteDelta
-from nodeagent.plan import Route, RouteKey
-from nodeagent.proxy.incomplete import REASONS
+from nodeagent.plan.diff import RouteDelta
+from nodeagent.plan.model import Route, RouteKey
+from nodeagent.settings import Settings
+from nodeagent.stats.cells import SharedCells
+from nodeagent.stats.columns import REFUSALS, Layout
+from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
 
 log = structlog.get_logger()
 
@@ -69,7 +68,7 @@ class Supervisor:
     """The workers of this agent. `applied` hears of addresses that a worker could not listen on."""
 
     def __init__(self, settings: Settings, failed: Callable[[Iterable[ListenFailure]], None]) -> None:
-        self.layout = Layout(installed().middlewares, REASONS)
+        self.layout = Layout(installed().middlewares, REFUSALS)
         self.allocator = SlotAllocator()
         self.restarts = 0
         self._settings = settings

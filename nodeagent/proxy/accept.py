@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from nodeagent.plan import RouteKey
+from nodeagent.plan.model import RouteKey
 from nodeagent.proxy.downstream import DownstreamConnection
 from nodeagent.proxy.proxy import Proxy
 from nodeagent.proxy.route import HttpRoute

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0

@@ -11,12 +11,6 @@ import re
 from typing import TYPE_CHECKING, Final, cast
 
 from middleware.contract import ExchangeError
-from nodeagent.control.columns import (
-    CONNECTIONS,
-    CONNECTIONS_ACTIVE,
-    UPSTREAM_STALLED,
-    WORKER_HEAD_TIMEOUTS,
-)
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.head import HeadError, RequestHead, parse_request
 from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
@@ -27,6 +21,12 @@ from nodeagent.proxy.respond import (
     NoRoute,
     UpstreamStalled,
     render_error,
+)
+from nodeagent.stats.columns import (
+    CONNECTIONS,
+    CONNECTIONS_ACTIVE,
+    UPSTREAM_STALLED,
+    WORKER_HEAD_TIMEOUTS,
 )
 
 if TYPE_CHECKING:

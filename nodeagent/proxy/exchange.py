@@ -19,7 +19,14 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from nodeagent.control.columns import (
+from nodeagent.plan.model import Upstream
+from nodeagent.proxy.body import Body
+from nodeagent.proxy.chain import Chain, Outcome
+from nodeagent.proxy.fields import Fields
+from nodeagent.proxy.head import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.respond import BadRequest
+from nodeagent.proxy.response import UpstreamResponse
+from nodeagent.stats.columns import (
     RESENDS,
     UPSTREAM_CONNECT_FAILED,
     UPSTREAM_CONNECT_TIMEOUT,
@@ -29,13 +36,6 @@ from nodeagent.control.columns import (
     UPSTREAM_RESET,
     UPSTREAM_TRUNCATED,
 )
-from nodeagent.plan import Upstream
-from nodeagent.proxy.body import Body
-from nodeagent.proxy.chain import Chain, Outcome
-from nodeagent.proxy.fields import Fields
-from nodeagent.proxy.head import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
-from nodeagent.proxy.respond import BadRequest
-from nodeagent.proxy.response import UpstreamResponse
 
 if TYPE_CHECKING:
     from nodeagent.proxy.downstream import DownstreamConnection

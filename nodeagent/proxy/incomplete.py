@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.config import Limits
 from nodeagent.proxy.head import FIELD, METHOD, STATUS_LINE, TARGET, TCHAR, HeadError
+from nodeagent.settings import Limits
 
 UNMEASURED: Final = 512
 """A complete head of at most so many bytes is within all default limits, whatever is in it."""
@@ -91,26 +91,3 @@ def _field_error(line: bytes, number: int) -> HeadError:
 def _too_large(limits: Limits) -> HeadError:
     detail = f"the head has more than {limits.head_bytes} bytes or {limits.head_fields} fields"
     return HeadError("head_too_large", detail, 431)
-
-
-REASONS: Final = (
-    "ambiguous_length",
-    "bare_cr",
-    "bare_lf",
-    "chunk",
-    "connect",
-    "content_length",
-    "control_byte",
-    "head_too_large",
-    "host",
-    "malformed_field",
-    "malformed_line",
-    "no_route",
-    "obs_fold",
-    "space_before_colon",
-    "target",
-    "trailer",
-    "transfer_encoding",
-    "version",
-)
-"""Every word that a refusal is counted under."""

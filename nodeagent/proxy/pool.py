@@ -10,8 +10,8 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from nodeagent.config import Limits
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
+from nodeagent.settings import Limits
 
 if TYPE_CHECKING:
     from nodeagent.proxy.upstream import UpstreamConnection

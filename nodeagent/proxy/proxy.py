@@ -13,20 +13,20 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from middleware.contract import ExchangeError, SharedTable
-from nodeagent.config import Limits
-from nodeagent.control.columns import (
-    WORKER_REFUSED_LIMIT,
-    WORKER_REFUSED_NO_ROUTE,
-    WORKER_SLOT,
-    Layout,
-)
-from nodeagent.plan import Route, RouteKey, Upstream
+from nodeagent.plan.model import Route, RouteKey, Upstream
 from nodeagent.proxy.downstream import DownstreamConnection
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.respond import HeadTimeout
 from nodeagent.proxy.route import HttpRoute, TcpRoute
 from nodeagent.proxy.tcp import TcpDownstream
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import (
+    WORKER_REFUSED_LIMIT,
+    WORKER_REFUSED_NO_ROUTE,
+    WORKER_SLOT,
+    Layout,
+)
 
 
 class Observer(Protocol):

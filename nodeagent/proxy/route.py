@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from middleware.contract import Handler, Layer, Metric
 from middleware.registry import by_name
-from nodeagent.control.columns import (
+from nodeagent.plan.model import LayerSpec, Route, RouteKey
+from nodeagent.proxy.balancer import RoundRobin
+from nodeagent.stats.columns import (
     BYTES_RECEIVED,
     BYTES_SENT,
     DURATION_BOUNDS,
@@ -21,8 +23,6 @@ from nodeagent.control.columns import (
     MESH_RESPONSES,
     REQUESTS,
 )
-from nodeagent.plan import LayerSpec, Route, RouteKey
-from nodeagent.proxy.balancer import RoundRobin
 
 if TYPE_CHECKING:
     from middleware.contract import SharedTable

@@ -11,7 +11,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from nodeagent.control.columns import (
+from nodeagent.plan.model import Upstream
+from nodeagent.proxy.exchange import CONNECT_TRIES
+from nodeagent.stats.columns import (
     BYTES_RECEIVED,
     BYTES_SENT,
     CONNECTIONS,
@@ -21,8 +23,6 @@ from nodeagent.control.columns import (
     UPSTREAM_CONNECTIONS,
     UPSTREAM_NO_ENDPOINT,
 )
-from nodeagent.plan import Upstream
-from nodeagent.proxy.exchange import CONNECT_TRIES
 
 if TYPE_CHECKING:
     from nodeagent.proxy.proxy import Proxy

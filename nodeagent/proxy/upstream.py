@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from middleware.contract import UpstreamProtocolError
-from nodeagent.config import Limits
 from nodeagent.proxy.head import HeadError, parse_response
 from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.settings import Limits
 
 if TYPE_CHECKING:
     from nodeagent.proxy.exchange import Exchange

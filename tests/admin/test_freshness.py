@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodeagent.freshness import Freshness, describe_source, describe_state
+from nodeagent.admin.freshness import Freshness, describe_source, describe_state
 
 NOON = 1_700_000_000.0
 """2023-11-14, 22:13:20 UTC."""

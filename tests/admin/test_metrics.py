@@ -14,13 +14,12 @@ from middleware.contract import Metric, Middleware
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_ROWS
 from nodeagent.admin.families import LABELS
+from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.control import columns
-from nodeagent.control.columns import OVERFLOW_SLOT, WORKER_SLOT, Layout
-from nodeagent.control.stats import SlotAllocator, StatsRegion
-from nodeagent.freshness import Freshness
-from nodeagent.plan import LayerSpec, NodePlan, Route, ServicePlan
-from nodeagent.proxy.incomplete import REASONS
+from nodeagent.plan.model import LayerSpec, NodePlan, Route, ServicePlan
+from nodeagent.stats import columns
+from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
+from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 RETRIES = Metric("svcmesh_retries", "Requests sent again.")
 OPEN = Metric("svcmesh_circuit_breaker_open", "1 while the breaker is open.", "gauge")
@@ -38,7 +37,7 @@ def middleware(name: str, metric: Metric) -> Middleware:
     )
 
 
-LAYOUT = Layout([middleware("retry", RETRIES), middleware("circuit-breaker", OPEN)], REASONS)
+LAYOUT = Layout([middleware("retry", RETRIES), middleware("circuit-breaker", OPEN)], REFUSALS)
 
 
 def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> ServicePlan:

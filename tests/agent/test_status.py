@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from discovery.kube.agents import AgentPages, AgentPod, Page
-from nodeagent.status import AgentStatus, read_status
+from nodeagent.meshctl.status import AgentStatus, read_status
 from tests.agent.harness import Agent, until
 
 

@@ -10,7 +10,7 @@ from nodeagent.capture.contract import CaptureError
 from nodeagent.capture.loopback import LoopbackCapture, first_bindable_port
 from nodeagent.capture.nftables import NftablesCapture
 from nodeagent.capture.privileges import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, has_capability
-from nodeagent.config import Settings
+from nodeagent.settings import Settings
 
 SETTINGS = Settings(
     source="file:unused",

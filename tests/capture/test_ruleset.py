@@ -17,7 +17,7 @@ from nodeagent.capture.ruleset import (
     render_table,
     rules_of,
 )
-from nodeagent.config import Settings
+from nodeagent.settings import Settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "capture"
 

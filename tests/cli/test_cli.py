@@ -10,8 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nodeagent.cli import main, run
-from nodeagent.config import Settings
+from nodeagent.cli.main import main, run
+from nodeagent.settings import Settings
 
 FLAGS = [
     "--source", "--capture", "--mesh-range", "--zone", "--alias-zone", "--dns-listen", "--admin-listen",
@@ -30,9 +30,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         settings.append(given)
         return 7
 
-    app = ModuleType("nodeagent.app")
+    app = ModuleType("nodeagent.agent.app")
     app.__dict__["run_agent"] = run_agent
-    monkeypatch.setitem(sys.modules, "nodeagent.app", app)
+    monkeypatch.setitem(sys.modules, "nodeagent.agent.app", app)
     for flag in FLAGS:
         monkeypatch.delenv("SVCMESH_" + flag[2:].replace("-", "_").upper(), raising=False)
     return settings

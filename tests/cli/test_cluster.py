@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from nodeagent.meshctl import main
+from nodeagent.meshctl.main import main
 from tests.discovery.kube.fake_api import FakeApi, answer, status
 from tests.discovery.kube.objects import endpoint_slice, service
 

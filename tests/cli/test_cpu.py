@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.cpu import available_cpus, cpu_quota
+from nodeagent.cli.cpu import available_cpus, cpu_quota
 
 
 @pytest.fixture

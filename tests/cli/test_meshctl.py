@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from discovery.compat import PREFIXES, Compat
-from nodeagent.check import check_paths
-from nodeagent.meshctl import main
-from nodeagent.settings import Given, resolve_settings
-from nodeagent.source_lines import SourceLines
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.meshctl.check import check_paths
+from nodeagent.meshctl.main import main
+from nodeagent.meshctl.source_lines import SourceLines
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(

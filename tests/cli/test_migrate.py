@@ -11,9 +11,9 @@ import yaml
 from click.testing import CliRunner
 
 from discovery.file import read_once
-from nodeagent.check import plan_of
-from nodeagent.meshctl import main
-from nodeagent.settings import Given, resolve_settings
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.meshctl.check import plan_of
+from nodeagent.meshctl.main import main
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CART = """\

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nodeagent import settings as module
 from nodeagent.capture.choose import Choice
-from nodeagent.settings import (
+from nodeagent.cli import flags as module
+from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodeagent.control.cells import SETS, WAYS, SharedCells
+from nodeagent.stats.cells import SETS, WAYS, SharedCells
 
 PRELUDE = (
-    "import sys; from nodeagent.control.cells import SharedCells\n"
+    "import sys; from nodeagent.stats.cells import SharedCells\n"
     "table = SharedCells.open(int(sys.argv[1]), exclusive=False)\n"
 )
 

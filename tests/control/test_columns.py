@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from middleware.contract import Metric, Middleware
-from nodeagent.control import columns
-from nodeagent.control.columns import Layout
-from nodeagent.proxy.incomplete import REASONS
+from nodeagent.stats import columns
+from nodeagent.stats.columns import REFUSALS, Layout
 
 
 def middleware(name: str, *metrics: Metric) -> Middleware:
@@ -110,4 +109,4 @@ def test_every_reason_of_the_codec_has_a_column() -> None:
         word for path in proxy.glob("*.py") for word in re.findall(r'HeadError\(\s*"(\w+)"', path.read_text())
     }
     assert words
-    assert words <= set(REASONS)
+    assert words <= set(REFUSALS)

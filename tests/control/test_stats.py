@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from discovery.model import ServiceKey
-from nodeagent.control.columns import (
+from nodeagent.stats.columns import (
     CONNECTIONS_ACTIVE,
     FIRST_SLOT,
     OVERFLOW_SLOT,
@@ -18,7 +18,7 @@ from nodeagent.control.columns import (
     WORKER_SLOT,
     Layout,
 )
-from nodeagent.control.stats import MAX_SLOTS, RegionError, SlotAllocator, SlotKey, StatsRegion
+from nodeagent.stats.region import MAX_SLOTS, RegionError, SlotAllocator, SlotKey, StatsRegion
 
 LAYOUT = Layout([])
 
@@ -36,8 +36,8 @@ def region() -> Iterator[StatsRegion]:
 
 def test_what_one_process_writes_the_other_reads(region: StatsRegion) -> None:
     script = (
-        "import sys; from nodeagent.control.columns import REQUESTS_2XX, Layout\n"
-        "from nodeagent.control.stats import StatsRegion\n"
+        "import sys; from nodeagent.stats.columns import REQUESTS_2XX, Layout\n"
+        "from nodeagent.stats.region import StatsRegion\n"
         "layout = Layout([]); region = StatsRegion.open(int(sys.argv[1]), layout, slots=64)\n"
         "region.cells[layout.base(5) + REQUESTS_2XX] += 7"
     )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 import uvloop
 
-from nodeagent.config import Limits
+from nodeagent.settings import Limits
 from tests.dataplane.harness import Mesh
 
 

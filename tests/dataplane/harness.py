@@ -8,12 +8,11 @@ from typing import Any
 
 from discovery.model import ServiceKey
 from middleware.registry import MIDDLEWARES, by_name
-from nodeagent.config import Limits
-from nodeagent.control.columns import FIRST_SLOT, Layout
-from nodeagent.plan import LayerSpec, Protocol, Route, Upstream
+from nodeagent.plan.model import LayerSpec, Protocol, Route, Upstream
 from nodeagent.proxy.accept import Accepted, local_address
-from nodeagent.proxy.incomplete import REASONS
 from nodeagent.proxy.proxy import Proxy
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -34,7 +33,7 @@ class Mesh:
     """A proxy under test: `endpoint` starts servers, `serve` routes to them, `connect` is a client."""
 
     def __init__(self, limits: Limits) -> None:
-        self.layout = Layout(MIDDLEWARES, REASONS)
+        self.layout = Layout(MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 64 * self.layout.slot_columns)).cast("q")
         self.proxy = Proxy(asyncio.get_running_loop(), limits, self.layout, self.cells, Table())
         self.servers: list[asyncio.Server] = []

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from nodeagent.config import Limits
-from nodeagent.control import columns
+from nodeagent.settings import Limits
+from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, read_head, until
 
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"

@@ -8,8 +8,8 @@ import struct
 
 import msgspec
 
-from nodeagent.control import columns
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
+from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, read_head, until
 
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"

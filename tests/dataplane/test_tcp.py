@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from nodeagent.control import columns
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
+from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, until
 from tests.dataplane.test_resilience import closed_port, reset_on_close
 

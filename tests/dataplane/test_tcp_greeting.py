@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
 from tests.dataplane.harness import Mesh
 
 CONNECTIONS = 64

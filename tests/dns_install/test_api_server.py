@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from discovery.kube.failure import ApiError
 from discovery.kube.objects import Conflict, ObjectClient, open_objects
 from hack.kube.control_plane import ControlPlane
-from nodeagent.clusterdns import cluster as effects
-from nodeagent.clusterdns.change import Change, backup_data, plan_install, plan_remove
-from nodeagent.clusterdns.stub import Stub
-from nodeagent.meshctl import main
+from nodeagent.meshctl.clusterdns import cluster as effects
+from nodeagent.meshctl.clusterdns.change import Change, backup_data, plan_install, plan_remove
+from nodeagent.meshctl.clusterdns.stub import Stub
+from nodeagent.meshctl.main import main
 from tests.dns_install.samples import read
 
 pytestmark = pytest.mark.kube

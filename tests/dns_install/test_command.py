@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from discovery.kube.objects import open_objects
-from nodeagent.clusterdns import cluster as effects
-from nodeagent.clusterdns.change import plan_install, stub_zones
-from nodeagent.clusterdns.question import find_respondents
-from nodeagent.clusterdns.stub import Stub
-from nodeagent.meshctl import main
+from nodeagent.meshctl.clusterdns import cluster as effects
+from nodeagent.meshctl.clusterdns.change import plan_install, stub_zones
+from nodeagent.meshctl.clusterdns.question import find_respondents
+from nodeagent.meshctl.clusterdns.stub import Stub
+from nodeagent.meshctl.main import main
 from tests.dns_install.fake_cluster import FakeCluster
 from tests.dns_install.samples import read
 

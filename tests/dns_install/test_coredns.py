@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nodeagent.clusterdns import cluster as effects
-from nodeagent.clusterdns.corefile import insert_block, read_corefile
-from nodeagent.clusterdns.stub import Stub, stub_block
-from nodeagent.meshctl import main
+from nodeagent.meshctl.clusterdns import cluster as effects
+from nodeagent.meshctl.clusterdns.corefile import insert_block, read_corefile
+from nodeagent.meshctl.clusterdns.stub import Stub, stub_block
+from nodeagent.meshctl.main import main
 from tests.dns_install.coredns import LOCALHOST, CoreDns, MeshDns, adapt, free_port, program
 from tests.dns_install.fake_cluster import FakeCluster
 from tests.dns_install.samples import read

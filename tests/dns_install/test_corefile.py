@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.clusterdns.corefile import (
+from nodeagent.meshctl.clusterdns.corefile import (
     Address,
     CorefileNotUnderstood,
     Directive,
@@ -16,7 +16,14 @@ from nodeagent.clusterdns.corefile import (
     read_corefile,
     remove_block,
 )
-from nodeagent.clusterdns.stub import Stub, answered_zones, cluster_domain, main_server, root_port, stub_block
+from nodeagent.meshctl.clusterdns.stub import (
+    Stub,
+    answered_zones,
+    cluster_domain,
+    main_server,
+    root_port,
+    stub_block,
+)
 from tests.dns_install.samples import NAMES, read
 
 STUB = Stub(("svc.mesh",), "240.0.0.53")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.clusterdns.question import enabled_zones
-from nodeagent.clusterdns.verdict import WORSE, Sight, Verdict, Worse
+from nodeagent.meshctl.clusterdns.question import enabled_zones
+from nodeagent.meshctl.clusterdns.verdict import WORSE, Sight, Verdict, Worse
 
 GOOD = Sight("a")
 WAITING = Sight("b", mesh="NXDOMAIN")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from discovery.compat import OPTIONS, ZONES
-from nodeagent.meshctl import main
+from nodeagent.meshctl.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migrate-traefik-mesh.md").read_text()
 

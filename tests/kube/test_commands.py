@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from hack.kube.control_plane import ControlPlane
-from nodeagent.meshctl import main
+from nodeagent.meshctl.main import main
 from tests.agent.harness import Agent, endpoints, free_port, until
 from tests.agent.harness import service as service_yaml
 from tests.kube.link import private_link

@@ -16,7 +16,7 @@ import uvloop
 
 from nodeagent.capture.contract import CaptureError
 from nodeagent.capture.nftables import NftablesCapture
-from nodeagent.config import Settings
+from nodeagent.settings import Settings
 
 SETTINGS = Settings(
     source="file:unused",

@@ -12,7 +12,7 @@ import pytest
 from discovery.kube.resource import watched_resources
 from hack.manifests.confine import USER
 from middleware.values import parse_duration
-from nodeagent import cli
+from nodeagent.cli import main as cli
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, ROOT, Object, by_identity, only, parse, resources
 from tests.manifests.tools import run

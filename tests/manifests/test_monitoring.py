@@ -12,7 +12,7 @@ import yaml
 
 from hack.manifests import dashboard
 from middleware.registry import MIDDLEWARES
-from nodeagent.settings import ADMIN_PORT
+from nodeagent.cli.flags import ADMIN_PORT
 from tests.manifests.objects import MANIFESTS, ROOT, Object, only
 
 OF_A_HISTOGRAM = ("_bucket", "_sum", "_count")

@@ -9,10 +9,10 @@ import msgspec
 
 from discovery.model import Endpoint, MeshSnapshot, Service, ServiceKey, ServiceObject, ServicePort
 from middleware.contract import Annotation, Middleware, Problem
-from nodeagent.compile import compile_plan
-from nodeagent.config import LOOPBACK_RANGE, NFTABLES_RANGE, CaptureKind, Settings
-from nodeagent.delta import RouteDelta, diff_routes, diff_services
-from nodeagent.plan import EMPTY_PLAN, NodePlan, ServicePlan
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.diff import RouteDelta, diff_routes, diff_services
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
+from nodeagent.settings import LOOPBACK_RANGE, NFTABLES_RANGE, CaptureKind, Settings
 
 
 def make_settings(capture: CaptureKind = "nftables", first_bindable_port: int = 1) -> Settings:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.model import ServiceKey
-from nodeagent.addresses import AddressRange
+from nodeagent.plan.addresses import AddressRange
 
 KEY = ServiceKey("default", "shop")
 NODE = AddressRange("240.0.0.0/4")

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from discovery.model import Endpoint, MeshSnapshot, Problem, ServicePort
-from nodeagent.compile import compile_plan
-from nodeagent.plan import NodePlan, ServicePlan
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.model import NodePlan, ServicePlan
 from tests.plan.builders import (
     HTTP,
     LAPTOP,
@@ -251,7 +251,7 @@ class TestAddresses:
         assert again.services == both.services
 
     def test_equal_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("nodeagent.addresses.AddressRange._hash", lambda self, _key: 0xFE00_0009)
+        monkeypatch.setattr("nodeagent.plan.addresses.AddressRange._hash", lambda self, _key: 0xFE00_0009)
         plan = compile_services(make_service("b", cluster_ips=[]), make_service("a", cluster_ips=[]))
         a, b = sorted(plan.services.values(), key=lambda service: service.source.key)
         assert (a.address, b.address, b.routes[0].address) == ("254.0.0.9", "254.0.0.10", "254.0.0.10")

@@ -16,10 +16,10 @@ import pytest
 from discovery.compat import Compat
 from discovery.file import read_once
 from discovery.registry import Registry
-from nodeagent.compile import compile_plan
-from nodeagent.config import Settings
-from nodeagent.plan import EMPTY_PLAN, NodePlan
-from nodeagent.render import plan_document
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan
+from nodeagent.plan.render import plan_document
+from nodeagent.settings import Settings
 from tests.plan.builders import LAPTOP, SETTINGS, delta_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"

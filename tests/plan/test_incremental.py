@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.model import Changes, Endpoint, MeshSnapshot, Service, ServiceKey
-from nodeagent.compile import compile_plan
-from nodeagent.delta import diff_services
-from nodeagent.plan import EMPTY_PLAN, NodePlan, Route, RouteKey
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.diff import diff_services
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, Route, RouteKey
 from tests.plan.builders import MIDDLEWARES, SETTINGS, compile_services, delta_of, make_service
 
 NAMES = ["a", "b", "c", "d"]

@@ -6,9 +6,9 @@ import pytest
 
 from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from discovery.notice import Notice
-from nodeagent import notices as module
-from nodeagent.notices import Notices
-from nodeagent.plan import EMPTY_PLAN, NodePlan, ServicePlan
+from nodeagent.agent import notices as module
+from nodeagent.agent.notices import Notices
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 
 KEY = ServiceKey("shop", "web")
 RETRIES = "svc.mesh/retry-attempts"

@@ -7,9 +7,9 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from discovery.model import Endpoint, Problem, Service
-from nodeagent.delta import diff_routes, diff_services
-from nodeagent.plan import EMPTY_PLAN, NodePlan
-from nodeagent.report import EVERY, Report
+from nodeagent.agent.report import EVERY, Report
+from nodeagent.plan.diff import diff_routes, diff_services
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from tests.plan.builders import compile_services, make_service
 
 

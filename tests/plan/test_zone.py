@@ -6,11 +6,11 @@ import json
 
 from discovery.dns.zone import Zone, ZonePort
 from discovery.model import Endpoint, ServicePort
-from nodeagent.config import Settings
-from nodeagent.delta import diff_services
-from nodeagent.plan import EMPTY_PLAN, NodePlan
-from nodeagent.render import plan_document
-from nodeagent.zone import changed_zone, departures, empty_zone
+from nodeagent.plan.diff import diff_services
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan
+from nodeagent.plan.render import plan_document
+from nodeagent.plan.zone import changed_zone, departures, empty_zone
+from nodeagent.settings import Settings
 from tests.plan.builders import HTTP, LAPTOP, SETTINGS, compile_services, make_service
 
 

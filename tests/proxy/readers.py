@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import h11
 import httptools
 
-from nodeagent.config import Limits
 from nodeagent.proxy.body import Body
 from nodeagent.proxy.fields import Fields
 from nodeagent.proxy.head import CHUNKED, HeadError, RequestHead, ResponseHead, parse_request, parse_response
 from nodeagent.proxy.incomplete import check_incomplete, check_size
+from nodeagent.settings import Limits
 
 FieldList = list[tuple[bytes, bytes]]
 CLIENT = b"10.0.0.7"

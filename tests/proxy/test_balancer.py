@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.plan import Upstream
+from nodeagent.plan.model import Upstream
 from nodeagent.proxy.balancer import FIRST_PAUSE, LONGEST_PAUSE, RoundRobin
 
 A, B, C, D = (Upstream(f"10.0.0.{n}", 80) for n in range(1, 5))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.config import Limits
 from nodeagent.proxy.head import (
     CHUNKED,
     NO_BODY,
@@ -14,7 +13,8 @@ from nodeagent.proxy.head import (
     parse_response,
     without_hop_by_hop,
 )
-from nodeagent.proxy.incomplete import REASONS
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import REFUSALS
 from tests.proxy.readers import Driver, RequestDriver, ResponseDriver, drive, fields_of
 
 HOST = b"Host: a\r\n"
@@ -418,7 +418,7 @@ REFUSED_RESPONSES = {
 def test_refused_response(name: str) -> None:
     driver = in_every_way(ResponseDriver, REFUSED_RESPONSES[name])
     assert driver.refused is not None
-    assert driver.refused.reason in REASONS
+    assert driver.refused.reason in REFUSALS
     assert not driver.messages
 
 
@@ -521,5 +521,5 @@ def test_fields_are_read_as_they_were_sent() -> None:
 
 def test_every_reason_is_listed() -> None:
     for wire, _, reason in REFUSED.values():
-        assert reason in REASONS, wire
+        assert reason in REFUSALS, wire
     assert HeadError("chunk", "x").status == 400

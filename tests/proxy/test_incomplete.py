@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.config import Limits
 from nodeagent.proxy.head import HeadError, parse_request, parse_response
-from nodeagent.proxy.incomplete import REASONS, UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import REFUSALS
 
 LIMITS = Limits()
 
@@ -33,7 +34,7 @@ def refusal(data: bytes, limits: Limits = LIMITS, response: bool = False) -> Hea
 def test_the_refusal_says_what_is_wrong_where(data: bytes, says: str) -> None:
     error = refusal(data)
     assert says in error.detail
-    assert error.reason in REASONS
+    assert error.reason in REFUSALS
 
 
 def test_the_first_bad_line_decides() -> None:
@@ -62,7 +63,7 @@ def test_responses_that_wait(data: bytes, waits: bool) -> None:
     if waits:
         check_incomplete(data, LIMITS, response=True)
     else:
-        assert refusal(data, response=True).reason in REASONS
+        assert refusal(data, response=True).reason in REFUSALS
 
 
 def test_a_line_that_never_ends_is_too_large() -> None:
@@ -146,4 +147,4 @@ def outcome(data: bytes, response: bool) -> str:
 def test_hostile_heads_have_an_end(tail: bytes, response: bool) -> None:
     """An expression that backtracks would not come back from 64 KiB within the time of a test."""
     for head in hostile_heads(64 * 1024):
-        assert outcome(head + tail, response) in {*REASONS, "accepted", "waits"}
+        assert outcome(head + tail, response) in {*REFUSALS, "accepted", "waits"}

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from discovery.model import MeshSnapshot, Service, ServiceKey, ServiceObject
-from nodeagent import state as module
-from nodeagent.plan import EMPTY_PLAN
-from nodeagent.state import SnapshotFile
+from nodeagent.agent import state as module
+from nodeagent.agent.state import SnapshotFile
+from nodeagent.plan.model import EMPTY_PLAN
 
 KEY = ServiceKey("shop", "web")
 SNAPSHOT = MeshSnapshot(7, {KEY: Service(ServiceObject(KEY, {"svc.mesh/enabled": "true"}), {})})

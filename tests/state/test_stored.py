@@ -19,9 +19,9 @@ from discovery.model import (
     ServiceObject,
     ServicePort,
 )
-from nodeagent import stored as module
-from nodeagent.plan import EMPTY_PLAN, NodePlan, ServicePlan
-from nodeagent.stored import Head, SnapshotRefused, decode_snapshot, encode_snapshot, remembered_plan
+from nodeagent.agent import stored as module
+from nodeagent.agent.stored import Head, SnapshotRefused, decode_snapshot, encode_snapshot, remembered_plan
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 
 HEAD = Head(mesh="1.2.3", source="kube", written=1_700_000_000.0, version=41)
 

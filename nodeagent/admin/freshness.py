@@ -1,0 +1,81 @@
+"""Whether the source is in touch with what it tells of, as a value, and the words for people. Pure.
+
+Times are Unix times in seconds. A source that is out of touch makes no agent unready: what was told last is
+served on, which is better than nothing, and to send clients elsewhere would not make it fresher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+
+class SnapshotState(msgspec.Struct, frozen=True):
+    """How the file is, for metrics. `written` is a Unix time, 0: not by this agent."""
+
+    refused: bool = False
+    """The file that was there at start was not trusted."""
+    written: float = 0.0
+    failures: int = 0
+    """Writes that failed."""
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """How far the source can be relied on. The first value of an agent: it has told nothing yet."""
+
+    stale_since: float = 0.0
+    """When touch was lost (noticed, or the last time that is known to be good); 0 while in touch."""
+    reason: str = ""
+    """Why it is stale."""
+    synced: float = 0.0
+    """When everything that exists was last told; 0: never."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether what is served may be out of date."""
+        return self.stale_since > 0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether everything has been told and touch was not lost since."""
+        return self.synced > 0 and not self.stale
+
+    def lost(self, reason: str, since: float) -> Freshness:
+        """Touch is lost since then; to lose it again changes the reason and not the time."""
+        return msgspec.structs.replace(self, stale_since=self.stale_since or since, reason=reason)
+
+    def regained(self, now: float) -> Freshness:
+        """Everything has been told."""
+        return Freshness(synced=now)
+
+    def stale_seconds(self, now: float) -> float:
+        """How long touch has been lost; 0 while there is."""
+        return max(0.0, now - self.stale_since) if self.stale else 0.0
+
+
+def describe_source(source: Freshness, now: float) -> str:
+    """Return in one line how the source is, for `/readyz?verbose`."""
+    if source.stale:
+        age = f"{source.stale_seconds(now):.0f} s"
+        return f"source: stale since {_clock(source.stale_since)} ({age}): {source.reason}"
+    if not source.synced:
+        return "source: waiting for the first list"
+    return f"source: fresh, last listed {_clock(source.synced)}"
+
+
+def describe_state(
+    source: Freshness, plan_version: int, plan_changed: float, services: int, now: float
+) -> Iterator[str]:
+    """Yield the lines about source and plan of `/readyz?verbose`; `plan_changed` is 0 without a plan."""
+    yield describe_source(source, now)
+    if plan_changed:
+        age = f"{max(0.0, now - plan_changed):.0f} s"
+        yield f"plan: version {plan_version}, changed {age} ago, {services} Services"
+    else:
+        yield "plan: none yet"
+
+
+def _clock(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

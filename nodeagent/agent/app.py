@@ -1,0 +1,387 @@
+"""The agent: wires source, registry, compiler, workers, capture, DNS and admin together, and orders changes.
+
+The order of a change: what goes is taken out of DNS and the kernel first, then the workers follow, then what
+is new is put into the kernel and DNS. A name never resolves to an address that nobody serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import dns.exception
+import msgspec
+import structlog
+
+from discovery.debounce import Debounce
+from discovery.dns.server import DnsServer
+from discovery.notice import Announcer
+from discovery.registry import Registry
+from discovery.source import Source, SourceError, Stale, Synced
+from nodeagent.admin.freshness import Freshness, describe_state
+from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.admin.readiness import Readiness, ReadinessToken
+from nodeagent.admin.ready_file import ReadyFile
+from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+from nodeagent.agent.notices import Notices
+from nodeagent.agent.report import Report
+from nodeagent.agent.sources import make_source
+from nodeagent.agent.state import SnapshotFile
+from nodeagent.agent.stored import remembered_plan
+from nodeagent.capture.choose import make_capture
+from nodeagent.capture.contract import CaptureError
+from nodeagent.control.listener import NoWorkerPortError, free_worker_port
+from nodeagent.control.messages import ListenFailure
+from nodeagent.control.successor import Presence, successor_address
+from nodeagent.control.supervisor import Supervisor
+from nodeagent.log import configure_logging
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.diff import ServiceChange, diff_routes, diff_services
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, RouteKey
+from nodeagent.plan.render import plan_document
+from nodeagent.plan.zone import changed_zone, departures, empty_zone
+from nodeagent.settings import DNS_PORT, Settings
+
+log = structlog.get_logger()
+
+VERIFY_INTERVAL = 5.0
+"""Seconds between two looks whether the kernel still does what it was told."""
+COLD_START_PATIENCE = 0.2
+"""Seconds that the source has before the snapshot on disk is served."""
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says what to mend."""
+
+
+class Agent:
+    """One agent, from start to the end of its drain."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plan: NodePlan = EMPTY_PLAN
+        self._plan_changed = 0.0
+        self._keys: set[RouteKey] = set()
+        self._registry = Registry()
+        self._debounce = Debounce()
+        self._wake = asyncio.Event()
+        self._source = Freshness()
+        self._announced = False
+        self._listen_failures: dict[RouteKey, str] = {}
+        self._announcer: Announcer | None = None
+        self._notices = Notices()
+        self._report = Report()
+        self._readiness = Readiness()
+        self._supervisor = Supervisor(settings, self._listen_failed)
+        self._capture = make_capture(settings)
+        self._zone = empty_zone(settings)
+        try:
+            self._dns = DnsServer(self._zone)
+        except (ValueError, dns.exception.DNSException) as error:
+            raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
+        self._presence = Presence(successor_address(settings.mesh_range))
+        self._admin = AdminServer(
+            settings.admin_listen,
+            AdminView(
+                readiness=self._readiness,
+                metrics=MetricsPage(
+                    self._supervisor.layout,
+                    self._supervisor.allocator,
+                    self._state,
+                    version("svcmesh"),
+                    settings.node_name,
+                ).render,
+                plan=lambda: plan_document(self._plan),
+                notes=self._notes,
+            ),
+            share=settings.capture == "nftables",
+        )
+        self._ready_file = ReadyFile(settings.ready_file)
+        self._snapshot_file = SnapshotFile(settings.state_dir, settings.source)
+
+    def _state(self) -> AgentState:
+        return AgentState(
+            plan=self._plan,
+            plan_changed=self._plan_changed,
+            source=self._source,
+            snapshot=self._snapshot_file.state,
+            regions=self._supervisor.regions,
+            workers=self._supervisor.alive,
+            worker_restarts=self._supervisor.restarts,
+            dns_queries=self._dns.counters.by_result(),
+            dns_responses=self._dns.counters.by_transport(),
+        )
+
+    def _notes(self) -> Iterable[str]:
+        plan = self._plan
+        return describe_state(self._source, plan.version, self._plan_changed, len(plan.services), time.time())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain.
+
+        Raises:
+            StartError: an address, the kernel or the source refuses.
+        """
+        awaited = [self._readiness.register(name) for name in ("source", "plan", "dns")]
+        source, self._announcer = make_source(self._settings)
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            await self._start()
+            tasks = [
+                asyncio.create_task(self._follow(source, awaited[0])),
+                asyncio.create_task(self._apply_changes(awaited)),
+                asyncio.create_task(self._snapshot_file.write_changes()),
+                asyncio.create_task(self._verify_capture()),
+                asyncio.create_task(stop.wait()),
+            ]
+            if self._announcer is not None:
+                tasks.append(asyncio.create_task(self._announcer.run()))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is not None:
+                    raise error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._leave()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        try:
+            await self._capture.start()
+            await self._supervisor.start()
+            await self._admin.start()
+        except (CaptureError, AdminListenError, OSError, ValueError) as error:
+            raise StartError(str(error)) from error
+        log.info(
+            "agent_started",
+            version=version("svcmesh"),
+            node=settings.node_name,
+            source=settings.source,
+            capture=settings.capture,
+            mesh_range=settings.mesh_range,
+            zone=settings.zone,
+            workers=settings.workers,
+        )
+
+    async def _follow(self, source: Source, awaited: ReadinessToken) -> None:
+        """Fold what the source tells into the registry."""
+        async with contextlib.aclosing(source.watch()) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                changed = self._registry.fold(batch)
+                for event in batch:
+                    if isinstance(event, Stale):
+                        self._source = self._source.lost(event.reason, time.time())
+                        log.warning("source_stale", reason=event.reason, serving="the last plan")
+                    elif isinstance(event, Synced):
+                        if not self._source.fresh:
+                            log.info("source_synced")
+                        self._source = self._source.regained(time.time())
+                        awaited.release()
+                        self._debounce.synced(time.monotonic())
+                if changed:
+                    self._debounce.changed(time.monotonic())
+                self._wake.set()
+
+    async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
+        """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
+        previous = await self._remember(awaited)
+        while True:
+            await self._until_due()
+            started, spent = time.monotonic(), time.process_time()
+            snapshot = self._registry.snapshot()
+            plan = compile_plan(snapshot, previous, self._settings)
+            compiled = time.monotonic()
+            await self._apply(plan)
+            ended = time.monotonic()
+            self._debounce.applied(ended, ended - started, time.process_time() - spent)
+            previous = plan
+            self._snapshot_file.keep(snapshot, plan)
+            if self._announcer is not None:
+                self._announcer.tell(self._notices.changed(plan))
+            await self._announce(awaited)
+            log.debug(
+                "plan_timing",
+                compile_ms=round((compiled - started) * 1000, 1),
+                apply_ms=round((ended - compiled) * 1000, 1),
+            )
+
+    async def _remember(self, awaited: Sequence[ReadinessToken]) -> NodePlan:
+        """Return what the snapshot on disk knows; serve it if the source has nothing to tell yet."""
+        stored = await asyncio.to_thread(self._snapshot_file.load)
+        if stored is None:
+            return EMPTY_PLAN
+        remembered = remembered_plan(stored)
+        if await self._until_due(COLD_START_PATIENCE):
+            return remembered
+        head = stored.head
+        self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
+        self._registry.continue_from(stored.snapshot.version)
+        plan = compile_plan(stored.snapshot, remembered, self._settings)
+        await self._apply(plan)
+        log.warning(
+            "snapshot_loaded",
+            services=len(plan.services),
+            age_seconds=round(max(0.0, time.time() - head.written)),
+            written_by=head.mesh,
+            reason="the source has not answered yet",
+        )
+        await self._announce(awaited)
+        return plan
+
+    async def _start_dns(self) -> None:
+        """Answer DNS, now that there is something to answer from.
+
+        Not earlier: an agent that comes up beside its predecessor shares the port with it, and names would
+        exist or not depending on which of them a question comes to.
+        """
+        settings = self._settings
+        try:
+            if settings.capture == "nftables":
+                await self._dns.start(settings.dns_address, DNS_PORT)
+            if settings.dns_listen != (settings.dns_address, DNS_PORT):
+                await self._dns.start(*settings.dns_listen)
+        except (OSError, ValueError) as error:
+            raise StartError(str(error)) from error
+
+    async def _announce(self, awaited: Sequence[ReadinessToken]) -> None:
+        """Once the first plan is in force: answer DNS, and say that the mesh is served."""
+        if self._announced:
+            return
+        await self._start_dns()
+        for token in awaited:
+            token.release()
+        self._announced = True
+        self._presence.announce()
+        self._ready_file.create()
+        log.info("agent_ready", services=len(self._plan.services))
+        # What is there now stays: looking through it again would hold up a change for tens of ms.
+        gc.freeze()
+
+    async def _until_due(self, patience: float = math.inf) -> bool:
+        """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
+        end = time.monotonic() + patience
+        while (wait := self._debounce.due - time.monotonic()) > 0:
+            left = min(wait, end - time.monotonic())
+            if left <= 0:
+                return False
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if math.isinf(left) else left):
+                    await self._wake.wait()
+        return True
+
+    async def _apply(self, plan: NodePlan) -> None:
+        old = self._plan
+        changed = diff_services(old, plan)
+        delta = diff_routes(changed)
+        self._change_zone(departures(changed))
+        if delta.removed:
+            self._keys.difference_update(delta.removed)
+            await self._steer()
+        first = not old.version
+        if delta or first:
+            await self._supervisor.apply(plan.version, delta)
+        added = {route.key for route in delta.upserted} - self._keys
+        if added or first:
+            self._keys |= added
+            await self._steer()
+        self._change_zone(changed)
+        self._plan = plan
+        self._plan_changed = time.time()
+        self._report.tell(old, plan, changed, delta, time.monotonic())
+
+    async def _steer(self) -> None:
+        try:
+            await self._capture.apply(self._keys)
+        except CaptureError as error:
+            log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
+
+    async def _verify_capture(self) -> None:
+        """Every few seconds, mend what somebody else has removed from the kernel."""
+        while True:
+            await asyncio.sleep(VERIFY_INTERVAL)
+            try:
+                await self._capture.verify()
+            except CaptureError as error:
+                log.error("capture_failed", reason=str(error))  # noqa: TRY400
+
+    def _change_zone(self, changed: Sequence[ServiceChange]) -> None:
+        self._zone, differ = changed_zone(self._zone, changed)
+        if differ:
+            self._dns.set_zone(self._zone, differ)
+
+    def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
+        for failure in failures:
+            if self._listen_failures.get(failure.key) != failure.reason:
+                self._listen_failures[failure.key] = failure.reason
+                log.error(
+                    "listen_failed", address=f"{failure.key[0]}:{failure.key[1]}", reason=failure.reason
+                )
+
+    async def _leave(self) -> None:
+        """Refuse what is new, finish what is under way, and take away everything that was made."""
+        log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
+        self._readiness.drain()
+        self._ready_file.remove()
+        await self._presence.close()
+        # From here on the zone gets old, and a successor that shares the port answers from a younger one.
+        await self._dns.close()
+        await self._snapshot_file.flush()
+        if self._plan.version:
+            self._keys.clear()
+            await self._steer()
+        await self._supervisor.drain(self._settings.drain_timeout)
+        try:
+            await self._capture.close()
+        except CaptureError as error:
+            log.error("capture_failed", reason=str(error))  # noqa: TRY400
+        await self._admin.close()
+        log.info("agent_stopped")
+
+
+def with_worker_port(settings: Settings) -> Settings:
+    """Return the settings with a port for the workers that no other agent on this node uses.
+
+    Raises:
+        StartError: there is none.
+    """
+    if settings.capture != "nftables":
+        return settings
+    try:
+        return msgspec.structs.replace(settings, worker_port=free_worker_port(settings))
+    except NoWorkerPortError as error:
+        raise StartError(str(error)) from error
+
+
+def run_agent(settings: Settings, died: str = "") -> int:
+    """Run an agent until SIGINT or SIGTERM; return the exit status.
+
+    `died` is why the agent before it in this container did, if there was one.
+    """
+    import uvloop
+
+    configure_logging(settings.log_level, settings.log_format)
+    if died:
+        log.error("agent_died", reason=died, serving="its workers, until this one is ready")
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await Agent(with_worker_port(settings)).run(stop)
+        except (StartError, SourceError) as error:
+            log.error("agent_failed", reason=str(error))  # noqa: TRY400 the message is for people
+            return 1
+        return 0
+
+    return uvloop.run(serve())

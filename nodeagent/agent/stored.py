@@ -1,0 +1,161 @@
+"""The last good snapshot as bytes, for a start without the source. Pure: `agent/state.py` does the I/O.
+
+    magic 8 | format 2 | model 8 | SHA-256 of the body 32 | length of the body 8 | body
+
+The body is a sequence of frames, each a length (4 bytes) and a msgpack value: a `Head`, a `_Rest`, then
+Services in portions. Numbers are big-endian. `model` is a fingerprint of the types: what was written with
+other types is refused, so that no release has to remember to say that they changed. Frames are small, because
+encoding and decoding one holds the interpreter's lock, and DNS is answered between two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from discovery.model import MeshSnapshot, PodObject, Problem, Service, ServiceKey
+from nodeagent.plan.model import NodePlan, ServicePlan
+
+MAGIC = b"svcmesh\n"
+FORMAT = 1
+PORTION = 100
+"""Services in one frame."""
+
+_PREFIX = struct.Struct(">8sH8s32sQ")
+_LENGTH = struct.Struct(">I")
+
+
+class SnapshotRefused(Exception):
+    """The bytes are not trusted; the message says why."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where a snapshot comes from."""
+
+    mesh: str
+    """The version of svc.mesh that wrote it."""
+    source: str
+    written: float
+    """Unix time in seconds."""
+    version: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A snapshot, and of each Service the annotations that were in force."""
+
+    head: Head
+    snapshot: MeshSnapshot
+    effective: Mapping[ServiceKey, Mapping[str, str]]
+
+
+class _StoredService(msgspec.Struct, frozen=True, array_like=True):
+    service: Service
+    effective: Mapping[str, str]
+
+
+class _Rest(msgspec.Struct, frozen=True):
+    pods: tuple[tuple[str, PodObject], ...]
+    problems: tuple[Problem, ...]
+
+
+def encode_snapshot(head: Head, snapshot: MeshSnapshot, plan: NodePlan) -> bytes:
+    """Return a snapshot as bytes, with the annotations in force according to the plan made of it."""
+    body = b"".join(_frames(head, snapshot, plan))
+    return _PREFIX.pack(MAGIC, FORMAT, _model(), hashlib.sha256(body).digest(), len(body)) + body
+
+
+def decode_snapshot(content: bytes, source: str) -> Stored:
+    """Read a snapshot of this source.
+
+    Raises:
+        SnapshotRefused: it is damaged, not one, of another source, or from a version that is not understood.
+    """
+    frames = _split(_checked_body(content))
+    try:
+        head = msgspec.msgpack.decode(next(frames), type=Head)
+        if _PREFIX.unpack_from(content)[2] != _model():
+            raise SnapshotRefused(f"svc.mesh {head.mesh} wrote it, whose data are not those of this version")
+        if head.source != source:
+            raise SnapshotRefused(f"it is of the source {head.source}")
+        rest = msgspec.msgpack.decode(next(frames), type=_Rest)
+        portions = msgspec.msgpack.Decoder(tuple[_StoredService, ...])
+        stored = [one for frame in frames for one in portions.decode(frame)]
+    except (msgspec.DecodeError, StopIteration) as error:
+        raise SnapshotRefused(f"its checksum is right, its content is not: {error}") from error
+    services = {one.service.key: one.service for one in stored}
+    snapshot = MeshSnapshot(max(1, head.version), services, dict(rest.pods), rest.problems)
+    return Stored(head, snapshot, {one.service.key: one.effective for one in stored})
+
+
+def remembered_plan(stored: Stored) -> NodePlan:
+    """Return a plan that knows nothing but the annotations in force: the last good values of the next one."""
+    return NodePlan(
+        version=0,
+        services={
+            # A Service of its own: the compiler takes one that it has seen before as done.
+            key: ServicePlan(msgspec.structs.replace(service), "", (), stored.effective[key])
+            for key, service in stored.snapshot.services.items()
+        },
+    )
+
+
+def _frames(head: Head, snapshot: MeshSnapshot, plan: NodePlan) -> Iterator[bytes]:
+    yield from _frame(head)
+    yield from _frame(_Rest(tuple(snapshot.pods.items()), snapshot.problems))
+    services = list(snapshot.services.items())
+    for start in range(0, len(services), PORTION):
+        yield from _frame(
+            [
+                _StoredService(service, plan.services[key].effective if key in plan.services else {})
+                for key, service in services[start : start + PORTION]
+            ]
+        )
+
+
+def _frame(value: Any) -> tuple[bytes, bytes]:
+    encoded = msgspec.msgpack.encode(value)
+    return _LENGTH.pack(len(encoded)), encoded
+
+
+def _checked_body(content: bytes) -> bytes:
+    if not content.startswith(MAGIC):
+        raise SnapshotRefused("it is no snapshot of svc.mesh" if content else "it is empty")
+    if len(content) < _PREFIX.size:
+        raise SnapshotRefused("it is truncated")
+    _, number, _, checksum, length = _PREFIX.unpack_from(content)
+    if number != FORMAT:
+        raise SnapshotRefused(f"it has format {number}, and this version reads {FORMAT}")
+    body = content[_PREFIX.size :]
+    if len(body) != length:
+        raise SnapshotRefused(f"it has {len(body)} of {length} bytes: it is truncated or damaged")
+    if hashlib.sha256(body).digest() != checksum:
+        raise SnapshotRefused("its checksum is wrong: it is damaged")
+    return body
+
+
+def _split(body: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset < len(body):
+        if offset + _LENGTH.size > len(body):
+            raise SnapshotRefused("its checksum is right, its frames are not")
+        end = offset + _LENGTH.size + _LENGTH.unpack_from(body, offset)[0]
+        yield body[offset + _LENGTH.size : end]
+        offset = end
+
+
+@cache
+def _model() -> bytes:
+    """Return a fingerprint of everything that is stored: names, order and types of all fields."""
+    schemas = msgspec.json.schema_components([_StoredService, _Rest])
+    return hashlib.sha256(msgspec.json.encode(_without_words(schemas), order="sorted")).digest()[:8]
+
+
+def _without_words(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {k: _without_words(v) for k, v in schema.items() if k not in ("description", "title")}
+    return [_without_words(part) for part in schema] if isinstance(schema, list | tuple) else schema

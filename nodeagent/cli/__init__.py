@@ -1,0 +1,1 @@
+"""The daemon's command line: its flags, and the settings they make."""

@@ -1,0 +1,237 @@
+"""From what was given on the command line to the settings of an agent, with defaults that fit the capture.
+
+The parsers raise ValueError with a sentence for the person who typed the value: what is wrong, what is right.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import sys
+from typing import Literal
+
+import msgspec
+
+from discovery.compat import ZONES, Compat
+from discovery.kube.selector import check_selector
+from middleware.values import InvalidValue, parse_duration
+from nodeagent.capture.choose import choose_capture
+from nodeagent.capture.loopback import first_bindable_port
+from nodeagent.cli.cpu import available_cpus
+from nodeagent.plan.addresses import LONGEST_PREFIX
+from nodeagent.settings import DNS_PORT, LOOPBACK_RANGE, NFTABLES_RANGE, AccessLog, CaptureKind, Settings
+
+SHORTEST_PREFIX = 4
+MAX_WORKERS = 256
+MAX_DRAIN = 3600.0
+ADMIN_PORT = 15000
+LAPTOP_DNS_PORT = 10053
+LOCALHOST = "127.0.0.1"
+ANYWHERE = "0.0.0.0"
+
+_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+Listen = tuple[str, int]
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What was given; None (or `auto`) leaves the choice to `resolve_settings`."""
+
+    source: str = "kube"
+    capture: Literal["auto"] | CaptureKind = "auto"
+    mesh_range: str | None = None
+    zone: str = "svc.mesh"
+    alias_zones: tuple[str, ...] = ()
+    dns_listen: Listen | None = None
+    admin_listen: Listen | None = None
+    workers: int | None = None
+    node_name: str | None = None
+    drain_timeout: float = 30.0
+    log_level: str = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    access_log: AccessLog = "errors"
+    ready_file: str = ""
+    state_dir: str = ""
+    compat: Compat | None = None
+    service_selector: str = ""
+
+
+def resolve_settings(given: Given) -> Settings:
+    """Return the settings of this agent on this machine.
+
+    Looks at the machine for what is left open: its capabilities, CPU quota and host name, and whether
+    standard error is a terminal.
+
+    Raises:
+        ValueError: two values do not go together; the message names the flags.
+    """
+    _check_source(given)
+    capture = choose_capture(given.capture).kind
+    laptop = capture == "loopback"
+    settings = Settings(
+        source=given.source,
+        capture=capture,
+        mesh_range=_fitting_range(given.mesh_range, capture),
+        zone=given.zone,
+        alias_zones=_alias_zones(given),
+        dns_listen=given.dns_listen or (LOCALHOST, LAPTOP_DNS_PORT),
+        # On a node the kubelet and Prometheus come from elsewhere; on a laptop nobody does.
+        admin_listen=given.admin_listen or (LOCALHOST if laptop else ANYWHERE, ADMIN_PORT),
+        workers=given.workers or available_cpus(),
+        node_name=given.node_name or socket.gethostname(),
+        drain_timeout=given.drain_timeout,
+        log_level=given.log_level,
+        log_format=_log_format(given.log_format),
+        access_log=given.access_log,
+        ready_file=given.ready_file,
+        state_dir=given.state_dir,
+        compat=given.compat,
+        service_selector=given.service_selector,
+        first_bindable_port=first_bindable_port() if laptop else 1,
+    )
+    if given.dns_listen is None and not laptop:
+        settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
+    return settings
+
+
+def _check_source(given: Given) -> None:
+    if given.service_selector and given.source != "kube":
+        raise ValueError(
+            f"--service-selector has no meaning with --source {given.source}: it is the API server that "
+            "selects; leave it out, and keep the other Services out of the files"
+        )
+
+
+def _fitting_range(given: str | None, capture: CaptureKind) -> str:
+    if given is None:
+        return LOOPBACK_RANGE if capture == "loopback" else NFTABLES_RANGE
+    network = ipaddress.IPv4Network(given)
+    if capture == "nftables":
+        if network.overlaps(_LOOPBACK):
+            raise ValueError(
+                f"--mesh-range {given} overlaps 127.0.0.0/8, which pods cannot reach; "
+                f"with --capture nftables use another, such as {NFTABLES_RANGE}"
+            )
+        return given
+    if not network.subnet_of(_LOOPBACK) or ipaddress.IPv4Address(LOCALHOST) in network:
+        raise ValueError(
+            f"--mesh-range {given} is not local to every machine: with --capture loopback it must lie in "
+            f"127.0.0.0/8 and leave out 127.0.0.1, as {LOOPBACK_RANGE} does"
+        )
+    return given
+
+
+def _alias_zones(given: Given) -> tuple[str, ...]:
+    if given.zone in given.alias_zones:
+        raise ValueError(f"--alias-zone {given.zone} is the zone itself")
+    further = [zone for zone in ZONES if zone != given.zone] if given.compat else []
+    return tuple(dict.fromkeys([*given.alias_zones, *further]))
+
+
+def _log_format(given: Literal["auto", "console", "json"]) -> Literal["console", "json"]:
+    if given != "auto":
+        return given
+    return "console" if sys.stderr.isatty() else "json"
+
+
+def parse_source(text: str) -> str:
+    """Read `kube` or `file:PATH`.
+
+    Raises:
+        ValueError: neither.
+    """
+    kind, _, path = text.partition(":")
+    if text == "kube" or (kind == "file" and path):
+        return text
+    hint = f"; did you mean file:{text}?" if "/" in text or text.endswith((".yaml", ".yml", ".json")) else ""
+    raise ValueError(f"{text!r} is neither kube nor file:PATH{hint}")
+
+
+def parse_selector(text: str) -> str:
+    """Read a Kubernetes label selector; empty is none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return check_selector(text) if text.strip() else ""
+
+
+def parse_range(text: str) -> str:
+    """Read the mesh range: an IPv4 network of 2**16 to 2**28 addresses in CIDR form.
+
+    Raises:
+        ValueError: anything else.
+    """
+    example = f"such as {NFTABLES_RANGE}"
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network in CIDR form, {example}") from None
+    if network.version != 4:
+        raise ValueError(f"{text} is an IPv6 network; the mesh has IPv4 addresses only, {example}")
+    if not SHORTEST_PREFIX <= network.prefixlen <= LONGEST_PREFIX or "/" not in text:
+        raise ValueError(f"{text} must be a /{SHORTEST_PREFIX} to a /{LONGEST_PREFIX}, {example}")
+    if text != str(network):
+        raise ValueError(f"{text} has bits set behind the prefix; did you mean {network}?")
+    if network.is_multicast or network.network_address == ipaddress.IPv4Address(0):
+        raise ValueError(f"{text} holds addresses no connection can be made to, use another, {example}")
+    return text
+
+
+def parse_zone(text: str) -> str:
+    """Read a DNS zone; returns it in lower case without the final dot.
+
+    Raises:
+        ValueError: not a DNS name as Kubernetes means it (RFC 1123 section 2.1).
+    """
+    zone = text.lower().removesuffix(".")
+    if len(zone) > 120 or not all(_LABEL.fullmatch(label) for label in zone.split(".")):
+        raise ValueError(f"{text!r} is not a DNS name, such as svc.mesh")
+    return zone
+
+
+def parse_listen(text: str) -> Listen:
+    """Read `ADDRESS:PORT` (`127.0.0.1:15000`, `[::1]:15000`); returns both.
+
+    Raises:
+        ValueError: anything else, a host name for one.
+    """
+    example = "ADDRESS:PORT, such as 127.0.0.1:15000 or [::1]:15000"
+    address, colon, port = text.rpartition(":")
+    if not colon or not address:
+        raise ValueError(f"{text!r} is not {example}")
+    bracketed = address.startswith("[") and address.endswith("]")
+    try:
+        parsed = ipaddress.ip_address(address[1:-1] if bracketed else address)
+    except ValueError:
+        raise ValueError(f"{address!r} is not an IP address; {example}") from None
+    if bracketed != (parsed.version == 6):
+        raise ValueError(f"{text!r} is not {example}")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{port!r} is not a port from 1 to 65535; {example}")
+    return str(parsed), int(port)
+
+
+def parse_workers(text: str) -> int:
+    """Read the number of worker processes.
+
+    Raises:
+        ValueError: not a whole number from 1 to `MAX_WORKERS`.
+    """
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS):
+        raise ValueError(f"{text!r} is not a whole number from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
+def parse_drain_timeout(text: str) -> float:
+    """Read a Go duration of at most an hour; returns seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return parse_duration(text, most=MAX_DRAIN)
+    except InvalidValue as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Commands for people who look at the mesh, or set it up, from outside."""

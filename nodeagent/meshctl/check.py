@@ -1,0 +1,101 @@
+"""What `meshctl check` finds: the problems an agent would report about the same files, or the same cluster.
+
+It is the agent's own way to a plan (reader, registry, compiler), so that the two never disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from discovery.annotations import ENABLED
+from discovery.file import read_once
+from discovery.model import Problem, ServiceObject
+from discovery.registry import Registry
+from discovery.source import Event, Upserted
+from nodeagent.meshctl.source_lines import SourceLines
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan
+from nodeagent.plan.problems import service_problem
+from nodeagent.settings import Settings
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A problem and where to mend it. `line` counts from 1; 0 if it is not known.
+
+    `file` is empty for what was read from a cluster.
+    """
+
+    file: str
+    line: int
+    problem: Problem
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What was checked and what was found, in the order of files and lines."""
+
+    services: int
+    meshed: int
+    """Services that a node would give a mesh address."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """How many findings are wrong, not only worth knowing."""
+        return sum(finding.problem.severity == "error" for finding in self.findings)
+
+
+def check_paths(paths: Sequence[str], settings: Settings) -> Report:
+    """Check files and folders of Kubernetes YAML together, as one cluster.
+
+    Raises:
+        SourceError: a path does not exist or cannot be listed.
+    """
+    events = read_once(*paths, compat=settings.compat)
+    return report_on(events, plan_of(events, settings))
+
+
+def plan_of(events: Sequence[Event], settings: Settings) -> NodePlan:
+    """Return the plan that an agent makes of these events when it starts with them."""
+    registry = Registry()
+    registry.fold(events)
+    return compile_plan(registry.snapshot(), EMPTY_PLAN, settings)
+
+
+def report_on(events: Sequence[Event], plan: NodePlan) -> Report:
+    """Return what is wrong in events of one complete reading; `plan` is theirs."""
+    services = list(services_of(events))
+    problems = [*plan.all_problems(), *(note for service in services for note in _notes(service))]
+    lines = SourceLines()
+    findings = sorted(
+        (Finding(*lines.find(problem.origin, problem.field), problem) for problem in problems),
+        key=lambda finding: (finding.file, finding.line, finding.problem),
+    )
+    meshed = sum(bool(service.address) for service in plan.services.values())
+    return Report(len(services), meshed, tuple(findings))
+
+
+def services_of(events: Iterable[Event]) -> Iterable[ServiceObject]:
+    """Yield the Services that events of one reading tell of."""
+    for event in events:
+        if isinstance(event, Upserted) and isinstance(event.object, ServiceObject):
+            yield event.object
+
+
+def _notes(service: ServiceObject) -> list[Problem]:
+    """Return what an agent has no reason to look at, but the owner may have meant otherwise."""
+    if service.meshed or not service.annotations:
+        return []
+    name = min(service.annotations)
+    return [
+        service_problem(
+            service,
+            name,
+            service.annotations[name],
+            f"has no effect without {ENABLED}",
+            f'{ENABLED}: "true" beside it',
+            "the Service is not meshed",
+            severity="info",
+        )
+    ]

@@ -1,0 +1,44 @@
+"""`meshctl migrate`: from the annotations of Traefik Mesh or Maesh to ours."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.meshctl.check import plan_of
+from nodeagent.meshctl.commands.cluster import Where, read_events, where_options
+from nodeagent.meshctl.migrate import annotate_lines, plan_migration, remove_lines
+
+
+@click.command(short_help="Print kubectl lines that replace annotations of Traefik Mesh or Maesh.")
+@where_options
+@click.option(
+    "--remove",
+    is_flag=True,
+    help="Print the lines that remove the old annotations, for when that mesh has gone.",
+)
+def migrate(where: Where, remove: bool) -> None:
+    """Print the kubectl lines that replace mesh.traefik.io/* and maesh.containo.us/* annotations.
+
+    They are read from files and folders of Kubernetes YAML, or from a cluster, with the meaning that an agent
+    with --compat traefik-mesh gives them. The output is a shell script; what has no equivalent is in its
+    comments. Nothing is changed. Exits with 0, with 1 if anything has no equivalent, with 2 if a path or the
+    cluster cannot be read.
+    """
+    events = read_events(where, "traefik-mesh")
+    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat="traefik-mesh")))
+    services = plan_migration(events, plan)
+    cluster = where.cluster
+    kubectl = [
+        "kubectl",
+        *(["--kubeconfig", cluster.kubeconfig] if cluster.kubeconfig else []),
+        *(["--context", cluster.context] if cluster.context else []),
+    ]
+    for line in (remove_lines if remove else annotate_lines)(services, kubectl):
+        click.echo(line)
+    lost = sum(not service.lossless for service in services)
+    count = f"{len(services)} Service{'' if len(services) == 1 else 's'} with such annotations"
+    click.echo(f"# {count}, {lost} with something that has no equivalent", err=True)
+    sys.exit(1 if lost else 0)

@@ -1,0 +1,69 @@
+"""`meshctl status`: every node's agent, through the API server's pod proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Literal
+
+import click
+import msgspec
+
+from discovery.kube.agents import read_agents
+from discovery.kube.reading import Cluster
+from discovery.source import SourceError
+from nodeagent.cli.flags import ADMIN_PORT
+from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.status import read_status, status_document, text_lines
+
+NAMESPACE = "svcmesh"
+SELECTOR = "app.kubernetes.io/name=svcmesh"
+
+
+@click.command(short_help="Show every node's agent: version, plan, staleness, services, problems.")
+@cluster_options
+@click.option(
+    "--namespace",
+    "-n",
+    default=NAMESPACE,
+    show_default=True,
+    metavar="NAME",
+    callback=parse_namespace,
+    help="Where the agents run.",
+)
+@click.option(
+    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which of its pods are agents."
+)
+@click.option(
+    "--port",
+    default=ADMIN_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="The port of --admin-listen.",
+)
+@format_option
+def status(
+    kubeconfig: str, context: str, namespace: str, selector: str, port: int, output: Literal["text", "json"]
+) -> None:
+    """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
+
+    Agents are asked through the API server's pod proxy: an ordinary kubeconfig that may `list` pods and `get`
+    pods/proxy in their namespace is enough. Exits with 0 if all are in order, with 1 if any is stale, not
+    ready or cannot be reached, or if there is none, with 2 if the cluster cannot be read.
+    """
+    cluster = Cluster(kubeconfig, context)
+    try:
+        pages = asyncio.run(
+            read_agents(cluster, namespace=namespace or NAMESPACE, selector=selector, port=port)
+        )
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    agents = [read_status(agent) for agent in pages]
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(status_document(agents)), indent=2))
+    elif agents:
+        for line in text_lines(agents):
+            click.echo(line)
+    if not agents:
+        click.echo(f"no agents: no pod in namespace {namespace} matches {selector}", err=True)
+    sys.exit(0 if agents and all(agent.good for agent in agents) else 1)

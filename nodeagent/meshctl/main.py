@@ -1,0 +1,22 @@
+"""The command line for people: one group, its commands in `nodeagent.meshctl.commands`."""
+
+from __future__ import annotations
+
+import click
+
+from nodeagent.meshctl.commands.check import check
+from nodeagent.meshctl.commands.dns import dns
+from nodeagent.meshctl.commands.migrate import migrate
+from nodeagent.meshctl.commands.status import status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="svcmesh", prog_name="meshctl", message="%(prog)s, svc.mesh %(version)s")
+def main() -> None:
+    """Look into svc.mesh from outside."""
+
+
+main.add_command(check)
+main.add_command(dns)
+main.add_command(migrate)
+main.add_command(status)

@@ -1,0 +1,100 @@
+"""What `meshctl migrate` prints: `kubectl annotate` lines that say what another mesh's annotations say.
+
+Decided from the plan that an agent with `--compat` makes, so the lines say what is in force with that flag: a
+value that cannot be used is left out and listed with its reason. Pure.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from discovery.annotations import ENABLED
+from discovery.model import ServiceKey, ServiceObject
+from discovery.source import Event
+from nodeagent.meshctl.check import Finding, report_on, services_of
+from nodeagent.plan.model import NodePlan
+
+
+class ServiceMigration(msgspec.Struct, frozen=True):
+    """One Service that carries annotations of another mesh."""
+
+    key: ServiceKey
+    annotations: Mapping[str, str]
+    """Ours, to set; empty if it stays out of the mesh."""
+    foreign: tuple[str, ...]
+    """The names of the other mesh's, to remove in the end."""
+    findings: tuple[Finding, ...]
+    """What has no equivalent, and what to know."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether nothing is lost."""
+        return all(finding.problem.severity != "error" for finding in self.findings)
+
+
+def plan_migration(events: Sequence[Event], plan: NodePlan) -> tuple[ServiceMigration, ...]:
+    """Return what is to be done, by namespace and name; events and plan must be made with `--compat`."""
+    services = sorted((s for s in services_of(events) if s.translated), key=lambda service: service.key)
+    findings: dict[ServiceKey, list[Finding]] = {service.key: [] for service in services}
+    for finding in report_on(events, plan).findings:
+        key = ServiceKey(finding.problem.namespace, finding.problem.name)
+        if finding.problem.kind == "Service" and key in findings:
+            findings[key].append(finding)
+    return tuple(
+        ServiceMigration(
+            service.key,
+            _annotations(service, plan),
+            tuple(sorted(service.translated)),
+            tuple(findings[service.key]),
+        )
+        for service in services
+    )
+
+
+def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
+    """Return what takes the place of the foreign annotations, as it is in force."""
+    compiled = plan.services.get(service.key)
+    in_force = compiled.effective if compiled is not None else {}
+    names = [ENABLED, *sorted(set(service.translated.values()))]
+    return {name: in_force[name] for name in names if name in in_force}
+
+
+def annotate_lines(services: Sequence[ServiceMigration], kubectl: Sequence[str]) -> Iterator[str]:
+    """Yield a shell script that sets our annotations beside the old ones; what is lost is in its comments."""
+    for service in services:
+        for finding in service.findings:
+            yield from _comments(finding)
+        if service.annotations:
+            pairs = [f"{name}={value}" for name, value in service.annotations.items()]
+            yield _line(kubectl, "--overwrite", service, pairs)
+
+
+def remove_lines(services: Sequence[ServiceMigration], kubectl: Sequence[str]) -> Iterator[str]:
+    """Yield a shell script that removes the old annotations, for when the other mesh has gone."""
+    for service in services:
+        yield _line(kubectl, "", service, [f"{name}-" for name in service.foreign])
+
+
+def _line(kubectl: Sequence[str], flag: str, service: ServiceMigration, pairs: Sequence[str]) -> str:
+    namespace, name = service.key
+    words = [*kubectl, "annotate", "service", *([flag] if flag else []), "-n", namespace, name, *pairs]
+    return shlex.join(words)
+
+
+def _comments(finding: Finding) -> Iterator[str]:
+    problem = finding.problem
+    place = f" ({finding.file}:{finding.line})" if finding.line else ""
+    service = f"{problem.namespace}/{problem.name}"
+    yield _comment(f"{service}{place}: {problem.field}: {problem.value}: {problem.reason}")
+    for label, text in (("instead", problem.expected), ("effect", problem.effect)):
+        if text:
+            yield _comment(f"    {label}: {text}")
+
+
+def _comment(text: str) -> str:
+    """Return one line whatever the text: the script may be piped into a shell, and values are anybody's."""
+    indent = text[: len(text) - len(text.lstrip())]
+    return f"# {indent}{' '.join(text.split())}"

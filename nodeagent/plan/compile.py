@@ -1,0 +1,241 @@
+"""The plan compiler: what this node does about a snapshot of the cluster. Pure, and the same on every node.
+
+The only place where discovery meets middleware. It never fails: what cannot be used is reported in the
+plan's `problems`, with what is in force instead, and touches nothing else. `previous` serves two ends: the
+last good values, and speed: a Service that is the same object as the previous plan's `source` is not compiled
+again. Where the snapshot says what changed since the one that `previous` was made of, the others are not even
+looked at, as long as no two Services ask for one address. Both plans must be made with equal settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from discovery.model import MeshSnapshot, Problem, Service, ServiceKey
+from middleware.contract import Middleware
+from middleware.registry import installed
+from nodeagent.plan.addresses import AddressRange, Claim, Grant, address_range
+from nodeagent.plan.effective import Resolution, resolve_annotations
+from nodeagent.plan.model import NodePlan, Route, ServicePlan
+from nodeagent.plan.problems import service_problem
+from nodeagent.plan.routes import compile_routes
+from nodeagent.settings import Settings
+
+_NO_ANNOTATIONS: Mapping[str, str] = {}
+_Compile = Callable[[Service, ServicePlan | None], ServicePlan | None]
+
+
+def compile_plan(
+    snapshot: MeshSnapshot,
+    previous: NodePlan,
+    settings: Settings,
+    middlewares: Sequence[Middleware] | None = None,
+) -> NodePlan:
+    """Return the plan for a snapshot.
+
+    `middlewares`, outermost first, are all that are installed unless given (the registry's order is theirs).
+    Whatever equals its part of `previous` (a Service's plan, a route) is the same object in both plans.
+    """
+    if middlewares is None:
+        middlewares = installed().middlewares
+    addresses = address_range(settings.mesh_range)
+
+    def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
+        return _compile_service(service, old, settings, addresses, middlewares)
+
+    services = changes = None
+    if snapshot.changes is not None and snapshot.changes.since == previous.version:
+        services = _compile_changed(snapshot, previous.services, snapshot.changes.keys, compile_service)
+        changes = snapshot.changes if services is not None else None
+    if services is None:
+        services = _compile_all(snapshot, previous.services, addresses, compile_service)
+    return NodePlan(snapshot.version, services, snapshot.problems, changes)
+
+
+def _compile_changed(
+    snapshot: MeshSnapshot,
+    before: Mapping[ServiceKey, ServicePlan],
+    changed: Iterable[ServiceKey],
+    compile_service: _Compile,
+) -> dict[ServiceKey, ServicePlan] | None:
+    """Compile these Services and keep all others; None if there are, or were, any that share a claim."""
+    services = dict(before)
+    moved = False
+    for key in changed:
+        service, old = snapshot.services.get(key), before.get(key)
+        plan = compile_service(service, old) if service is not None else None
+        if plan is not None:
+            services[key] = plan
+        elif old is not None:
+            del services[key]
+        moved = moved or plan is None or old is None or not plan.claim == old.claim == old.address
+    if moved and not _all_at_home(services.values()):
+        return None
+    return services
+
+
+def _all_at_home(services: Iterable[ServicePlan]) -> bool:
+    """Whether each Service has the address that it asks for, and nobody else asks for it."""
+    claims = [plan.claim if plan.claim == plan.address else None for plan in services if plan.claim]
+    return None not in claims and len(set(claims)) == len(claims)
+
+
+def _compile_all(
+    snapshot: MeshSnapshot,
+    before: Mapping[ServiceKey, ServicePlan],
+    addresses: AddressRange,
+    compile_service: _Compile,
+) -> dict[ServiceKey, ServicePlan]:
+    services: dict[ServiceKey, ServicePlan] = {}
+    known = 0
+    claims_changed = False
+    for key, service in snapshot.services.items():
+        old = before.get(key)
+        if old is not None:
+            known += 1
+            if old.source is service and old.address == old.claim:
+                services[key] = old
+                continue
+        plan = compile_service(service, old)
+        if plan is None:
+            claims_changed = claims_changed or old is not None
+            continue
+        services[key] = plan
+        claims_changed = claims_changed or old is None or old.address != plan.claim
+    if claims_changed or known != len(before):
+        _settle(services, before, addresses)
+    return services
+
+
+def _settle(
+    services: dict[ServiceKey, ServicePlan], before: Mapping[ServiceKey, ServicePlan], addresses: AddressRange
+) -> None:
+    """Give those Services another address, or none, whose claim is held by another Service."""
+    grants = addresses.settle({key: plan.claim for key, plan in services.items() if plan.claim})
+    for key, grant in grants.items():
+        services[key] = _keep_same(_relocate(services[key], grant), before.get(key))
+
+
+def _compile_service(
+    service: Service,
+    old: ServicePlan | None,
+    settings: Settings,
+    addresses: AddressRange,
+    middlewares: Sequence[Middleware],
+) -> ServicePlan | None:
+    """Compile one Service as if its claim were granted; None if it does not opt in and nothing is wrong."""
+    last_good = old.effective if old is not None else _NO_ANNOTATIONS
+    resolution = resolve_annotations(service.object, last_good, middlewares)
+    if not resolution.enabled and not resolution.problems:
+        return None
+    problems = [*service.problems, *resolution.problems]
+    claim = ""
+    routes: tuple[Route, ...] = ()
+    if resolution.enabled:
+        obstacle = _why_not_meshed(service)
+        if obstacle is None:
+            asked = addresses.claim(service.key, service.object.cluster_ips)
+            claim = asked.address
+            routes, further = compile_routes(service, claim, resolution, settings, addresses)
+            problems += _address_notes(service, asked) + further + _unused_layers(service, resolution, routes)
+        else:
+            problems.append(obstacle)
+    plan = ServicePlan(service, claim, routes, resolution.annotations, tuple(problems), claim)
+    return _keep_same(plan, old)
+
+
+def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:
+    """Return `plan` with every part that equals its part of `old` replaced by the old object."""
+    if old is None:
+        return plan
+    if old.source is plan.source and old == plan:
+        return old
+    known = {route.key: route for route in old.routes}
+    routes = tuple(
+        found if (found := known.get(route.key)) is not None and found == route else route
+        for route in plan.routes
+    )
+    return msgspec.structs.replace(plan, routes=routes)
+
+
+def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
+    """Return the plan with the address of `grant` in place of its claim, and a problem that says so."""
+    if grant.address:
+        routes = tuple(msgspec.structs.replace(route, address=grant.address) for route in plan.routes)
+        problem = service_problem(
+            plan.source.object,
+            "metadata.name",
+            str(plan.source.key),
+            f"hashes to {plan.claim}, the mesh address of {grant.holder}",
+            "nothing to mend; another name would have an address of its own",
+            f"its mesh address is {grant.address}, and would change with {grant.holder}",
+            severity="info",
+        )
+    else:
+        routes = ()
+        problem = service_problem(
+            plan.source.object,
+            "spec.clusterIP",
+            ", ".join(plan.source.object.cluster_ips),
+            f"maps to {plan.claim}, the mesh address of {grant.holder}",
+            "a ClusterIP of its own",
+            f"the Service is not meshed; {grant.holder} keeps the address",
+        )
+    return msgspec.structs.replace(
+        plan, address=grant.address, routes=routes, problems=(*plan.problems, problem)
+    )
+
+
+def _why_not_meshed(service: Service) -> Problem | None:
+    """Return why no mesh address can stand for this Service, None if one can."""
+    spec = service.object
+    effect = "the Service is not meshed"
+    if spec.type == "ExternalName" and not any(service.endpoints.values()):
+        reason = "an ExternalName Service stands for a name outside the mesh and has no endpoints of its own"
+        expected = "an EndpointSlice for it, with addresses and ports"
+        return service_problem(spec, "spec.externalName", spec.external_name, reason, expected, effect)
+    if not spec.ports:
+        return service_problem(spec, "spec.ports", "", "there are none", "at least one TCP port", effect)
+    if all(port.protocol != "TCP" for port in spec.ports):
+        value = ", ".join(f"{port.port}/{port.protocol}" for port in spec.ports)
+        return service_problem(
+            spec, "spec.ports", value, "the mesh carries only TCP yet", "a TCP port", effect
+        )
+    return None
+
+
+def _address_notes(service: Service, claim: Claim) -> list[Problem]:
+    if not claim.obstacle:
+        return []
+    return [
+        service_problem(
+            service.object,
+            "spec.clusterIP",
+            ", ".join(service.object.cluster_ips),
+            claim.obstacle,
+            "a Service range that the mesh range can mirror (nodeagent run --mesh-range)",
+            f"its mesh address is {claim.address}, from its name",
+            severity="info",
+        )
+    ]
+
+
+def _unused_layers(service: Service, resolution: Resolution, routes: Sequence[Route]) -> list[Problem]:
+    """Report middleware on a Service all of whose ports are passed through as tcp."""
+    if any(route.protocol == "http" for route in routes):
+        return []
+    problems = []
+    for name, annotation in resolution.asked_by:
+        problems.append(
+            service_problem(
+                service.object,
+                annotation,
+                resolution.annotations[annotation],
+                f"{name} works on http ports, and this Service has none",
+                "svc.mesh/protocol: http, if a port does speak HTTP/1.1",
+                f"{name} is off",
+            )
+        )
+    return problems

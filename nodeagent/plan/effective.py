@@ -1,0 +1,150 @@
+"""Which annotations of a Service are in force: what its owner wrote, but the last good where that is bad.
+
+A bad value harms nothing but itself: its annotation falls back to the value that was last in force, else it
+counts as absent. What was wrong and what is in force instead becomes a `Problem`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
+from discovery.model import Problem, ServiceObject
+from middleware import contract
+from nodeagent.plan.model import LayerSpec
+from nodeagent.plan.problems import service_problem
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """The annotations in force and what they ask for. `layers` are in the order of the middlewares given."""
+
+    enabled: bool
+    annotations: Mapping[str, str]
+    layers: tuple[LayerSpec, ...]
+    asked_by: tuple[tuple[str, str], ...]
+    """For each layer its name and the first annotation, in force, that asks for it."""
+    problems: tuple[Problem, ...]
+
+
+def resolve_annotations(
+    service: ServiceObject, last_good: Mapping[str, str], middlewares: Sequence[contract.Middleware]
+) -> Resolution:
+    """Return what is in force for a Service; `last_good` is what was in force before.
+
+    Of a Service that does not opt in nothing but `svc.mesh/enabled` is looked at.
+    """
+    in_force = dict(service.annotations)
+    problems = [
+        _mend_discovery(problem, service, in_force, last_good) for problem in check_annotations(service)
+    ]
+    if not is_enabled(in_force):
+        return Resolution(False, {}, (), (), tuple(p for p in problems if p.field == ENABLED))
+    problems += _drop_unknown(service, in_force, middlewares)
+    layers = []
+    asked_by = []
+    for middleware in middlewares:
+        options, faults = _read_options(middleware, in_force, last_good)
+        problems += [_middleware_problem(service, middleware, f, options, in_force) for f in faults]
+        if options is not None:
+            layers.append(LayerSpec(middleware.name, options))
+            present = [a.name for a in middleware.annotations if a.name in in_force]
+            asked_by.append((middleware.name, present[0] if present else ENABLED))
+    return Resolution(True, in_force, tuple(layers), tuple(asked_by), tuple(problems))
+
+
+def _mend_discovery(
+    problem: Problem, service: ServiceObject, in_force: dict[str, str], last_good: Mapping[str, str]
+) -> Problem:
+    """Put right in `in_force` what `problem` is about; return the problem with its effect."""
+    name = problem.field
+    if problem.severity == "info":
+        return msgspec.structs.replace(problem, field=service.written_as(name))
+    good = last_good.get(name)
+    if good is not None and not _still_bad(service, name, good):
+        in_force[name] = good
+        effect = f"{name}={good} stays in force"
+    else:
+        del in_force[name]
+        effect = "the Service is not meshed" if name == ENABLED else "it is ignored"
+    return msgspec.structs.replace(problem, field=service.written_as(name), effect=effect)
+
+
+def _still_bad(service: ServiceObject, name: str, value: str) -> bool:
+    alone = msgspec.structs.replace(service, annotations={name: value})
+    return any(problem.severity == "error" for problem in check_annotations(alone))
+
+
+def known_annotations(middlewares: Sequence[contract.Middleware]) -> list[str]:
+    """Return the full names of all annotations; those for a single port end in a placeholder."""
+    return [a.name for a in ANNOTATIONS] + [a.name for m in middlewares for a in m.annotations]
+
+
+def _drop_unknown(
+    service: ServiceObject, in_force: dict[str, str], middlewares: Sequence[contract.Middleware]
+) -> list[Problem]:
+    known = known_annotations(middlewares)
+    names = [n for n in sorted(in_force) if n not in known and not n.startswith(PROTOCOL_OF_PORT)]
+    problems = []
+    for name in names:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
+        reason = "is not an annotation the mesh knows"
+        problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))
+    return problems
+
+
+def _read_options(
+    middleware: contract.Middleware, in_force: dict[str, str], last_good: Mapping[str, str]
+) -> tuple[Any, list[contract.Problem]]:
+    """Parse until nothing is wrong: a bad annotation becomes its last good value, and if that is bad, absent.
+
+    Every round takes one value out of `in_force` or ends, so the loop is bounded.
+    """
+    faults: dict[str, contract.Problem] = {}
+    while True:
+        result = _parse(middleware, in_force)
+        if not isinstance(result, contract.Problem):
+            return result, list(faults.values())
+        name = result.annotation
+        good = last_good.get(name)
+        seen = name in faults
+        faults.setdefault(name, result)
+        if name not in in_force:
+            return None, list(faults.values())
+        if seen or good is None or good == in_force[name]:
+            del in_force[name]
+        else:
+            in_force[name] = good
+
+
+def _parse(middleware: contract.Middleware, annotations: Mapping[str, str]) -> Any:
+    """Parse; a middleware that fails (it may not be ours) is off and harms nothing else."""
+    try:
+        return middleware.parse(annotations)
+    except Exception as error:
+        present = [a.name for a in middleware.annotations if a.name in annotations]
+        name = present[0] if present else middleware.annotations[0].name
+        reason = f"the {middleware.name} middleware failed to read it: {error!r}"
+        return contract.Problem(name, annotations.get(name, ""), reason, "a report to its author")
+
+
+def _middleware_problem(
+    service: ServiceObject,
+    middleware: contract.Middleware,
+    fault: contract.Problem,
+    options: Any,
+    in_force: Mapping[str, str],
+) -> Problem:
+    name = fault.annotation
+    if name in in_force:
+        effect = f"{name}={in_force[name]} stays in force"
+    elif options is None:
+        effect = f"{middleware.name} is off"
+    else:
+        default = next((a.default for a in middleware.annotations if a.name == name), "")
+        effect = f"the default is in force: {default}" if default else "it is ignored"
+    return service_problem(service, name, fault.value, fault.reason, fault.expected, effect)

@@ -1,0 +1,173 @@
+"""The layout of the counters that workers write and the agent reads: which number stands in which cell.
+
+A region of counters (`control.stats`) is one array of signed 64-bit cells, cut into slots of
+`Layout.slot_columns` cells. Slot 0 belongs to the worker as a whole, slot 1 to all ports that found no slot
+of their own, every further slot to one port of one Service. The constants below are columns: the cell of
+column C in slot S is `S * layout.slot_columns + C`. Agent and worker build the same `Layout` from the same
+registry, so nothing about it travels between them.
+
+Every cell has one writer, its worker, and only ever grows, but for the gauges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from middleware.contract import Metric, Middleware
+
+WORKER_SLOT = 0
+OVERFLOW_SLOT = 1
+FIRST_SLOT = 2
+
+# Requests by what the client got: the column is `REQUESTS + status // 100`. Of the 1xx only 101 ends an
+# exchange and is counted; 0 stands for a client that left before a response.
+REQUESTS = 0
+REQUESTS_NONE = 0
+REQUESTS_1XX = 1
+REQUESTS_2XX = 2
+REQUESTS_3XX = 3
+REQUESTS_4XX = 4
+REQUESTS_5XX = 5
+MESH_RESPONSES = 6
+"""Responses the mesh made itself; they are counted by code class as well."""
+
+DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds in seconds, inclusive. The column is `DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, s)`."""
+DURATION_BUCKETS = 7
+"""First of `len(DURATION_BOUNDS) + 1` columns, each counting its own range only; the last has no bound."""
+DURATION_SUM = DURATION_BUCKETS + len(DURATION_BOUNDS) + 1
+"""Microseconds."""
+
+BYTES_RECEIVED = DURATION_SUM + 1
+"""From clients, bytes."""
+BYTES_SENT = DURATION_SUM + 2
+"""To clients, bytes."""
+CONNECTIONS = DURATION_SUM + 3
+CONNECTIONS_ACTIVE = DURATION_SUM + 4
+"""A gauge."""
+UPSTREAM_CONNECTIONS = DURATION_SUM + 5
+RESENDS = DURATION_SUM + 6
+"""Requests sent again because the pooled connection they were sent on had been closed."""
+
+UPSTREAM_CONNECT_FAILED = DURATION_SUM + 7
+UPSTREAM_CONNECT_TIMEOUT = DURATION_SUM + 8
+UPSTREAM_RESET = DURATION_SUM + 9
+"""The connection ended before a whole response head came."""
+UPSTREAM_TRUNCATED = DURATION_SUM + 10
+"""The connection ended in the middle of a response body."""
+UPSTREAM_PROTOCOL_ERROR = DURATION_SUM + 11
+UPSTREAM_STALLED = DURATION_SUM + 12
+UPSTREAM_NO_ENDPOINT = DURATION_SUM + 13
+
+SLOT_COLUMNS = DURATION_SUM + 14
+"""Columns of a slot before those of the middleware."""
+
+UPSTREAM_ERRORS = {
+    "connect_failed": UPSTREAM_CONNECT_FAILED,
+    "connect_timeout": UPSTREAM_CONNECT_TIMEOUT,
+    "reset": UPSTREAM_RESET,
+    "truncated": UPSTREAM_TRUNCATED,
+    "protocol_error": UPSTREAM_PROTOCOL_ERROR,
+    "stalled": UPSTREAM_STALLED,
+    "no_endpoint": UPSTREAM_NO_ENDPOINT,
+}
+"""Column by the `reason` label."""
+
+# The worker's own slot.
+WORKER_HEARTBEAT = 0
+"""`time.monotonic_ns()`, written every second; a gauge, 0 until the worker serves."""
+WORKER_STARTED = 1
+"""`time.monotonic_ns()` when it began to serve; a gauge."""
+WORKER_PLAN_VERSION = 2
+"""The version of the plan it serves; a gauge."""
+WORKER_LOOP_LAG = 3
+"""How late the last heartbeat was, in microseconds; a gauge."""
+WORKER_ACCEPT_ERRORS = 4
+WORKER_REFUSED_NO_ROUTE = 5
+"""Connections closed because their mesh address and port are in no plan."""
+WORKER_REFUSED_LIMIT = 6
+"""Connections closed because their source has too many."""
+WORKER_HEAD_TIMEOUTS = 7
+"""Connections closed because a head took too long."""
+WORKER_MALFORMED = 8
+"""Malformed requests for a reason that the layout does not know; those it knows follow."""
+
+WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
+
+_CACHE_LINE = 8
+"""Cells of a cache line: slots begin on one."""
+
+
+REFUSALS = (
+    "ambiguous_length",
+    "bare_cr",
+    "bare_lf",
+    "chunk",
+    "connect",
+    "content_length",
+    "control_byte",
+    "head_too_large",
+    "host",
+    "malformed_field",
+    "malformed_line",
+    "no_route",
+    "obs_fold",
+    "space_before_colon",
+    "target",
+    "trailer",
+    "transfer_encoding",
+    "version",
+)
+"""Every word that a refused request is counted under: the reasons of `HeadError` and of what follows it."""
+
+
+class MetricColumn(NamedTuple):
+    """Where the numbers of a middleware's metric stand."""
+
+    middleware: str
+    metric: Metric
+    column: int
+
+
+class Layout:
+    """The columns of a slot for a given list of middleware and of reasons to refuse a request
+    (`REFUSALS`).
+
+    `slot_columns` is the size of a slot in cells. Two layouts of equal arguments are alike. Metrics of one
+    name share a column.
+    """
+
+    def __init__(self, middlewares: Iterable[Middleware], malformed: Sequence[str] = ()) -> None:
+        entries: dict[str, MetricColumn] = {}
+        for middleware in middlewares:
+            for metric in middleware.metrics:
+                column = SLOT_COLUMNS + len(entries)
+                entries.setdefault(metric.name, MetricColumn(middleware.name, metric, column))
+        self.metrics = tuple(entries.values())
+        self._columns = {name: entry.column for name, entry in entries.items()}
+        self.malformed = {reason: WORKER_MALFORMED + 1 + index for index, reason in enumerate(malformed)}
+        """Column in the worker's slot by reason; use `malformed_column` to count."""
+        self.gauges = (
+            CONNECTIONS_ACTIVE,
+            *(entry.column for entry in self.metrics if entry.metric.kind == "gauge"),
+        )
+        """Columns that start again at 0 with a new worker."""
+        used = max(SLOT_COLUMNS + len(self.metrics), WORKER_MALFORMED + 1 + len(self.malformed))
+        self.slot_columns = -(-used // _CACHE_LINE) * _CACHE_LINE
+
+    def base(self, slot: int) -> int:
+        """Return the first cell of a slot."""
+        return slot * self.slot_columns
+
+    def column(self, metric: Metric) -> int:
+        """Return the column of a middleware's metric.
+
+        Raises:
+            KeyError: no middleware of this layout has the metric.
+        """
+        return self._columns[metric.name]
+
+    def malformed_column(self, reason: str) -> int:
+        """Return the column, in the worker's slot, that counts requests refused for `reason`."""
+        return self.malformed.get(reason, WORKER_MALFORMED)

@@ -1,0 +1,1 @@
+"""A worker: one process of the data plane."""

@@ -1,0 +1,228 @@
+"""A worker: one process of the data plane, started by the agent as `python -m nodeagent.worker`.
+
+It gets its socket to the agent, its memory and, in nftables capture, its listening socket as open file
+descriptors. When the agent is gone it keeps serving its last plan until another agent is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Final
+
+import msgspec
+import structlog
+import uvloop
+
+from middleware.registry import installed
+from nodeagent.capture.privileges import drop_capabilities
+from nodeagent.control.messages import (
+    Applied,
+    Apply,
+    Channel,
+    Configure,
+    Drain,
+    ListenFailure,
+    Message,
+    route_values,
+)
+from nodeagent.control.successor import wait_for_successor
+from nodeagent.log import configure_logging
+from nodeagent.plan.model import RouteKey
+from nodeagent.proxy.accept import Accepted, local_address, original_destination
+from nodeagent.proxy.proxy import Proxy
+from nodeagent.stats.cells import SharedCells
+from nodeagent.stats.columns import (
+    REFUSALS,
+    WORKER_HEARTBEAT,
+    WORKER_LOOP_LAG,
+    WORKER_PLAN_VERSION,
+    WORKER_SLOT,
+    WORKER_STARTED,
+    Layout,
+)
+from nodeagent.stats.region import StatsRegion
+from nodeagent.worker.access_log import AccessLogger
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 4096
+SWEEP: Final = 1.0
+ORPHAN_DRAIN_TIME: Final = 30.0
+
+
+class Descriptors(msgspec.Struct, frozen=True):
+    """The open files that the agent passes: numbers, as on the command line; `listen` is -1 if none."""
+
+    control: int
+    stats: int
+    shared: int
+    listen: int
+    workers: int
+    """Not a file: how many workers share the table of `shared`."""
+
+
+class Worker:
+    """The process's wiring: control channel, listeners, proxy."""
+
+    def __init__(self, descriptors: Descriptors, loop: asyncio.AbstractEventLoop) -> None:
+        self._descriptors = descriptors
+        self._loop = loop
+        self._layout = Layout(installed().middlewares, REFUSALS)
+        self._region = StatsRegion.open(descriptors.stats, self._layout)
+        self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
+        self._base = self._layout.base(WORKER_SLOT)
+        self._proxy: Proxy | None = None
+        self._servers: dict[RouteKey | None, asyncio.Server] = {}
+        self._settings: Configure | None = None
+        self._applying: asyncio.Queue[Message] = asyncio.Queue()
+        self._ended = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until told to leave."""
+        control = socket.socket(fileno=self._descriptors.control)
+        _, channel = await self._loop.create_connection(
+            lambda: Channel(self._applying.put_nowait, self._agent_lost), sock=control
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # The agent decides when its workers leave; a terminal's Ctrl-C reaches the whole group.
+            self._loop.add_signal_handler(number, lambda: None)
+        ended = self._loop.create_task(self._ended.wait())
+        while not self._ended.is_set():
+            message = self._loop.create_task(self._applying.get())
+            await asyncio.wait((message, ended), return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                await self._handle(message.result(), channel)
+            else:
+                message.cancel()
+        if self._proxy is not None:
+            self._proxy.close()
+        channel.close()
+
+    async def _handle(self, message: Message, channel: Channel) -> None:
+        if isinstance(message, Configure):
+            await self._configure(message)
+        elif isinstance(message, Apply):
+            failures = await self._apply(message)
+            channel.send(Applied(message.version, failures))
+        elif isinstance(message, Drain):
+            self._start_drain(message.timeout)
+
+    async def _configure(self, settings: Configure) -> None:
+        configure_logging(settings.log_level, settings.log_format)
+        self._settings = settings
+        if settings.capture == "nftables":
+            # Strangers' bytes are read here, and the sockets are the agent's: no privilege is of any use.
+            drop_capabilities()
+        observer = None
+        if settings.access_log != "off":
+            observer = AccessLogger(settings.access_log, settings.index)
+        self._proxy = Proxy(
+            self._loop,
+            settings.limits,
+            self._layout,
+            self._region.cells,
+            self._shared,
+            observer,
+            settings.index,
+        )
+        self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
+        self._beat(self._loop.time())
+
+    async def _apply(self, message: Apply) -> tuple[ListenFailure, ...]:
+        proxy, settings = self._proxy, self._settings
+        assert proxy is not None
+        assert settings is not None
+        proxy.apply(route_values(message), message.removed)
+        failures: list[ListenFailure] = []
+        if settings.capture == "loopback":
+            for key in message.removed:
+                server = self._servers.pop(key, None)
+                if server is not None:
+                    server.close()
+            for running in message.upserted:
+                if running.route.key not in self._servers:
+                    await self._listen(running.route.key, failures)
+        elif None not in self._servers:
+            listener = socket.socket(fileno=self._descriptors.listen)
+            self._servers[None] = await self._loop.create_server(
+                lambda: Accepted(proxy, original_destination), sock=listener, backlog=BACKLOG
+            )
+        if self._region.cells[self._base + WORKER_PLAN_VERSION] == 0:
+            gc.collect()
+            gc.freeze()
+        self._region.cells[self._base + WORKER_PLAN_VERSION] = message.version
+        return tuple(failures)
+
+    async def _listen(self, key: RouteKey, failures: list[ListenFailure]) -> None:
+        proxy = self._proxy
+        assert proxy is not None
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(key)
+            self._servers[key] = await self._loop.create_server(
+                lambda: Accepted(proxy, local_address), sock=listener, backlog=BACKLOG
+            )
+        except OSError as error:
+            listener.close()
+            failures.append(ListenFailure(key, error.strerror or str(error)))
+
+    def _beat(self, due: float) -> None:
+        """Once a second: tell that the loop turns, and how late it was, and end what is over its time."""
+        cells = self._region.cells
+        now = self._loop.time()
+        cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
+        cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
+        assert self._proxy is not None
+        self._proxy.sweep()
+        self._loop.call_later(SWEEP, self._beat, now + SWEEP)
+
+    def _agent_lost(self) -> None:
+        if self._draining is None and not self._ended.is_set():
+            log.warning("agent_lost", reason="serving the last plan until another agent is ready")
+            self._draining = self._loop.create_task(self._wait_as_orphan())
+
+    async def _wait_as_orphan(self) -> None:
+        if self._settings is None:
+            self._ended.set()
+            return
+        await wait_for_successor(self._settings.successor_address)
+        log.info("successor_ready", reason="draining")
+        await self._drain(ORPHAN_DRAIN_TIME)
+
+    def _start_drain(self, timeout: float) -> None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain(timeout))
+
+    async def _drain(self, seconds: float) -> None:
+        """Close the listeners and wait until the last connection has gone, or the time is up."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        proxy = self._proxy
+        if proxy is not None:
+            proxy.draining = True
+            deadline = self._loop.time() + seconds
+            while proxy.connections and self._loop.time() < deadline:  # noqa: ASYNC110 counting costs a request
+                await asyncio.sleep(0.02)
+        self._ended.set()
+
+
+def main() -> None:
+    """Run a worker; its arguments are the numbers of `Descriptors`, in order."""
+    descriptors = Descriptors(*map(int, sys.argv[1:]))
+    os.set_inheritable(descriptors.control, False)
+    gc.set_threshold(20_000, 20, 50)
+
+    async def serve() -> None:
+        await Worker(descriptors, asyncio.get_running_loop()).run()
+
+    uvloop.run(serve())
