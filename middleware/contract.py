@@ -1,10 +1,17 @@
 """The contract between a middleware and the data plane.
 
 A middleware module has frozen `Options`, `parse(annotations)`, a pure policy class that takes `now` as an
-argument, and a thin `Layer` around the next `Handler`; it offers them as one `Middleware` value that
-`middleware.registry` lists. Layers are plain `async def`. They run on a worker's loop, one coroutine a
-request, started eagerly and resumed directly, and *not inside an asyncio.Task*: awaiting the next handler,
-futures and `asyncio.sleep` works, `asyncio.timeout` and `asyncio.current_task` do not.
+argument, and a thin layer; it offers them as one `Middleware` value that `middleware.registry` lists.
+
+A `Layer` wraps the next `Handler`. It may pass the request on as it is, change it first, answer it by itself
+with a `Reply`, send it again, set a deadline, choose the backend, change the response, and hear of the end.
+Layers are plain `async def`. They run on a worker's loop, one coroutine a request, started eagerly and
+resumed directly, and *not inside an asyncio.Task*: awaiting the next handler, futures and `asyncio.sleep`
+works, `asyncio.timeout` and `asyncio.current_task` do not. What an author outside needs to test a layer is in
+`middleware.testing`.
+
+Where a middleware stands is its `scope`. A `"connection"` one is a `Gate`: a plain function that is called
+once for each new connection of any protocol.
 
 Running state (an open breaker, a budget) lives in the layer and is kept as long as service, port and
 options stay equal, so a change of anything else does not touch it.
@@ -12,12 +19,19 @@ options stay equal, so a change of anything else does not touch it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, Protocol
+import functools
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 Fault = Literal["client", "mesh", "upstream"]
+
+Scope = Literal["connection", "listener", "rule", "backend", "try"]
+"""Where a middleware stands, from the outside in: at each connection; around everything that a port is
+asked; around what one of its rules takes; around what is sent to one backend, whichever rule or port chose
+it; around each single try."""
 
 
 class Annotation(msgspec.Struct, frozen=True):
@@ -54,6 +68,8 @@ class ExchangeError(Exception):
     reason: str = "internal_error"
     processed: bool = True
     """Whether the far side may have acted on the request."""
+    final: bool = False
+    """Whether the request itself is over, so that no further try can help: its own time is up, say."""
 
     def __init__(self, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(detail)
@@ -110,8 +126,22 @@ class Rejected(ExchangeError):
     processed = False
 
 
+class GatewayTimeout(ExchangeError):
+    """An endpoint did not answer in the time it had, or nothing moved (504). Subclass it to give a reason."""
+
+    fault: Fault = "upstream"
+    status = 504
+    proxy_error = "http_response_timeout"
+    reason = "response_timeout"
+
+
 class Headers(Protocol):
-    """The header fields of a message; names are compared without regard to case."""
+    """The end-to-end header fields of a message; names are compared without regard to case.
+
+    What is changed here is what goes on. Fields that frame the message or end at this hop (`Connection`,
+    `Content-Length`, `Transfer-Encoding`, ...) are the data plane's: changing one raises ValueError, and so
+    does a name or value that cannot stand in a head.
+    """
 
     def get(self, name: str) -> str | None:
         """Return the first value of this name, or None."""
@@ -121,23 +151,63 @@ class Headers(Protocol):
         """Return all values of this name, in order."""
         ...
 
+    def set(self, name: str, value: str) -> None:
+        """Replace all fields of this name by one."""
+        ...
+
+    def add(self, name: str, value: str) -> None:
+        """Add one more field."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove all fields of this name."""
+        ...
+
+
+class Deadline(Protocol):
+    """A limit that runs; see `Request.within`."""
+
+    def cancel(self) -> None:
+        """Take the limit back; nothing happens if it has passed."""
+        ...
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What became of an exchange. Times in seconds, sizes in bytes."""
+
+    service: str
+    """`namespace/name` of the Service that was asked."""
+    port: int
+    source: str
+    """The client's address."""
+    method: str
+    target: str
+    status: int
+    """What the client got; 0 if it left before a response."""
+    endpoint: str
+    """`address:port` of the last endpoint tried; empty if there was none."""
+    took: float
+    received: int
+    sent: int
+    error: ExchangeError | None
+    """Why there was no response, or not all of it."""
+    protocol: str = "HTTP/1.1"
+
 
 class Request(Protocol):
     """A request on its way to an endpoint. The body is streamed beside it and is not seen by layers."""
 
-    @property
-    def method(self) -> str:
-        """The method, as sent: `GET`."""
-        ...
-
-    @property
-    def target(self) -> str:
-        """The request target in origin form: `/path?query`."""
-        ...
+    method: str
+    """`GET`. May be set until the request is sent."""
+    target: str
+    """In origin form: `/path?query`. May be set until the request is sent; ValueError if it is none."""
+    backend: str
+    """The Service of the same namespace whose endpoints get the request, by name; empty: the one that was
+    asked. May be set to a name that the middleware's `backends` gave, until the request is sent."""
 
     @property
     def headers(self) -> Headers:
-        """The header fields as the client sent them."""
+        """The header fields."""
         ...
 
     @property
@@ -150,9 +220,27 @@ class Request(Protocol):
         """True while the request can be sent once more: all of its body so far is kept."""
         ...
 
+    @property
+    def completed(self) -> float | None:
+        """When the last byte of the request came, as of `Context.now`; None: it has not yet."""
+        ...
+
+    def within(self, seconds: float, error: Callable[[], ExchangeError]) -> Deadline:
+        """Set a limit from now: when it passes, what is under way ends with `error()`.
+
+        Set above `retry` and left alone, it is the limit of the whole request: it stays in force until the
+        response's last byte (give the error `final`). Cancelled when the next handler has returned, it is
+        that of one try. Past the response's head only breaking off is left.
+        """
+        ...
+
+    def at_end(self, call: Callable[[Ended], None]) -> None:
+        """Have `call` told when the exchange has ended: with its last byte, or when it was broken off."""
+        ...
+
 
 class Response(Protocol):
-    """The head of an endpoint's response; the body follows it, streamed, once a layer has returned it."""
+    """The head of a response; the body follows it, streamed, once a layer has returned it."""
 
     @property
     def status(self) -> int:
@@ -161,18 +249,129 @@ class Response(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """The header fields as the endpoint sent them."""
+        """The end-to-end header fields."""
         ...
 
     def discard(self) -> None:
         """Throw this response away, body and all, so that the request can be sent again."""
         ...
 
+    async def read(self, limit: int) -> bytes | None:
+        """Wait for the whole body and return it; None if it has more than `limit` bytes.
+
+        The response can be returned afterwards as before: nothing of it is lost.
+        """
+        ...
+
+
+class ReplyHeaders:
+    """The header fields of a `Reply`. Implements `Headers`."""
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        self._fields = list(fields)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def get(self, name: str) -> str | None:
+        """Return the first value of this name, or None."""
+        return next(iter(self.get_all(name)), None)
+
+    def get_all(self, name: str) -> list[str]:
+        """Return all values of this name, in order."""
+        return [value for known, value in self._fields if known.lower() == name.lower()]
+
+    def set(self, name: str, value: str) -> None:
+        """Replace all fields of this name by one."""
+        self.remove(name)
+        self.add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """Add one more field."""
+        check_field(name, value)
+        self._fields.append((name, value))
+
+    def remove(self, name: str) -> None:
+        """Remove all fields of this name."""
+        self._fields = [field for field in self._fields if field[0].lower() != name.lower()]
+
+
+class Reply:
+    """A whole response that a layer makes by itself and returns in place of one. Implements `Response`.
+
+    `Content-Length` is added. The data plane says who answered in `Proxy-Status` (RFC 9209), with `reason`.
+    """
+
+    def __init__(
+        self, status: int, fields: Iterable[tuple[str, str]] = (), body: bytes = b"", reason: str = "reply"
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a reply's status is 200 to 599, not {status}")
+        self.status = status
+        self.headers = ReplyHeaders(fields)
+        self.body = body
+        self.reason = reason
+
+    def discard(self) -> None:
+        """Nothing is kept anywhere."""
+
+    async def read(self, limit: int) -> bytes | None:
+        """Return the body."""
+        return self.body if len(self.body) <= limit else None
+
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+OWN_FIELDS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Header fields that are the data plane's, in lower case."""
+
+
+@functools.lru_cache(maxsize=4096)
+def check_field(name: str, value: str) -> None:
+    """Check that a layer may put this field into a head.
+
+    Raises:
+        ValueError: it says why not.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name[:64]!r} is not the name of a header field (RFC 9110 section 5.1)")
+    if name.lower() in OWN_FIELDS:
+        raise ValueError(f"{name} is the mesh's own: it frames the message or ends at this hop")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"{value[:64]!r} cannot be the value of a header field (RFC 9110 section 5.5)")
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 """Sends a request on; raises `ExchangeError`. Called again with the same request it uses another endpoint."""
 
 Layer = Callable[[Handler], Handler]
+
+
+class Connection(Protocol):
+    """A client's new connection, as a `Gate` sees it. Times in seconds."""
+
+    source: str
+    """The client's address."""
+    connect_time: float
+    """How long connecting to an endpoint may take for it."""
+    idle_time: float | None
+    """How long nothing may move in a tcp connection, or in an exchange; None: the defaults."""
+
+
+Gate = Callable[[Connection], None]
+"""Decides on a new connection, at once: raises `Rejected` to have it reset, and may set its times."""
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -240,6 +439,13 @@ class Middleware(msgspec.Struct, frozen=True):
     """A frozen Struct that msgspec can write and read back: it travels to the workers."""
     parse: Callable[[Mapping[str, str]], Any]
     """`parse(annotations) -> options | Problem | None`: None where the Service does not use it."""
-    build: Callable[[Any, Context], Layer]
-    """`build(options, context) -> Layer`: called once for each port that uses it."""
+    build: Callable[[Any, Context], Any]
+    """`build(options, context) -> Layer`, or `Gate` for the scope `"connection"`: called once for each port
+    that uses it."""
     metrics: tuple[Metric, ...] = ()
+    scope: Scope = "rule"
+    backends: Callable[[Any], tuple[str, ...]] | None = None
+    """`backends(options)`: the other Services of the namespace, by name, that its layer may choose as
+    `Request.backend`. Those that are not in the mesh are reported."""
+    page: str = ""
+    """Its page in `docs/middleware/`; empty: the one of its name."""

@@ -16,7 +16,17 @@ import msgspec
 import structlog
 
 from middleware import circuit_breaker, rate_limit, retry
-from middleware.contract import Context, Handler, Layer, Middleware, Rejected, Request, Response
+from middleware.contract import (
+    Connection,
+    Context,
+    Gate,
+    Handler,
+    Layer,
+    Middleware,
+    Rejected,
+    Request,
+    Response,
+)
 
 log = structlog.get_logger()
 
@@ -149,19 +159,20 @@ def names(middleware: Middleware) -> set[str]:
 def guard(middleware: Middleware) -> Middleware:
     """Return a user's middleware that refuses all requests to a port if its layer cannot be built."""
 
-    def build(options: Any, context: Context) -> Layer:
+    def build(options: Any, context: Context) -> Any:
         try:
             return middleware.build(options, context)
         except Exception:
             log.exception(
                 "middleware_broken", middleware=middleware.name, service=context.service, port=context.port
             )
-            return _refuse_all(middleware.name)
+            refuse = _refuse_connections if middleware.scope == "connection" else _refuse_requests
+            return refuse(middleware.name)
 
     return msgspec.structs.replace(middleware, build=build)
 
 
-def _refuse_all(name: str) -> Layer:
+def _refuse_requests(name: str) -> Layer:
     def layer(_handler: Handler) -> Handler:
         async def refuse(_request: Request) -> Response:
             raise Broken(f"the middleware {name} could not be built")
@@ -169,3 +180,10 @@ def _refuse_all(name: str) -> Layer:
         return refuse
 
     return layer
+
+
+def _refuse_connections(name: str) -> Gate:
+    def refuse(_connection: Connection) -> None:
+        raise Broken(f"the middleware {name} could not be built")
+
+    return refuse

@@ -151,7 +151,7 @@ class Exchange:
             except ExchangeError as error:
                 self.fail(error)
         else:
-            coroutine = cast("Coroutine[Any, Any, Any]", handler(self))  # layers are `async def`
+            coroutine = cast("Coroutine[Any, Any, Any]", handler(cast("Any", self)))  # layers are `async def`
             self._chain = Chain(coroutine, self, self.route.proxy.loop)
             self._chain.step(None)
         return used
@@ -361,7 +361,7 @@ class Exchange:
             return
         response = self._response = UpstreamResponse(self, head, rest)
         assert self.upstream is not None
-        self._chain.step(response)
+        self._chain.step(cast("Any", response))
         if self._response is response and self.upstream is not None:
             self.upstream.transport.pause_reading()  # a layer thinks it over
 

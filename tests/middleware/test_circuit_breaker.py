@@ -31,7 +31,7 @@ from middleware.contract import (
     Response,
 )
 from middleware.expression import parse_expression
-from tests.middleware.fakes import FakeContext, FakeRequest, Scripted, run, sent_over, status_of
+from middleware.testing import FakeContext, FakeRequest, Scripted, run, sent_over, status_of
 
 NAME = "svc.mesh/circuit-breaker"
 HALF = "NetworkErrorRatio() > 0.5"

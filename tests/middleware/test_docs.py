@@ -24,7 +24,7 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from tests.middleware.fakes import FakeContext, FakeRequest, handler_of, sent_over, status_of
+from middleware.testing import FakeContext, FakeRequest, handler_of, sent_over, status_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from middleware.contract import Problem
 from middleware.rate_limit import FASTEST, MIDDLEWARE, SECOND, Options, RateLimited, build, decide, parse
+from middleware.testing import FakeContext, FakeRequest, FakeTable, handler_of, run, sent_over, status_of
 from middleware.values import Rate
-from tests.middleware.fakes import FakeContext, FakeRequest, FakeTable, handler_of, run, sent_over, status_of
 
 NAME = "svc.mesh/rate-limit"
 

@@ -11,7 +11,7 @@ import structlog
 
 from middleware import registry, retry
 from middleware.contract import Annotation, Context, Handler, Layer, Metric, Middleware, Request, Response
-from tests.middleware.fakes import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
+from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from middleware.contract import (
     UpstreamReset,
 )
 from middleware.retry import BUDGET_FLOOR, Options, RetryBudget, backoff, build, is_retriable_error, parse
-from tests.middleware.fakes import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
+from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
 
 ATTEMPTS = "svc.mesh/retry-attempts"
 ON = "svc.mesh/retry-on"

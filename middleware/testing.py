@@ -1,0 +1,213 @@
+"""What layers are tested with: the contract's values without a data plane, stepped by hand without a loop.
+
+Shipped, so that a middleware outside this repository can be tested in the same way:
+
+    handler, scripted = handler_of(build(Options(...), FakeContext()), 503, 200)
+    assert run(handler(FakeRequest())).status == 200
+    assert len(scripted.requests) == 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from middleware.contract import (
+    Ended,
+    ExchangeError,
+    Handler,
+    Layer,
+    Metric,
+    ReplyHeaders,
+    Request,
+    Response,
+)
+
+
+class FakeDeadline:
+    """A limit that a layer has set; `pass_now` is for a test to say that it has passed."""
+
+    def __init__(self, seconds: float, error: Callable[[], ExchangeError]) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Note that the layer took it back."""
+        self.cancelled = True
+
+
+class FakeRequest:
+    """A request that goes nowhere. `fields` are its header fields."""
+
+    def __init__(
+        self,
+        method: str = "GET",
+        *,
+        source: str = "10.1.0.7",
+        replayable: bool = True,
+        target: str = "/",
+        fields: Mapping[str, str] | None = None,
+        completed: float | None = 1000.0,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.backend = ""
+        self.headers = ReplyHeaders((fields or {}).items())
+        self.source = source
+        self.replayable = replayable
+        self.completed = completed
+        self.deadlines: list[FakeDeadline] = []
+        self.calls_at_end: list[Callable[[Ended], None]] = []
+
+    def within(self, seconds: float, error: Callable[[], ExchangeError]) -> FakeDeadline:
+        """Note the limit; it never passes by itself."""
+        deadline = FakeDeadline(seconds, error)
+        self.deadlines.append(deadline)
+        return deadline
+
+    def at_end(self, call: Callable[[Ended], None]) -> None:
+        """Note the call; `end` makes it."""
+        self.calls_at_end.append(call)
+
+    def end(self, status: int = 200, took: float = 0.01, error: ExchangeError | None = None) -> None:
+        """Tell those who asked that the exchange has ended."""
+        ended = Ended(
+            service="default/whoami",
+            port=80,
+            source=self.source,
+            method=self.method,
+            target=self.target,
+            status=status,
+            endpoint="10.1.0.1:8080",
+            took=took,
+            received=0,
+            sent=0,
+            error=error,
+        )
+        for call in self.calls_at_end:
+            call(ended)
+
+
+class FakeResponse:
+    """A response whose body is `body`."""
+
+    def __init__(self, status: int = 200, fields: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        self.status = status
+        self.headers = ReplyHeaders((fields or {}).items())
+        self.body = body
+        self.discarded = False
+
+    def discard(self) -> None:
+        """Note that the layer threw it away."""
+        self.discarded = True
+
+    async def read(self, limit: int) -> bytes | None:
+        """Return the body if it is small enough."""
+        return self.body if len(self.body) <= limit else None
+
+
+class FakeTable:
+    """The numbers that workers share, of one worker."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+
+    def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
+        """As `SharedTable.update`."""
+        number = change(self.numbers.get(key, 0))
+        if number is not None:
+            assert -(2**63) <= number < 2**63
+            self.numbers[key] = number
+
+
+class FakeContext:
+    """A clock that stands still until a test moves it, and metrics that can be read."""
+
+    def __init__(self, *, shared: FakeTable | None = None, port: int = 80) -> None:
+        self.service = "default/whoami"
+        self.port = port
+        self.shared = shared or FakeTable()
+        self.time = 1000.0
+        self.metrics: dict[str, int] = {}
+
+    def now(self) -> float:
+        """Return `time`."""
+        return self.time
+
+    def counter(self, metric: Metric) -> Callable[[int], None]:
+        """Return what adds to `metrics[metric.name]`."""
+        assert metric.kind == "counter"
+        self.metrics.setdefault(metric.name, 0)
+
+        def add(amount: int) -> None:
+            self.metrics[metric.name] += amount
+
+        return add
+
+    def gauge(self, metric: Metric) -> Callable[[int], None]:
+        """Return what sets `metrics[metric.name]`."""
+        assert metric.kind == "gauge"
+
+        def set_value(value: int) -> None:
+            self.metrics[metric.name] = int(value)
+
+        return set_value
+
+
+Outcome = int | BaseException | FakeResponse
+
+
+class Scripted:
+    """A handler that plays a list of outcomes, and remembers the requests; the last one is repeated."""
+
+    def __init__(self, outcomes: Iterable[Outcome], *, during: Callable[[], None] | None = None) -> None:
+        self._outcomes = list(outcomes)
+        self._during = during
+        self.requests: list[Request] = []
+        self.responses: list[FakeResponse] = []
+
+    async def __call__(self, request: Request) -> Response:
+        """Play the next outcome: a status, a response, or an error to raise."""
+        self.requests.append(request)
+        if self._during is not None:
+            self._during()
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        response = FakeResponse(outcome) if isinstance(outcome, int) else outcome
+        self.responses.append(response)
+        return response
+
+
+def handler_of(layer: Layer, *outcomes: Outcome) -> tuple[Handler, Scripted]:
+    """Return the layer around a scripted handler, and that."""
+    scripted = Scripted(outcomes or (200,))
+    return layer(scripted), scripted
+
+
+def run(awaitable: Awaitable[Response]) -> Any:
+    """Step a layer's coroutine to its end; it must not wait for anything that is not played at once."""
+    coroutine = cast("Coroutine[Any, Any, Response]", awaitable)
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise AssertionError("the layer waits for something")
+
+
+def status_of(awaitable: Awaitable[Response]) -> int | str:
+    """Return the status of the response, or the reason of the error."""
+    try:
+        status: int = run(awaitable).status
+    except ExchangeError as error:
+        return error.reason
+    return status
+
+
+def sent_over(options: msgspec.Struct) -> Any:
+    """Return the options as a worker gets them."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(options), type=type(options))
