@@ -159,6 +159,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     node: str = ""
     pod: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
 
 class Service(msgspec.Struct, frozen=True):
     """A Service that asks for the mesh, joined with the endpoints of all its slices.

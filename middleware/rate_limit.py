@@ -164,4 +164,5 @@ MIDDLEWARE = Middleware(
     parse=parse,
     build=build,
     metrics=(RATE_LIMITED,),
+    scope="listener",
 )

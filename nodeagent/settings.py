@@ -27,10 +27,17 @@ class Limits(msgspec.Struct, frozen=True):
     """Between two requests of a client."""
     stall_time: float = 60.0
     """Without a byte moved in an exchange in which a peer owes one."""
+    response_time: float = 300.0
+    """From the last byte of a request to the head of its response."""
     connect_time: float = 3.0
     upstream_idle_time: float = 30.0
     upstream_idle_connections: int = 256
     """Idle connections kept for each endpoint and worker."""
+    upstream_connections: int = 1024
+    """Connections to each endpoint, for each worker (`svc.mesh/max-connections`)."""
+    upstream_queue: int = 4096
+    """Requests that may wait for one of them."""
+    upstream_queue_time: float = 10.0
     replay_bytes: int = 64 * 1024
     """Of a request's body, kept so that it can be sent again."""
     connections_per_source: int = 4096

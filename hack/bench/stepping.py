@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from discovery.model import ServiceKey
+from discovery.model import Endpoint
 from hack.bench.accounting import cpu_time, family
 from hack.bench.figures import Sample
 from hack.bench.http_cases import CONNECTIONS, RESILIENCE
@@ -23,15 +23,11 @@ from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
 from hack.bench.processes import LOCALHOST, BenchError, Child, Crew, free_port, listens, wait_until
+from hack.bench.services import Service, start_data_plane
 from middleware.contract import ExchangeError
-from middleware.registry import MIDDLEWARES
-from nodeagent.plan.model import LayerSpec, Route, Upstream
 from nodeagent.proxy import exchange
-from nodeagent.proxy.accept import Accepted, local_address
+from nodeagent.proxy.accept import local_address
 from nodeagent.proxy.chain import ChainOwner
-from nodeagent.proxy.proxy import Proxy
-from nodeagent.settings import Limits
-from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
 
 PLAIN, EAGER, TASKS = "no middleware", "retry+breaker, stepped eagerly", "retry+breaker, in a Task"
 
@@ -81,13 +77,6 @@ async def _forward(self: Any) -> Any:
     chain.waiter = asyncio.get_running_loop().create_future()
     self.dispatch()
     return await chain.waiter
-
-
-class _Table:
-    """A shared table that nobody shares."""
-
-    def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
-        change(0)
 
 
 def measure(
@@ -142,21 +131,11 @@ def _measure(
 
 async def _serve(backend: int, ports: tuple[int, int]) -> None:
     loop = asyncio.get_running_loop()
-    layout = Layout(MIDDLEWARES, REFUSALS)
-    cells = memoryview(bytearray(8 * (FIRST_SLOT + len(ports)) * layout.slot_columns)).cast("q")
-    proxy = Proxy(loop, Limits(), layout, cells, _Table())
-    layers = []
-    for middleware in MIDDLEWARES:
-        options = middleware.parse(RESILIENCE)
-        if isinstance(options, middleware.options):
-            layers.append(LayerSpec(middleware.name, options))
-    for index, port in enumerate(ports):
-        upstreams = (Upstream(LOCALHOST, backend),)
-        key = ServiceKey("bench", f"service-{index}")
-        used = tuple(layers) if index else ()
-        route = Route(key, "http", LOCALHOST, port, port, "http", upstreams, used)
-        proxy.apply([(route, FIRST_SLOT + index)], ())
-        await loop.create_server(lambda: Accepted(proxy, local_address), LOCALHOST, port, backlog=4096)
+    plain, layered = ports
+    services: list[Service] = [(plain, {}), (layered, RESILIENCE)]
+    data_plane = start_data_plane(loop, LOCALHOST, Endpoint(LOCALHOST, backend), services)
+    for port in ports:
+        await loop.create_server(lambda: data_plane.accepted(local_address), LOCALHOST, port, backlog=4096)
     gc.collect()
     gc.freeze()
     await loop.create_future()

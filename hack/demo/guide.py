@@ -112,10 +112,11 @@ def _table(stage: Stage, plan: dict[str, Any]) -> list[str]:
         padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         table.append(f"  {padded}  {endpoints}")
     shifted = [
-        f"  (port {route['port']} of {name} is at {route['mesh'].rpartition(':')[2]}: low ports need root)"
+        f"  (port {listener['port']} of {name} is at {listener['mesh'].rpartition(':')[2]}:"
+        " low ports need root)"
         for name, service in plan["services"].items()
-        for route in service["routes"]
-        if not route["mesh"].endswith(f":{route['port']}")
+        for listener in service["listeners"]
+        if not listener["mesh"].endswith(f":{listener['port']}")
     ]
     return table + shifted
 
@@ -149,7 +150,7 @@ def _suggestions(stage: Stage) -> list[str]:
 
 def _mesh(plan: dict[str, Any], name: str) -> str:
     """Return the mesh address and port of a Service."""
-    return str(plan["services"][f"{NAMESPACE}/{name}"]["routes"][0]["mesh"])
+    return str(plan["services"][f"{NAMESPACE}/{name}"]["listeners"][0]["mesh"])
 
 
 def _url(stage: Stage, plan: dict[str, Any], name: str, rest: str = "") -> str:

@@ -53,8 +53,8 @@ class Visitor:
 
     async def mesh_port(self, name: str) -> int:
         """Return the port of a Service at its mesh address, as the agent's plan says."""
-        routes = (await self.stage.plan())["services"][f"shop/{name}"]["routes"]
-        return int(routes[0]["mesh"].rpartition(":")[2])
+        listeners = (await self.stage.plan())["services"][f"shop/{name}"]["listeners"]
+        return int(listeners[0]["mesh"].rpartition(":")[2])
 
     async def connect(self, name: str) -> Connection:
         """Connect by mesh name."""

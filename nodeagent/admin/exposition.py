@@ -73,11 +73,11 @@ class PortExposition:
         """Make the rows of a new plan, with a pause now and then."""
         slots, version = self._allocator.slots, self._allocator.version
         rows = {OVERFLOW_SLOT: Row(OVERFLOW_SLOT, port_labels("other", "", ""), frozenset())}
-        for count, route in enumerate(plan.routes()):
-            slot = slots.get((route.service, route.port), OVERFLOW_SLOT)
+        for count, listener in enumerate(plan.listeners()):
+            slot = slots.get((listener.service, listener.port), OVERFLOW_SLOT)
             if slot not in rows:
-                labels = port_labels(route.service.name, route.service.namespace, str(route.port))
-                rows[slot] = Row(slot, labels, frozenset(layer.name for layer in route.layers))
+                labels = port_labels(listener.service.name, listener.service.namespace, str(listener.port))
+                rows[slot] = Row(slot, labels, frozenset(layer.name for layer in listener.all_layers))
             if count % PIECE_ROWS == 0:
                 yield b""
         self._plan, self._version, self._rows = plan, version, list(rows.values())

@@ -126,7 +126,7 @@ def _plan_families(state: AgentState) -> Iterator[Metric]:
         max(0.0, now - state.plan_changed) if state.plan_changed else 0.0,
     )
     yield _gauge(
-        "svcmesh_services", "Services in the mesh.", sum(1 for s in plan.services.values() if s.routes)
+        "svcmesh_services", "Services in the mesh.", sum(1 for s in plan.services.values() if s.listeners)
     )
     yield _gauge(
         "svcmesh_problems",

@@ -43,8 +43,8 @@ from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.log import configure_logging
 from nodeagent.plan.compile import compile_plan
-from nodeagent.plan.diff import ServiceChange, diff_routes, diff_services
-from nodeagent.plan.model import EMPTY_PLAN, NodePlan, RouteKey
+from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
+from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
 from nodeagent.plan.render import plan_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
@@ -68,13 +68,13 @@ class Agent:
         self._settings = settings
         self._plan: NodePlan = EMPTY_PLAN
         self._plan_changed = 0.0
-        self._keys: set[RouteKey] = set()
+        self._keys: set[ListenerKey] = set()
         self._registry = Registry()
         self._debounce = Debounce()
         self._wake = asyncio.Event()
         self._source = Freshness()
         self._announced = False
-        self._listen_failures: dict[RouteKey, str] = {}
+        self._listen_failures: dict[ListenerKey, str] = {}
         self._announcer: Announcer | None = None
         self._notices = Notices()
         self._report = Report()
@@ -281,7 +281,7 @@ class Agent:
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
         changed = diff_services(old, plan)
-        delta = diff_routes(changed)
+        delta = diff_plans(changed)
         self._change_zone(departures(changed))
         if delta.removed:
             self._keys.difference_update(delta.removed)
@@ -289,7 +289,7 @@ class Agent:
         first = not old.version
         if delta or first:
             await self._supervisor.apply(plan.version, delta)
-        added = {route.key for route in delta.upserted} - self._keys
+        added = {listener.key for listener in delta.upserted} - self._keys
         if added or first:
             self._keys |= added
             await self._steer()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import structlog
 
 from discovery.model import Problem
-from nodeagent.plan.diff import RouteDelta, ServiceChange
+from nodeagent.plan.diff import PlanDelta, ServiceChange
 from nodeagent.plan.model import NodePlan, ServicePlan
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class Report:
         old: NodePlan,
         plan: NodePlan,
         changed: Sequence[ServiceChange],
-        delta: RouteDelta,
+        delta: PlanDelta,
         now: float,
     ) -> None:
         """Log the Services and problems that came and went, and that the plan is in force.
@@ -57,12 +57,13 @@ class Report:
         write("plan_applied", **_describe(plan, delta), problems=self._problems)
 
 
-def _describe(plan: NodePlan, delta: RouteDelta) -> dict[str, int]:
+def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
     return {
         "plan_version": plan.version,
         "services": len(plan.services),
-        "routes_changed": len(delta.upserted),
-        "routes_removed": len(delta.removed),
+        "listeners_changed": len(delta.upserted),
+        "listeners_removed": len(delta.removed),
+        "backends_changed": len(delta.backends) + len(delta.removed_backends),
     }
 
 

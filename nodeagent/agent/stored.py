@@ -98,7 +98,7 @@ def remembered_plan(stored: Stored) -> NodePlan:
         version=0,
         services={
             # A Service of its own: the compiler takes one that it has seen before as done.
-            key: ServicePlan(msgspec.structs.replace(service), "", (), stored.effective[key])
+            key: ServicePlan(msgspec.structs.replace(service), "", (), (), stored.effective[key])
             for key, service in stored.snapshot.services.items()
         },
     )

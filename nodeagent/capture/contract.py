@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from nodeagent.plan.model import RouteKey
+from nodeagent.plan.model import ListenerKey
 
 
 class CaptureError(Exception):
@@ -23,7 +23,7 @@ class Capture(Protocol):
         """
         ...
 
-    async def apply(self, keys: Iterable[RouteKey]) -> None:
+    async def apply(self, keys: Iterable[ListenerKey]) -> None:
         """Make exactly these TCP addresses and ports reach the workers, in one transaction. Idempotent.
 
         Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nodeagent.capture.contract import CaptureError
 from nodeagent.capture.privileges import CAP_NET_BIND_SERVICE, has_capability
-from nodeagent.plan.model import RouteKey
+from nodeagent.plan.model import ListenerKey
 from nodeagent.settings import Settings
 
 UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -57,7 +57,7 @@ class LoopbackCapture:
                     "local on Linux; nothing was set up"
                 ) from error
 
-    async def apply(self, keys: Iterable[RouteKey]) -> None:
+    async def apply(self, keys: Iterable[ListenerKey]) -> None:
         """Do nothing: workers bind `keys` themselves."""
 
     async def verify(self) -> None:

@@ -22,7 +22,7 @@ from nodeagent.capture.nft import NftError, run_nft
 from nodeagent.capture.observed import judge, read_table
 from nodeagent.capture.route import MeshRoute
 from nodeagent.capture.ruleset import check_keys, layout_of, render_change, render_removal, render_table
-from nodeagent.plan.model import RouteKey
+from nodeagent.plan.model import ListenerKey
 from nodeagent.settings import Settings
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class NftablesCapture:
         metric = secrets.randbelow(2**32 - 1) + 1
         self._layout = layout_of(settings, f"{metric:08x}")
         self._route = MeshRoute(settings.network, metric)
-        self._applied: frozenset[RouteKey] | None = None
+        self._applied: frozenset[ListenerKey] | None = None
         """None until the table is this agent's."""
         self._superseded = False
         self._lock = asyncio.Lock()
@@ -58,7 +58,7 @@ class NftablesCapture:
             except (NftError, OSError) as error:
                 raise self._refused("set up", "nothing is captured", error) from error
 
-    async def apply(self, keys: Iterable[RouteKey]) -> None:
+    async def apply(self, keys: Iterable[ListenerKey]) -> None:
         """Make exactly these TCP addresses and ports reach the workers, in one transaction. Idempotent.
 
         Raises:
@@ -107,17 +107,17 @@ class NftablesCapture:
                 raise self._refused("removed", "it stays until an agent starts again", error) from error
             self._applied = None
 
-    async def _take_over(self, wanted: frozenset[RouteKey]) -> None:
+    async def _take_over(self, wanted: frozenset[ListenerKey]) -> None:
         await run_nft(render_table(self._layout, wanted))
         await asyncio.to_thread(self._route.remove_others)
 
-    async def _change(self, applied: frozenset[RouteKey], wanted: frozenset[RouteKey]) -> None:
+    async def _change(self, applied: frozenset[ListenerKey], wanted: frozenset[ListenerKey]) -> None:
         try:
             await run_nft(render_change(self._layout, added=wanted - applied, removed=applied - wanted))
         except NftError as error:
             await self._mend(wanted, refusal=str(error))
 
-    async def _mend(self, wanted: frozenset[RouteKey], refusal: str = "") -> None:
+    async def _mend(self, wanted: frozenset[ListenerKey], refusal: str = "") -> None:
         """Make table and route whole again if they are not, or if the kernel refused to change the map."""
         table = judge(await asyncio.to_thread(read_table), self._layout)
         if table == "superseded":

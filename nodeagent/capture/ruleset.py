@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from nodeagent.plan.model import RouteKey
+from nodeagent.plan.model import ListenerKey
 from nodeagent.settings import DNS_PORT, WORKER_PORTS, Settings
 
 TABLE = "svcmesh"
@@ -110,7 +110,7 @@ def rules_of(layout: Layout) -> Mapping[str, int]:
     }
 
 
-def check_keys(layout: Layout, keys: Iterable[RouteKey]) -> None:
+def check_keys(layout: Layout, keys: Iterable[ListenerKey]) -> None:
     """Make sure that every key is an address of the mesh range and a port.
 
     nft would resolve anything else as a host name, and the script runs with privileges.
@@ -129,7 +129,7 @@ def check_keys(layout: Layout, keys: Iterable[RouteKey]) -> None:
             raise ValueError(f"{address}:{port} is not an address of {layout.mesh_range} with a port")
 
 
-def render_table(layout: Layout, keys: Iterable[RouteKey]) -> str:
+def render_table(layout: Layout, keys: Iterable[ListenerKey]) -> str:
     """Return the script that replaces the table, whatever it is now, by one with exactly these keys."""
     lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
     lines += ["\tmap workers {", "\t\ttype ipv4_addr . inet_service : ipv4_addr . inet_service"]
@@ -142,7 +142,7 @@ def render_table(layout: Layout, keys: Iterable[RouteKey]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def render_change(layout: Layout, added: Iterable[RouteKey], removed: Iterable[RouteKey]) -> str:
+def render_change(layout: Layout, added: Iterable[ListenerKey], removed: Iterable[ListenerKey]) -> str:
     """Return the script that changes the map; refused as a whole if the table is not this agent's."""
     lines = [_guard(layout)]
     gone = ", ".join(f"{address} . {port}" for address, port in sorted(removed))
@@ -163,6 +163,6 @@ def _guard(layout: Layout) -> str:
     return f"flush chain ip {TABLE} {layout.owner}"
 
 
-def _mappings(layout: Layout, keys: Iterable[RouteKey]) -> str:
+def _mappings(layout: Layout, keys: Iterable[ListenerKey]) -> str:
     worker, worker_port = layout.worker
     return ", ".join(f"{address} . {port} : {worker} . {worker_port}" for address, port in sorted(keys))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 import msgspec
 
 from middleware.registry import by_name
-from nodeagent.plan.model import LayerSpec, Route, RouteKey
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
 from nodeagent.settings import AccessLog, CaptureKind, Limits
 
 _LENGTH: Final = struct.Struct("!I")
@@ -32,10 +32,17 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     successor_address: str
 
 
-class RunningRoute(msgspec.Struct, frozen=True):
-    """A route, and the slot of counters that it counts in."""
+class SlottedListener(msgspec.Struct, frozen=True):
+    """A listener, and the slot of counters that it counts in."""
 
-    route: Route
+    listener: Listener
+    slot: int
+
+
+class SlottedBackend(msgspec.Struct, frozen=True):
+    """A backend, and the slot of its port."""
+
+    backend: BackendSpec
     slot: int
 
 
@@ -43,8 +50,10 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     """A change of the plan. The first one that a worker gets holds all of it."""
 
     version: int
-    upserted: tuple[RunningRoute, ...]
-    removed: tuple[RouteKey, ...]
+    upserted: tuple[SlottedListener, ...]
+    removed: tuple[ListenerKey, ...]
+    backends: tuple[SlottedBackend, ...] = ()
+    removed_backends: tuple[BackendKey, ...] = ()
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
@@ -56,7 +65,7 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
 class ListenFailure(msgspec.Struct, frozen=True):
     """A mesh address and port that the worker could not listen on (loopback capture)."""
 
-    key: RouteKey
+    key: ListenerKey
     reason: str
 
 
@@ -79,15 +88,26 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def with_options(route: Route) -> Route:
-    """Return a route that came over the wire with its layers' options as the middleware's own type."""
-    if not route.layers:
-        return route
-    layers = tuple(
-        LayerSpec(spec.name, msgspec.convert(spec.options, by_name(spec.name).options))
-        for spec in route.layers
+def _typed(layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+    """Return layers that came over the wire with their options as the middleware's own type."""
+    return tuple(
+        LayerSpec(spec.name, msgspec.convert(spec.options, by_name(spec.name).options)) for spec in layers
     )
-    return msgspec.structs.replace(route, layers=layers)
+
+
+def typed_listener(listener: Listener) -> Listener:
+    """Return a listener that came over the wire with its layers' options as the middleware's own type."""
+    if not listener.all_layers:
+        return listener
+    rules = tuple(msgspec.structs.replace(rule, layers=_typed(rule.layers)) for rule in listener.rules)
+    return msgspec.structs.replace(listener, layers=_typed(listener.layers), rules=rules)
+
+
+def typed_backend(backend: BackendSpec) -> BackendSpec:
+    """Return a backend that came over the wire with its layers' options as the middleware's own type."""
+    if not backend.layers:
+        return backend
+    return msgspec.structs.replace(backend, layers=_typed(backend.layers))
 
 
 class Channel(asyncio.Protocol):
@@ -128,8 +148,3 @@ class Channel(asyncio.Protocol):
     def close(self) -> None:
         """Close this end."""
         self._transport.close()
-
-
-def route_values(message: Apply) -> list[tuple[Any, int]]:
-    """Return the upserted routes with typed options, each with its slot."""
-    return [(with_options(running.route), running.slot) for running in message.upserted]

@@ -28,11 +28,12 @@ from nodeagent.control.messages import (
     Drain,
     ListenFailure,
     Message,
-    RunningRoute,
+    SlottedBackend,
+    SlottedListener,
 )
 from nodeagent.control.successor import successor_address
-from nodeagent.plan.diff import RouteDelta
-from nodeagent.plan.model import Route, RouteKey
+from nodeagent.plan.diff import PlanDelta
+from nodeagent.plan.model import BackendKey, Listener, ListenerKey
 from nodeagent.settings import Settings
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import REFUSALS, Layout
@@ -76,7 +77,8 @@ class Supervisor:
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
         self._places: list[_Place] = []
         self._keepers: list[asyncio.Task[None]] = []
-        self._routes: dict[RouteKey, RunningRoute] = {}
+        self._listeners: dict[ListenerKey, SlottedListener] = {}
+        self._backends: dict[BackendKey, SlottedBackend] = {}
         self._version = 0
         self._stopping = False
 
@@ -128,7 +130,9 @@ class Supervisor:
             )
         )
         if self._version:
-            channel.send(Apply(self._version, tuple(self._routes.values()), ()))
+            channel.send(
+                Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
+            )
         log.info("worker_started", worker=place.index, pid=place.process.pid)
 
     def _heard(self, place: _Place, message: Message) -> None:
@@ -162,28 +166,35 @@ class Supervisor:
                 log.error("worker_start_failed", worker=place.index, reason=str(error))  # noqa: TRY400
                 await asyncio.sleep(CRASH_PAUSE)
 
-    async def apply(self, version: int, delta: RouteDelta) -> None:
+    async def apply(self, version: int, delta: PlanDelta) -> None:
         """Make every worker serve this change; returns when all that live do.
 
         A worker that does not answer within `APPLY_TIME` is left behind with a log line: it has the change
         in its queue, and its heartbeat shows in the metrics.
         """
-        changed = (*delta.removed, *(route.key for route in delta.upserted))
-        before = [_slot_key(known.route) for key in changed if (known := self._routes.get(key)) is not None]
+        listeners = self._listeners
+        changed = (*delta.removed, *(listener.key for listener in delta.upserted))
+        before = [_slot_key(known.listener) for key in changed if (known := listeners.get(key)) is not None]
         for key in delta.removed:
-            self._routes.pop(key, None)
+            listeners.pop(key, None)
         self.allocator.assign(map(_slot_key, delta.upserted), before, self.regions, time.monotonic())
-        running = tuple(RunningRoute(route, self._slot(route)) for route in delta.upserted)
-        self._routes.update({entry.route.key: entry for entry in running})
+        upserted = tuple(SlottedListener(one, self._slot(_slot_key(one))) for one in delta.upserted)
+        listeners.update({one.listener.key: one for one in upserted})
+        for backend in delta.removed_backends:
+            self._backends.pop(backend, None)
+        backends = tuple(
+            SlottedBackend(one, self._slot((one.key.service, one.key.port))) for one in delta.backends
+        )
+        self._backends.update({one.backend.key: one for one in backends})
         self._version = version
-        message = Apply(version, running, delta.removed)
+        message = Apply(version, upserted, delta.removed, backends, delta.removed_backends)
         for place in self._places:
             if place.channel is not None:
                 place.channel.send(message)
         await asyncio.gather(*(self._wait(place, version) for place in self._places))
 
-    def _slot(self, route: Route) -> int:
-        return self.allocator.slots[_slot_key(route)]
+    def _slot(self, key: SlotKey) -> int:
+        return self.allocator.slots[key]
 
     async def _wait(self, place: _Place, version: int) -> None:
         try:
@@ -222,8 +233,8 @@ class Supervisor:
             place.channel.close()
 
 
-def _slot_key(route: Route) -> SlotKey:
-    return (route.service, route.port)
+def _slot_key(listener: Listener) -> SlotKey:
+    return (listener.service, listener.port)
 
 
 def _describe(code: int) -> str:

@@ -10,20 +10,22 @@ looked at, as long as no two Services ask for one address. Both plans must be ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from discovery.model import MeshSnapshot, Problem, Service, ServiceKey
+from discovery.model import Changes, MeshSnapshot, Problem, Service, ServiceKey
 from middleware.contract import Middleware
 from middleware.registry import installed
 from nodeagent.plan.addresses import AddressRange, Claim, Grant, address_range
 from nodeagent.plan.effective import Resolution, resolve_annotations
-from nodeagent.plan.model import NodePlan, Route, ServicePlan
+from nodeagent.plan.listeners import compile_ports
+from nodeagent.plan.model import Listener, NodePlan, ServicePlan
 from nodeagent.plan.problems import service_problem
-from nodeagent.plan.routes import compile_routes
 from nodeagent.settings import Settings
 
 _NO_ANNOTATIONS: Mapping[str, str] = {}
+Referrers = Mapping[ServiceKey, frozenset[ServiceKey]]
 _Compile = Callable[[Service, ServicePlan | None], ServicePlan | None]
 
 
@@ -36,22 +38,58 @@ def compile_plan(
     """Return the plan for a snapshot.
 
     `middlewares`, outermost first, are all that are installed unless given (the registry's order is theirs).
-    Whatever equals its part of `previous` (a Service's plan, a route) is the same object in both plans.
+    Whatever equals its part of `previous` (a Service's plan, a listener) is the same object in both plans.
     """
     if middlewares is None:
         middlewares = installed().middlewares
     addresses = address_range(settings.mesh_range)
 
     def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
-        return _compile_service(service, old, settings, addresses, middlewares)
+        return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
 
     services = changes = None
     if snapshot.changes is not None and snapshot.changes.since == previous.version:
-        services = _compile_changed(snapshot, previous.services, snapshot.changes.keys, compile_service)
-        changes = snapshot.changes if services is not None else None
+        keys = snapshot.changes.keys | _referring(previous.referrers, snapshot.changes.keys)
+        services = _compile_changed(snapshot, previous.services, keys, compile_service)
+        changes = Changes(snapshot.changes.since, keys) if services is not None else None
     if services is None:
         services = _compile_all(snapshot, previous.services, addresses, compile_service)
-    return NodePlan(snapshot.version, services, snapshot.problems, changes)
+        referrers = _all_referrers(services)
+    else:
+        referrers = _changed_referrers(previous, services, keys)
+    return NodePlan(snapshot.version, services, snapshot.problems, changes, referrers)
+
+
+def _referring(referrers: Referrers, changed: frozenset[ServiceKey]) -> frozenset[ServiceKey]:
+    """Return the Services that may send to one that changed."""
+    if not referrers:
+        return frozenset()
+    return frozenset().union(*(referrers.get(key, ()) for key in changed))
+
+
+def _all_referrers(services: Mapping[ServiceKey, ServicePlan]) -> Referrers:
+    referrers: dict[ServiceKey, frozenset[ServiceKey]] = {}
+    for key, plan in services.items():
+        for other in plan.refers:
+            referrers[other] = referrers.get(other, frozenset()) | {key}
+    return referrers
+
+
+def _changed_referrers(
+    previous: NodePlan, services: Mapping[ServiceKey, ServicePlan], keys: Iterable[ServiceKey]
+) -> Referrers:
+    """Return who refers to whom after these Services have changed; the same object if that is as before."""
+    referrers = dict(previous.referrers)
+    for key in keys:
+        before, after = previous.services.get(key), services.get(key)
+        was = before.refers if before is not None else ()
+        now = after.refers if after is not None else ()
+        for other in {*was, *now} if was != now else ():
+            left = referrers.pop(other, frozenset()) - {key}
+            left = left | {key} if other in now else left
+            if left:
+                referrers[other] = left
+    return referrers if referrers != previous.referrers else previous.referrers
 
 
 def _compile_changed(
@@ -95,7 +133,7 @@ def _compile_all(
         old = before.get(key)
         if old is not None:
             known += 1
-            if old.source is service and old.address == old.claim:
+            if old.source is service and old.address == old.claim and not old.refers:
                 services[key] = old
                 continue
         plan = compile_service(service, old)
@@ -124,6 +162,7 @@ def _compile_service(
     settings: Settings,
     addresses: AddressRange,
     middlewares: Sequence[Middleware],
+    others: Mapping[ServiceKey, Service],
 ) -> ServicePlan | None:
     """Compile one Service as if its claim were granted; None if it does not opt in and nothing is wrong."""
     last_good = old.effective if old is not None else _NO_ANNOTATIONS
@@ -131,19 +170,18 @@ def _compile_service(
     if not resolution.enabled and not resolution.problems:
         return None
     problems = [*service.problems, *resolution.problems]
-    claim = ""
-    routes: tuple[Route, ...] = ()
+    plan = ServicePlan(service, "", (), (), resolution.annotations)
     if resolution.enabled:
         obstacle = _why_not_meshed(service)
         if obstacle is None:
             asked = addresses.claim(service.key, service.object.cluster_ips)
-            claim = asked.address
-            routes, further = compile_routes(service, claim, resolution, settings, addresses)
-            problems += _address_notes(service, asked) + further + _unused_layers(service, resolution, routes)
+            by_name = {middleware.name: middleware for middleware in middlewares}
+            plan = compile_ports(service, asked.address, resolution, settings, addresses, by_name, others)
+            problems += _address_notes(service, asked) + list(plan.problems)
+            problems += _unused_layers(service, resolution, plan.listeners, by_name)
         else:
             problems.append(obstacle)
-    plan = ServicePlan(service, claim, routes, resolution.annotations, tuple(problems), claim)
-    return _keep_same(plan, old)
+    return _keep_same(msgspec.structs.replace(plan, problems=tuple(problems)), old)
 
 
 def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:
@@ -152,18 +190,23 @@ def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:
         return plan
     if old.source is plan.source and old == plan:
         return old
-    known = {route.key: route for route in old.routes}
-    routes = tuple(
-        found if (found := known.get(route.key)) is not None and found == route else route
-        for route in plan.routes
+    before: list[Any] = [*old.listeners, *old.backends]
+    parts = {part.key: part for part in before}
+
+    def kept(part: Any) -> Any:
+        found = parts.get(part.key)
+        return found if found is not None and found == part else part
+
+    return msgspec.structs.replace(
+        plan, listeners=tuple(map(kept, plan.listeners)), backends=tuple(map(kept, plan.backends))
     )
-    return msgspec.structs.replace(plan, routes=routes)
 
 
 def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
     """Return the plan with the address of `grant` in place of its claim, and a problem that says so."""
     if grant.address:
-        routes = tuple(msgspec.structs.replace(route, address=grant.address) for route in plan.routes)
+        listeners = tuple(msgspec.structs.replace(one, address=grant.address) for one in plan.listeners)
+        backends = plan.backends
         problem = service_problem(
             plan.source.object,
             "metadata.name",
@@ -174,7 +217,7 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
             severity="info",
         )
     else:
-        routes = ()
+        listeners, backends = (), ()
         problem = service_problem(
             plan.source.object,
             "spec.clusterIP",
@@ -184,7 +227,11 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
             f"the Service is not meshed; {grant.holder} keeps the address",
         )
     return msgspec.structs.replace(
-        plan, address=grant.address, routes=routes, problems=(*plan.problems, problem)
+        plan,
+        address=grant.address,
+        listeners=listeners,
+        backends=backends,
+        problems=(*plan.problems, problem),
     )
 
 
@@ -222,12 +269,19 @@ def _address_notes(service: Service, claim: Claim) -> list[Problem]:
     ]
 
 
-def _unused_layers(service: Service, resolution: Resolution, routes: Sequence[Route]) -> list[Problem]:
-    """Report middleware on a Service all of whose ports are passed through as tcp."""
-    if any(route.protocol == "http" for route in routes):
+def _unused_layers(
+    service: Service,
+    resolution: Resolution,
+    listeners: Sequence[Listener],
+    middlewares: Mapping[str, Middleware],
+) -> list[Problem]:
+    """Report middleware for requests on a Service all of whose ports are passed through as tcp."""
+    if any(listener.protocol == "http" for listener in listeners):
         return []
     problems = []
     for name, annotation in resolution.asked_by:
+        if middlewares[name].scope == "connection":
+            continue
         problems.append(
             service_problem(
                 service.object,

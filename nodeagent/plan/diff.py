@@ -5,13 +5,16 @@ Plans that say what changed are not looked through; of others, identity comes fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from discovery.model import ServiceKey
-from nodeagent.plan.model import NodePlan, Route, RouteKey, ServicePlan
+from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey, NodePlan, ServicePlan
+
+K = TypeVar("K")
+V = TypeVar("V", Listener, BackendSpec)
 
 
 class ServiceChange(NamedTuple):
@@ -22,14 +25,19 @@ class ServiceChange(NamedTuple):
     new: ServicePlan | None
 
 
-class RouteDelta(msgspec.Struct, frozen=True):
-    """Routes that are new or differ, and keys that no route has any more. A key is in at most one of both."""
+class PlanDelta(msgspec.Struct, frozen=True):
+    """Listeners and backends that are new or differ, and keys that none has any more.
 
-    upserted: tuple[Route, ...] = ()
-    removed: tuple[RouteKey, ...] = ()
+    A key is in at most one of both.
+    """
+
+    upserted: tuple[Listener, ...] = ()
+    removed: tuple[ListenerKey, ...] = ()
+    backends: tuple[BackendSpec, ...] = ()
+    removed_backends: tuple[BackendKey, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.upserted or self.removed)
+        return bool(self.upserted or self.removed or self.backends or self.removed_backends)
 
 
 def diff_services(old: NodePlan, new: NodePlan) -> list[ServiceChange]:
@@ -45,19 +53,29 @@ def diff_services(old: NodePlan, new: NodePlan) -> list[ServiceChange]:
     return [change for change in changes if change.old is not change.new]
 
 
-def diff_routes(changed: Sequence[ServiceChange]) -> RouteDelta:
-    """Return what makes the routes before these changes those after them, in their order."""
-    # A route's key may pass from one Service to another, so the changed Services are compared as one set.
-    was_routes = _by_key(change.old for change in changed)
-    new_routes = _by_key(change.new for change in changed)
-    upserted = tuple(route for key, route in new_routes.items() if not _same(was_routes.get(key), route))
-    removed = tuple(key for key in was_routes if key not in new_routes)
-    return RouteDelta(upserted, removed)
+def diff_plans(changed: Sequence[ServiceChange]) -> PlanDelta:
+    """Return what makes the listeners and backends before these changes those after them, in their order."""
+    # A listener's key may pass from one Service to another, so the changed Services are compared as one set.
+    listeners = _diff(
+        _by_key(change.old.listeners for change in changed if change.old is not None),
+        _by_key(change.new.listeners for change in changed if change.new is not None),
+    )
+    backends = _diff(
+        _by_key(change.old.backends for change in changed if change.old is not None),
+        _by_key(change.new.backends for change in changed if change.new is not None),
+    )
+    return PlanDelta(*listeners, *backends)
 
 
-def _by_key(plans: Iterable[ServicePlan | None]) -> dict[RouteKey, Route]:
-    return {route.key: route for plan in plans if plan is not None for route in plan.routes}
+def _by_key(groups: Iterable[Iterable[V]]) -> dict[Any, V]:
+    return {part.key: part for group in groups for part in group}
 
 
-def _same(was: Route | None, route: Route) -> bool:
-    return was is route or was == route
+def _diff(before: Mapping[K, V], after: Mapping[K, V]) -> tuple[tuple[V, ...], tuple[K, ...]]:
+    """Return what is new or differs, and the keys that are gone."""
+    upserted = tuple(part for key, part in after.items() if not _same(before.get(key), part))
+    return upserted, tuple(key for key in before if key not in after)
+
+
+def _same(was: object, part: object) -> bool:
+    return was is part or was == part

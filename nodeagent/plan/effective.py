@@ -15,6 +15,7 @@ import msgspec
 from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
 from discovery.model import Problem, ServiceObject
 from middleware import contract
+from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections, Setting
 from nodeagent.plan.model import LayerSpec
 from nodeagent.plan.problems import service_problem
 
@@ -28,6 +29,7 @@ class Resolution(msgspec.Struct, frozen=True):
     asked_by: tuple[tuple[str, str], ...]
     """For each layer its name and the first annotation, in force, that asks for it."""
     problems: tuple[Problem, ...]
+    connections: Connections = Connections()
 
 
 def resolve_annotations(
@@ -44,16 +46,20 @@ def resolve_annotations(
     if not is_enabled(in_force):
         return Resolution(False, {}, (), (), tuple(p for p in problems if p.field == ENABLED))
     problems += _drop_unknown(service, in_force, middlewares)
+    connections, faults = _read_options(CONNECTIONS, in_force, last_good)
+    problems += [_reader_problem(service, CONNECTIONS, f, connections, in_force) for f in faults]
     layers = []
     asked_by = []
     for middleware in middlewares:
         options, faults = _read_options(middleware, in_force, last_good)
-        problems += [_middleware_problem(service, middleware, f, options, in_force) for f in faults]
+        problems += [_reader_problem(service, middleware, f, options, in_force) for f in faults]
         if options is not None:
             layers.append(LayerSpec(middleware.name, options))
             present = [a.name for a in middleware.annotations if a.name in in_force]
             asked_by.append((middleware.name, present[0] if present else ENABLED))
-    return Resolution(True, in_force, tuple(layers), tuple(asked_by), tuple(problems))
+    return Resolution(
+        True, in_force, tuple(layers), tuple(asked_by), tuple(problems), connections or Connections()
+    )
 
 
 def _mend_discovery(
@@ -80,7 +86,8 @@ def _still_bad(service: ServiceObject, name: str, value: str) -> bool:
 
 def known_annotations(middlewares: Sequence[contract.Middleware]) -> list[str]:
     """Return the full names of all annotations; those for a single port end in a placeholder."""
-    return [a.name for a in ANNOTATIONS] + [a.name for m in middlewares for a in m.annotations]
+    readers: list[contract.Middleware | Setting] = [*SETTINGS, *middlewares]
+    return [a.name for a in ANNOTATIONS] + [a.name for reader in readers for a in reader.annotations]
 
 
 def _drop_unknown(
@@ -98,7 +105,7 @@ def _drop_unknown(
 
 
 def _read_options(
-    middleware: contract.Middleware, in_force: dict[str, str], last_good: Mapping[str, str]
+    reader: contract.Middleware | Setting, in_force: dict[str, str], last_good: Mapping[str, str]
 ) -> tuple[Any, list[contract.Problem]]:
     """Parse until nothing is wrong: a bad annotation becomes its last good value, and if that is bad, absent.
 
@@ -106,7 +113,7 @@ def _read_options(
     """
     faults: dict[str, contract.Problem] = {}
     while True:
-        result = _parse(middleware, in_force)
+        result = _parse(reader, in_force)
         if not isinstance(result, contract.Problem):
             return result, list(faults.values())
         name = result.annotation
@@ -121,20 +128,20 @@ def _read_options(
             in_force[name] = good
 
 
-def _parse(middleware: contract.Middleware, annotations: Mapping[str, str]) -> Any:
+def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]) -> Any:
     """Parse; a middleware that fails (it may not be ours) is off and harms nothing else."""
     try:
-        return middleware.parse(annotations)
+        return reader.parse(annotations)
     except Exception as error:
-        present = [a.name for a in middleware.annotations if a.name in annotations]
-        name = present[0] if present else middleware.annotations[0].name
-        reason = f"the {middleware.name} middleware failed to read it: {error!r}"
+        present = [a.name for a in reader.annotations if a.name in annotations]
+        name = present[0] if present else reader.annotations[0].name
+        reason = f"the {reader.name} middleware failed to read it: {error!r}"
         return contract.Problem(name, annotations.get(name, ""), reason, "a report to its author")
 
 
-def _middleware_problem(
+def _reader_problem(
     service: ServiceObject,
-    middleware: contract.Middleware,
+    reader: contract.Middleware | Setting,
     fault: contract.Problem,
     options: Any,
     in_force: Mapping[str, str],
@@ -143,8 +150,8 @@ def _middleware_problem(
     if name in in_force:
         effect = f"{name}={in_force[name]} stays in force"
     elif options is None:
-        effect = f"{middleware.name} is off"
+        effect = f"{reader.name} is off"
     else:
-        default = next((a.default for a in middleware.annotations if a.name == name), "")
+        default = next((a.default for a in reader.annotations if a.name == name), "")
         effect = f"the default is in force: {default}" if default else "it is ignored"
     return service_problem(service, name, fault.value, fault.reason, fault.expected, effect)

@@ -2,40 +2,88 @@
 
 `nodeagent.plan.compile` makes it from a `MeshSnapshot`; workers, the kernel map and DNS are made equal to it.
 A part that did not change between two plans is the *same object* in both.
+
+A `Listener` is a port at a mesh address; its rules say which backend gets what. A `BackendSpec` has the
+endpoints of one Service port and travels apart, so that a change of endpoints touches no rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from discovery.model import Changes, Problem, Service, ServiceKey
+from discovery.model import Changes, Endpoint, Problem, Service, ServiceKey
 
 Protocol = Literal["http", "tcp"]
 Transport = Literal["TCP", "UDP"]
 
+ListenerKey = tuple[str, int]
+"""Mesh address and port, as a connection shows them."""
 
-class Upstream(msgspec.Struct, frozen=True):
-    """An endpoint as the data plane needs it. `pod` names it for people, where known."""
 
-    address: str
+class BackendKey(NamedTuple):
+    """A Service and its port."""
+
+    service: ServiceKey
     port: int
-    pod: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
 
 
 class LayerSpec(msgspec.Struct, frozen=True):
-    """A middleware that a route uses, with its options (a Struct of the middleware's own)."""
+    """A middleware in use, with its options (a Struct of the middleware's own)."""
 
     name: str
     options: Any
 
 
-class Route(msgspec.Struct, frozen=True):
+class BackendSpec(msgspec.Struct, frozen=True):
+    """The endpoints of one Service port, and how they are used, whoever sends to them."""
+
+    key: BackendKey
+    endpoints: tuple[Endpoint, ...]
+    """Those that may be used, in address order; may be empty."""
+    balance: str = "round-robin"
+    max_connections: int = 0
+    """To each endpoint, for each worker; 0: `Limits.upstream_connections`."""
+    layers: tuple[LayerSpec, ...] = ()
+    """Of the scope `"backend"`."""
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Which requests a rule takes: those for which all of this holds; an empty field holds for all."""
+
+    path: str = ""
+    """A prefix of whole segments; with `exact` the whole path."""
+    exact: bool = False
+    method: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def restricts(self) -> bool:
+        """Whether there is a request that it does not take."""
+        return bool(self.path or self.method or self.headers or self.query)
+
+
+class Weighted(msgspec.Struct, frozen=True):
+    """A backend and its share of a rule's requests."""
+
+    backend: BackendKey
+    weight: int = 1
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What happens to the requests that match. `name` is for people, and unique in its listener."""
+
+    name: str
+    backends: tuple[Weighted, ...]
+    match: Match = Match()
+    layers: tuple[LayerSpec, ...] = ()
+    """Of the scopes `"rule"` and `"try"`, in the order of `middleware.registry`."""
+
+
+class Listener(msgspec.Struct, frozen=True):
     """What happens to connections to one mesh address and port."""
 
     service: ServiceKey
@@ -47,18 +95,24 @@ class Route(msgspec.Struct, frozen=True):
     mesh_port: int
     """The port at the mesh address: `port`, but for low ports in loopback capture without privileges."""
     protocol: Protocol
-    upstreams: tuple[Upstream, ...]
-    """Ready endpoints in address order; may be empty."""
+    rules: tuple[Rule, ...]
+    """The first that matches takes a request; of tcp there is one."""
     layers: tuple[LayerSpec, ...] = ()
-    """In the order of `middleware.registry`; always empty for tcp."""
+    """Of the scopes `"connection"` and `"listener"`, in the order of `middleware.registry`."""
+    backends: tuple[tuple[str, BackendKey], ...] = ()
+    """Further ones, by name, that its layers may choose."""
+    trailers: bool = False
+    """Whether trailers of requests are passed on where the client says `TE: trailers`."""
 
     @property
-    def key(self) -> RouteKey:
+    def key(self) -> ListenerKey:
         """Mesh address and port, as a connection shows them."""
         return (self.address, self.mesh_port)
 
-
-RouteKey = tuple[str, int]
+    @property
+    def all_layers(self) -> tuple[LayerSpec, ...]:
+        """Every middleware in use here."""
+        return (*self.layers, *(layer for rule in self.rules for layer in rule.layers))
 
 
 class ServicePlan(msgspec.Struct, frozen=True):
@@ -67,12 +121,16 @@ class ServicePlan(msgspec.Struct, frozen=True):
     source: Service
     address: str
     """The mesh address; empty if the Service cannot be meshed (then `problems` say why)."""
-    routes: tuple[Route, ...]
+    listeners: tuple[Listener, ...]
+    backends: tuple[BackendSpec, ...]
+    """One for each of its ports that is carried."""
     effective: Mapping[str, str]
     """The annotations in force, the last good values in place of bad ones."""
     problems: tuple[Problem, ...] = ()
     claim: str = ""
     """The mesh address it asks for: differs from `address` only where two Services ask for the same."""
+    refers: tuple[ServiceKey, ...] = ()
+    """Other Services that its layers may send to: it is compiled again when these change."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):
@@ -83,11 +141,13 @@ class NodePlan(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
     changes: Changes | None = None
     """Since the plan that this one was compiled after, where that is known."""
+    referrers: Mapping[ServiceKey, frozenset[ServiceKey]] = {}
+    """Which Services may send to a Service, by that; see `ServicePlan.refers`."""
 
-    def routes(self) -> Iterator[Route]:
-        """Yield every route, Services in the order of the mapping."""
+    def listeners(self) -> Iterator[Listener]:
+        """Yield every listener, Services in the order of the mapping."""
         for service in self.services.values():
-            yield from service.routes
+            yield from service.listeners
 
     def all_problems(self) -> list[Problem]:
         """Every problem of the plan, sorted."""

@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from discovery.model import Problem
-from nodeagent.plan.model import NodePlan, Route, ServicePlan
+from nodeagent.plan.model import (
+    BackendKey,
+    BackendSpec,
+    LayerSpec,
+    Listener,
+    NodePlan,
+    Rule,
+    ServicePlan,
+)
 
 
 def plan_document(plan: NodePlan) -> dict[str, Any]:
@@ -24,25 +32,55 @@ def _service(service: ServicePlan) -> dict[str, Any]:
     return {
         "address": service.address,
         "annotations": dict(sorted(service.effective.items())),
-        "routes": [_route(route) for route in service.routes],
+        "listeners": [_listener(listener) for listener in service.listeners],
+        "backends": [_backend(backend) for backend in service.backends],
         "problems": _problems(service.problems),
     }
 
 
-def _route(route: Route) -> dict[str, Any]:
+def _listener(listener: Listener) -> dict[str, Any]:
     return {
-        "port": route.port,
-        "name": route.port_name,
-        "mesh": f"{route.address}:{route.mesh_port}",
-        "protocol": route.protocol,
-        "upstreams": [
-            {"address": str(upstream), "pod": upstream.pod} if upstream.pod else {"address": str(upstream)}
-            for upstream in route.upstreams
-        ],
-        "layers": [
-            {"name": layer.name, "options": msgspec.to_builtins(layer.options)} for layer in route.layers
-        ],
+        "port": listener.port,
+        "name": listener.port_name,
+        "mesh": f"{listener.address}:{listener.mesh_port}",
+        "protocol": listener.protocol,
+        "layers": _layers(listener.layers),
+        "rules": [_rule(rule) for rule in listener.rules],
     }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    match = msgspec.to_builtins(rule.match)
+    return {
+        "name": rule.name,
+        **(
+            {"match": {field: value for field, value in match.items() if value}}
+            if rule.match.restricts
+            else {}
+        ),
+        "backends": [{"backend": _name(one.backend), "weight": one.weight} for one in rule.backends],
+        "layers": _layers(rule.layers),
+    }
+
+
+def _backend(backend: BackendSpec) -> dict[str, Any]:
+    return {
+        "backend": _name(backend.key),
+        "endpoints": [
+            {"address": str(one), **({"pod": one.pod} if one.pod else {})} for one in backend.endpoints
+        ],
+        "balance": backend.balance,
+        **({"max_connections": backend.max_connections} if backend.max_connections else {}),
+        **({"layers": _layers(backend.layers)} if backend.layers else {}),
+    }
+
+
+def _name(key: BackendKey) -> str:
+    return f"{key.service}:{key.port}"
+
+
+def _layers(layers: Iterable[LayerSpec]) -> list[dict[str, Any]]:
+    return [{"name": layer.name, "options": msgspec.to_builtins(layer.options)} for layer in layers]
 
 
 def _problems(problems: Iterable[Problem]) -> list[dict[str, str]]:

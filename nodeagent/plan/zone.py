@@ -60,6 +60,8 @@ def _names(service: ServicePlan | None) -> ZoneService | None:
         return None
     key = service.source.key
     ports = tuple(
-        ZonePort(route.port_name, "tcp", route.mesh_port) for route in service.routes if route.port_name
+        ZonePort(listener.port_name, "tcp", listener.mesh_port)
+        for listener in service.listeners
+        if listener.port_name
     )
     return ZoneService(key.namespace, key.name, service.address, ports)

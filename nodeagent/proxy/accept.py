@@ -8,19 +8,23 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from nodeagent.plan.model import RouteKey
-from nodeagent.proxy.downstream import DownstreamConnection
-from nodeagent.proxy.proxy import Proxy
-from nodeagent.proxy.route import HttpRoute
-from nodeagent.proxy.tcp import TcpDownstream, reset
+from middleware.contract import ExchangeError
+from nodeagent.plan.model import ListenerKey
+from nodeagent.proxy.connection import reset
+from nodeagent.proxy.http1.server import Http1Connection
+from nodeagent.proxy.listeners import ListenerTable, RunningListener
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.streams import Source
+from nodeagent.proxy.tcp import TcpConnection
+from nodeagent.stats.columns import WORKER_REFUSED_LIMIT, WORKER_REFUSED_NO_ROUTE
 
 _SO_ORIGINAL_DST: Final = 80
 """`linux/netfilter_ipv4.h`: the destination before DNAT, as a sockaddr_in."""
 
-Destination = Callable[[socket.socket], RouteKey]
+Destination = Callable[[socket.socket], ListenerKey]
 
 
-def original_destination(connection: socket.socket) -> RouteKey:
+def original_destination(connection: socket.socket) -> ListenerKey:
     """Return where the client meant to connect to, as the kernel's connection tracking remembers it.
 
     Raises:
@@ -31,38 +35,76 @@ def original_destination(connection: socket.socket) -> RouteKey:
     return (socket.inet_ntoa(address), port)
 
 
-def local_address(connection: socket.socket) -> RouteKey:
+def local_address(connection: socket.socket) -> ListenerKey:
     """Return the address and port that the connection was accepted on."""
     address, port = connection.getsockname()[:2]
     return (address, port)
 
 
+class _Arrival:
+    """A new connection as gates see it. Implements `middleware.contract.Connection`."""
+
+    __slots__ = ("connect_time", "idle_time", "source")
+
+    def __init__(self, source: str, connect_time: float) -> None:
+        self.source = source
+        self.connect_time = connect_time
+        self.idle_time: float | None = None
+
+
 class Accepted(asyncio.Protocol):
-    """What a listener makes of a new connection; it hands over to the right kind at once."""
+    """What a listening socket makes of a new connection; it hands over to the right kind at once."""
 
-    __slots__ = ("_destination", "_proxy")
+    __slots__ = ("_destination", "_listeners", "_runtime")
 
-    def __init__(self, proxy: Proxy, destination: Destination) -> None:
-        self._proxy = proxy
+    def __init__(self, runtime: Runtime, listeners: ListenerTable, destination: Destination) -> None:
+        self._runtime = runtime
+        self._listeners = listeners
         self._destination = destination
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Find the route and hand the connection over, or refuse it with a reset."""
+        """Find the listener and hand the connection over, or refuse it with a reset."""
         stream = cast("asyncio.Transport", transport)
-        source = stream.get_extra_info("peername")[0]
+        connection = self._admit(stream)
+        if connection is None:
+            reset(stream)
+            return
+        stream.set_protocol(connection)
+        connection.connection_made(stream)
+
+    def _admit(self, stream: asyncio.Transport) -> Http1Connection | TcpConnection | None:
+        runtime = self._runtime
+        address = stream.get_extra_info("peername")[0]
         try:
             key = self._destination(stream.get_extra_info("socket"))
         except OSError:
-            reset(stream)
-            return
-        route = self._proxy.admit(key, source)
-        if route is None:
-            reset(stream)
-            return
-        connection: DownstreamConnection | TcpDownstream
-        if isinstance(route, HttpRoute):
-            connection = DownstreamConnection(self._proxy, route, source)
-        else:
-            connection = TcpDownstream(self._proxy, route, source)
-        stream.set_protocol(connection)
-        connection.connection_made(stream)
+            return None
+        listener = self._listeners.get(key)
+        if listener is None:
+            runtime.count(WORKER_REFUSED_NO_ROUTE)
+            return None
+        arrival = _Arrival(address, runtime.limits.connect_time)
+        if listener.gates and not self._let_in(listener, arrival):
+            return None
+        if not runtime.admit(address):
+            runtime.count(WORKER_REFUSED_LIMIT)
+            return None
+        source = Source(address)
+        times = (arrival.connect_time, arrival.idle_time)
+        if listener.http:
+            return Http1Connection(listener, self._listeners, source, *times)
+        return TcpConnection(listener, source, *times)
+
+    def _let_in(self, listener: RunningListener, arrival: _Arrival) -> bool:
+        """Ask the listener's gates; what they refuse, or fail at, is refused."""
+        observer = self._runtime.observer
+        try:
+            for gate in listener.gates:
+                gate(arrival)
+        except ExchangeError as error:
+            observer.refused(listener.service, listener.port, arrival.source, error)
+            return False
+        except Exception as error:
+            observer.layer_failed(listener.service, listener.port, error)
+            return False
+        return True

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
-from middleware.contract import ExchangeError, Response
+from middleware.contract import ExchangeError
 
 
 class ChainOwner(Protocol):
@@ -35,16 +35,16 @@ class Outcome:
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Outcome, Response, Response]:
+    def __await__(self) -> Generator[Outcome, Any, Any]:
         """Wait until the exchange knows."""
         response = yield self
         return response
 
 
 class Chain:
-    """One run of a route's layers over one request."""
+    """One run of a rule's layers over one request."""
 
-    __slots__ = ("_coroutine", "_loop", "_owner")
+    __slots__ = ("_coroutine", "_loop", "_owner", "_waits")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, Any], owner: ChainOwner, loop: asyncio.AbstractEventLoop
@@ -52,11 +52,18 @@ class Chain:
         self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
         self._owner = owner
         self._loop = loop
+        self._waits: object = None
+        """The future, or the turn, that is awaited: what wakes up later than an error that ended the wait
+        must not be taken for what is awaited then."""
 
-    def step(self, outcome: Response | BaseException | None) -> None:
-        """Run until the chain waits again, returns or raises; `outcome` is what it has waited for."""
+    def step(self, outcome: Any) -> None:
+        """Run until the chain waits again, returns or raises; `outcome` is what it has waited for.
+
+        An exception as outcome is raised where it waits, whatever it waits for.
+        """
         coroutine = self._coroutine
         assert coroutine is not None
+        self._waits = None
         try:
             if isinstance(outcome, BaseException):
                 waits_for = coroutine.throw(outcome)
@@ -86,13 +93,15 @@ class Chain:
         `__await__`.
         """
         if future is None:  # `asyncio.sleep(0)`: a bare yield
-            self._loop.call_soon(self._wake)
+            self._waits = turn = object()
+            self._loop.call_soon(self._wake, turn)
         elif getattr(future, "_asyncio_future_blocking", None):
             future._asyncio_future_blocking = False
+            self._waits = future
             future.add_done_callback(self._wake)
         else:
             self.step(RuntimeError(f"a middleware awaits {future!r}, which is no asyncio future"))
 
-    def _wake(self, _: object = None) -> None:
-        if self._coroutine is not None:
+    def _wake(self, awaited: object) -> None:
+        if self._coroutine is not None and awaited is self._waits:
             self.step(None)

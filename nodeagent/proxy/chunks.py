@@ -1,7 +1,9 @@
 """Chunked transfer coding (RFC 9112 section 7.1): follows the framing of a body that passes by.
 
-The bytes are forwarded as they are; this reader finds where the body ends and refuses framing that two
-parsers could read differently. It keeps at most one unfinished line.
+The bytes go on as they are; this reader finds where the body ends and refuses framing that two parsers could
+read differently, or that is mostly overhead. It keeps at most one unfinished line. Trailers do not go on
+unless both sides want them: a server that does not read the trailer section takes it for the next request
+(RFC 9110 section 6.5.1 lets an intermediary drop it).
 """
 
 from __future__ import annotations
@@ -9,7 +11,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.head import FIELD, TCHAR, HeadError
+from nodeagent.proxy.message import FIELD, TCHAR, HeadError
+
+CHUNKS_PER_TURN: Final = 512
+"""Chunks that are followed before others have their turn: well under a millisecond."""
+LARGEST_CHUNK: Final = 2**31 - 1
+"""Bytes. Some servers take a size modulo 2**32; larger ones are refused."""
+MOST_OVERHEAD: Final = 16 * 1024
+"""Bytes of size lines beyond what is usual, as Go counts them since CVE-2023-39326: a chunk is allowed 16
+bytes and twice its data."""
 
 _EXTENSIONS: Final = (
     rb"(?:;" + TCHAR + rb"++(?:=(?:" + TCHAR + rb'++|"[\t\x20-\x21\x23-\x5b\x5d-\x7e]*+"))?)*+'
@@ -34,17 +44,33 @@ _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS, _DONE = range(5)
 class ChunkedReader:
     """Feed it the body's bytes as they come; `done` once the last trailer line has passed.
 
-    With `keep_payload` the data of the chunks is collected in `payload` (for HTTP/1.0 clients, which get the
-    body without its chunks); whoever asked for it empties the list.
+    With `keep_payload` the data of the chunks is collected in `payload` (for who does not know chunks);
+    whoever asked for it empties the list. `trailers` lets trailer fields pass.
     """
 
-    __slots__ = ("_held", "_remaining", "_state", "_trailer_room", "keep_payload", "payload")
+    __slots__ = (
+        "_cut",
+        "_held",
+        "_overhead",
+        "_remaining",
+        "_state",
+        "_trailer_room",
+        "_trailers",
+        "keep_payload",
+        "payload",
+    )
 
-    def __init__(self, keep_payload: bool = False, trailer_limit: int = 16 * 1024) -> None:
+    def __init__(
+        self, keep_payload: bool = False, trailer_limit: int = 16 * 1024, trailers: bool = False
+    ) -> None:
         self._state = _AT_SIZE
         self._remaining = 0
         self._held = b""
+        self._overhead = 0
         self._trailer_room = trailer_limit
+        self._trailers = trailers
+        self._cut = -1
+        """Where the trailer section began in what was fed last; negative: not in it."""
         self.keep_payload = keep_payload
         self.payload: list[bytes] = []
 
@@ -54,7 +80,10 @@ class ChunkedReader:
         return self._state == _DONE
 
     def feed(self, data: bytes) -> int:
-        """Follow `data`; return how many of its bytes belong to the body (all of them unless `done`).
+        """Follow `data`; return how many of its bytes have been followed.
+
+        They are all of them unless the body has ended (`done`), or there are so many chunks that others
+        must have their turn first: then feed the rest again later.
 
         Raises:
             HeadError: the framing is malformed; nothing of `data` may be trusted.
@@ -63,13 +92,30 @@ class ChunkedReader:
         if held:
             data = self._held + data
             self._held = b""
+        self._cut = 0 if self._state == _IN_TRAILERS else -1
         position = 0
+        budget = CHUNKS_PER_TURN
         while self._state != _DONE:
+            if self._state == _AT_SIZE:
+                budget -= 1
+                if not budget and position > held:
+                    break
             following = self._advance(data, position)
             if following < 0:
                 return len(data) - held
             position = following
+            if self._state == _IN_TRAILERS and self._cut < 0:
+                self._cut = position - held
         return position - held
+
+    def passed_on(self, data: bytes) -> bytes:
+        """Return what goes on for `data`, which is what `feed` has just followed."""
+        if self._cut < 0 or self._trailers:
+            return data
+        ended = b"\r\n" if self._state == _DONE else b""
+        if len(data) == self._cut + 2 and ended:
+            return data  # no trailers, as nearly always
+        return data[: self._cut] + ended
 
     def _advance(self, data: bytes, position: int) -> int:
         """Take one step; return the next position, or -1 when more bytes are needed."""
@@ -95,9 +141,16 @@ class ChunkedReader:
                 raise HeadError("chunk", "a chunk's size line is malformed or too long")
             return self._hold(data, position)
         size = int(match[1], 16)
+        end = match.end()
+        if size > LARGEST_CHUNK:
+            raise HeadError("chunk", f"a chunk of more than {LARGEST_CHUNK} bytes")
+        overhead = self._overhead + end - position - 14 - 2 * size  # its data's own CRLF included
+        self._overhead = overhead = max(overhead, 0)
+        if overhead > MOST_OVERHEAD:
+            raise HeadError("chunk", "the chunks are mostly overhead")
         self._remaining = size
         self._state = _IN_DATA if size else _IN_TRAILERS
-        return match.end()
+        return end
 
     def _skip_data(self, data: bytes, position: int) -> int:
         available = len(data) - position

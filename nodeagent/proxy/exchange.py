@@ -1,222 +1,347 @@
-"""One request and its response, from the client's connection to an endpoint's and back.
+"""One request and its response, from the client's stream to an endpoint's and back, whatever they speak.
 
-An `Exchange` is the `Request` that layers see. A route without layers is served by plain callbacks; one with
+An `Exchange` is the `Request` that layers see. A rule without layers is served by plain callbacks; one with
 layers runs them as a `nodeagent.proxy.chain`.
 
 Order of life: `start` - `dispatch` (again for every try) - `response_started` - `_commit` - `_finish`, or
-`fail` at any point before `_commit`.
+`fail` at any point before `_commit`. It ends exactly once, in `_end`. No socket is here, and no byte of a
+wire protocol; what pauses one side because of the other is here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, cast
 
 from middleware.contract import (
     ConnectFailed,
+    Ended,
     ExchangeError,
     NoEndpoint,
+    Reply,
     UpstreamProtocolError,
     UpstreamReset,
 )
-from nodeagent.plan.model import Upstream
-from nodeagent.proxy.body import Body
+from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
-from nodeagent.proxy.fields import Fields
-from nodeagent.proxy.head import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
-from nodeagent.proxy.respond import BadRequest
+from nodeagent.proxy.deadlines import Deadline
+from nodeagent.proxy.errors import (
+    LayerBroke,
+    NoRule,
+    PoolFull,
+    ResponseTimeout,
+    UpstreamStalled,
+    reply_to,
+    signed,
+)
+from nodeagent.proxy.health import Outcome as Verdict
+from nodeagent.proxy.listeners import RunningListener, RunningRule, send
+from nodeagent.proxy.message import Fields, RequestHead, ResponseHead, check_target
 from nodeagent.proxy.response import UpstreamResponse
+from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
     RESENDS,
     UPSTREAM_CONNECT_FAILED,
     UPSTREAM_CONNECT_TIMEOUT,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_NO_ENDPOINT,
+    UPSTREAM_OVERLOADED,
     UPSTREAM_PROTOCOL_ERROR,
     UPSTREAM_RESET,
+    UPSTREAM_STALLED,
+    UPSTREAM_TIMEOUT,
     UPSTREAM_TRUNCATED,
 )
-
-if TYPE_CHECKING:
-    from nodeagent.proxy.downstream import DownstreamConnection
-    from nodeagent.proxy.route import HttpRoute
-    from nodeagent.proxy.upstream import UpstreamConnection
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 section 9.2.2."""
 CONNECT_TRIES: Final = 3
 """Endpoints that are tried for one send when they accept no connection."""
 RESEND_TRIES: Final = 2
+MOST_INFORMATIONAL: Final = 16
+"""1xx responses to one request; an endpoint that sends more does nothing else."""
 
 
 class Exchange:
-    """A request on its way; see the module."""
+    """A request on its way; see the module. `status` is what the client gets, 0 before that is known."""
 
     __slots__ = (
+        "_at_end",
+        "_backend",
+        "_backend_name",
         "_chain",
         "_connect_failures",
+        "_ended",
+        "_expired",
+        "_head",
+        "_informational",
         "_kept",
         "_kept_size",
-        "_request_body",
+        "_limits",
+        "_pending",
         "_resends",
         "_response",
-        "_response_body",
+        "_rule",
+        "_target",
+        "_tried",
+        "_tunnel_ends",
+        "_upstream",
+        "client",
         "committed",
-        "downstream",
-        "endpoint",
+        "completed",
         "error",
-        "head",
-        "keep_alive",
-        "received",
+        "listener",
+        "mesh_made",
         "replayable",
-        "request_done",
-        "route",
-        "sent",
         "started",
         "status",
-        "to_head",
-        "tried",
         "tunnel",
-        "upstream",
     )
 
     def __init__(
-        self, downstream: DownstreamConnection, route: HttpRoute, head: RequestHead, started: float
+        self, client: ClientStream, listener: RunningListener, head: RequestHead, started: float
     ) -> None:
-        self.downstream = downstream
-        self.route = route
-        self.head = head
+        self.client = client
+        self.listener = listener
         self.started = started
-        self.keep_alive = head.keep_alive
-        self.to_head = head.method == b"HEAD"
-        self.upstream: UpstreamConnection | None = None
-        self.endpoint: Upstream | None = None
-        self.tried: tuple[Upstream, ...] = ()
+        self.completed: float | None = None
         self.status = 0
         self.error: ExchangeError | None = None
-        self.received = head.end
-        self.sent = 0
-        self.request_done = head.length == NO_BODY
+        self.mesh_made = False
         self.replayable = True
         self.committed = False
         self.tunnel = False
-        self._request_body: Body | None = None
-        self._response_body: Body | None = None
+        self._head = head
+        self._rule: RunningRule | None = None
+        self._backend: Backend | None = None
+        self._backend_name = ""
+        self._upstream: UpstreamStream | None = None
+        self._pending: Pending | None = None
+        self._target: Target | None = None
+        self._tried: tuple[Target, ...] = ()
         self._kept: list[bytes] | None = None
         self._kept_size = 0
         self._connect_failures = 0
         self._resends = 0
+        self._informational = 0
+        self._tunnel_ends = 0
         self._chain: Chain | None = None
         self._response: UpstreamResponse | None = None
+        self._expired: ExchangeError | None = None
+        self._limits: list[Deadline] | None = None
+        self._at_end: list[Callable[[Ended], None]] | None = None
+        self._ended = False
 
     # What layers see (middleware.contract.Request)
 
     @property
     def method(self) -> str:
-        """The method, as sent."""
-        return self.head.method.decode("ascii")
+        """The method."""
+        return self._head.method.decode("ascii")
+
+    @method.setter
+    def method(self, method: str) -> None:
+        if not method.isascii() or not method.isupper() or not method.isalpha():
+            raise ValueError(f"{method[:64]!r} is not a method")
+        self._head.method = method.encode("ascii")
 
     @property
     def target(self) -> str:
         """The request target in origin form."""
-        return self.head.target.decode("ascii")
+        return self._head.target.decode("ascii")
+
+    @target.setter
+    def target(self, target: str) -> None:
+        self._head.target = check_target(target)
 
     @property
     def headers(self) -> Fields:
-        """The header fields as the client sent them."""
-        return self.head.fields
+        """The end-to-end header fields."""
+        return Fields(self._head)
 
     @property
     def source(self) -> str:
         """The client's address."""
-        return self.downstream.source
+        return self.client.source.address
+
+    @property
+    def backend(self) -> str:
+        """The Service whose endpoints get the request; empty: the one that was asked."""
+        return self._backend_name
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        try:
+            chosen = self.listener.backend_named(name) if name else self._own_backend()
+        except LookupError:
+            raise ValueError(f"{name!r} is none of the backends that this middleware named") from None
+        if chosen is not self._backend:
+            self._tried = ()
+        self._backend, self._backend_name = chosen, name
+
+    def within(self, seconds: float, error: Callable[[], ExchangeError]) -> Deadline:
+        """Set a limit from now; see the contract."""
+        limit = self.listener.runtime.deadlines.set(seconds, lambda: self._limit_passed(error()))
+        if self._limits is None:
+            self._limits = []
+        self._limits.append(limit)
+        return limit
+
+    def at_end(self, call: Callable[[Ended], None]) -> None:
+        """Have `call` told when the exchange has ended."""
+        if self._at_end is None:
+            self._at_end = []
+        self._at_end.append(call)
+
+    # What others ask
+
+    @property
+    def chosen_backend(self) -> Backend | None:
+        """Where it goes."""
+        return self._backend
+
+    @property
+    def target_used(self) -> Target | None:
+        """The endpoint of the last try."""
+        return self._target
+
+    @property
+    def ended(self) -> bool:
+        """True once it is over."""
+        return self._ended
 
     # The client's side
 
-    def start(self, rest: bytes) -> int:
-        """Begin; `rest` came behind the head. Return how many of its bytes are this request's body."""
-        used = 0
-        if not self.request_done:
-            self._request_body = Body(self.head.length)
-            self._kept = []
-            try:
-                used = self._take_request(rest)
-            except HeadError as error:
-                self.fail(BadRequest(error))
-                return len(rest)
-        handler = self.route.handler
-        if handler is None:
+    def start(self, data: bytes, end: bool) -> None:
+        """Begin; `data` is what has come of the body, `end` if that is all of it."""
+        if end:
+            self.completed = self.started
+        if data:
+            self._kept = [data]
+            self._kept_size = len(data)
+        rule = self.listener.rule or self.listener.rule_for(self._head)
+        if rule is None:
+            self.fail(NoRule(f"{self.listener.service} has no rule for {self.method} {self.target}"))
+            return
+        self._rule = rule
+        backend = self._backend = rule.backend or rule.choose()
+        handler = rule.handler
+        if handler is None and (backend is None or not backend.layers):
             try:
                 self.dispatch()
             except ExchangeError as error:
                 self.fail(error)
-        else:
-            coroutine = cast("Coroutine[Any, Any, Any]", handler(cast("Any", self)))  # layers are `async def`
-            self._chain = Chain(coroutine, self, self.route.proxy.loop)
-            self._chain.step(None)
-        return used
+            return
+        if handler is None:
+            assert backend is not None
+            handler = backend.layered(send)
+        coroutine = cast("Coroutine[Any, Any, Any]", handler(self))  # layers are `async def`
+        self._chain = Chain(coroutine, self, self.listener.runtime.loop)
+        self._chain.step(None)
 
-    def request_data(self, data: bytes) -> int:
-        """Take more of the request's body; return how many bytes belonged to it."""
-        try:
-            used = self._take_request(data)
-        except HeadError as error:
-            self._drop_chain()
-            if self.committed:
-                self.error = BadRequest(error)
-                self._abort_upstream()
-                self._finish(keep_alive=False, reusable=False, abort=True)
-            else:
-                self.fail(BadRequest(error))
-            return len(data)
-        piece = data if used == len(data) else data[:used]
-        if self.upstream is not None:
-            self.upstream.transport.write(piece)
-        elif self._kept_size > self.route.proxy.limits.replay_bytes:
-            self.downstream.pause_reading()
-        return used
-
-    def _take_request(self, data: bytes) -> int:
-        body = self._request_body
-        assert body is not None
-        used = body.take(data)
-        self.received += used
-        self.request_done = body.done
-        if used and self.replayable:
-            assert self._kept is not None
-            self._kept.append(data[:used])
-            self._kept_size += used
-            if self.upstream is not None and self._kept_size > self.route.proxy.limits.replay_bytes:
+    def request_data(self, data: bytes, end: bool) -> None:
+        """Take more of the request's body; in a tunnel, of what the client says, `end` at its half-close."""
+        upstream = self._upstream
+        if self.tunnel:
+            if upstream is not None:
+                upstream.send_data(data, end)
+            if end:
+                self._tunnel_ended(1)
+            return
+        if end:
+            self.completed = self.listener.runtime.now()
+        if self.replayable:
+            if self._kept is None:
+                self._kept = []
+            self._kept.append(data)
+            self._kept_size += len(data)
+            if upstream is not None and self._kept_size > self.listener.runtime.limits.replay_bytes:
                 self._forget_body()
-        return used
+        if upstream is not None:
+            upstream.send_data(data, end)
+        elif self._kept_size > self.listener.runtime.limits.replay_bytes:
+            self.client.pause_reading()
+
+    def request_failed(self, error: ExchangeError) -> None:
+        """The client's side of the request is broken: end the exchange, which is no endpoint's fault."""
+        if self.committed:
+            self._break_off(error)
+        else:
+            self._give_try_up()
+            self._raise(error)
+
+    def client_paused(self) -> None:
+        """The client does not read: the endpoint has to wait."""
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def client_resumed(self) -> None:
+        """The client reads again."""
+        if self._upstream is not None and self._response is None:
+            self._upstream.resume()
+
+    def client_gone(self) -> None:
+        """The client has left: end everything that was under way for it."""
+        if self._ended:
+            return
+        chain, self._chain = self._chain, None
+        if chain is not None:
+            try:
+                chain.close()
+            except Exception as error:  # a layer's `finally` that awaits, say
+                self._tell_of_bug(error)
+        self._give_try_up()
+        self._end(self.listener.runtime.now())
+
+    def silent(self) -> None:
+        """The endpoint has had the whole request for as long as it may, and has not answered."""
+        if self._upstream is None:
+            return  # it is not the endpoint that is waited for
+        self._time_out(ResponseTimeout(f"{self._target} did not answer in time"))
+
+    def stalled(self) -> None:
+        """The endpoint has read nothing of the request's body for as long as it may."""
+        self.listener.count(UPSTREAM_STALLED)
+        error = UpstreamStalled(f"{self._target} does not read the request's body")
+        if self.committed:
+            self._break_off(error)
+        else:
+            self._give_try_up()
+            self._raise(error)
+
+    def idle(self, error: ExchangeError) -> None:
+        """Nothing has moved for as long as it may."""
+        if self.committed:
+            self._break_off(error)
+        else:
+            self._time_out(error)
+
+    def _time_out(self, error: ExchangeError) -> None:
+        self.listener.count(UPSTREAM_TIMEOUT)
+        self._blame(Verdict.TIMEOUT)
+        self._tried_in_vain()
+        self._give_try_up()
+        self._raise(error)
+
+    def _limit_passed(self, error: ExchangeError) -> None:
+        if self._ended:
+            return
+        if error.final:
+            self._expired = error
+        if self.committed:
+            self._break_off(error)
+            return
+        if self._upstream is not None and error.fault == "upstream":
+            self.listener.count(UPSTREAM_TIMEOUT)
+            if self.completed is not None:
+                self._blame(Verdict.TIMEOUT)
+            self._tried_in_vain()
+        self._give_try_up()
+        self._raise(error)
 
     def _forget_body(self) -> None:
         self.replayable = False
         self._kept = None
-
-    def pause_request(self) -> None:
-        """Stop reading from the client: the endpoint does not keep up."""
-        self.downstream.pause_reading()
-
-    def resume_request(self) -> None:
-        """Go on reading from the client."""
-        self.downstream.resume_reading()
-
-    def client_gone(self) -> None:
-        """The client's connection is lost: end everything that was under way for it."""
-        self._drop_chain()
-        self._abort_upstream()
-        self.route.record(self)
-
-    def give_up(self, error: ExchangeError) -> None:
-        """Answer with an error although the request is still on its way."""
-        self._drop_chain()
-        self.fail(error)
-
-    def _drop_chain(self) -> None:
-        chain, self._chain = self._chain, None
-        if chain is not None:
-            chain.close()
 
     # Towards an endpoint
 
@@ -231,139 +356,204 @@ class Exchange:
         Raises:
             ExchangeError: there is no endpoint, or the request cannot be sent once more.
         """
+        if self._expired is not None:
+            raise self._expired
         if not self.replayable:
             raise UpstreamReset("the request's body is no longer at hand, so it cannot be sent again")
-        route = self.route
-        endpoint = route.balancer.pick(self.tried, self.started)
-        if endpoint is None:
-            if not self.tried:
-                route.count(UPSTREAM_NO_ENDPOINT)
-                raise NoEndpoint(f"{route.service} has no ready endpoint for port {route.port}")
-            # Every endpoint has had its try: begin anew rather than give up early.
-            self.tried = ()
-            endpoint = route.balancer.pick((), self.started)
-            assert endpoint is not None
-        self.endpoint = endpoint
-        pool = route.proxy.pool(endpoint)
-        connection = None
-        if self._resends < RESEND_TRIES:
-            connection = pool.take(probe=self.head.method not in IDEMPOTENT)
-        if connection is None:
-            pool.connect(self)
-        else:
-            self._send(connection)
+        backend = self._backend
+        tried = self._tried
+        target = None
+        if backend is not None:
+            now = self.listener.runtime.now() if tried else self.started
+            target = backend.pick(tried, now)
+            if target is None and tried:
+                # Every endpoint has had its try: begin anew rather than give up early.
+                self._tried = ()
+                target = backend.pick((), now)
+        if target is None:
+            self.listener.count(UPSTREAM_NO_ENDPOINT)
+            raise NoEndpoint(self._why_none())
+        self._target = target
+        stream = target.pool.take() if self._resends < RESEND_TRIES else None
+        if stream is not None:
+            self._send(stream)
+            return
+        assert backend is not None
+        try:
+            self._pending = backend.connect(target, self, self.client.connect_time)
+        except PoolFull:
+            self.listener.count(UPSTREAM_OVERLOADED)
+            raise
 
-    def connected(self, connection: UpstreamConnection) -> None:
+    def _own_backend(self) -> Backend | None:
+        rule = self._rule
+        return (rule.backend or rule.choose()) if rule is not None else None
+
+    def _why_none(self) -> str:
+        if self._backend is None:
+            return f"{self.listener.service} gives no backend a weight"
+        return f"{self._backend.key.service} has no ready endpoint for port {self._backend.key.port}"
+
+    def connected(self, stream: UpstreamStream) -> None:
         """Take the connection that was made for this exchange into use."""
-        self.route.count(UPSTREAM_CONNECTIONS)
-        self.route.balancer.connected(connection.pool.upstream)
-        if self.downstream.exchange is not self:  # the client has gone meanwhile
-            connection.pool.give_back(connection, self.route.proxy.now())
-            return
-        self._send(connection)
-        if not self.request_done:
-            self.downstream.resume_reading()
+        self._pending = None
+        if not stream.served:
+            self.listener.count(UPSTREAM_CONNECTIONS)
+        assert self._backend is not None
+        assert self._target is not None
+        self._backend.connected(self._target)
+        self._send(stream)
+        if self.completed is None:
+            self.client.resume_reading()
 
-    def connect_failed(self, upstream: Upstream, error: Exception) -> None:
+    def connect_failed(self, error: Exception) -> None:
         """Try another endpoint: nothing has been sent yet."""
-        timed_out = isinstance(error, TimeoutError)
-        self.route.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
-        self.route.balancer.connect_failed(upstream, self.route.proxy.now())
-        if self.downstream.exchange is not self:
+        self._pending = None
+        backend, target = self._backend, self._target
+        assert backend is not None
+        assert target is not None
+        if isinstance(error, ExchangeError):
+            self.listener.count(UPSTREAM_OVERLOADED)
+            self._raise(error)
             return
+        now = self.listener.runtime.now()
+        timed_out = isinstance(error, TimeoutError)
+        self.listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
+        backend.failed(target, Verdict.CONNECT_FAILED, now)
         self._connect_failures += 1
-        self.tried = (*self.tried, upstream)
-        if self._connect_failures < CONNECT_TRIES:
-            untried = self.route.balancer.pick(self.tried, self.started)
-            if untried is not None:
-                self._dispatch_again()
-                return
+        self._tried_in_vain()
+        if self._connect_failures < CONNECT_TRIES and any(one not in self._tried for one in backend.targets):
+            self._dispatch_again()
+            return
         self._connect_failures = 0
-        reason = "timed out" if timed_out else (getattr(error, "strerror", None) or "failed")
-        self._outcome(ConnectFailed(f"connecting to {upstream} {reason.lower()}"))
+        self._raise(ConnectFailed(describe_failure(target, error)))
 
     def _dispatch_again(self) -> None:
         try:
             self.dispatch()
         except ExchangeError as error:
-            self._outcome(error)
+            self._raise(error)
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        self.upstream = connection
-        head = self.head
-        forwarded = head.forwarded_for
-        line = self.downstream.forwarded_for
-        if forwarded:
-            line = b"X-Forwarded-For: " + forwarded + b", " + self.downstream.source_bytes + b"\r\n\r\n"
-        if self._kept:
-            data = b"".join((head.line_and_fields, line, *self._kept))
-            if self._kept_size > self.route.proxy.limits.replay_bytes:
-                self._forget_body()
-        else:
-            data = head.line_and_fields + line
-        connection.start(self, data)
+    def _send(self, stream: UpstreamStream) -> None:
+        self._upstream = stream
+        client = self.client
+        if client.write_paused:
+            stream.pause()
+        stream.start(self, self._head, client.source, self._kept or (), self.completed is not None)
+        if self._kept_size > self.listener.runtime.limits.replay_bytes:
+            self._forget_body()
 
-    def upstream_lost(self, connection: UpstreamConnection) -> None:
-        """The endpoint's connection ended while this exchange owned it."""
-        self.upstream = None
+    def pause_request(self) -> None:
+        """The endpoint does not keep up: the client has to wait."""
+        self.client.pause_reading()
+
+    def resume_request(self) -> None:
+        """The endpoint has caught up."""
+        self.client.resume_reading()
+
+    def upstream_lost(self, stream: UpstreamStream) -> None:
+        """The endpoint's connection ended while this exchange owned it, before the response was whole."""
+        self._upstream = None
         if self.tunnel:
-            self._finish(keep_alive=False, reusable=False)
+            self._break_off(None)
         elif self._response is not None:
-            return  # `_commit_waiting` will find the connection gone
+            self._response.cut = True  # `chain_returned` will see to it
+            self._response.wake()
         elif self.committed:
-            self._response_cut()
-        elif connection.served and self.replayable and self.head.method in IDEMPOTENT:
+            self._truncated()
+        elif stream.served and self.replayable and self._head.method in IDEMPOTENT:
             # It was closed while idle in the pool: that is not the endpoint's verdict on this request.
             self._resends += 1
-            self.route.count(RESENDS)
+            self.listener.count(RESENDS)
             self._dispatch_again()
         else:
-            self.route.count(UPSTREAM_RESET)
+            self.listener.count(UPSTREAM_RESET)
+            self._blame(Verdict.RESET)
             self._tried_in_vain()
-            self._outcome(
-                UpstreamReset(f"{connection.pool.upstream} closed the connection without answering")
-            )
+            self._raise(UpstreamReset(f"{self._target} closed the connection without answering"))
 
-    def upstream_failed(self, error: UpstreamProtocolError) -> None:
+    def response_failed(self, detail: str) -> None:
         """The endpoint answered something that cannot be passed on."""
-        self.route.count(UPSTREAM_PROTOCOL_ERROR)
-        self._abort_upstream()
+        self.listener.count(UPSTREAM_PROTOCOL_ERROR)
+        error = UpstreamProtocolError(f"{self._target} {detail}")
         if self.committed:
-            self.error = error
-            self._finish(keep_alive=False, reusable=False, abort=True)
+            self._break_off(error)
         else:
             self._tried_in_vain()
-            self._outcome(error)
+            self._give_try_up()
+            self._raise(error)
+
+    def _truncated(self) -> None:
+        self.listener.count(UPSTREAM_TRUNCATED)
+        self._break_off(UpstreamReset(f"{self._target} closed the connection within its response"))
+
+    def _blame(self, verdict: Verdict) -> None:
+        if self._backend is not None and self._target is not None:
+            self._backend.failed(self._target, verdict, self.listener.runtime.now())
 
     def _tried_in_vain(self) -> None:
-        if self.endpoint is not None:
-            self.tried = (*self.tried, self.endpoint)
+        if self._target is not None:
+            self._tried = (*self._tried, self._target)
 
-    def _abort_upstream(self) -> None:
-        upstream, self.upstream = self.upstream, None
+    def _give_try_up(self) -> None:
+        """End what is under way towards an endpoint."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        self._response = None
+        upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
 
     # The endpoint's answer
 
     def informational(self, head: ResponseHead) -> None:
-        """Pass a 1xx response on (RFC 9110 section 15.2), not to HTTP/1.0 clients."""
-        if self.head.minor == b"1":
-            self.downstream.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.status_line, head.raw_fields))
+        """Pass a 1xx response on (RFC 9110 section 15.2)."""
+        self._informational += 1
+        if self._informational > MOST_INFORMATIONAL:
+            self.response_failed("sent too many informational responses")
+        else:
+            self.client.informational(head)
 
-    def response_started(self, head: ResponseHead, rest: bytes) -> None:
-        """The endpoint's response head is there, with `rest` behind it."""
-        if head.status == 101 and not self.head.upgrade:
-            self.upstream_failed(UpstreamProtocolError(f"{self.endpoint} switched protocols unasked"))
+    def response_started(self, head: ResponseHead, data: bytes, end: bool) -> None:
+        """The endpoint's response head is there, and the beginning of its body, `end` if that is all."""
+        if head.status == 101 and not self._head.upgrade:
+            self.response_failed("switched protocols unasked")
             return
+        backend, target = self._backend, self._target
+        assert backend is not None
+        assert target is not None
+        backend.answered(target)
         if self._chain is None:
-            self._commit(head, rest)
+            self._commit(head, data, end)
             return
-        response = self._response = UpstreamResponse(self, head, rest)
-        assert self.upstream is not None
-        self._chain.step(cast("Any", response))
-        if self._response is response and self.upstream is not None:
-            self.upstream.transport.pause_reading()  # a layer thinks it over
+        response = self._response = UpstreamResponse(self, head, data, end)
+        self._chain.step(response)
+        if self._response is response and self._upstream is not None:
+            self._upstream.pause()  # a layer thinks it over
+
+    def response_data(self, data: bytes, end: bool) -> None:
+        """More bytes of the response have come; in a tunnel `end` is the endpoint's half-close."""
+        response = self._response
+        if response is not None:  # they came before the layers had decided
+            response.take(data, end)
+            return
+        self.client.send_data(data, end)
+        if end:
+            if self.tunnel:
+                self._tunnel_ended(2)
+            else:
+                self._finish()
+
+    def read_on(self) -> None:
+        """A layer wants more of the response that it thinks about."""
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def wake_chain(self) -> None:
+        """What a layer waited for has come."""
+        if self._chain is not None:
+            self._chain.step(None)
 
     def discard(self, response: UpstreamResponse) -> None:
         """Throw away the response that waits; the request may then be sent again."""
@@ -371,161 +561,107 @@ class Exchange:
             return
         self._response = None
         self._tried_in_vain()
-        upstream, self.upstream = self.upstream, None
-        if upstream is None:
-            return
-        upstream.transport.resume_reading()  # it was paused while the layer thought it over
-        head = response.head
-        complete = head.length >= 0 and len(response.rest) == head.length
-        upstream.release(complete and head.keep_alive and self.request_done, self.route.proxy.now())
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.release(response.end and self.completed is not None, self.listener.runtime.now())
 
-    def _commit(self, head: ResponseHead, rest: bytes) -> None:
+    def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head to the client, and what has come of the body."""
         self.committed = True
+        self.replayable = False
         self._kept = None
         self.status = head.status
-        downstream = self.downstream
-        modern = self.head.minor == b"1"
         if head.status == 101:
-            self._commit_tunnel(head, rest)
-            return
-        fields = head.raw_fields
-        length = head.length
-        whole = 0 <= length <= len(rest)
-        keep_alive = self.keep_alive and downstream.stays_open and (self.request_done or not whole)
-        body = None if whole else Body(length, unchunk=not modern, rechunk=modern)
-        if length == UNTIL_CLOSE and modern:
-            fields += b"Transfer-Encoding: chunked\r\n"
-        elif (
-            length < 0 and not modern
-        ):  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
-            fields = without_transfer_encoding(fields)
-            keep_alive = False
-        self._response_body = body
-        if not keep_alive:
-            fields += b"Connection: close\r\n"
-        elif not modern:
-            fields += b"Connection: keep-alive\r\n"
-        self.keep_alive = keep_alive
-        out = b"HTTP/1.1 %b\r\n%b\r\n" % (head.status_line, fields)
-        if body is None:
-            self._write(out + rest[:length])
-            self._finish(keep_alive, reusable=len(rest) == length)
-        else:
-            self._relay(out, rest, body)
+            self.tunnel = True
+            head.upgrade = head.upgrade or self._head.upgrade
+            end = False
+        self.client.respond(head, data, end)
+        if end:
+            self._finish()
 
-    def response_data(self, data: bytes) -> None:
-        """More bytes of the response have come."""
-        if self._response is not None:  # they came before the layers had decided
-            self._response.rest += data
-        elif self.tunnel:
-            self._write(data)
-        else:
-            assert self._response_body is not None
-            self._relay(b"", data, self._response_body)
-
-    def _relay(self, prefix: bytes, data: bytes, body: Body) -> None:
-        try:
-            used = body.take(data)
-        except HeadError as error:
-            if prefix:
-                self._write(prefix)
-            self.upstream_failed(UpstreamProtocolError(f"{self.endpoint} sent a bad body: {error.detail}"))
-            return
-        exact = used == len(data)
-        out = body.forwarded(data if exact else data[:used])
-        self._write(prefix + out if prefix else out)
-        if body.done:
-            self._finish(self.keep_alive, reusable=exact)
-
-    def response_eof(self) -> bool:
-        """The endpoint will send no more; return whether its connection stays open for our side."""
-        if self.tunnel:
-            self.downstream.write_eof()
-            return True
-        return False
-
-    def _response_cut(self) -> None:
-        """The endpoint's connection ended after the head: the end of the body, or a truncation."""
-        ending = self._response_body.end() if self._response_body is not None else None
-        if ending is None:
-            self.route.count(UPSTREAM_TRUNCATED)
-            self.error = UpstreamReset(f"{self.endpoint} closed the connection within its response")
-            self._finish(keep_alive=False, reusable=False, abort=True)
-        else:
-            self._write(ending)
-            self._finish(self.keep_alive, reusable=False)
-
-    def _commit_tunnel(self, head: ResponseHead, rest: bytes) -> None:
-        """Switch protocols (RFC 9110 section 7.8): from now on both sides' bytes pass as they are."""
-        self.tunnel = True
-        self.keep_alive = False
-        upgrade = head.upgrade or self.head.upgrade
-        self._write(
-            b"HTTP/1.1 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n%b"
-            % (head.status_line, head.raw_fields, upgrade, rest)
-        )
-        self.downstream.start_tunnel()
-
-    def tunnel_data(self, data: bytes) -> None:
-        """Pass the client's bytes of a switched protocol to the endpoint."""
-        self.received += len(data)
-        if self.upstream is not None:
-            self.upstream.transport.write(data)
-
-    def tunnel_eof(self) -> None:
-        """The client of a switched protocol will send no more."""
-        if self.upstream is not None and self.upstream.transport.can_write_eof():
-            self.upstream.transport.write_eof()
-
-    def _write(self, data: bytes) -> None:
-        self.sent += len(data)
-        self.downstream.write(data)
+    def _tunnel_ended(self, side: int) -> None:
+        """One side (1: the client, 2: the endpoint) will say no more; with both it is over."""
+        self._tunnel_ends |= side
+        if self._tunnel_ends == 3:
+            self._finish(reusable=False)
 
     # The end
 
-    def _finish(self, keep_alive: bool, reusable: bool, abort: bool = False) -> None:
-        upstream, self.upstream = self.upstream, None
-        now = self.route.proxy.now()
+    def _finish(self, reusable: bool = True) -> None:
+        """The response is whole."""
+        now = self.listener.runtime.now()
+        upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.release(reusable and upstream.keep_alive and self.request_done, now)
-        self.route.record(self, now)
-        self.downstream.exchange_finished(keep_alive and self.request_done, now, abort)
+            upstream.release(reusable and self.completed is not None, now)
+        self._end(now)
+        self.client.finished(now, abort=False)
+
+    def _break_off(self, error: ExchangeError | None) -> None:
+        """The response has begun and cannot be completed: only a broken connection tells the client so."""
+        if self.error is None:
+            self.error = error
+        self._give_try_up()
+        now = self.listener.runtime.now()
+        self._end(now)
+        self.client.finished(now, abort=True)
 
     def fail(self, error: ExchangeError) -> None:
-        """End the exchange with a response that the mesh itself makes."""
-        self._kept = None
+        """End the exchange with a response that the mesh itself makes of an error."""
         self.error = error
-        self.status = error.status
+        self._reply(reply_to(error), close=error.fault == "client")
+
+    def _reply(self, reply: Reply, close: bool = False) -> None:
+        self._give_try_up()
+        self._kept = None
+        self.replayable = False
         self.committed = True
-        self._abort_upstream()
-        keep_alive = self.keep_alive and self.request_done and self.downstream.stays_open
-        if error.fault == "client":
-            keep_alive = False
-        self._write(self.downstream.render(error, keep_alive, self.to_head))
-        self._finish(keep_alive, reusable=False)
+        self.mesh_made = True
+        self.status = reply.status
+        self.client.respond_reply(reply, close)
+        self._finish()
+
+    def _end(self, now: float) -> None:
+        """Count it, and tell: once, whatever the ending."""
+        assert not self._ended
+        self._ended = True
+        if self._limits is not None:
+            for limit in self._limits:
+                limit.cancel()
+        self.listener.record(self, now)
+        if self._at_end is not None:
+            ended = self.listener.describe(self, now)
+            for call in self._at_end:
+                try:
+                    call(ended)
+                except Exception as error:  # a layer's bug; nothing else is lost by it
+                    self._tell_of_bug(error)
 
     # The chain of layers
 
-    def _outcome(self, error: ExchangeError) -> None:
+    def _raise(self, error: ExchangeError) -> None:
+        """Let the layers hear of an error, or the client, where there are none."""
         if self._chain is None:
             self.fail(error)
         else:
             self._chain.step(error)
 
-    def chain_returned(self, response: UpstreamResponse) -> None:
+    def chain_returned(self, response: Any) -> None:
         """Send the response that the layers have settled on."""
         self._chain = None
-        if response is not self._response:
-            self.fail(ExchangeError("a middleware returned a response that it had discarded"))
+        if isinstance(response, Reply):
+            self._reply(signed(response))
             return
+        if response is None or response is not self._response:
+            self._tell_of_bug(TypeError(f"a middleware returned {response!r}, not the response in hand"))
+            self.fail(LayerBroke("a middleware returned a response that it had discarded"))
+            return
+        assert isinstance(response, UpstreamResponse)
         self._response = None
-        upstream = self.upstream
-        if upstream is not None:
-            upstream.transport.resume_reading()
-        self._commit(response.head, response.rest)
-        if upstream is None and self.downstream.exchange is self:
-            self._response_cut()
+        if self._upstream is not None and not self.client.write_paused:
+            self._upstream.resume()
+        self._commit(response.head, response.data, response.end)
+        if response.cut and not self._ended:
+            self._truncated()
 
     def chain_raised(self, error: ExchangeError) -> None:
         """Tell the client of the error that the layers let through."""
@@ -535,11 +671,9 @@ class Exchange:
     def chain_broke(self, error: Exception) -> None:
         """Tell the client that a layer has a bug; one request is all it costs."""
         self._chain = None
-        self.route.proxy.layer_failed(self.route, error)
-        self.fail(ExchangeError("a middleware failed on this request"))
+        self._tell_of_bug(error)
+        self.fail(LayerBroke("a middleware failed on this request"))
 
-
-def without_transfer_encoding(fields: bytes) -> bytes:
-    """Remove Transfer-Encoding, for clients that do not know it."""
-    lines = fields.split(b"\r\n")
-    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"transfer-encoding:"))
+    def _tell_of_bug(self, error: Exception) -> None:
+        listener = self.listener
+        listener.runtime.observer.layer_failed(listener.service, listener.port, error)

@@ -1,114 +1,284 @@
-"""Connections to one endpoint: those in use, those idle, and how new ones are made.
+"""Connections to one address: those in use, those idle, how new ones are made, and who waits for one.
 
-A pool never waits on behalf of an exchange: `take` returns an idle connection or None, `connect` calls back.
+`Pools` has one for each address and port, whichever backends name it. A pool is bounded: past its number of
+connections requests wait, past the number that may wait, or the time, they are told so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Protocol, cast
 
-from nodeagent.plan.model import Upstream
-from nodeagent.settings import Limits
+from nodeagent.proxy.connection import Connection
+from nodeagent.proxy.deadlines import Deadline
+from nodeagent.proxy.errors import PoolFull, PoolTimeout
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.streams import Pending, StreamTaker, UpstreamStream
 
-if TYPE_CHECKING:
-    from nodeagent.proxy.upstream import UpstreamConnection
+Address = tuple[str, int]
 
 
-class ConnectionTaker(Protocol):
-    """Who asked for a connection."""
+class Pooled(UpstreamStream, Protocol):
+    """A connection as its pool sees it."""
 
-    def connected(self, connection: UpstreamConnection) -> None:
-        """Take the new connection into use."""
+    counted: bool
+    """Set by the pool: from now on it tells `Pool.lost` when it is gone."""
+
+    def usable(self) -> bool:
+        """Whether it may serve another exchange: looks at the socket for an end, or bytes unasked for."""
         ...
 
-    def connect_failed(self, upstream: Upstream, error: Exception) -> None:
-        """Learn that the endpoint accepted none."""
+    def rest(self, now: float) -> None:
+        """It is idle from now on."""
         ...
+
+    def abort(self) -> None:
+        """Close it."""
+        ...
+
+
+class Dialer(Protocol):
+    """Makes connections; the real one is `SocketDialer`."""
+
+    def dial(
+        self,
+        address: Address,
+        make: Callable[[], Connection],
+        seconds: float,
+        done: Callable[[Connection | None, Exception | None], None],
+    ) -> Pending:
+        """Connect within `seconds`; `done` gets what `make` made, or OSError or TimeoutError."""
+        ...
+
+
+class SocketDialer:
+    """Connects sockets, on a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def dial(
+        self,
+        address: Address,
+        make: Callable[[], Connection],
+        seconds: float,
+        done: Callable[[Connection | None, Exception | None], None],
+    ) -> Pending:
+        """Implements `Dialer`."""
+        return _Dialing(self._loop, address, make, seconds, done)
+
+
+class _Dialing:
+    """One connection that is being made."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: Address,
+        make: Callable[[], Connection],
+        seconds: float,
+        done: Callable[[Connection | None, Exception | None], None],
+    ) -> None:
+        self._loop = loop
+        self._done = done
+        self._make = make
+        self._made: Connection | None = None
+        self._task = loop.create_task(self._run(address, seconds))
+
+    async def _run(self, address: Address, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._loop.create_connection(self._factory, *address)
+        except (OSError, TimeoutError) as error:
+            self._drop()
+            self._done(None, error)
+        except asyncio.CancelledError:
+            self._drop()
+            raise
+        else:
+            self._done(self._made, None)
+
+    def _factory(self) -> Connection:
+        self._made = made = self._make()
+        return made
+
+    def _drop(self) -> None:
+        """A connection that came about, but too late to be taken, has no other owner."""
+        made = self._made
+        if made is not None and made in made.runtime.connections:
+            made.reset()
+
+    def cancel(self) -> None:
+        """Give it up; `done` is not called."""
+        self._task.cancel()
+
+
+class _Waiting:
+    """A request that waits: for the connection that is dialled for it, or for any that becomes free."""
+
+    __slots__ = ("deadline", "dialing", "pool", "taker")
+
+    def __init__(self, pool: Pool, taker: StreamTaker) -> None:
+        self.pool = pool
+        self.taker: StreamTaker | None = taker
+        self.dialing: Pending | None = None
+        self.deadline: Deadline | None = None
+
+    def cancel(self) -> None:
+        """Wait no more. A dial under way is given up with it."""
+        self.pool.cancel(self)
+
+    def timed_out(self) -> None:
+        """It has waited in the queue for as long as one may."""
+        taker, pool = self.taker, self.pool
+        pool.cancel(self)
+        if taker is not None:
+            taker.connect_failed(PoolTimeout(f"no connection to {pool} became free in time"))
 
 
 class Pool:
-    """The HTTP/1.1 connections of this worker to one endpoint; the idle ones are re-used newest first."""
+    """The connections of this worker to one address; the idle ones are used again, newest first."""
 
-    __slots__ = ("_connecting", "_idle", "_limits", "closed", "loop", "upstream")
+    def __init__(
+        self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]
+    ) -> None:
+        self.address = address
+        self.users = 0
+        """Backends that name it. Nobody's pool keeps nothing."""
+        self.runtime = runtime
+        self._dialer = dialer
+        self._make = make
+        self._idle: deque[Pooled] = deque()
+        self._queue: OrderedDict[_Waiting, None] = OrderedDict()
+        self.open = 0
+        """Connections that exist or are being made."""
 
-    def __init__(self, upstream: Upstream, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        self.upstream = upstream
-        self.loop = loop
-        self.closed = False
-        self._limits = limits
-        self._idle: deque[UpstreamConnection] = deque()
-        self._connecting: set[asyncio.Task[None]] = set()
+    def __str__(self) -> str:
+        return f"{self.address[0]}:{self.address[1]}"
 
-    def take(self, probe: bool) -> UpstreamConnection | None:
-        """Return an idle connection, or None. `probe` looks first whether the far side has closed it.
-
-        A probe costs a system call; it is worth it for a request that could not be sent twice.
-        """
+    def take(self) -> Pooled | None:
+        """Return an idle connection that looks alive, or None."""
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable and not (probe and _closed_by_peer(connection)):
+            if connection.usable():
                 return connection
-            connection.close()
+            connection.abort()
         return None
 
-    def give_back(self, connection: UpstreamConnection, now: float) -> None:
-        """Keep a connection for the next exchange, or close it when there are enough."""
-        if self.closed or len(self._idle) >= self._limits.upstream_idle_connections:
-            connection.close()
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
+    def wait(self, taker: StreamTaker, seconds: float, most: int) -> Pending:
+        """Have a connection made, or wait for one where there are `most`; the taker is called, later.
 
-    def forget(self, connection: UpstreamConnection) -> None:
-        """Drop an idle connection that has been lost."""
-        try:
-            self._idle.remove(connection)
-        except ValueError:
-            return
+        `seconds` is for connecting.
 
-    def close_idle(self, before: float) -> None:
-        """Close connections that have been idle since `before` (loop time)."""
-        while self._idle and self._idle[0].idle_since <= before:
-            self._idle.popleft().close()
+        Raises:
+            PoolFull: too many wait already.
+        """
+        waiting = _Waiting(self, taker)
+        if self.open < most:
+            self._dial(waiting, seconds)
+            return waiting
+        limits = self.runtime.limits
+        if len(self._queue) >= limits.upstream_queue:
+            raise PoolFull(
+                f"{self} has {self.open} connections, and {len(self._queue)} requests wait for one"
+            )
+        self._queue[waiting] = None
+        waiting.deadline = self.runtime.deadlines.set(limits.upstream_queue_time, waiting.timed_out)
+        return waiting
 
-    def connect(self, taker: ConnectionTaker) -> None:
-        """Open a connection; `taker.connected` or `taker.connect_failed` is called when it is decided."""
-        task = self.loop.create_task(self._connect(taker))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connect(self, taker: ConnectionTaker) -> None:
-        from nodeagent.proxy.upstream import UpstreamConnection
-
-        try:
-            async with asyncio.timeout(self._limits.connect_time):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self), self.upstream.address, self.upstream.port
-                )
-        except (OSError, TimeoutError) as error:
-            taker.connect_failed(self.upstream, error)
+    def cancel(self, waiting: _Waiting) -> None:
+        """Forget one that waits."""
+        waiting.taker = None
+        if waiting.deadline is not None:
+            waiting.deadline.cancel()
+        if waiting.dialing is not None:
+            waiting.dialing.cancel()
+            waiting.dialing = None
+            self.lost()
         else:
-            taker.connected(connection)
+            self._queue.pop(waiting, None)
 
-    def close(self) -> None:
-        """Close idle connections; those in use close when their exchange ends."""
-        self.closed = True
+    def give_back(self, connection: Pooled, now: float) -> None:
+        """Hand a connection that has served to the next in the queue, or keep it, or close it."""
+        queue = self._queue
+        if queue:
+            self._deliver(queue.popitem(last=False)[0], connection)
+        elif not self.users or len(self._idle) >= self.runtime.limits.upstream_idle_connections:
+            connection.abort()
+        else:
+            connection.rest(now)
+            self._idle.append(connection)
+
+    def forget(self, connection: Pooled) -> None:
+        """Drop a connection that may be idle: it is closing."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def lost(self) -> None:
+        """A connection is gone, or serves no more exchanges: there is room for another."""
+        self.open -= 1
+        if self._queue:
+            waiting, _ = self._queue.popitem(last=False)
+            if waiting.deadline is not None:
+                waiting.deadline.cancel()
+            self._dial(waiting, self.runtime.limits.connect_time)
+
+    def close_idle(self) -> None:
+        """Close what is idle; connections in use close when their exchange ends."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().abort()
+
+    def _dial(self, waiting: _Waiting, seconds: float) -> None:
+        self.open += 1
+
+        def done(connection: Connection | None, error: Exception | None) -> None:
+            waiting.dialing = None
+            taker = waiting.taker
+            if error is not None:
+                self.lost()
+                if taker is not None:
+                    taker.connect_failed(error)
+            elif taker is not None:
+                stream = cast("Pooled", connection)
+                stream.counted = True
+                taker.connected(stream)
+
+        waiting.dialing = self._dialer.dial(self.address, lambda: self._make(self), seconds, done)
+
+    def _deliver(self, waiting: _Waiting, connection: Pooled) -> None:
+        if waiting.deadline is not None:
+            waiting.deadline.cancel()
+        taker = waiting.taker
+        assert taker is not None
+        taker.connected(connection)
 
 
-def _closed_by_peer(connection: UpstreamConnection) -> bool:
-    """Look at the socket itself: an end of stream may wait there that the loop has not seen yet."""
-    peer: socket.socket = connection.transport.get_extra_info("socket")
-    try:
-        # The transport's socket may only be looked at, so a duplicate of it is peeked into.
-        with socket.socket(fileno=socket.dup(peer.fileno())) as duplicate:
-            return duplicate.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+class Pools:
+    """The pools of one worker, by address."""
+
+    def __init__(self, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]) -> None:
+        self.runtime = runtime
+        self.dialer = dialer
+        self._make = make
+        self._pools: dict[Address, Pool] = {}
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def acquire(self, address: Address) -> Pool:
+        """Return the pool of an address for one more backend."""
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._pools[address] = Pool(address, self.runtime, self.dialer, self._make)
+        pool.users += 1
+        return pool
+
+    def release(self, pool: Pool) -> None:
+        """One backend less; with the last one goes the pool."""
+        pool.users -= 1
+        if not pool.users:
+            del self._pools[pool.address]
+            pool.close_idle()

@@ -7,12 +7,16 @@ speaks first work. What the client sends meanwhile waits, bounded.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
-from nodeagent.plan.model import Upstream
+from middleware.contract import ConnectFailed, ExchangeError, NoEndpoint
+from nodeagent.proxy.backend import Target, describe_failure
+from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection
 from nodeagent.proxy.exchange import CONNECT_TRIES
+from nodeagent.proxy.health import Outcome
+from nodeagent.proxy.listeners import RunningListener
+from nodeagent.proxy.runtime import FOREVER
+from nodeagent.proxy.streams import Pending, Source
 from nodeagent.stats.columns import (
     BYTES_RECEIVED,
     BYTES_SENT,
@@ -24,28 +28,29 @@ from nodeagent.stats.columns import (
     UPSTREAM_NO_ENDPOINT,
 )
 
-if TYPE_CHECKING:
-    from nodeagent.proxy.proxy import Proxy
-    from nodeagent.proxy.route import TcpRoute
-
-FOREVER: Final = float("inf")
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+LINGER_TIME: Final = 60.0
+"""Seconds in which the last bytes of a connection that both sides have ended must get through."""
 
 
-class _Side(asyncio.Protocol):
-    """One of the two connections; `peer` is the other one."""
+class TcpSide(Connection):
+    """One of the two connections; `peer` is the other one. `column` counts the bytes that come from it."""
 
-    __slots__ = ("peer", "route", "sent", "transport")
+    __slots__ = ("_column", "ended", "listener", "peer")
 
-    def __init__(self, route: TcpRoute) -> None:
-        self.route = route
-        self.transport = cast("asyncio.Transport", None)
-        self.peer: _Side | None = None
-        self.sent = False
+    def __init__(self, listener: RunningListener, column: int) -> None:
+        super().__init__(listener.runtime)
+        self.listener = listener
+        self.peer: TcpSide | None = None
+        self.ended = False
+        """It will say no more, and its peer has been told."""
+        self._column = column
 
     def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        self.listener.count(self._column, len(data))
+        self.moved()
         peer = self.peer
-        if peer is not None:
+        if peer is not None and not peer.transport.is_closing():
             peer.transport.write(data)
 
     def eof_received(self) -> bool:
@@ -53,166 +58,184 @@ class _Side(asyncio.Protocol):
         peer = self.peer
         if peer is None or peer.transport.is_closing():
             return False
+        self.end(peer)
+        return not self.transport.is_closing()
+
+    def end(self, peer: TcpSide) -> None:
+        """Say no more; with both sides it is over."""
+        self.ended = True
         peer.transport.write_eof()
-        peer.sent = True
-        if self.sent:  # both have ended
-            self.transport.close()
-            peer.transport.close()
-        return True
+        if peer.ended:
+            for side in (self, peer):
+                side.deadline = self.runtime.now() + LINGER_TIME
+                side.transport.close()
 
     def pause_writing(self) -> None:
+        """Asyncio: what we send is not taken, so the other side has to wait."""
+        self.write_paused = True
         if self.peer is not None:
-            self.peer.transport.pause_reading()
+            self.peer.hold(PEER_FULL)
 
     def resume_writing(self) -> None:
-        if self.peer is not None and not self.peer.transport.is_closing():
-            self.peer.transport.resume_reading()
+        """Asyncio: it is taken again."""
+        self.write_paused = False
+        if self.peer is not None:
+            self.peer.let_go(PEER_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """One side gone is both gone: a reset as a reset."""
+        super().connection_lost(exc)
         peer, self.peer = self.peer, None
         if peer is None:
             return
         peer.peer = None
-        if exc is not None:
+        if exc is not None or not (self.ended and peer.ended):
             peer.reset()
-        else:
-            peer.transport.close()
 
-    def reset(self) -> None:
-        """Close so that the far side sees a reset: the conversation was broken off, not ended."""
-        reset(self.transport)
+    def moved(self) -> None:
+        """Something has moved."""
 
 
-class TcpUpstream(_Side):
-    """The connection to the endpoint of `downstream`."""
+class TcpUpstream(TcpSide):
+    """The connection to the endpoint of `client`."""
 
-    __slots__ = ("_downstream",)
+    __slots__ = ("_client",)
 
-    def __init__(self, route: TcpRoute, downstream: TcpDownstream) -> None:
-        super().__init__(route)
-        self._downstream = downstream
+    def __init__(self, client: TcpConnection) -> None:
+        super().__init__(client.listener, BYTES_SENT)
+        self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Join the two at once: what the endpoint says first may come before the connecting task goes on."""
-        self.transport = cast("asyncio.Transport", transport)
-        self._downstream.join(self)
+        """Join the two at once: what the endpoint says first may come before anybody else hears of it."""
+        super().connection_made(transport)
+        self._client.join(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes for the client."""
-        peer = self.peer
-        if peer is not None:
-            self.route.count(BYTES_SENT, len(data))
-            peer.transport.write(data)
+    def moved(self) -> None:
+        """The client's deadline is that of both."""
+        self._client.moved()
 
 
-class TcpDownstream(_Side):
-    """The client's connection."""
+class TcpConnection(TcpSide):
+    """The client's connection, and the state of both: connecting, joined, ended."""
 
-    __slots__ = ("_connecting", "_early", "_early_eof", "deadline", "proxy", "source")
+    __slots__ = (
+        "_connect_time",
+        "_early",
+        "_early_end",
+        "_idle_time",
+        "_pending",
+        "_tried",
+        "source",
+    )
 
-    def __init__(self, proxy: Proxy, route: TcpRoute, source: str) -> None:
-        super().__init__(route)
-        self.proxy = proxy
+    def __init__(
+        self, listener: RunningListener, source: Source, connect_time: float, idle_time: float | None
+    ) -> None:
+        super().__init__(listener, BYTES_RECEIVED)
         self.source = source
-        self.deadline = FOREVER
+        self._connect_time = connect_time
+        self._idle_time = idle_time
         self._early: list[bytes] = []
-        self._early_eof = False
-        self._connecting: asyncio.Task[None] | None = None
+        """What the client said before there was an endpoint to hear it."""
+        self._early_end = False
+        self._pending: Pending | None = None
+        self._tried: tuple[Target, ...] = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: connect to an endpoint."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.route.count(CONNECTIONS)
-        self.route.count(CONNECTIONS_ACTIVE)
-        self.proxy.connections.add(self)
-        self._connecting = self.proxy.loop.create_task(self._connect())
+        super().connection_made(transport)
+        self.listener.count(CONNECTIONS)
+        self.listener.count(CONNECTIONS_ACTIVE)
+        self.moved()
+        self._connect()
 
-    async def _connect(self) -> None:
-        route = self.route
-        balancer = route.balancer
-        tried: tuple[Upstream, ...] = ()
-        for _ in range(CONNECT_TRIES):
-            endpoint = balancer.pick(tried, self.proxy.now())
-            if endpoint is None:
-                break
-            tried = (*tried, endpoint)
-            try:
-                async with asyncio.timeout(self.proxy.limits.connect_time):
-                    await self.proxy.loop.create_connection(
-                        lambda: TcpUpstream(route, self), endpoint.address, endpoint.port
-                    )
-            except (OSError, TimeoutError) as error:
-                if self._connecting is None:
-                    return  # it was connected, and broke: `connection_lost` of the two has dealt with it
-                timed_out = isinstance(error, TimeoutError)
-                route.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
-                balancer.connect_failed(endpoint, self.proxy.now())
+    def _connect(self) -> None:
+        listener = self.listener
+        rule = listener.rule
+        backend = (rule.backend or rule.choose()) if rule is not None else None
+        target = backend.pick(self._tried, self.runtime.now()) if backend is not None else None
+        if backend is None or target is None:
+            if not self._tried:
+                listener.count(UPSTREAM_NO_ENDPOINT)
+                self._fail(NoEndpoint(f"{listener.service} has no ready endpoint for port {listener.port}"))
             else:
-                balancer.connected(endpoint)
-                return
-        if not tried:
-            route.count(UPSTREAM_NO_ENDPOINT)
-        self.proxy.tcp_failed(route, self.source, tried)
-        self._connecting = None
+                self._fail(ConnectFailed(f"none of {', '.join(map(str, self._tried))} accepts connections"))
+            return
+        self._tried = (*self._tried, target)
+
+        def done(_: Connection | None, error: Exception | None) -> None:
+            if error is None:
+                backend.connected(target)
+            elif self._pending is not None:  # else it was joined, and broke: the two have dealt with that
+                self._pending = None
+                timed_out = isinstance(error, TimeoutError)
+                listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
+                backend.failed(target, Outcome.CONNECT_FAILED, self.runtime.now())
+                if len(self._tried) < CONNECT_TRIES and len(self._tried) < len(backend.targets):
+                    self._connect()
+                elif len(self._tried) == 1:
+                    self._fail(ConnectFailed(describe_failure(target, error)))
+                else:
+                    tried = ", ".join(map(str, self._tried))
+                    self._fail(ConnectFailed(f"none of {tried} accepts connections"))
+
+        self._pending = backend.dial(target, lambda: TcpUpstream(self), self._connect_time, done)
+
+    def _fail(self, error: ExchangeError) -> None:
+        listener = self.listener
+        self.runtime.observer.refused(listener.service, listener.port, self.source.address, error)
         self.reset()
 
     def join(self, upstream: TcpUpstream) -> None:
         """Let bytes go both ways between the client and an endpoint that has just been connected."""
-        if self.transport.is_closing():  # the client is gone; the task that connects is told so next
+        self._pending = None
+        if self.lost or self.transport.is_closing():
             upstream.transport.abort()
             return
-        self._connecting = None
-        self.route.count(UPSTREAM_CONNECTIONS)
+        self.listener.count(UPSTREAM_CONNECTIONS)
         self.peer = upstream
         upstream.peer = self
+        if self.write_paused:
+            upstream.hold(PEER_FULL)
         if self._early:
             upstream.transport.write(b"".join(self._early))
             self._early.clear()
-        if self._early_eof:
-            upstream.transport.write_eof()
-            upstream.sent = True
-        self.transport.resume_reading()
+        if self._early_end:
+            self.end(upstream)
+        self.let_go(AHEAD)
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the endpoint."""
-        self.route.count(BYTES_RECEIVED, len(data))
-        peer = self.peer
-        if peer is not None:
-            peer.transport.write(data)
-        elif self._connecting is not None:
+        if self.peer is None and self._pending is not None:
+            self.listener.count(BYTES_RECEIVED, len(data))
             self._early.append(data)
             # Bounded by one read. Not in `connection_made`: uvloop starts to read after it, whatever it says.
-            self.transport.pause_reading()
+            self.hold(AHEAD)
+        else:
+            super().data_received(data)
 
     def eof_received(self) -> bool:
         """The client sends no more."""
-        if self._connecting is not None:
-            self._early_eof = True
+        if self.peer is None and self._pending is not None:
+            self._early_end = True
             return True
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client's connection is gone."""
-        self.proxy.connections.discard(self)
-        self.proxy.connection_closed(self.source)
-        self.route.count(CONNECTIONS_ACTIVE, -1)
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self.runtime.leave(self.source.address)
+        self.listener.count(CONNECTIONS_ACTIVE, -1)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
         super().connection_lost(exc)
 
+    def moved(self) -> None:
+        """Bytes have moved, one way or the other."""
+        if self._idle_time is not None and not self.ended:
+            self.deadline = self.runtime.now() + self._idle_time
+
     def expire(self, now: float) -> None:
-        """Unused: a quiet tcp connection is nobody's fault."""
-
-    def drain(self, now: float) -> None:
-        """A tcp connection is served to its end or to the end of the drain time."""
-
-    def route_removed(self) -> None:
-        """A tcp connection that is under way is served to its end."""
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Close a transport with a TCP reset."""
-    connection: socket.socket | None = transport.get_extra_info("socket")
-    if connection is not None and not transport.is_closing():
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
+        """It has been quiet for longer than its owner allows, or its last bytes do not get through."""
+        self.deadline = FOREVER
+        self.reset()

@@ -60,7 +60,12 @@ UPSTREAM_PROTOCOL_ERROR = DURATION_SUM + 11
 UPSTREAM_STALLED = DURATION_SUM + 12
 UPSTREAM_NO_ENDPOINT = DURATION_SUM + 13
 
-SLOT_COLUMNS = DURATION_SUM + 14
+UPSTREAM_TIMEOUT = DURATION_SUM + 14
+"""The endpoint did not answer in time."""
+UPSTREAM_OVERLOADED = DURATION_SUM + 15
+"""No connection to an endpoint was free in time."""
+
+SLOT_COLUMNS = DURATION_SUM + 16
 """Columns of a slot before those of the middleware."""
 
 UPSTREAM_ERRORS = {
@@ -71,6 +76,8 @@ UPSTREAM_ERRORS = {
     "protocol_error": UPSTREAM_PROTOCOL_ERROR,
     "stalled": UPSTREAM_STALLED,
     "no_endpoint": UPSTREAM_NO_ENDPOINT,
+    "timeout": UPSTREAM_TIMEOUT,
+    "overloaded": UPSTREAM_OVERLOADED,
 }
 """Column by the `reason` label."""
 

@@ -6,15 +6,14 @@ Of the request target only the path is shown, a query may hold secrets.
 
 from __future__ import annotations
 
+import time
 import traceback
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from middleware.contract import ExchangeError
-from nodeagent.proxy.exchange import Exchange
-from nodeagent.proxy.proxy import Proxy
-from nodeagent.proxy.route import HttpRoute, TcpRoute
+from middleware.contract import Ended, ExchangeError
 from nodeagent.settings import AccessLog
 
 LINES_PER_SECOND: Final = 50
@@ -44,48 +43,47 @@ class LineBudget:
 
 
 class AccessLogger:
-    """Writes the access log. Implements `nodeagent.proxy.proxy.Observer`."""
+    """Writes the access log. Implements `nodeagent.proxy.runtime.Observer`."""
 
-    def __init__(self, mode: AccessLog, worker: int) -> None:
-        self._all = mode == "all"
+    def __init__(self, mode: AccessLog, worker: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.wants_all = mode == "all"
         self._log = structlog.get_logger().bind(worker=worker)
         self._budget = LineBudget()
+        self._now = now
 
-    def exchange_ended(self, route: HttpRoute, exchange: Exchange, took: float) -> None:
-        """Write a line for an exchange, if this kind is wanted."""
-        error = exchange.error
-        if error is None and not self._all:
-            return
-        suppressed = self._budget.spend(Proxy.now())
+    def ended(self, ended: Ended) -> None:
+        """Write a line for an exchange."""
+        suppressed = self._budget.spend(self._now())
         if suppressed is None:
             return
         fields: dict[str, object] = {
-            "service": route.service,
-            "port": route.port,
-            "method": exchange.method,
-            "path": exchange.target.partition("?")[0],
-            "status": exchange.status,
-            "endpoint": str(exchange.endpoint) if exchange.endpoint else "",
-            "source": exchange.source,
-            "took_ms": round(took * 1000, 2),
+            "service": ended.service,
+            "port": ended.port,
+            "method": ended.method,
+            "path": ended.target.partition("?")[0],
+            "status": ended.status,
+            "endpoint": ended.endpoint,
+            "source": ended.source,
+            "took_ms": round(ended.took * 1000, 2),
         }
         if suppressed:
             fields["lines_left_out"] = suppressed
+        error = ended.error
         if error is None:
             self._log.info("request", **fields)
         else:
             self._log.warning("request_failed", reason=error.reason, detail=error.detail, **fields)
 
-    def refused(self, route: TcpRoute, source: str, error: ExchangeError) -> None:
+    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
         """Write a line for a request or connection that was refused."""
-        suppressed = self._budget.spend(Proxy.now())
+        suppressed = self._budget.spend(self._now())
         if suppressed is None:
             return
         fields = {"lines_left_out": suppressed} if suppressed else {}
         self._log.warning(
             "request_refused",
-            service=route.service,
-            port=route.port,
+            service=service,
+            port=port,
             source=source,
             status=error.status,
             reason=error.reason,
@@ -93,12 +91,12 @@ class AccessLogger:
             **fields,
         )
 
-    def layer_failed(self, route: HttpRoute, error: Exception) -> None:
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Write the traceback of a middleware's bug."""
-        if self._budget.spend(Proxy.now()) is not None:
+        if self._budget.spend(self._now()) is not None:
             self._log.error(
                 "middleware_failed",
-                service=route.service,
-                port=route.port,
+                service=service,
+                port=port,
                 traceback="".join(traceback.format_exception(error)),
             )

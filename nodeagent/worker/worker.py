@@ -29,13 +29,14 @@ from nodeagent.control.messages import (
     Drain,
     ListenFailure,
     Message,
-    route_values,
+    typed_backend,
+    typed_listener,
 )
 from nodeagent.control.successor import wait_for_successor
 from nodeagent.log import configure_logging
-from nodeagent.plan.model import RouteKey
-from nodeagent.proxy.accept import Accepted, local_address, original_destination
-from nodeagent.proxy.proxy import Proxy
+from nodeagent.plan.model import ListenerKey
+from nodeagent.proxy.accept import local_address, original_destination
+from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import (
     REFUSALS,
@@ -68,7 +69,7 @@ class Descriptors(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """The process's wiring: control channel, listeners, proxy."""
+    """The process's wiring: control channel, listening sockets, data plane."""
 
     def __init__(self, descriptors: Descriptors, loop: asyncio.AbstractEventLoop) -> None:
         self._descriptors = descriptors
@@ -77,8 +78,8 @@ class Worker:
         self._region = StatsRegion.open(descriptors.stats, self._layout)
         self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
         self._base = self._layout.base(WORKER_SLOT)
-        self._proxy: Proxy | None = None
-        self._servers: dict[RouteKey | None, asyncio.Server] = {}
+        self._data_plane: DataPlane | None = None
+        self._servers: dict[ListenerKey | None, asyncio.Server] = {}
         self._settings: Configure | None = None
         self._applying: asyncio.Queue[Message] = asyncio.Queue()
         self._ended = asyncio.Event()
@@ -101,8 +102,8 @@ class Worker:
                 await self._handle(message.result(), channel)
             else:
                 message.cancel()
-        if self._proxy is not None:
-            self._proxy.close()
+        if self._data_plane is not None:
+            self._data_plane.close()
         channel.close()
 
     async def _handle(self, message: Message, channel: Channel) -> None:
@@ -123,7 +124,7 @@ class Worker:
         observer = None
         if settings.access_log != "off":
             observer = AccessLogger(settings.access_log, settings.index)
-        self._proxy = Proxy(
+        self._data_plane = DataPlane(
             self._loop,
             settings.limits,
             self._layout,
@@ -136,23 +137,28 @@ class Worker:
         self._beat(self._loop.time())
 
     async def _apply(self, message: Apply) -> tuple[ListenFailure, ...]:
-        proxy, settings = self._proxy, self._settings
-        assert proxy is not None
+        data_plane, settings = self._data_plane, self._settings
+        assert data_plane is not None
         assert settings is not None
-        proxy.apply(route_values(message), message.removed)
+        data_plane.apply(
+            [(typed_listener(one.listener), one.slot) for one in message.upserted],
+            message.removed,
+            [(typed_backend(one.backend), one.slot) for one in message.backends],
+            message.removed_backends,
+        )
         failures: list[ListenFailure] = []
         if settings.capture == "loopback":
             for key in message.removed:
                 server = self._servers.pop(key, None)
                 if server is not None:
                     server.close()
-            for running in message.upserted:
-                if running.route.key not in self._servers:
-                    await self._listen(running.route.key, failures)
+            for one in message.upserted:
+                if one.listener.key not in self._servers:
+                    await self._listen(one.listener.key, failures)
         elif None not in self._servers:
             listener = socket.socket(fileno=self._descriptors.listen)
             self._servers[None] = await self._loop.create_server(
-                lambda: Accepted(proxy, original_destination), sock=listener, backlog=BACKLOG
+                lambda: data_plane.accepted(original_destination), sock=listener, backlog=BACKLOG
             )
         if self._region.cells[self._base + WORKER_PLAN_VERSION] == 0:
             gc.collect()
@@ -160,16 +166,16 @@ class Worker:
         self._region.cells[self._base + WORKER_PLAN_VERSION] = message.version
         return tuple(failures)
 
-    async def _listen(self, key: RouteKey, failures: list[ListenFailure]) -> None:
-        proxy = self._proxy
-        assert proxy is not None
+    async def _listen(self, key: ListenerKey, failures: list[ListenFailure]) -> None:
+        data_plane = self._data_plane
+        assert data_plane is not None
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(key)
             self._servers[key] = await self._loop.create_server(
-                lambda: Accepted(proxy, local_address), sock=listener, backlog=BACKLOG
+                lambda: data_plane.accepted(local_address), sock=listener, backlog=BACKLOG
             )
         except OSError as error:
             listener.close()
@@ -181,8 +187,8 @@ class Worker:
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
         cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
-        assert self._proxy is not None
-        self._proxy.sweep()
+        assert self._data_plane is not None
+        self._data_plane.sweep()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
     def _agent_lost(self) -> None:
@@ -207,11 +213,11 @@ class Worker:
         for server in self._servers.values():
             server.close()
         self._servers.clear()
-        proxy = self._proxy
-        if proxy is not None:
-            proxy.draining = True
+        data_plane = self._data_plane
+        if data_plane is not None:
+            data_plane.drain()
             deadline = self._loop.time() + seconds
-            while proxy.connections and self._loop.time() < deadline:  # noqa: ASYNC110 counting costs a request
+            while data_plane.clients and self._loop.time() < deadline:  # noqa: ASYNC110 counting costs a request
                 await asyncio.sleep(0.02)
         self._ended.set()
 

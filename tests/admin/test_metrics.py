@@ -16,7 +16,7 @@ from nodeagent.admin.exposition import PIECE_ROWS
 from nodeagent.admin.families import LABELS
 from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.plan.model import LayerSpec, NodePlan, Route, ServicePlan
+from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
 from nodeagent.stats.region import SlotAllocator, StatsRegion
@@ -46,7 +46,8 @@ def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> Servi
     return ServicePlan(
         source=Service(ServiceObject(key, {}), {}),
         address="10.0.0.1",
-        routes=(Route(key, "web", "10.0.0.1", port, port, "http", (), specs),),
+        listeners=(Listener(key, "web", "10.0.0.1", port, port, "http", (), specs),),
+        backends=(),
         effective={},
         problems=(Problem("default", name, "f", "v", "r"),) * problems,
     )
@@ -60,7 +61,7 @@ class Node:
         self.plan = NodePlan(7, {service.source.key: service for service in services})
         self.regions = [StatsRegion.create(layout, slots=slots) for _ in range(2)]
         self.allocator = SlotAllocator(slots=slots)
-        self.allocator.assign({(r.service, r.port) for r in self.plan.routes()}, (), self.regions, 0)
+        self.allocator.assign({(one.service, one.port) for one in self.plan.listeners()}, (), self.regions, 0)
         self.page = MetricsPage(layout, self.allocator, self.state, "1.2.3", 'no"de')
 
     def state(self) -> AgentState:

@@ -131,8 +131,8 @@ def test_annotated_as_told_the_plan_is_the_same(case: str, tmp_path: Path) -> No
     new.write_text(yaml.safe_dump_all(documents.values()))
     before = plan_of(read_once(old, compat="traefik-mesh"), resolve_settings(Given(capture="nftables")))
     after = plan_of(read_once(new), resolve_settings(Given(capture="nftables")))
-    assert {key: (s.routes, s.effective) for key, s in before.services.items()} == {
-        key: (s.routes, s.effective) for key, s in after.services.items()
+    assert {key: (s.listeners, s.effective) for key, s in before.services.items()} == {
+        key: (s.listeners, s.effective) for key, s in after.services.items()
     }
 
 

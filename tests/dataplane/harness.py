@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from discovery.model import ServiceKey
+from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES, by_name
-from nodeagent.plan.model import LayerSpec, Protocol, Route, Upstream
-from nodeagent.proxy.accept import Accepted, local_address
-from nodeagent.proxy.proxy import Proxy
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
+from nodeagent.proxy.accept import local_address
+from nodeagent.proxy.data_plane import DataPlane
+from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
 
@@ -35,13 +36,14 @@ class Mesh:
     def __init__(self, limits: Limits) -> None:
         self.layout = Layout(MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 64 * self.layout.slot_columns)).cast("q")
-        self.proxy = Proxy(asyncio.get_running_loop(), limits, self.layout, self.cells, Table())
+        self.proxy = DataPlane(asyncio.get_running_loop(), limits, self.layout, self.cells, Table())
         self.servers: list[asyncio.Server] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.peers: list[asyncio.StreamWriter] = []
-        self.route: Route | None = None
+        self.layers: dict[BackendKey, tuple[LayerSpec, ...]] = {}
+        self.listener: Listener | None = None
 
-    async def endpoint(self, handler: Handler, port: int = 0) -> Upstream:
+    async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.peers.append(writer)
             try:
@@ -53,32 +55,62 @@ class Mesh:
 
         server = await asyncio.start_server(handle, "127.0.0.1", port)
         self.servers.append(server)
-        return Upstream("127.0.0.1", server.sockets[0].getsockname()[1])
+        return Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
 
     async def serve(
-        self, *upstreams: Upstream, protocol: Protocol = "http", annotations: Mapping[str, str] | None = None
-    ) -> Route:
+        self,
+        *endpoints: Endpoint,
+        protocol: Protocol = "http",
+        annotations: Mapping[str, str] | None = None,
+        layers: Sequence[LayerSpec] = (),
+        trailers: bool = False,
+        name: str = "web",
+    ) -> Listener:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Accepted(self.proxy, local_address), "127.64.0.10", 0)
+        server = await loop.create_server(lambda: self.proxy.accepted(local_address), "127.64.0.10", 0)
         self.servers.append(server)
         port = server.sockets[0].getsockname()[1]
-        layers = []
+        specs = [*layers]
         for middleware in MIDDLEWARES:
             options = middleware.parse(annotations or {})
             if options is not None:
                 assert isinstance(options, middleware.options), options
-                layers.append(LayerSpec(middleware.name, options))
-        key = ServiceKey("default", "web")
-        self.route = Route(key, "web", "127.64.0.10", port, port, protocol, tuple(upstreams), tuple(layers))
-        self.apply(self.route)
-        return self.route
+                specs.append(LayerSpec(middleware.name, options))
+        scopes = {spec.name: by_name(spec.name).scope for spec in specs}
+        key = ServiceKey("default", name)
+        backend = BackendKey(key, port)
+        rule = Rule(
+            "all",
+            (Weighted(backend),),
+            layers=tuple(spec for spec in specs if scopes[spec.name] in ("rule", "try")),
+        )
+        outer = tuple(spec for spec in specs if scopes[spec.name] in ("connection", "listener"))
+        listener = Listener(
+            key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, trailers=trailers
+        )
+        self.listener = listener
+        self.layers = {backend: tuple(spec for spec in specs if scopes[spec.name] == "backend")}
+        self.apply(listener)
+        self.endpoints(listener, *endpoints)
+        return listener
 
-    def apply(self, *routes: Route, removed: tuple[tuple[str, int], ...] = ()) -> None:
-        self.proxy.apply([(route, FIRST_SLOT) for route in routes], removed)
+    def apply(self, *listeners: Listener, removed: tuple[tuple[str, int], ...] = ()) -> None:
+        self.proxy.apply([(listener, FIRST_SLOT) for listener in listeners], removed)
+
+    def endpoints(self, listener: Listener, *endpoints: Endpoint) -> None:
+        """Give the Service of a listener other endpoints."""
+        key = BackendKey(listener.service, listener.port)
+        spec = BackendSpec(key, tuple(endpoints), layers=self.layers.get(key, ()))
+        self.proxy.apply(backends=[(spec, FIRST_SLOT)])
+
+    @property
+    def clients(self) -> list[Http1Connection]:
+        """The clients' connections to http ports, as the proxy has them."""
+        return [one for one in self.proxy.runtime.connections if isinstance(one, Http1Connection)]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        assert self.route is not None
-        reader, writer = await asyncio.open_connection(*self.route.key)
+        assert self.listener is not None
+        reader, writer = await asyncio.open_connection(*self.listener.key)
         self.writers.append(writer)
         return reader, writer
 
@@ -102,7 +134,7 @@ class Mesh:
         self.proxy.close()
         for server in self.servers:
             server.close()
-        await until(lambda: not self.proxy.connections)
+        await until(lambda: not self.proxy.runtime.connections)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:

@@ -40,7 +40,7 @@ async def test_it_waits_for_its_exchange() -> None:
 
     chain, owner = start(forward())
     assert owner.ended == []
-    chain.step("response")  # type: ignore[arg-type]
+    chain.step("response")
     assert owner.ended == ["response"]
 
 

@@ -106,15 +106,15 @@ async def test_expect_continue(mesh: Mesh) -> None:
     assert await reader.readexactly(5) == b"hello"
 
 
-async def test_chunked_bodies_and_trailers_pass_both_ways(mesh: Mesh) -> None:
+async def test_chunked_bodies_and_wanted_trailers_pass_both_ways(mesh: Mesh) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         body = await reader.readuntil(b"X-Sum: 1\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
 
-    await mesh.serve(await mesh.endpoint(echo))
+    await mesh.serve(await mesh.endpoint(echo), trailers=True)
     reader, writer = await mesh.connect()
-    head = b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = b"5;ext=1\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n"
     for byte in head + body:
         writer.write(bytes([byte]))
@@ -137,9 +137,9 @@ async def test_http_1_0_client_gets_a_chunked_body_plain(mesh: Mesh, keep: bytes
 
 async def test_http_1_0_client_without_host(mesh: Mesh) -> None:
     seen: list[bytes] = []
-    route = await mesh.serve(await mesh.endpoint(answering(seen=seen)))
+    listener = await mesh.serve(await mesh.endpoint(answering(seen=seen)))
     await mesh.ask(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n")
-    assert b"Host: 127.64.0.10:%d\r\n" % route.port in seen[0]
+    assert b"Host: 127.64.0.10:%d\r\n" % listener.port in seen[0]
 
 
 async def test_http_1_0_client_may_keep_alive(mesh: Mesh) -> None:
@@ -343,14 +343,14 @@ class TestTime:
         await mesh.serve(await mesh.endpoint(answering()))
         reader, writer = await mesh.connect()
         writer.write(b"GET / HT")
-        await until(lambda: any(c.deadline < float("inf") and c._pending for c in mesh.proxy.connections))  # type: ignore[union-attr]
+        await until(lambda: any(client._pending for client in mesh.clients))
         mesh.proxy.sweep()
         assert (await reader.read(-1)).startswith(b"HTTP/1.1 408 ")
 
     async def test_an_idle_connection_is_closed(self, mesh: Mesh) -> None:
         await mesh.serve(await mesh.endpoint(answering()))
         reader, _ = await mesh.connect()
-        await until(lambda: mesh.proxy.connections)
+        await until(lambda: mesh.proxy.runtime.connections)
         mesh.proxy.sweep()
         assert await reader.read(-1) == b""
 
@@ -381,7 +381,7 @@ class TestTime:
         writer.write(GET)
         writer.write_eof()
         await until(lambda: mesh.peers)
-        await until(lambda: any(c.deadline < float("inf") for c in mesh.proxy.connections))
+        await until(lambda: any(client._eof for client in mesh.clients))
         mesh.proxy.sweep()
         async with asyncio.timeout(10):
             await lost.wait()
@@ -419,7 +419,7 @@ class TestLimits:
         await mesh.serve(await mesh.endpoint(slow))
         reader, writer = await mesh.connect()
         writer.write(GET * 2000)
-        await until(lambda: any(len(c._pending) > 1000 for c in mesh.proxy.connections))  # type: ignore[union-attr]
+        await until(lambda: any(len(client._pending) > 1000 for client in mesh.clients))
         release.set()
         for _ in range(2000):
             await read_head(reader)
@@ -434,12 +434,12 @@ async def test_removed_route_finishes_what_is_under_way(mesh: Mesh) -> None:
         await release.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    route = await mesh.serve(await mesh.endpoint(slow))
+    listener = await mesh.serve(await mesh.endpoint(slow))
     idle, _ = await mesh.connect()
     reader, writer = await mesh.connect()
     writer.write(GET)
     await until(lambda: mesh.peers)
-    mesh.apply(removed=(route.key,))
+    mesh.apply(removed=(listener.key,))
     assert await idle.read(-1) == b""
     release.set()
     assert (await reader.read(-1)).endswith(b"Connection: close\r\n\r\nok")
@@ -455,6 +455,6 @@ async def test_draining_worker_answers_with_connection_close(mesh: Mesh) -> None
     writer.write(GET)
     await read_head(reader)
     await reader.readexactly(2)
-    mesh.proxy.draining = True
+    mesh.proxy.drain()
     writer.write(GET)
     assert (await reader.read(-1)).endswith(b"Connection: close\r\n\r\nok")

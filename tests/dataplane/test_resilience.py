@@ -6,9 +6,7 @@ import asyncio
 import socket
 import struct
 
-import msgspec
-
-from nodeagent.plan.model import Upstream
+from discovery.model import Endpoint
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, read_head, until
 
@@ -17,10 +15,10 @@ GET_CLOSE = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 POST_CLOSE = b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody"
 
 
-def closed_port() -> Upstream:
+def closed_port() -> Endpoint:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return Upstream("127.0.0.1", probe.getsockname()[1])
+        return Endpoint("127.0.0.1", probe.getsockname()[1])
 
 
 async def once_then_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,9 +109,9 @@ async def test_a_post_finds_out_that_its_pooled_connection_was_closed(mesh: Mesh
 
 async def test_endpoint_removed_from_the_plan_loses_its_idle_connections(mesh: Mesh) -> None:
     gone, stays = await mesh.endpoint(answering(b"gone")), await mesh.endpoint(answering(b"stay"))
-    route = await mesh.serve(gone)
+    listener = await mesh.serve(gone)
     assert (await mesh.ask(GET_CLOSE)).endswith(b"gone")
-    mesh.apply(msgspec.structs.replace(route, upstreams=(stays,)))
+    mesh.endpoints(listener, stays)
     assert (await mesh.ask(GET_CLOSE)).endswith(b"stay")
     await until(mesh.peers[0].is_closing)
 
@@ -187,14 +185,14 @@ async def test_rate_limit_keeps_a_pipelining_client_connected(mesh: Mesh) -> Non
 
 
 async def test_circuit_breaker_opens_and_stays_open_when_something_else_changes(mesh: Mesh) -> None:
-    route = await mesh.serve(
+    listener = await mesh.serve(
         closed_port(), annotations={"svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5"}
     )
 
     async with asyncio.timeout(20):
         while b"circuit_open" not in await mesh.ask(GET_CLOSE):
             assert mesh.count(columns.REQUESTS_5XX) > 0
-    mesh.apply(msgspec.structs.replace(route, upstreams=(await mesh.endpoint(answering()),)))
+    mesh.endpoints(listener, await mesh.endpoint(answering()))
     assert b"circuit_open" in await mesh.ask(GET_CLOSE)
 
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from nodeagent.plan.model import Upstream
+from discovery.model import Endpoint
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, until
 from tests.dataplane.test_resilience import closed_port, reset_on_close
@@ -38,7 +38,7 @@ async def test_half_close_in_both_directions(mesh: Mesh) -> None:
     writer.write(b"x" * 1000)
     writer.write_eof()
     assert await reader.read(-1) == b"1000 bytes"
-    await until(lambda: not mesh.proxy.connections)
+    await until(lambda: not mesh.proxy.runtime.connections)
 
 
 async def test_bytes_sent_before_the_endpoint_is_connected_are_kept(mesh: Mesh) -> None:
@@ -110,7 +110,7 @@ async def test_what_is_kept_for_an_endpoint_that_does_not_answer_is_bounded(mesh
         for blocker in blockers:
             blocker.setblocking(False)
             blocker.connect_ex(full.getsockname())
-        await mesh.serve(Upstream("127.0.0.1", full.getsockname()[1]), protocol="tcp")
+        await mesh.serve(Endpoint("127.0.0.1", full.getsockname()[1]), protocol="tcp")
         _, writer = await mesh.connect()
         writer.write(bytes(32 * 1024 * 1024))
         await until(lambda: mesh.count(columns.BYTES_RECEIVED))

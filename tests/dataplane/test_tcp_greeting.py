@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodeagent.plan.model import Upstream
+from discovery.model import Endpoint
 from tests.dataplane.harness import Mesh
 
 CONNECTIONS = 64
@@ -17,7 +17,7 @@ GREETING = b"220 ready\r\n"
 
 
 @pytest.fixture
-def greeter() -> Iterator[Upstream]:
+def greeter() -> Iterator[Endpoint]:
     """A server that greets and closes, on a thread of its own: its greeting can come at any moment."""
 
     def serve() -> None:
@@ -29,11 +29,11 @@ def greeter() -> Iterator[Upstream]:
     with socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS) as listener:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Upstream("127.0.0.1", listener.getsockname()[1])
+        yield Endpoint("127.0.0.1", listener.getsockname()[1])
         thread.join(10)
 
 
-async def test_no_greeting_is_lost(mesh: Mesh, greeter: Upstream) -> None:
+async def test_no_greeting_is_lost(mesh: Mesh, greeter: Endpoint) -> None:
     await mesh.serve(greeter, protocol="tcp")
 
     async def listen() -> bytes:

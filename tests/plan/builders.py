@@ -10,7 +10,7 @@ import msgspec
 from discovery.model import Endpoint, MeshSnapshot, Service, ServiceKey, ServiceObject, ServicePort
 from middleware.contract import Annotation, Middleware, Problem
 from nodeagent.plan.compile import compile_plan
-from nodeagent.plan.diff import RouteDelta, diff_routes, diff_services
+from nodeagent.plan.diff import PlanDelta, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 from nodeagent.settings import LOOPBACK_RANGE, NFTABLES_RANGE, CaptureKind, Settings
 
@@ -131,5 +131,5 @@ def compile_one(
     return compile_services(service, previous=previous, settings=settings).services[service.key]
 
 
-def delta_of(old: NodePlan, new: NodePlan) -> RouteDelta:
-    return diff_routes(diff_services(old, new))
+def delta_of(old: NodePlan, new: NodePlan) -> PlanDelta:
+    return diff_plans(diff_services(old, new))

@@ -28,17 +28,22 @@ def only_problem(plan: ServicePlan) -> Problem:
 
 
 def layers_of(plan: ServicePlan) -> dict[str, object]:
-    return {layer.name: layer.options for route in plan.routes for layer in route.layers}
+    return {layer.name: layer.options for listener in plan.listeners for layer in listener.all_layers}
 
 
 def test_a_meshed_service() -> None:
     service = make_service(annotations={"svc.mesh/tries": "2", "svc.mesh/mirror": "x"})
     plan = compile_one(service)
-    (route,) = plan.routes
+    (listener,) = plan.listeners
     assert plan.address == "250.96.0.10"
-    assert (route.address, route.port, route.mesh_port, route.protocol) == ("250.96.0.10", 80, 80, "http")
-    assert [str(upstream) for upstream in route.upstreams] == ["10.1.0.1:8080"]
-    assert [layer.name for layer in route.layers] == ["tries", "mirror"]
+    assert (listener.address, listener.port, listener.mesh_port, listener.protocol) == (
+        "250.96.0.10",
+        80,
+        80,
+        "http",
+    )
+    assert [str(one) for one in plan.backends[0].endpoints] == ["10.1.0.1:8080"]
+    assert [layer.name for layer in listener.all_layers] == ["tries", "mirror"]
     assert plan.problems == ()
     assert plan.effective == service.object.annotations
 
@@ -53,7 +58,7 @@ class TestLastGoodValues:
 
     def test_malformed_enabled_is_not_enabled(self) -> None:
         plan = compile_one(make_service(enabled="yes", annotations={"svc.mesh/tries": "bad"}))
-        assert (plan.address, plan.routes, plan.effective) == ("", (), {})
+        assert (plan.address, plan.listeners, plan.effective) == ("", (), {})
         assert only_problem(plan).effect == "the Service is not meshed"
 
     def test_malformed_enabled_keeps_a_meshed_service_meshed(self) -> None:
@@ -105,7 +110,7 @@ class TestLastGoodValues:
     def test_a_protocol_falls_back(self) -> None:
         before = compile_services(make_service(annotations={"svc.mesh/protocol": "tcp"}))
         plan = compile_one(make_service(annotations={"svc.mesh/protocol": "tpc"}), before)
-        assert plan.routes[0].protocol == "tcp"
+        assert plan.listeners[0].protocol == "tcp"
         assert only_problem(plan).effect == "svc.mesh/protocol=tcp stays in force"
 
     def test_the_protocol_of_a_port_that_is_gone_does_not_fall_back(self) -> None:
@@ -113,7 +118,7 @@ class TestLastGoodValues:
         gone = make_service(annotations={"svc.mesh/protocol.http": "x"}, ports=[ServicePort("web", 80)])
         plan = compile_one(gone, before)
         assert only_problem(plan).effect == "it is ignored"
-        assert plan.routes[0].protocol == "http"
+        assert plan.listeners[0].protocol == "http"
 
 
 class TestAnnotations:
@@ -131,14 +136,17 @@ class TestAnnotations:
 
     def test_middleware_without_an_http_port(self) -> None:
         plan = compile_one(make_service(annotations={"svc.mesh/protocol": "tcp", "svc.mesh/tries": "2"}))
-        assert plan.routes[0].layers == ()
+        assert plan.listeners[0].all_layers == ()
         problem = only_problem(plan)
         assert (problem.field, problem.effect) == ("svc.mesh/tries", "tries is off")
 
     def test_layers_only_on_http_ports(self) -> None:
         ports = [HTTP, ServicePort("tcp-db", 5432)]
         plan = compile_one(make_service(annotations={"svc.mesh/tries": "2"}, ports=ports))
-        assert [(route.port, len(route.layers)) for route in plan.routes] == [(80, 1), (5432, 0)]
+        assert [(listener.port, len(listener.all_layers)) for listener in plan.listeners] == [
+            (80, 1),
+            (5432, 0),
+        ]
         assert plan.problems == ()
 
     def test_a_middleware_that_fails_harms_nothing_else(self) -> None:
@@ -166,26 +174,26 @@ class TestUpstreams:
     )
     def test_ready_else_serving_and_terminating(self, endpoints: list[Endpoint], expected: list[str]) -> None:
         plan = compile_one(make_service(endpoints={"http": endpoints}))
-        assert [str(upstream) for upstream in plan.routes[0].upstreams] == expected
+        assert [str(one) for one in plan.backends[0].endpoints] == expected
         assert plan.problems == ()
 
     def test_an_endpoint_in_the_mesh_range_is_left_out(self) -> None:
         endpoints = [Endpoint("10.1.0.1", 80), Endpoint("250.96.0.10", 80), Endpoint("240.0.0.1", 80)]
         plan = compile_one(make_service(endpoints={"http": endpoints}))
-        assert [str(upstream) for upstream in plan.routes[0].upstreams] == ["10.1.0.1:80"]
+        assert [str(one) for one in plan.backends[0].endpoints] == ["10.1.0.1:80"]
         problem = only_problem(plan)
         assert (problem.value, problem.effect) == ("250.96.0.10 and 1 more", "it is left out")
 
     def test_only_ipv6_endpoints(self) -> None:
         plan = compile_one(make_service(endpoints={"http": [Endpoint("fd00::1", 80)]}))
-        assert plan.routes[0].upstreams == ()
+        assert plan.backends[0].endpoints == ()
         assert "IPv4" in only_problem(plan).reason
 
     def test_endpoints_join_by_port_name(self) -> None:
         ports = [HTTP, ServicePort("admin", 81)]
         endpoints = {"admin": [Endpoint("10.1.0.1", 9000)], "other": [Endpoint("10.1.0.1", 1)]}
         plan = compile_one(make_service(ports=ports, endpoints=endpoints))
-        found = [[str(upstream) for upstream in route.upstreams] for route in plan.routes]
+        found = [[str(one) for one in backend.endpoints] for backend in plan.backends]
         assert found == [[], ["10.1.0.1:9000"]]
 
 
@@ -193,31 +201,34 @@ class TestPorts:
     def test_udp_beside_tcp_is_a_note(self) -> None:
         ports = [ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53)]
         plan = compile_one(make_service(ports=ports))
-        assert [route.port_name for route in plan.routes] == ["dns-tcp"]
+        assert [listener.port_name for listener in plan.listeners] == ["dns-tcp"]
         problem = only_problem(plan)
         assert (problem.field, problem.severity) == ("spec.ports[0].protocol", "info")
 
     @pytest.mark.parametrize("ports", [[], [ServicePort("dns", 53, "UDP"), ServicePort("sip", 1, "SCTP")]])
     def test_nothing_that_is_carried(self, ports: list[ServicePort]) -> None:
         plan = compile_one(make_service(ports=ports))
-        assert (plan.address, plan.routes) == ("", ())
+        assert (plan.address, plan.listeners) == ("", ())
         problem = only_problem(plan)
         assert (problem.field, problem.severity) == ("spec.ports", "error")
 
     def test_low_ports_on_a_laptop(self) -> None:
         ports = [HTTP, ServicePort("alt", 8080)]
         plan = compile_one(make_service(ports=ports), settings=LAPTOP)
-        assert [(route.port, route.mesh_port) for route in plan.routes] == [(80, 10080), (8080, 8080)]
+        assert [(one.port, one.mesh_port) for one in plan.listeners] == [
+            (80, 10080),
+            (8080, 8080),
+        ]
 
     def test_a_low_port_never_takes_the_place_of_a_high_one(self) -> None:
         ports = [HTTP, ServicePort("alt", 10080)]
         plan = compile_one(make_service(ports=ports), settings=LAPTOP)
-        assert [(route.port, route.mesh_port) for route in plan.routes] == [(10080, 10080)]
+        assert [(one.port, one.mesh_port) for one in plan.listeners] == [(10080, 10080)]
         assert only_problem(plan).effect == "port http (80/TCP) is not served"
 
     def test_a_port_that_stands_twice(self) -> None:
         plan = compile_one(make_service(ports=[HTTP, ServicePort("web", 80)]))
-        assert [route.port_name for route in plan.routes] == ["http"]
+        assert [listener.port_name for listener in plan.listeners] == ["http"]
         assert only_problem(plan).field == "spec.ports[1].port"
 
 
@@ -238,7 +249,7 @@ class TestAddresses:
         plan = compile_services(make_service("b"), make_service("a"))
         a, b = sorted(plan.services.values(), key=lambda service: service.source.key)
         assert (a.address, a.problems) == ("250.96.0.10", ())
-        assert (b.address, b.routes, len(a.routes)) == ("", (), 1)
+        assert (b.address, b.listeners, len(a.listeners)) == ("", (), 1)
         assert "default/a keeps the address" in only_problem(b).effect
 
     def test_the_loser_gets_the_address_when_it_is_free_and_loses_it_again(self) -> None:
@@ -254,7 +265,7 @@ class TestAddresses:
         monkeypatch.setattr("nodeagent.plan.addresses.AddressRange._hash", lambda self, _key: 0xFE00_0009)
         plan = compile_services(make_service("b", cluster_ips=[]), make_service("a", cluster_ips=[]))
         a, b = sorted(plan.services.values(), key=lambda service: service.source.key)
-        assert (a.address, b.address, b.routes[0].address) == ("254.0.0.9", "254.0.0.10", "254.0.0.10")
+        assert (a.address, b.address, b.listeners[0].address) == ("254.0.0.9", "254.0.0.10", "254.0.0.10")
         assert a.problems == ()
         assert only_problem(b).severity == "info"
 
@@ -264,7 +275,7 @@ class TestAddresses:
         assert (plan.address, only_problem(plan).field) == ("", "spec.externalName")
         meshed = compile_one(make_service(**name))  # type: ignore[arg-type]
         assert meshed.address.startswith("254.")
-        assert len(meshed.routes[0].upstreams) == 1
+        assert len(meshed.backends[0].endpoints) == 1
 
 
 class TestIdentity:
@@ -284,7 +295,7 @@ class TestIdentity:
         second = compile_services(
             make_service(ports=ports, annotations={"svc.mesh/protocol.alt": "tcp"}), previous=first
         )
-        (was_http, was_alt), (http, alt) = list(first.routes()), list(second.routes())
+        (was_http, was_alt), (http, alt) = list(first.listeners()), list(second.listeners())
         assert http is was_http
         assert alt != was_alt
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from discovery.model import Changes, Endpoint, MeshSnapshot, Service, ServiceKey
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.diff import diff_services
-from nodeagent.plan.model import EMPTY_PLAN, NodePlan, Route, RouteKey
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from tests.plan.builders import MIDDLEWARES, SETTINGS, compile_services, delta_of, make_service
 
 NAMES = ["a", "b", "c", "d"]
@@ -25,27 +27,34 @@ services = st.builds(
 clusters = st.lists(services, max_size=5)
 
 
-def routes_of(plan: NodePlan) -> dict[RouteKey, Route]:
-    return {route.key: route for route in plan.routes()}
+def parts_of(plan: NodePlan) -> dict[Any, Any]:
+    """Return listeners and backends by key."""
+    parts: dict[Any, Any] = {listener.key: listener for listener in plan.listeners()}
+    for service in plan.services.values():
+        parts.update({backend.key: backend for backend in service.backends})
+    return parts
 
 
 @given(st.lists(clusters, max_size=4))
 def test_history_does_not_matter(history: list[list[Service]]) -> None:
     """Compiled step by step or at once, in any order of Services, a cluster gives the same plan; and the
-    deltas of the steps, applied one after another, give its routes."""
+    deltas of the steps, applied one after another, give its listeners and backends."""
     plan = EMPTY_PLAN
-    applied: dict[RouteKey, Route] = {}
+    applied: dict[Any, Any] = {}
     last: dict[ServiceKey, Service] = {}
     for cluster in history:
         kept = {service.key: service for service in cluster}
         last = {key: last[key] if last.get(key) == kept[key] else kept[key] for key in kept}
         new = compile_services(*last.values(), previous=plan)
         delta = delta_of(plan, new)
-        assert not {route.key for route in delta.upserted} & set(delta.removed)
-        for key in delta.removed:
+        upserted: dict[Any, Any] = {listener.key: listener for listener in delta.upserted}
+        upserted.update({backend.key: backend for backend in delta.backends})
+        removed = {*delta.removed, *delta.removed_backends}
+        assert not upserted.keys() & removed
+        for key in removed:
             del applied[key]
-        applied.update({route.key: route for route in delta.upserted})
-        assert applied == routes_of(new)
+        applied.update(upserted)
+        assert applied == parts_of(new)
         plan = new
     at_once = compile_services(*reversed(last.values()))
     assert plan.services == at_once.services
@@ -89,7 +98,7 @@ def test_a_mesh_address_that_passes_to_another_service() -> None:
     first = compile_services(make_service("a"))
     second = compile_services(make_service("b"), previous=first)
     delta = delta_of(first, second)
-    assert [route.service.name for route in delta.upserted] == ["b"]
+    assert [listener.service.name for listener in delta.upserted] == ["b"]
     assert delta.removed == ()
     gone = delta_of(second, EMPTY_PLAN)
     assert (gone.upserted, gone.removed) == ((), (("250.96.0.10", 80),))

@@ -27,7 +27,7 @@ def problem(
 
 def plan_of(*problems: Problem, uid: str = "u1", version: int = 1, **annotations: str) -> NodePlan:
     found = ServiceObject(KEY, {RETRIES: "2", **annotations}, uid=uid)
-    return NodePlan(version, {KEY: ServicePlan(Service(found, {}), "240.0.1.1", (), {}, problems)})
+    return NodePlan(version, {KEY: ServicePlan(Service(found, {}), "240.0.1.1", (), (), {}, problems)})
 
 
 def reasons(notices: list[Notice]) -> list[str]:

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from discovery.model import Endpoint, Problem, Service
 from nodeagent.agent.report import EVERY, Report
-from nodeagent.plan.diff import diff_routes, diff_services
+from nodeagent.plan.diff import diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from tests.plan.builders import compile_services, make_service
 
@@ -25,7 +25,7 @@ class Told:
         plan = compile_services(*services, previous=self.plan)
         changed = diff_services(self.plan, plan)
         with capture_logs() as lines:
-            self.report.tell(self.plan, plan, changed, diff_routes(changed), now)
+            self.report.tell(self.plan, plan, changed, diff_plans(changed), now)
         self.plan = plan
         return lines
 
@@ -42,7 +42,7 @@ def test_services_and_problems_that_come_and_go() -> None:
     good, bad = shop("10.1.0.1"), shop("10.1.0.1", protocol="x")
     lines = told.next(0, good)
     assert [line["event"] for line in lines] == ["service_added", "plan_applied"]
-    assert (lines[-1]["services"], lines[-1]["routes_changed"], lines[-1]["problems"]) == (1, 1, 0)
+    assert (lines[-1]["services"], lines[-1]["listeners_changed"], lines[-1]["problems"]) == (1, 1, 0)
     lines = told.next(1, bad)
     assert [line["event"] for line in lines] == ["problem_found", "plan_applied"]
     assert (lines[0]["log_level"], lines[0]["field"]) == ("warning", "svc.mesh/protocol")
@@ -63,7 +63,7 @@ def test_problems_of_no_service_count_too() -> None:
     problem = Problem("shop", "a-1", "f", "v", "r", kind="EndpointSlice")
     report = Report()
     with capture_logs() as lines:
-        report.tell(EMPTY_PLAN, NodePlan(1, {}, (problem,)), [], diff_routes([]), 0)
+        report.tell(EMPTY_PLAN, NodePlan(1, {}, (problem,)), [], diff_plans([]), 0)
     assert [(line["event"], line.get("problems")) for line in lines] == [
         ("problem_found", None),
         ("plan_applied", 1),

@@ -44,14 +44,27 @@ def test_a_plan_as_json() -> None:
     service = make_service(annotations={"svc.mesh/tries": "2", "svc.mesh/x": ""}, endpoints=endpoints)
     document = json.loads(json.dumps(plan_document(compile_services(service))))
     shop = document["services"]["default/shop"]
-    assert shop["routes"] == [
+    assert shop["listeners"] == [
         {
             "port": 80,
             "name": "http",
             "mesh": "250.96.0.10:80",
             "protocol": "http",
-            "upstreams": [{"address": "10.1.0.1:80", "pod": "shop-1"}, {"address": "10.1.0.2:80"}],
-            "layers": [{"name": "tries", "options": {"tries": 2, "on": "reset"}}],
+            "layers": [],
+            "rules": [
+                {
+                    "name": "all",
+                    "backends": [{"backend": "default/shop:80", "weight": 1}],
+                    "layers": [{"name": "tries", "options": {"tries": 2, "on": "reset"}}],
+                }
+            ],
+        }
+    ]
+    assert shop["backends"] == [
+        {
+            "backend": "default/shop:80",
+            "endpoints": [{"address": "10.1.0.1:80", "pod": "shop-1"}, {"address": "10.1.0.2:80"}],
+            "balance": "round-robin",
         }
     ]
     assert shop["problems"][0]["field"] == "svc.mesh/x"

@@ -1,7 +1,7 @@
 """One message, read by us, by h11 and by llhttp, as comparable values.
 
-`RequestDriver` and `ResponseDriver` feed the codec the way `DownstreamConnection` and `UpstreamConnection`
-do, without a loop: what is held, when a head is judged, where a body ends and the next message begins.
+`RequestDriver` and `ResponseDriver` feed the codec the way `Http1Connection` and `Http1Upstream` do, without
+a loop: what is held, when a head is judged, where a body ends and the next message begins.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import h11
 import httptools
 
-from nodeagent.proxy.body import Body
-from nodeagent.proxy.fields import Fields
-from nodeagent.proxy.head import CHUNKED, HeadError, RequestHead, ResponseHead, parse_request, parse_response
-from nodeagent.proxy.incomplete import check_incomplete, check_size
+from nodeagent.proxy.body import Body, Unchunked
+from nodeagent.proxy.http1.head import parse_request, parse_response
+from nodeagent.proxy.http1.incomplete import check_incomplete, check_size
+from nodeagent.proxy.message import CHUNKED, HeadError, RequestHead, ResponseHead, split_fields
 from nodeagent.settings import Limits
 
 FieldList = list[tuple[bytes, bytes]]
@@ -53,10 +53,12 @@ class Message:
         """The bytes that go on to the other side."""
         head = self.head
         if isinstance(head, ResponseHead):
-            return b"HTTP/1.1 %b\r\n%b\r\n%b" % (head.status_line, head.raw_fields, self.forwarded_body)
+            return b"HTTP/1.1 %b\r\n%b\r\n%b" % (head.status_line, head.fields, self.forwarded_body)
         before = head.forwarded_for + b", " if head.forwarded_for else b""
-        line = b"X-Forwarded-For: " + before + CLIENT + b"\r\n\r\n"
-        return head.line_and_fields + line + self.forwarded_body
+        fields = head.fields + b"X-Forwarded-For: " + before + CLIENT + b"\r\n"
+        if head.upgrade:
+            fields += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, fields, self.forwarded_body)
 
     @property
     def original_fields(self) -> FieldList:
@@ -80,7 +82,7 @@ class Driver:
         self.closed = False
         self.pending = b""
         self._body: Body | None = None
-        self._payload: Body | None = None
+        self._unchunked: Unchunked | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come from the peer."""
@@ -108,31 +110,32 @@ class Driver:
     def _begin(self, message: Message, length: int, rest: bytes) -> bytes:
         self.messages.append(message)
         self._body = Body(length)
-        self._payload = Body(length, unchunk=length == CHUNKED)
+        self._unchunked = Unchunked() if length == CHUNKED else None
         if self._body.done:
             self._end()
             return rest
         return self._take_body(rest)
 
     def _take_body(self, data: bytes) -> bytes:
-        body, payload, message = self._body, self._payload, self.messages[-1]
+        body, unchunked, message = self._body, self._unchunked, self.messages[-1]
         assert body is not None
-        assert payload is not None
-        used = body.take(data)
-        piece = data[:used]
-        assert payload.take(data) == used
-        message.forwarded_body += body.forwarded(piece)
-        message.payload += payload.forwarded(piece)
-        message.original += piece
-        assert body.done == payload.done
-        if body.done:
-            self._end()
-        return data[used:]
+        while True:
+            used = body.take(data)
+            piece, data = data[:used], data[used:]
+            forwarded = body.forwarded(piece)
+            message.forwarded_body += forwarded
+            message.payload += forwarded if unchunked is None else unchunked.payload(forwarded)
+            message.original += piece
+            if body.done:
+                self._end()
+                return data
+            if not data:
+                return b""
 
     def _end(self) -> None:
         message = self.messages[-1]
         message.complete = True
-        self._body = self._payload = None
+        self._body = self._unchunked = None
         self.closed = self._is_last(message.head)
 
     def _is_last(self, head: RequestHead | ResponseHead) -> bool:
@@ -158,7 +161,7 @@ class RequestDriver(Driver):
                 check_incomplete(data, self.limits)
                 self.pending = data
                 return
-            check_size(data, head.end, head.raw_fields, self.limits)
+            check_size(data, 0, head.end, self.limits)
             data = self._begin(Message(head, data[: head.end]), head.length, data[head.end :])
             if self.closed or not self.messages[-1].complete:
                 return
@@ -183,7 +186,7 @@ class ResponseDriver(Driver):
                 check_incomplete(data, self.limits, response=True)
                 self.pending = data
                 return
-            check_size(data, head.end, head.raw_fields, self.limits)
+            check_size(data, 0, head.end, self.limits)
             data = self._begin(Message(head, data[: head.end]), head.length, data[head.end :])
             if self.closed or not self.messages[-1].complete:
                 return
@@ -348,5 +351,5 @@ def llhttp_response(data: bytes) -> Reading:
 
 
 def fields_of(raw: bytes) -> FieldList:
-    """The fields of raw lines, as our `Fields` reads them."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in Fields(raw).items()]
+    """The fields of raw lines, as we read them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in split_fields(raw)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.proxy.body import LAST_CHUNK, Body
-from nodeagent.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError
+from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
+from nodeagent.proxy.chunks import CHUNKS_PER_TURN
+from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError
 
-CHUNKS = b"3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: u\r\n\r\n"
+CHUNKS = b"3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n"
+WITH_TRAILERS = CHUNKS[:-2] + b"T: u\r\nV:\r\n\r\n"
 
 
 def pass_on(body: Body, parts: list[bytes]) -> tuple[int, bytes]:
@@ -28,7 +30,7 @@ def test_no_body_is_done_from_the_start() -> None:
     body = Body(NO_BODY)
     assert body.done
     assert pass_on(body, [b"next"]) == (0, b"")
-    assert body.end() == b""
+    assert body.end()
 
 
 def test_a_length_ends_to_the_byte() -> None:
@@ -36,14 +38,14 @@ def test_a_length_ends_to_the_byte() -> None:
         body = Body(6)
         assert pass_on(body, parts) == (6, b"abcdef")
         assert body.done
-        assert body.end() == b""
+        assert body.end()
 
 
 def test_a_length_cut_short_has_no_end() -> None:
     body = Body(6)
     assert pass_on(body, [b"abc", b"", b"de"]) == (5, b"abcde")
     assert not body.done
-    assert body.end() is None
+    assert not body.end()
     assert pass_on(body, [b"f!"]) == (1, b"f")
     assert body.done
 
@@ -53,14 +55,40 @@ def test_chunks_go_on_as_they_came() -> None:
         body = Body(CHUNKED)
         assert pass_on(body, parts) == (len(CHUNKS), CHUNKS)
         assert body.done
-        assert body.end() == b""
+        assert body.end()
+
+
+def test_trailers_do_not_go_on() -> None:
+    for parts in cuts(WITH_TRAILERS + b"NEXT"):
+        body = Body(CHUNKED)
+        assert pass_on(body, parts) == (len(WITH_TRAILERS), CHUNKS)
+        assert body.done
+
+
+def test_trailers_go_on_where_they_are_wanted() -> None:
+    for parts in cuts(WITH_TRAILERS + b"NEXT"):
+        body = Body(CHUNKED, trailers=True)
+        assert pass_on(body, parts) == (len(WITH_TRAILERS), WITH_TRAILERS)
+        assert body.done
 
 
 def test_chunks_are_taken_off_for_who_does_not_know_them() -> None:
-    for parts in cuts(CHUNKS + b"NEXT"):
-        body = Body(CHUNKED, unchunk=True)
-        assert pass_on(body, parts) == (len(CHUNKS), b"abcde")
-        assert body.done
+    for parts in cuts(CHUNKS):
+        unchunked = Unchunked()
+        assert b"".join(map(unchunked.payload, parts)) == b"abcde"
+
+
+def test_many_chunks_are_followed_in_several_turns() -> None:
+    data = b"1\r\nx\r\n" * (3 * CHUNKS_PER_TURN) + b"0\r\n\r\n"
+    body, turns, passed = Body(CHUNKED), 0, b""
+    while not body.done:
+        used = body.take(data)
+        assert used
+        passed += body.forwarded(data[:used])
+        data = data[used:]
+        turns += 1
+    assert 3 <= turns <= 5
+    assert Unchunked().payload(passed) == b"x" * (3 * CHUNKS_PER_TURN)
 
 
 def test_chunks_cut_short_have_no_end() -> None:
@@ -68,7 +96,7 @@ def test_chunks_cut_short_have_no_end() -> None:
         body = Body(CHUNKED)
         pass_on(body, [CHUNKS[:end]])
         assert not body.done
-        assert body.end() is None
+        assert not body.end()
 
 
 def test_bad_chunks_are_an_error() -> None:
@@ -81,15 +109,12 @@ def test_a_body_without_length_lasts_until_the_end() -> None:
     body = Body(UNTIL_CLOSE)
     assert pass_on(body, [b"abc", b"de"]) == (5, b"abcde")
     assert not body.done
-    assert body.end() == b""
+    assert body.end()
     assert body.done
 
 
-def test_a_body_without_length_gets_chunks() -> None:
+def test_what_has_no_chunks_can_get_some() -> None:
     for parts in cuts(b"abcde"):
-        body = Body(UNTIL_CLOSE, rechunk=True)
-        used, forwarded = pass_on(body, [*parts, b""])
-        end = body.end()
-        assert end == LAST_CHUNK
-        assert used == 5
-        assert pass_on(Body(CHUNKED, unchunk=True), [forwarded + end]) == (len(forwarded + end), b"abcde")
+        chunked = b"".join(map(chunk, [*parts, b""])) + LAST_CHUNK
+        assert pass_on(Body(CHUNKED), [chunked]) == (len(chunked), chunked)
+        assert Unchunked().payload(chunked) == b"abcde"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodeagent.proxy.chunks import ChunkedReader
-from nodeagent.proxy.head import HeadError
+from nodeagent.proxy.message import HeadError
 
 NEXT = b"GET / HTTP/1.1\r\n"
 
@@ -16,7 +16,10 @@ def read(parts: list[bytes]) -> tuple[int, bytes, bool] | str:
     used = 0
     try:
         for part in parts:
-            used += reader.feed(part)
+            while part and not reader.done:
+                followed = reader.feed(part)
+                used += followed
+                part = part[followed:]
     except HeadError as error:
         return error.reason
     return used, b"".join(reader.payload), reader.done
@@ -58,6 +61,9 @@ def test_accepted(wire: bytes, payload: bytes) -> None:
         (b"\r\n", "chunk"),
         (b"x\r\n", "chunk"),
         (b"+3\r\nabc", "chunk"),
+        (b"80000000\r\n", "chunk"),
+        (b"100000003\r\nabc", "chunk"),
+        (b"1;" + b"a" * 4000 + b"\r\nx\r\n" + (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 5, "chunk"),
         (b"-1\r\n", "chunk"),
         (b"0x3\r\nabc", "chunk"),
         (b"1_0\r\n", "chunk"),

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nodeagent.proxy.head import NO_BODY, RequestHead, ResponseHead
+from nodeagent.proxy.message import NO_BODY, RequestHead, ResponseHead
 from tests.proxy.messages import CHUNK_BODIES, CUTS, REQUESTS, RESPONSES, mutated, random_wire
 from tests.proxy.readers import (
     CLIENT,

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.proxy.head import (
-    CHUNKED,
-    NO_BODY,
-    UNTIL_CLOSE,
-    HeadError,
-    parse_request,
-    parse_response,
-    without_hop_by_hop,
-)
+from nodeagent.proxy.http1.head import parse_request, parse_response, without_hop_by_hop
+from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import REFUSALS
 from tests.proxy.readers import Driver, RequestDriver, ResponseDriver, drive, fields_of
@@ -241,7 +234,7 @@ def test_accepted_with_a_request_behind_it_and_an_empty_line_before(name: str) -
 def parsed(wire: bytes) -> bytes:
     head = parse_request(wire)
     assert head is not None
-    return head.line_and_fields
+    return b"%b %b HTTP/1.1\r\n%b" % (head.method, head.target, head.fields)
 
 
 def test_absolute_form_becomes_origin_form() -> None:
@@ -260,7 +253,7 @@ def test_a_request_without_host_gets_one() -> None:
     assert parsed(wire) == b"GET / HTTP/1.1\r\nHost: \r\nX: y\r\n"
     head = parse_request(wire, b"whoami.default.svc.mesh")
     assert head is not None
-    assert head.line_and_fields == b"GET / HTTP/1.1\r\nHost: whoami.default.svc.mesh\r\nX: y\r\n"
+    assert head.fields == b"Host: whoami.default.svc.mesh\r\nX: y\r\n"
     assert parsed(b"GET http://b:80/x HTTP/1.0\r\n\r\n") == b"GET /x HTTP/1.1\r\nHost: b:80\r\n"
     assert parsed(b"GET / HTTP/1.0\r\nHost: c\r\n\r\n") == b"GET / HTTP/1.1\r\nHost: c\r\n"
 
@@ -333,12 +326,11 @@ def test_connection_cannot_drop_what_frames_the_message(name: bytes) -> None:
 
 def test_an_upgrade_passes_where_it_is_asked_for_properly() -> None:
     websocket = b"Upgrade: websocket\r\n"
-    asked = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
     for connection in (b"Upgrade", b"keep-alive, Upgrade", b"upgrade,keep-alive", b"\tUPGRADE "):
         head = parse_request(get(b"Connection: " + connection + b"\r\n" + websocket + b"X: y\r\n"))
         assert head is not None
         assert head.upgrade == b"websocket"
-        assert head.line_and_fields == GET + b"X: y\r\n" + asked
+        assert head.fields == HOST + b"X: y\r\n"
     for wire in (
         get(websocket),
         get(b"Connection: upgrade\r\n"),
@@ -350,7 +342,7 @@ def test_an_upgrade_passes_where_it_is_asked_for_properly() -> None:
         head = parse_request(wire)
         assert head is not None
         assert head.upgrade == b""
-        assert b"pgrade" not in head.line_and_fields
+        assert b"pgrade" not in head.fields
 
 
 @pytest.mark.parametrize(
@@ -368,7 +360,7 @@ def test_forwarded_for_is_taken_out_whole(fields: bytes, before: bytes) -> None:
     head = parse_request(get(fields + b"X-Forwarded-Host: b\r\n"))
     assert head is not None
     assert head.forwarded_for == before
-    assert head.line_and_fields == GET + b"X-Forwarded-Host: b\r\n"
+    assert head.fields == HOST + b"X-Forwarded-Host: b\r\n"
 
 
 def test_without_hop_by_hop_keeps_forwarded_for_of_responses() -> None:
@@ -378,11 +370,27 @@ def test_without_hop_by_hop_keeps_forwarded_for_of_responses() -> None:
     assert without_hop_by_hop(b"", frozenset()) == b""
 
 
-def test_expectation() -> None:
-    for value, expected in ((b"100-continue", True), (b"100-Continue ", True), (b"200-ok", False)):
-        head = parse_request(post(b"Content-Length: 3\r\nExpect: " + value + b"\r\n"))
-        assert head is not None
-        assert head.expects_continue is expected
+def test_an_expectation_passes() -> None:
+    assert parsed(post(b"Content-Length: 3\r\nExpect: 100-continue\r\n")).endswith(
+        b"Expect: 100-continue\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"trailers", True),
+        (b"TRAILERS ", True),
+        (b"gzip, trailers", True),
+        (b"trailers;q=1", True),
+        (b"gzip", False),
+        (b"x-trailers", False),
+    ],
+)
+def test_who_takes_trailers(value: bytes, expected: bool) -> None:
+    head = parse_request(get(b"TE: " + value + b"\r\n"))
+    assert head is not None
+    assert head.trailers is expected
 
 
 REFUSED_RESPONSES = {
@@ -450,11 +458,11 @@ def test_no_content_promises_none() -> None:
         head = parse_response(b"HTTP/1.1 204 No\r\nA: b\r\n" + framing + b"C: d\r\n\r\n", to_head=False)
         assert head is not None
         assert head.length == NO_BODY
-        assert head.raw_fields == b"A: b\r\nC: d\r\n"
+        assert head.fields == b"A: b\r\nC: d\r\n"
     for status in (b"100", b"103", b"204"):
         head = parse_response(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 0\r\n\r\n", to_head=False)
         assert head is not None
-        assert head.raw_fields == b"Content-Length: 0\r\n"
+        assert head.fields == b"Content-Length: 0\r\n"
 
 
 def test_a_status_line_without_reason_keeps_its_space() -> None:
@@ -469,7 +477,7 @@ def test_an_upgraded_response_names_the_protocol() -> None:
     head = parse_response(wire, to_head=False)
     assert head is not None
     assert head.upgrade == b"websocket"
-    assert head.raw_fields == b"Sec-X: y\r\n"
+    assert head.fields == b"Sec-X: y\r\n"
 
 
 SMALL = Limits(head_bytes=200, head_fields=4)

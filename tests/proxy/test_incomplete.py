@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.proxy.head import HeadError, parse_request, parse_response
-from nodeagent.proxy.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.http1.head import parse_request, parse_response
+from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.message import HeadError
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import REFUSALS
 
@@ -82,11 +83,12 @@ def test_fields_without_end_are_too_many() -> None:
 
 
 def test_the_size_of_a_whole_head() -> None:
-    fields = b"a:\r\n" * 3
-    check_size(b"", 100, fields, Limits(head_bytes=100, head_fields=3))
-    for limits in (Limits(head_bytes=99), Limits(head_fields=2)):
+    head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 3 + b"\r\n"
+    data, size = b"before" + head + b"behind\n", len(head)
+    check_size(data, 6, 6 + size, Limits(head_bytes=size, head_fields=3))
+    for limits in (Limits(head_bytes=size - 1), Limits(head_fields=2)):
         with pytest.raises(HeadError) as raised:
-            check_size(b"", 100, fields, limits)
+            check_size(data, 6, 6 + size, limits)
         assert raised.value.status == 431
 
 

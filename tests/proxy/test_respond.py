@@ -13,11 +13,26 @@ from middleware.contract import (
     ExchangeError,
     NoEndpoint,
     Rejected,
+    Reply,
     UpstreamProtocolError,
     UpstreamReset,
 )
-from nodeagent.proxy.head import HeadError
-from nodeagent.proxy.respond import BadRequest, HeadTimeout, NoRoute, render_error
+from nodeagent.proxy.errors import (
+    BadRequest,
+    BodyTimeout,
+    HeadTimeout,
+    IdleTimeout,
+    NoRoute,
+    NoRule,
+    PoolFull,
+    PoolTimeout,
+    ResponseTimeout,
+    UpstreamStalled,
+    reply_to,
+    signed,
+)
+from nodeagent.proxy.http1.render import render_reply
+from nodeagent.proxy.message import HeadError
 from tests.proxy.readers import Reading, ResponseDriver, drive, h11_response, llhttp_response
 
 KINDS = (
@@ -29,6 +44,13 @@ KINDS = (
     UpstreamReset,
     HeadTimeout,
     NoRoute,
+    NoRule,
+    BodyTimeout,
+    IdleTimeout,
+    PoolFull,
+    PoolTimeout,
+    ResponseTimeout,
+    UpstreamStalled,
 )
 
 # RFC 9209 section 2 with the tokens and strings of RFC 8941 section 3.3.
@@ -36,9 +58,14 @@ STATUS_FIELD = re.compile(
     r'svc\.mesh; error=([a-z_]+); details="((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"'
 )
 REGISTERED = {
-    "connection_refused", "connection_terminated", "destination_not_found", "destination_unavailable",
+    "connection_limit_reached", "connection_read_timeout", "connection_refused", "connection_terminated",
+    "connection_write_timeout", "http_response_timeout", "destination_not_found", "destination_unavailable",
     "http_protocol_error", "http_request_denied", "http_request_error", "proxy_internal_error",
 }  # fmt: skip
+
+
+def render_error(error: ExchangeError, keep_alive: bool, to_head: bool) -> bytes:
+    return render_reply(reply_to(error), keep_alive, to_head)
 
 
 def read(wire: bytes, to_head: bool = False) -> Reading:
@@ -111,3 +138,14 @@ def test_no_text_breaks_out_of_its_place(text: str) -> None:
     assert [name for name, _ in reading.fields] == [name for name, _ in usual.fields]
     assert details(reading)[1] == "rejected: " + re.sub(r"[^ -~]", "?", text)
     assert reading.body.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 404])
+def test_a_layers_own_reply(status: int) -> None:
+    reply = signed(
+        Reply(status, [("X-Who", "layer")], b"" if status in (204, 304) else b"body", 'why "this"')
+    )
+    reading = read(render_reply(reply, keep_alive=True, to_head=False))
+    assert reading.start == (b"%d" % status,)
+    assert dict(reading.fields)[b"proxy-status"] == rb'svc.mesh; details="why \"this\""'
+    assert reading.body == reply.body

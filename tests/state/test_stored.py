@@ -48,7 +48,7 @@ def make_snapshot(services: int = 3) -> MeshSnapshot:
 def make_plan(snapshot: MeshSnapshot) -> NodePlan:
     in_force = {"svc.mesh/enabled": "true", "svc.mesh/retry-attempts": "3"}
     return NodePlan(
-        41, {key: ServicePlan(service, "", (), in_force) for key, service in snapshot.services.items()}
+        41, {key: ServicePlan(service, "", (), (), in_force) for key, service in snapshot.services.items()}
     )
 
 
@@ -77,7 +77,7 @@ def test_what_is_remembered_is_only_what_was_in_force() -> None:
     read = decode_snapshot(encoded(1), "kube")
     plan = remembered_plan(read)
     ((key, remembered),) = plan.services.items()
-    assert (plan.version, remembered.routes, remembered.address) == (0, (), "")
+    assert (plan.version, remembered.listeners, remembered.address) == (0, (), "")
     assert remembered.effective["svc.mesh/retry-attempts"] == "3"
     # The compiler takes a Service that it has compiled before, the same object, as done.
     assert remembered.source is not read.snapshot.services[key]

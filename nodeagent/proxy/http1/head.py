@@ -12,10 +12,16 @@ import functools
 import re
 from typing import Final
 
-from nodeagent.proxy.fields import Fields
+from nodeagent.proxy.message import (
+    CHUNKED,
+    FIELD,
+    NO_BODY,
+    HeadError,
+    RequestHead,
+    ResponseHead,
+    split_fields,
+)
 
-TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-FIELD: Final = TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
 METHOD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Z]"
 # No fragment, and no backslash before the query: the one is cut off and the other turned round by some.
 TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
@@ -30,7 +36,7 @@ _RESPONSE: Final = re.compile(
 # feed in front is a literal prefix, which lets `re` skip from line to line, and the sets of two letters let
 # it skip alternatives. Framing fields spelled with an underscore are what CGI turns into the same variable.
 _REQUEST_SPECIAL: Final = re.compile(
-    rb"\n([Cc](?i:onnection|ontent[-_]length)|[Ee](?i:xpect)|[Hh](?i:ost)|[Kk](?i:eep-alive)"
+    rb"\n([Cc](?i:onnection|ontent[-_]length)|[Hh](?i:ost)|[Kk](?i:eep-alive)"
     rb"|[Pp](?i:roxy-connection)|[Tt](?i:e|ransfer[-_]encoding)|[Uu](?i:pgrade)|[Xx](?i:-forwarded-for))"
     rb":[ \t]*+([^\r]*+)"
 )
@@ -38,95 +44,26 @@ _RESPONSE_SPECIAL: Final = re.compile(
     rb"\n([Cc](?i:onnection|ontent-length)|[Kk](?i:eep-alive)|[Pp](?i:roxy-connection)"
     rb"|[Tt](?i:e|ransfer-encoding)|[Uu](?i:pgrade)):[ \t]*+([^\r]*+)"
 )
+_TRAILERS: Final = re.compile(rb"(?i:(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$))")
 _UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
-NO_BODY: Final = 0
-CHUNKED: Final = -1
-UNTIL_CLOSE: Final = -2
-"""Values of `length` besides a number of bytes."""
 
+def parse_request(  # noqa: C901 one loop
+    data: bytes, default_host: bytes = b"", position: int = 0
+) -> RequestHead | None:
+    """Read the request head at `position` of `data`; None if it does not match as a whole.
 
-class HeadError(Exception):
-    """A head that is refused. `reason` is the stable word of metrics; the text is for people."""
-
-    def __init__(self, reason: str, detail: str, status: int = 400) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-        self.status = status
-
-
-class RequestHead:
-    """A request's head. `end` is where the body begins in the bytes that were read.
-
-    `line_and_fields` is what goes to the endpoint: request line in origin form and the end-to-end fields,
-    each with its CRLF, without `X-Forwarded-For` (its old value is in `forwarded_for`) and without the empty
-    line that ends the head.
-    """
-
-    __slots__ = (
-        "end",
-        "expects_continue",
-        "forwarded_for",
-        "keep_alive",
-        "length",
-        "line_and_fields",
-        "method",
-        "minor",
-        "raw_fields",
-        "target",
-        "upgrade",
-    )
-
-    def __init__(self, method: bytes, target: bytes, minor: bytes, raw_fields: bytes, end: int) -> None:
-        self.method = method
-        self.target = target
-        self.minor = minor
-        self.raw_fields = raw_fields
-        self.end = end
-        self.length = NO_BODY
-        self.keep_alive = minor == b"1"
-        self.expects_continue = False
-        self.upgrade = b""
-        self.forwarded_for = b""
-        self.line_and_fields = b""
-
-    @property
-    def fields(self) -> Fields:
-        """The header fields, as sent."""
-        return Fields(self.raw_fields)
-
-
-class ResponseHead:
-    """A response's head; `fields` are the end-to-end ones, `length` as in `RequestHead` or UNTIL_CLOSE."""
-
-    __slots__ = ("end", "keep_alive", "length", "minor", "raw_fields", "status", "status_line", "upgrade")
-
-    def __init__(self, status: int, minor: bytes, status_line: bytes, raw_fields: bytes, end: int) -> None:
-        self.status = status
-        self.minor = minor
-        self.status_line = status_line
-        self.raw_fields = raw_fields
-        self.end = end
-        self.length = UNTIL_CLOSE
-        self.keep_alive = minor == b"1"
-        self.upgrade = b""
-
-
-def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:  # noqa: C901 one loop
-    """Read the request head at the start of `data`; None if it does not match as a whole.
-
-    None means incomplete or malformed: `nodeagent.proxy.incomplete` tells which. `default_host` is the Host
-    that goes to the endpoint when an HTTP/1.0 client has named none (RFC 9112 section 3.2).
+    None means incomplete or malformed: `nodeagent.proxy.http1.incomplete` tells which. `default_host` is the
+    Host that goes to the endpoint when an HTTP/1.0 client has named none (RFC 9112 section 3.2).
 
     Raises:
         HeadError: the head is complete and well formed, but may not be forwarded.
     """
-    match = _REQUEST.match(data)
+    match = _REQUEST.match(data, position)
     if match is None:
         return None
     method, target, minor, fields = match.groups()
@@ -154,8 +91,6 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
             if coding is not None:
                 raise HeadError("transfer_encoding", "Transfer-Encoding is repeated")
             coding = value
-        elif name == b"expect":
-            head.expects_continue = value.strip().lower() == b"100-continue"
         elif name == b"x-forwarded-for":
             previous = value.rstrip()
             if previous:
@@ -169,6 +104,8 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
                 options += b"," + value if options else value
             elif name == b"upgrade":
                 upgrade = upgrade + b", " + value.rstrip() if upgrade else value.rstrip()
+            elif name == b"te":
+                head.trailers = _TRAILERS.search(value) is not None
     if (minor == b"1" and hosts != 1) or hosts > 1:
         raise HeadError("host", "a request has exactly one Host (RFC 9112 section 3.2)")
     if coding is not None:
@@ -188,12 +125,9 @@ def parse_request(data: bytes, default_host: bytes = b"") -> RequestHead | None:
         head.target = target
         default_host = authority or default_host
     if hop_by_hop:
-        fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
-        if head.upgrade:
-            fields += b"Connection: upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+        head.fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
     if not hosts:
-        fields = b"Host: %b\r\n%b" % (default_host, fields)
-    head.line_and_fields = b"%b %b HTTP/1.1\r\n%b" % (method, target, fields)
+        head.fields = b"Host: %b\r\n%b" % (default_host, head.fields)
     return head
 
 
@@ -247,13 +181,13 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
         if status < 200:
             raise HeadError("ambiguous_length", "an interim response that promises a body", 502)
         # Servers do that; a client that believed it would wait for ever.
-        fields = head.raw_fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
+        fields = head.fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()
     if options:
         tokens = _connection_options(options)
         head.keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
     if hop_by_hop:
-        head.raw_fields = without_hop_by_hop(fields, tokens)
+        head.fields = without_hop_by_hop(fields, tokens)
         if status == 101 or status == 426:
             head.upgrade = upgrade
     return head
@@ -303,7 +237,7 @@ def _origin_form(method: bytes, target: bytes, fields: bytes) -> tuple[bytes, by
     if match is None or _AUTHORITY.fullmatch(match[1]) is None:
         raise HeadError("target", "the request target is neither /path nor http://host/path")
     authority = match[1]
-    host = Fields(fields).get("host")
+    host = dict(split_fields(fields)).get("host")
     if host is not None and host.encode("latin-1").lower() != authority.lower():
         raise HeadError("host", "Host differs from the authority of the request target")
     path = match[2]

@@ -1,7 +1,7 @@
 """What is wrong with a head that did not match: is it only not all here yet, or can it never be right?
 
-The slow path of `nodeagent.proxy.head`: entered for heads that come in pieces and for malformed ones. The
-verdict is that of the first line that is wrong, so it does not depend on how the bytes were cut.
+The slow path of `nodeagent.proxy.http1.head`: entered for heads that come in pieces and for malformed ones.
+The verdict is that of the first line that is wrong, so it does not depend on how the bytes were cut.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.head import FIELD, METHOD, STATUS_LINE, TARGET, TCHAR, HeadError
+from nodeagent.proxy.http1.head import METHOD, STATUS_LINE, TARGET
+from nodeagent.proxy.message import FIELD, TCHAR, HeadError
 from nodeagent.settings import Limits
 
 UNMEASURED: Final = 512
@@ -26,13 +27,13 @@ _RESPONSE_START: Final = re.compile(rb"H|HT|HTT|HTTP|HTTP/.*", re.DOTALL)
 _SPACE_BEFORE_COLON: Final = re.compile(TCHAR + rb"++[ \t]++:")
 
 
-def check_size(data: bytes, end: int, fields: bytes, limits: Limits) -> None:
-    """Refuse a complete head of `end` bytes that is larger than the limits allow.
+def check_size(data: bytes, start: int, end: int, limits: Limits) -> None:
+    """Refuse a complete head, from `start` to `end`, that is larger than the limits allow.
 
     Raises:
         HeadError: with status 431 (RFC 6585 section 5).
     """
-    if end > limits.head_bytes or fields.count(b"\n") > limits.head_fields:
+    if end - start > limits.head_bytes or data.count(b"\n", start, end) - 2 > limits.head_fields:
         raise _too_large(limits)
 
 

@@ -1,0 +1,51 @@
+"""A data plane with Services of one endpoint each, without an agent: for measuring it alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from discovery.model import Endpoint, ServiceKey
+from middleware.registry import MIDDLEWARES
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
+from nodeagent.proxy.data_plane import DataPlane
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
+
+
+class LocalTable:
+    """A shared table that nobody shares."""
+
+    def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
+        """As `middleware.contract.SharedTable`, of numbers that are always 0."""
+        change(0)
+
+
+def start_data_plane(
+    loop: asyncio.AbstractEventLoop, address: str, endpoint: Endpoint, services: Sequence[Service]
+) -> DataPlane:
+    """Return a data plane that serves these at `address`, all of them by this endpoint."""
+    layout = Layout(MIDDLEWARES, REFUSALS)
+    cells = memoryview(bytearray(8 * (FIRST_SLOT + len(services)) * layout.slot_columns)).cast("q")
+    data_plane = DataPlane(loop, Limits(), layout, cells, LocalTable())
+    for index, (port, asked) in enumerate(services):
+        key = BackendKey(ServiceKey("bench", f"service-{index}"), port)
+        rule = Rule("all", (Weighted(key),), layers=layers_of(asked))
+        listener = Listener(key.service, "http", address, port, port, "http", (rule,))
+        slot = FIRST_SLOT + index
+        data_plane.apply([(listener, slot)], (), [(BackendSpec(key, (endpoint,)), slot)])
+    return data_plane
+
+
+def layers_of(annotations: Mapping[str, str]) -> tuple[LayerSpec, ...]:
+    """Return the layers that these annotations ask for."""
+    layers = []
+    for middleware in MIDDLEWARES:
+        options = middleware.parse(annotations)
+        if isinstance(options, middleware.options):
+            layers.append(LayerSpec(middleware.name, options))
+    return tuple(layers)
+
+
+Service = tuple[int, Mapping[str, str]]
+"""A port and annotations."""

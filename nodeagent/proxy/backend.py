@@ -1,0 +1,203 @@
+"""The endpoints of one Service port, running: which is next, how they are, and connections to them.
+
+Shared by every rule that names it, and by all protocols. Taking a change into use costs what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from discovery.model import Endpoint
+from middleware.contract import Handler, Layer
+from nodeagent.plan.model import BackendKey, BackendSpec
+from nodeagent.proxy.balance import BALANCERS, Balancer
+from nodeagent.proxy.connection import Connection
+from nodeagent.proxy.health import Health, Outcome
+from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
+from nodeagent.proxy.pool import Address, Pool, Pools
+from nodeagent.proxy.streams import Pending, StreamTaker
+from nodeagent.stats.columns import OVERFLOW_SLOT
+
+
+class Target:
+    """One endpoint of a backend, running."""
+
+    __slots__ = ("endpoint", "pool")
+
+    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+        self.endpoint = endpoint
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return str(self.endpoint)
+
+
+class Backend:
+    """A backend as the plan has it (`spec`), running; without endpoints until there is a spec."""
+
+    __slots__ = (
+        "_balancer",
+        "_by_address",
+        "_counters",
+        "_handlers",
+        "_health",
+        "_layer_set",
+        "_most",
+        "_pools",
+        "_targets",
+        "key",
+        "layers",
+        "spec",
+        "users",
+    )
+
+    def __init__(self, key: BackendKey, pools: Pools) -> None:
+        self.key = key
+        self.spec: BackendSpec | None = None
+        self.users = 0
+        """Rules that name it."""
+        self._pools = pools
+        self._targets: tuple[Target, ...] = ()
+        self._by_address: dict[Address, Target] = {}
+        self._health: Health[Target] = Health()
+        self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
+        self._most = pools.runtime.limits.upstream_connections
+        self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
+        context = LayerContext(pools.runtime, str(key.service), key.port, self._counters)
+        self._layer_set = LayerSet(context)
+        self.layers: tuple[Layer, ...] = ()
+        """Around what is sent here, whoever chose it."""
+        self._handlers: dict[Handler, Handler] = {}
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All endpoints, in the plan's order."""
+        return self._targets
+
+    def layered(self, handler: Handler) -> Handler:
+        """Return the handler with this backend's layers around it."""
+        layered = self._handlers.get(handler)
+        if layered is None:
+            layered = self._handlers[handler] = around(self.layers, handler)
+        return layered
+
+    def update(self, spec: BackendSpec | None, slot: int = OVERFLOW_SLOT) -> None:
+        """Take a change into use; None: the backend has left the plan. Endpoints that stay keep all.
+
+        `slot` is that of the port's counters.
+        """
+        self._counters.base = self._pools.runtime.layout.base(slot)
+        if self._layer_set.update(spec.layers if spec is not None else ()):
+            self.layers = self._layer_set.of("backend")
+            self._handlers.clear()
+        before = self._by_address
+        self._by_address = after = {}
+        targets = []
+        for endpoint in spec.endpoints if spec is not None else ():
+            address = (endpoint.address, endpoint.port)
+            if address in after:
+                continue
+            target = before.pop(address, None)
+            if target is None:
+                target = Target(endpoint, self._pools.acquire(address))
+            target.endpoint = endpoint
+            after[address] = target
+            targets.append(target)
+        for target in before.values():
+            self._pools.release(target.pool)
+        self._targets = tuple(targets)
+        self._health.keep(self._targets)
+        if spec is not None:
+            if self.spec is None or spec.balance != self.spec.balance:
+                self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
+            self._most = spec.max_connections or self._pools.runtime.limits.upstream_connections
+        self.spec = spec
+
+    def pick(self, avoid: Collection[Target], now: float, key: bytes = b"") -> Target | None:
+        """Return the next endpoint that is not in `avoid`: one that is well, else any; else None."""
+        health = self._health
+        if not health.troubled:
+            return self._balancer.pick(self._targets, avoid, key)
+        return self._balancer.pick(health.usable(self._targets, now), avoid, key) or self._balancer.pick(
+            self._targets, avoid, key
+        )
+
+    def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
+        """Ask for a stream that is not there yet; raises `PoolFull`."""
+        return target.pool.wait(taker, seconds, self._most)
+
+    def dial(
+        self,
+        target: Target,
+        make: Callable[[], Connection],
+        seconds: float,
+        done: Callable[[Connection | None, Exception | None], None],
+    ) -> Pending:
+        """Make a connection of another kind, which is in no pool."""
+        return self._pools.dialer.dial(target.pool.address, make, seconds, done)
+
+    def connected(self, target: Target) -> None:
+        """Take note that an endpoint accepts connections."""
+        if self._health.troubled:
+            self._health.connected(target)
+
+    def answered(self, target: Target) -> None:
+        """Take note that an endpoint has answered."""
+        if self._health.troubled:
+            self._health.report(target, Outcome.ANSWERED, 0)
+
+    def failed(self, target: Target, outcome: Outcome, now: float) -> None:
+        """Take note of an endpoint's failure."""
+        if self._by_address.get(target.pool.address) is target:
+            self._health.report(target, outcome, now)
+
+
+class Backends:
+    """The backends of one worker, by key: what the plan has, and what rules name, be it there or not."""
+
+    def __init__(self, pools: Pools) -> None:
+        self.pools = pools
+        self._backends: dict[BackendKey, Backend] = {}
+
+    def __len__(self) -> int:
+        return len(self._backends)
+
+    def apply(self, upserted: Iterable[tuple[BackendSpec, int]], removed: Iterable[BackendKey]) -> None:
+        """Make the running backends follow the plan; each comes with its port's slot of counters."""
+        for key in removed:
+            backend = self._backends.get(key)
+            if backend is not None:
+                backend.update(None)
+                self._drop_unused(backend)
+        for spec, slot in upserted:
+            self._get(spec.key).update(spec, slot)
+
+    def acquire(self, key: BackendKey) -> Backend:
+        """Return the backend of this name for one more rule."""
+        backend = self._get(key)
+        backend.users += 1
+        return backend
+
+    def release(self, backend: Backend) -> None:
+        """One rule less names it."""
+        backend.users -= 1
+        self._drop_unused(backend)
+
+    def _get(self, key: BackendKey) -> Backend:
+        backend = self._backends.get(key)
+        if backend is None:
+            backend = self._backends[key] = Backend(key, self.pools)
+        return backend
+
+    def _drop_unused(self, backend: Backend) -> None:
+        if backend.spec is None and not backend.users:
+            del self._backends[backend.key]
+
+
+def describe_failure(target: Target, error: Exception) -> str:
+    """Say why connecting to an endpoint failed."""
+    if isinstance(error, TimeoutError):
+        reason = "timed out"
+    else:
+        reason = (getattr(error, "strerror", None) or "failed").lower()
+    return f"connecting to {target} {reason}"

@@ -1,0 +1,78 @@
+"""The data plane of one worker, wired together: everything else here knows nobody above it.
+
+It knows nothing of processes, plans' versions or files: the worker (`nodeagent.worker`) gives it listeners
+and backends, sockets, counters and an observer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from middleware.contract import SharedTable
+from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey
+from nodeagent.proxy.accept import Accepted, Destination
+from nodeagent.proxy.backend import Backends
+from nodeagent.proxy.http1.client import Http1Upstream
+from nodeagent.proxy.http1.server import Http1Connection
+from nodeagent.proxy.listeners import ListenerTable
+from nodeagent.proxy.pool import Dialer, Pools, SocketDialer
+from nodeagent.proxy.runtime import Observer, Runtime
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import Layout
+
+
+class DataPlane:
+    """Listeners, backends and connections of one worker. `index` is the worker's number on its node."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        layout: Layout,
+        cells: memoryview,
+        shared: SharedTable,
+        observer: Observer | None = None,
+        index: int = 0,
+        dialer: Dialer | None = None,
+    ) -> None:
+        self.runtime = Runtime(loop, limits, layout, cells, shared, observer, index)
+        self.backends = Backends(Pools(self.runtime, dialer or SocketDialer(loop), Http1Upstream))
+        self.listeners = ListenerTable(self.runtime, self.backends)
+
+    def apply(
+        self,
+        listeners: Iterable[tuple[Listener, int]] = (),
+        removed: Iterable[ListenerKey] = (),
+        backends: Iterable[tuple[BackendSpec, int]] = (),
+        removed_backends: Iterable[BackendKey] = (),
+    ) -> None:
+        """Make what runs follow the plan; each part comes with its slot of counters. Costs what changed."""
+        self.backends.apply(backends, ())
+        ended = self.listeners.apply(listeners, removed)
+        self.backends.apply((), removed_backends)
+        if ended:
+            for connection in list(self.runtime.connections):
+                if isinstance(connection, Http1Connection) and connection.listener in ended:
+                    connection.listener_removed()
+
+    def accepted(self, destination: Destination) -> Accepted:
+        """Return what serves a new connection; `destination` finds out where it was meant to go."""
+        return Accepted(self.runtime, self.listeners, destination)
+
+    def drain(self) -> None:
+        """Keep no connection open for a further request from now on."""
+        self.runtime.draining = True
+
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return self.runtime.clients
+
+    def sweep(self) -> None:
+        """Once a second: end what is over its time."""
+        self.runtime.sweep()
+
+    def close(self) -> None:
+        """Break off everything that is still open."""
+        self.runtime.close()

@@ -1,0 +1,131 @@
+"""What can go wrong with an exchange, and the reply that tells the client: made here and nowhere else.
+
+Every response that the mesh itself makes carries `Proxy-Status` (RFC 9209) with the error type, and the
+reason in words as its body, so that a person with curl sees who failed and why.
+"""
+
+from __future__ import annotations
+
+import re
+
+from middleware.contract import ExchangeError, Fault, GatewayTimeout, Reply
+from nodeagent.proxy.message import HeadError
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+class BadRequest(ExchangeError):
+    """The client sent something that is refused; see `reason` (400, 431, 501 or 505)."""
+
+    fault: Fault = "client"
+    proxy_error = "http_request_error"
+    processed = False
+
+    def __init__(self, error: HeadError) -> None:
+        super().__init__(error.detail)
+        self.status = error.status
+        self.reason = error.reason
+
+
+class HeadTimeout(ExchangeError):
+    """The client did not complete a request in time (408)."""
+
+    fault: Fault = "client"
+    status = 408
+    proxy_error = "http_request_error"
+    reason = "head_timeout"
+    processed = False
+
+
+class BodyTimeout(HeadTimeout):
+    """The client stopped in the middle of a request's body (408)."""
+
+    reason = "body_timeout"
+
+
+class ClientStalled(HeadTimeout):
+    """The client stopped reading its response, which is broken off."""
+
+    reason = "client_stalled"
+
+
+class UpstreamStalled(GatewayTimeout):
+    """The endpoint stopped reading the request's body (504)."""
+
+    proxy_error = "connection_write_timeout"
+    reason = "upstream_stalled"
+
+
+class ResponseTimeout(GatewayTimeout):
+    """The endpoint had the whole request and did not answer (504)."""
+
+
+class IdleTimeout(GatewayTimeout):
+    """Nothing moved for as long as `svc.mesh/idle-timeout` says (504)."""
+
+    proxy_error = "connection_read_timeout"
+    reason = "idle_timeout"
+
+
+class PoolFull(ExchangeError):
+    """An endpoint has as many connections as it may, and as many requests wait for one as may (503)."""
+
+    fault: Fault = "upstream"
+    status = 503
+    proxy_error = "connection_limit_reached"
+    reason = "pool_full"
+    processed = False
+
+
+class PoolTimeout(PoolFull):
+    """No connection to an endpoint became free in time (503)."""
+
+    reason = "pool_timeout"
+
+
+class NoRoute(ExchangeError):
+    """The Service has left the mesh while its client was still connected (503)."""
+
+    status = 503
+    proxy_error = "destination_not_found"
+    reason = "no_route"
+    processed = False
+
+
+class NoRule(ExchangeError):
+    """No rule of the listener takes the request (404)."""
+
+    status = 404
+    proxy_error = "destination_not_found"
+    reason = "no_rule"
+    processed = False
+
+
+class LayerBroke(ExchangeError):
+    """A middleware has a bug (500); one request is all it costs."""
+
+
+def reply_to(error: ExchangeError) -> Reply:
+    """Return the whole response that tells the client of `error`."""
+    detail = printable(error.detail)
+    quoted = detail.replace("\\", "\\\\").replace('"', '\\"')
+    fields = [
+        ("Proxy-Status", f'svc.mesh; error={error.proxy_error}; details="{error.reason}: {quoted}"'),
+        *((name, printable(value)) for name, value in error.headers),
+        ("Content-Type", "text/plain"),
+    ]
+    body = f"svc.mesh: {detail} ({error.reason})\n".encode()
+    return Reply(error.status, fields, body, error.reason)
+
+
+def signed(reply: Reply) -> Reply:
+    """Return the reply of a layer with the field that says who answered."""
+    if reply.headers.get("Proxy-Status") is None:
+        quoted = printable(reply.reason).replace("\\", "\\\\").replace('"', '\\"')
+        reply.headers.add("Proxy-Status", f'svc.mesh; details="{quoted}"')
+    return reply
+
+
+def printable(text: str) -> str:
+    """Replace what a string of RFC 8941 (section 3.3.3) cannot hold: CR and LF would begin another field."""
+    return _UNPRINTABLE.sub("?", text)

@@ -1,0 +1,299 @@
+"""A connection to an endpoint that speaks HTTP/1.1: sends requests, reads responses, one exchange at a time.
+
+Implements `nodeagent.proxy.streams.UpstreamStream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Sequence
+from typing import Final
+
+from nodeagent.proxy.body import Body
+from nodeagent.proxy.connection import PEER_FULL, TURN, Connection
+from nodeagent.proxy.http1.head import parse_response
+from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.message import HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.pool import Pool
+from nodeagent.proxy.runtime import FOREVER
+from nodeagent.proxy.streams import Source, UpstreamOwner
+from nodeagent.settings import Limits
+
+_HEAD_LIMITS: Final = Limits(head_bytes=256 * 1024, head_fields=512)
+LINGER_TIME: Final = 30.0
+"""Seconds that a tunnel's last bytes have to reach an endpoint that reads slowly."""
+
+
+class Http1Upstream(Connection):
+    """One connection of a pool. `served` counts the exchanges before the present one."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_owner",
+        "_poll",
+        "_pool",
+        "_to_head",
+        "_trailers",
+        "_tunnel",
+        "_waiting",
+        "counted",
+        "keep_alive",
+        "served",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool.runtime)
+        self.served = 0
+        self.counted = False
+        self.keep_alive = True
+        self._pool = pool
+        self._owner: UpstreamOwner | None = None
+        self._body: Body | None = None
+        self._to_head = False
+        self._trailers = False
+        self._tunnel = False
+        self._buffer = b""
+        """An unfinished head."""
+        self._waiting = b""
+        """What has come and has to wait for its turn."""
+        self._poll: select.poll | None = None
+
+    # What the pool asks
+
+    def usable(self) -> bool:
+        """Whether nothing has come that nobody asked for, not even the end: one look at the socket.
+
+        A response that comes unasked after this look, before the endpoint has read the next request, cannot
+        be told from its answer; HTTP/1.1 has no way to.
+        """
+        if self.transport.is_closing():
+            return False
+        return self._poll is None or not self._poll.poll(0)
+
+    def rest(self, now: float) -> None:
+        """It is idle from now on, for a while."""
+        self.deadline = now + self.runtime.limits.upstream_idle_time
+
+    # What the exchange calls
+
+    def start(
+        self, owner: UpstreamOwner, head: RequestHead, source: Source, body: Sequence[bytes], end: bool
+    ) -> None:
+        """Send the request's head and what has come of its body."""
+        self._owner = owner
+        self._to_head = head.method == b"HEAD"
+        self._trailers = head.trailers
+        self.deadline = FOREVER
+        forwarded = source.forwarded_line
+        if head.forwarded_for:
+            forwarded = b"X-Forwarded-For: %b, %b\r\n" % (head.forwarded_for, source.address_bytes)
+        if head.upgrade:
+            forwarded += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        data = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, head.fields, forwarded)
+        self.transport.write(b"".join((data, *body)) if body else data)
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        """Send more of the body, or of a tunnel, where `end` is a half-close."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if data:
+            transport.write(data)
+        if end and self._tunnel:
+            transport.write_eof()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self.hold(PEER_FULL)
+
+    def resume(self) -> None:
+        """Read on."""
+        self.let_go(PEER_FULL)
+
+    def release(self, complete: bool, now: float) -> None:
+        """The exchange has ended: back to the pool, or close."""
+        self._owner = None
+        self.served += 1
+        if complete and self.keep_alive and not self._waiting and not self.transport.is_closing():
+            self._body = None
+            self.let_go(PEER_FULL)
+            self._pool.give_back(self, now)
+        elif self._tunnel and not self.lost:
+            self.deadline = now + LINGER_TIME
+            self.let_go(PEER_FULL)
+            self.transport.close()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._owner = None
+        self._waiting = b""
+        if self._tunnel:
+            self.reset()
+        elif not self.lost:
+            self.transport.abort()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio calls this once."""
+        super().connection_made(transport)
+        socket = transport.get_extra_info("socket")
+        if socket is not None:
+            self._poll = select.poll()
+            self._poll.register(socket.fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the endpoint: of the response's head, of its body, or of a tunnel."""
+        owner = self._owner
+        if owner is None:  # nobody asked: whatever this is, it must not answer the next request
+            self._pool.forget(self)
+            self.abort()
+        elif self._waiting:
+            self._waiting += data
+        elif self._body is not None:
+            self._read_body(owner, self._body, data)
+        elif self._tunnel:
+            owner.response_data(data, False)
+        else:
+            self._read_heads(owner, data)
+
+    def eof_received(self) -> bool:
+        """The endpoint will send no more; return whether the connection stays open for our side."""
+        owner = self._owner
+        if owner is not None and self._tunnel:
+            owner.response_data(b"", True)
+            return not self.transport.is_closing()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio calls this once, last."""
+        super().connection_lost(exc)
+        self._poll = None
+        owner, self._owner = self._owner, None
+        if owner is None:
+            self._pool.forget(self)
+        elif exc is None and self._body is not None and not self._waiting and self._body.end():
+            owner.response_data(b"", True)
+        else:
+            owner.upstream_lost(self)
+        if self.counted:
+            self.counted = False
+            self._pool.lost()
+
+    def pause_writing(self) -> None:
+        """The endpoint reads slower than the client sends."""
+        self.write_paused = True
+        if self._owner is not None:
+            self._owner.pause_request()
+
+    def resume_writing(self) -> None:
+        """The endpoint has caught up."""
+        self.write_paused = False
+        if self._owner is not None:
+            self._owner.resume_request()
+
+    def expire(self, now: float) -> None:
+        """It has been idle for long, or a tunnel's last bytes do not get through."""
+        self._pool.forget(self)
+        self.deadline = FOREVER
+        if self.transport.is_closing():
+            self.reset()
+        else:
+            self.transport.close()
+
+    # Reading
+
+    def _read_heads(self, owner: UpstreamOwner, data: bytes) -> None:
+        if self._buffer:
+            held, self._buffer = self._buffer, b""
+            if b"\n" not in data and len(held) + len(data) <= _HEAD_LIMITS.head_bytes:
+                self._buffer = held + data  # no line was completed, so nothing new can be said of it
+                return
+            data = held + data
+        try:
+            while True:
+                head = parse_response(data, self._to_head)
+                if head is None:
+                    check_incomplete(data, _HEAD_LIMITS, response=True)
+                    self._buffer = data
+                    return
+                if head.end > UNMEASURED:
+                    check_size(data, 0, head.end, _HEAD_LIMITS)
+                if head.status >= 200 or head.status == 101:
+                    break
+                owner.informational(head)
+                data = data[head.end :]
+                if self._owner is not owner or not data:
+                    return
+        except HeadError as error:
+            owner.response_failed(f"answered badly: {error.detail}")
+            return
+        self._begin(owner, head, data)
+
+    def _begin(self, owner: UpstreamOwner, head: ResponseHead, data: bytes) -> None:
+        """The response's head is there; `data` begins with it."""
+        self.keep_alive = head.keep_alive
+        length, start, size = head.length, head.end, len(data)
+        if 0 <= length <= size - start and head.status != 101:
+            if size - start > length:
+                self.keep_alive = False  # bytes that nobody asked for
+                data = data[: start + length]
+            owner.response_started(head, data[start:], True)
+            return
+        rest = data[start:]
+        if head.status == 101:
+            self._switch()
+            owner.response_started(head, rest, False)
+            return
+        body = self._body = Body(length, trailers=self._trailers)
+        if not rest:
+            owner.response_started(head, b"", False)
+            return
+        self._read_body(owner, body, rest, head)
+
+    def _read_body(
+        self, owner: UpstreamOwner, body: Body, data: bytes, head: ResponseHead | None = None
+    ) -> None:
+        """Pass on more of the body, the head with it if that has not gone on yet."""
+        try:
+            used = body.take(data)
+        except HeadError as error:
+            if head is not None:
+                owner.response_started(head, b"", False)
+            if self._owner is owner:
+                owner.response_failed(f"sent a bad body: {error.detail}")
+            return
+        exact = used == len(data)
+        out = body.forwarded(data if exact else data[:used])
+        done = body.done
+        if done:
+            self._body = None
+            self.keep_alive = self.keep_alive and exact
+        if head is not None:
+            owner.response_started(head, out, done)
+        elif out or done:
+            owner.response_data(out, done)
+        if not exact and not done and self._owner is owner:
+            self._waiting = data[used:]
+            self.hold(TURN)
+            self.runtime.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Others have had their turn."""
+        data, self._waiting = self._waiting, b""
+        owner, body = self._owner, self._body
+        if owner is not None and body is not None and data:
+            self._read_body(owner, body, data)
+        if not self._waiting:
+            self.let_go(TURN)
+
+    def _switch(self) -> None:
+        """It is a tunnel from now on, and no pool's any more."""
+        self._tunnel = True
+        if self.counted:
+            self.counted = False
+            self._pool.lost()

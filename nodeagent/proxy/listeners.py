@@ -1,0 +1,275 @@
+"""The running side of a listener: a port at a mesh address, its rules, its layers, its counters.
+
+Built once for each port of the plan and called for every request. `update` takes a changed `Listener` into
+use and keeps what did not change, layers' state included.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+from middleware.contract import Ended, ExchangeError, Gate, Handler, Response
+from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
+from nodeagent.proxy.backend import Backend, Backends, Target
+from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
+from nodeagent.proxy.message import RequestHead
+from nodeagent.proxy.rules import RuleTable, WeightedChoice
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.streams import ClientStream
+from nodeagent.stats.columns import (
+    BYTES_RECEIVED,
+    BYTES_SENT,
+    DURATION_BOUNDS,
+    DURATION_BUCKETS,
+    DURATION_SUM,
+    MESH_RESPONSES,
+    REQUESTS,
+)
+
+
+class Finished(Protocol):
+    """An exchange that has ended, as it is counted and told."""
+
+    client: ClientStream
+    started: float
+    status: int
+    error: ExchangeError | None
+    mesh_made: bool
+    """The mesh answered by itself."""
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """The request's target."""
+        ...
+
+    @property
+    def target_used(self) -> Target | None:
+        """The endpoint of the last try."""
+        ...
+
+
+class RunningRule:
+    """A rule, running. `handler` is None where no layer is in the way."""
+
+    __slots__ = ("_backends", "_choice", "_layers", "_running", "backend", "handler", "spec")
+
+    def __init__(self, spec: Rule, context: LayerContext, backends: Backends) -> None:
+        self._backends = backends
+        self._layers = LayerSet(context)
+        self._running: tuple[Backend, ...] = ()
+        self.handler: Handler | None = None
+        self._take(spec)
+
+    def _take(self, spec: Rule) -> None:
+        before = self._running
+        self._running = tuple(self._backends.acquire(weighted.backend) for weighted in spec.backends)
+        for backend in before:
+            self._backends.release(backend)
+        self._layers.update(spec.layers)
+        self._choice = WeightedChoice([weighted.weight for weighted in spec.backends])
+        self.backend: Backend | None = self._running[0] if len(self._running) == 1 else None
+        """The only one; the short cut of nearly every rule."""
+        self.spec = spec
+
+    def update(self, spec: Rule) -> None:
+        """Take a changed rule into use; layers with equal options keep their state."""
+        if spec != self.spec:
+            self._take(spec)
+
+    def compose(self, outer: LayerSet) -> None:
+        """Make the handler of the layers of listener, rule, chosen backend and try, from the outside in."""
+        layers = (*outer.of("listener"), *self._layers.of("rule"))
+        tries = self._layers.of("try")
+        self.handler = around(layers, _backend_stage(around(tries, send))) if layers or tries else None
+
+    def choose(self) -> Backend | None:
+        """Return the backend that is next; None if none has a weight."""
+        number = self._choice.next()
+        return self._running[number] if number >= 0 else None
+
+    def leave(self) -> None:
+        """It is not used any more."""
+        for backend in self._running:
+            self._backends.release(backend)
+
+
+class RunningListener:
+    """A listener, running. `removed` is set when the plan no longer has it."""
+
+    def __init__(self, runtime: Runtime, backends: Backends, spec: Listener, slot: int) -> None:
+        self.runtime = runtime
+        self.key: ListenerKey = spec.key
+        self.service = str(spec.service)
+        self.namespace = spec.service.namespace
+        self.name = spec.service.name
+        self.port = spec.port
+        self.http = spec.protocol == "http"
+        self.default_host = f"{spec.address}:{spec.mesh_port}".removesuffix(":80").encode("ascii")
+        """What Host says to the endpoint when a client of HTTP/1.0 says none."""
+        self.removed = False
+        self.spec = spec
+        self.gates: tuple[Gate, ...] = ()
+        self.rule: RunningRule | None = None
+        """The only rule, if it takes everything: the short cut of nearly every listener."""
+        self._backends = backends
+        self._counters = PortCounters(runtime, slot)
+        self.count: Callable[..., None] = self._counters.count
+        self._context = LayerContext(runtime, self.service, self.port, self._counters)
+        self._layers = LayerSet(self._context)
+        self._rules: tuple[RunningRule, ...] = ()
+        self._table = RuleTable(())
+        self._named: dict[str, Backend] = {}
+        self._take(spec)
+
+    def update(self, spec: Listener, slot: int) -> None:
+        """Take a changed plan for this port into use."""
+        self._counters.base = self.runtime.layout.base(slot)
+        if spec != self.spec:
+            self._take(spec)
+            self.spec = spec
+
+    def remove(self) -> None:
+        """The plan has it no more."""
+        self.removed = True
+        for rule in self._rules:
+            rule.leave()
+        for backend in self._named.values():
+            self._backends.release(backend)
+
+    def rule_for(self, head: RequestHead) -> RunningRule | None:
+        """Return the rule that takes this request."""
+        number = self._table.find(head)
+        return self._rules[number] if number >= 0 else None
+
+    def backend_named(self, name: str) -> Backend:
+        """Return a backend that a layer chose.
+
+        Raises:
+            LookupError: no layer of this listener has said that it would.
+        """
+        return self._named[name]
+
+    def record(self, exchange: Finished, now: float) -> None:
+        """Count an exchange that has ended, and tell who wants to know."""
+        cells, base = self._counters.cells, self._counters.base
+        took = now - exchange.started
+        client = exchange.client
+        status = exchange.status
+        cells[base + REQUESTS + status // 100] += 1
+        cells[base + DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, took)] += 1
+        cells[base + DURATION_SUM] += int(took * 1e6)
+        cells[base + BYTES_RECEIVED] += client.received
+        cells[base + BYTES_SENT] += client.sent
+        if exchange.mesh_made:
+            cells[base + MESH_RESPONSES] += 1
+        observer = self.runtime.observer
+        if observer.wants_all or exchange.error is not None:
+            observer.ended(self.describe(exchange, now))
+
+    def describe(self, exchange: Finished, now: float) -> Ended:
+        """Return what became of an exchange."""
+        client, target = exchange.client, exchange.target_used
+        return Ended(
+            service=self.service,
+            port=self.port,
+            source=client.source.address,
+            method=exchange.method,
+            target=exchange.target,
+            status=exchange.status,
+            endpoint=str(target) if target is not None else "",
+            took=now - exchange.started,
+            received=client.received,
+            sent=client.sent,
+            error=exchange.error,
+        )
+
+    def _take(self, spec: Listener) -> None:
+        self._layers.update(spec.layers)
+        self.gates = self._layers.gates()
+        self._rules = self._take_rules(spec.rules)
+        for rule in self._rules:
+            rule.compose(self._layers)
+        self._table = RuleTable(spec.rules)
+        only = self._rules[0] if len(self._rules) == 1 else None
+        self.rule = only if only is not None and not spec.rules[0].match.restricts else None
+        self._take_named(spec.backends)
+
+    def _take_rules(self, specs: Iterable[Rule]) -> tuple[RunningRule, ...]:
+        before = {rule.spec.name: rule for rule in self._rules}
+        rules = []
+        for spec in specs:
+            known = before.pop(spec.name, None)
+            if known is None:
+                known = RunningRule(spec, self._context, self._backends)
+            known.update(spec)
+            rules.append(known)
+        for rule in before.values():
+            rule.leave()
+        return tuple(rules)
+
+    def _take_named(self, named: Iterable[tuple[str, BackendKey]]) -> None:
+        before = self._named
+        self._named = {name: self._backends.acquire(key) for name, key in named}
+        for backend in before.values():
+            self._backends.release(backend)
+
+
+def _backend_stage(each_try: Handler) -> Handler:
+    """Return the handler that lets the chosen backend's own layers take part."""
+
+    def to_backend(request: Any) -> Awaitable[Response]:
+        backend = request.chosen_backend
+        return (backend.layered(each_try) if backend is not None and backend.layers else each_try)(request)
+
+    return to_backend
+
+
+def send(request: Any) -> Any:
+    """Send the request to an endpoint: the end of every chain."""
+    return request.forward()
+
+
+class ListenerTable:
+    """The listeners of one worker by mesh address and port."""
+
+    def __init__(self, runtime: Runtime, backends: Backends) -> None:
+        self._runtime = runtime
+        self._backends = backends
+        self._listeners: dict[ListenerKey, RunningListener] = {}
+
+    def get(self, key: ListenerKey) -> RunningListener | None:
+        """Return the listener at a mesh address and port."""
+        return self._listeners.get(key)
+
+    def apply(
+        self, upserted: Iterable[tuple[Listener, int]], removed: Iterable[ListenerKey]
+    ) -> set[RunningListener]:
+        """Make the listeners follow the plan, each with its slot of counters; return those that ended."""
+        ended: set[RunningListener] = set()
+        for key in removed:
+            running = self._listeners.pop(key, None)
+            if running is not None:
+                ended.add(running)
+        for spec, slot in upserted:
+            running = self._listeners.get(spec.key)
+            if running is not None and _same(running.spec, spec):
+                running.update(spec, slot)
+                continue
+            if running is not None:
+                ended.add(running)
+            self._listeners[spec.key] = RunningListener(self._runtime, self._backends, spec, slot)
+        for running in ended:
+            running.remove()
+        return ended
+
+
+def _same(running: Listener, spec: Listener) -> bool:
+    """Whether it is the same port of the same Service, and speaks the same."""
+    return (running.service, running.port, running.protocol) == (spec.service, spec.port, spec.protocol)

@@ -1,0 +1,167 @@
+"""The messages that pass through the data plane, whatever protocol they came over.
+
+A message is a normalised HTTP/1 head and body bytes as they came: HTTP/1 on both sides converts nothing, and
+another protocol converts at its own door. Heads stay bytes; fields that nobody asks for are never read.
+
+`length` says what the body's bytes are: a number of bytes; CHUNKED, they bring their chunks along
+(`nodeagent.proxy.chunks`); UNTIL_CLOSE, plain bytes whose end is told. Who reads the framing tells the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Final
+
+from middleware.contract import check_field
+
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Values of `length` besides a number of bytes."""
+
+TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+FIELD: Final = TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
+"""Expressions for the bytes of a field name (RFC 9110 section 5.6.2), and for a whole line."""
+
+_TARGET: Final = re.compile(r"(?:/[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+|\*)")
+
+
+class HeadError(Exception):
+    """A message that is refused. `reason` is the stable word of metrics; the text is for people."""
+
+    def __init__(self, reason: str, detail: str, status: int = 400) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.status = status
+
+
+class RequestHead:
+    """A request's head.
+
+    `fields` are the end-to-end fields, each with its CRLF, `Host` among them, without `X-Forwarded-For`: its
+    old value is in `forwarded_for`. `upgrade` names the protocol that the client would switch to, and
+    `trailers` says that it takes trailers. `minor`, `keep_alive` and `end` (where the head ends in the bytes
+    that were read) tell how it came over HTTP/1.
+    """
+
+    __slots__ = (
+        "end",
+        "fields",
+        "forwarded_for",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "target",
+        "trailers",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: bytes, fields: bytes, end: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.fields = fields
+        self.end = end
+        self.length = NO_BODY
+        self.keep_alive = minor == b"1"
+        self.upgrade = b""
+        self.forwarded_for = b""
+        self.trailers = False
+
+
+class ResponseHead:
+    """A response's head: `fields` and `length` as in `RequestHead`; `status_line` is `200 OK`."""
+
+    __slots__ = ("end", "fields", "keep_alive", "length", "minor", "status", "status_line", "upgrade")
+
+    def __init__(self, status: int, minor: bytes, status_line: bytes, fields: bytes, end: int) -> None:
+        self.status = status
+        self.minor = minor
+        self.status_line = status_line
+        self.fields = fields
+        self.end = end
+        self.length = UNTIL_CLOSE
+        self.keep_alive = minor == b"1"
+        self.upgrade = b""
+
+
+class Fields:
+    """The fields of a head as layers see and change them. Implements `middleware.contract.Headers`."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, head: RequestHead | ResponseHead) -> None:
+        self._head = head
+
+    def get(self, name: str) -> str | None:
+        """Return the first value of this name, or None."""
+        match = _lines_of(name).search(b"\n" + self._raw())
+        return match[1].strip(b" \t").decode("latin-1") if match is not None else None
+
+    def get_all(self, name: str) -> list[str]:
+        """Return all values of this name, in order."""
+        found = _lines_of(name).findall(b"\n" + self._raw())
+        return [value.strip(b" \t").decode("latin-1") for value in found]
+
+    def set(self, name: str, value: str) -> None:
+        """Replace all fields of this name by one."""
+        check_field(name, value)
+        self.remove(name)
+        self._add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """Add one more field."""
+        check_field(name, value)
+        self._add(name, value)
+
+    def remove(self, name: str) -> None:
+        """Remove all fields of this name."""
+        head = self._head
+        if name.lower() == "x-forwarded-for" and isinstance(head, RequestHead):
+            head.forwarded_for = b""
+        else:
+            head.fields = _lines_of(name).sub(b"", b"\n" + head.fields)[1:]
+
+    def _raw(self) -> bytes:
+        head = self._head
+        if isinstance(head, RequestHead) and head.forwarded_for:
+            return head.fields + b"X-Forwarded-For: " + head.forwarded_for + b"\r\n"
+        return head.fields
+
+    def _add(self, name: str, value: str) -> None:
+        head = self._head
+        if name.lower() == "x-forwarded-for" and isinstance(head, RequestHead):
+            before = head.forwarded_for + b", " if head.forwarded_for else b""
+            head.forwarded_for = before + value.encode("latin-1")
+        else:
+            head.fields += f"{name}: {value}\r\n".encode("latin-1")
+
+
+@functools.lru_cache(maxsize=1024)
+def _lines_of(name: str) -> re.Pattern[bytes]:
+    """Return what matches the lines of this field, each with the line feed in front and without its own."""
+    return re.compile(rb"\n(?i:%b):([^\n\r]*+)\r" % re.escape(name.encode("latin-1", "replace")))
+
+
+def check_target(target: str) -> bytes:
+    """Return a request target in origin form as bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _TARGET.fullmatch(target):
+        raise ValueError(f"{target[:64]!r} is not a request target in origin form (RFC 9112 section 3.2.1)")
+    return target.encode("ascii")
+
+
+def split_fields(raw: bytes) -> list[tuple[str, str]]:
+    """Return all fields in order, names in lower case, values without surrounding white space."""
+    lines = []
+    for line in raw.decode("latin-1").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            lines.append((name.lower(), value.strip(" \t")))
+    return lines

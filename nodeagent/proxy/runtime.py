@@ -1,0 +1,142 @@
+"""What all parts of one worker's data plane stand on: clock, limits, counters, deadlines, open connections.
+
+It knows nobody above it, and nothing of plans: the worker gives it a loop, memory for counters and an
+observer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from middleware.contract import Ended, ExchangeError, SharedTable
+from nodeagent.proxy.deadlines import Deadlines
+from nodeagent.settings import Limits
+from nodeagent.stats.columns import WORKER_SLOT, Layout
+
+FOREVER: Final = float("inf")
+"""A deadline that never passes."""
+
+
+class Observer(Protocol):
+    """Who is told what happens to single requests, for the access log."""
+
+    wants_all: bool
+    """False: only exchanges that the mesh had to answer or break off are told."""
+
+    def ended(self, ended: Ended) -> None:
+        """Learn of an exchange that ended."""
+        ...
+
+    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
+        """Learn of a request or connection that was refused before there was an exchange."""
+        ...
+
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        """Learn that a middleware raised what it may not raise."""
+        ...
+
+
+class NoObserver:
+    """Nobody is told anything."""
+
+    wants_all = False
+
+    def ended(self, ended: Ended) -> None:
+        """Not told."""
+
+    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
+        """Not told."""
+
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        """Not told."""
+
+
+class Timed(Protocol):
+    """An open connection, of whichever kind. `deadline` is in the clock's time."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: end whatever took too long."""
+        ...
+
+    def drain(self, now: float) -> None:
+        """The worker drains: close if this is a good moment."""
+        ...
+
+    def reset(self) -> None:
+        """Break off."""
+        ...
+
+
+class Runtime:
+    """The ground of one worker's data plane. `index` is the worker's number on its node, from 0."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        layout: Layout,
+        cells: memoryview,
+        shared: SharedTable,
+        observer: Observer | None = None,
+        index: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.layout = layout
+        self.cells = cells
+        self.shared = shared
+        self.observer: Observer = observer or NoObserver()
+        self.index = index
+        self.now = now
+        self.deadlines = Deadlines(loop, now)
+        self.draining = False
+        self.connections: set[Timed] = set()
+        """Every open connection of both sides, from `connection_made` to `connection_lost`: a transport that
+        nobody holds while it is paused ends the process (docs/dependencies.md)."""
+        self.clients = 0
+        """How many of them are clients'."""
+        self._by_source: Counter[str] = Counter()
+        self._base = layout.base(WORKER_SLOT)
+
+    def count(self, column: int, amount: int = 1) -> None:
+        """Add to one of the worker's own counters."""
+        self.cells[self._base + column] += amount
+
+    def admit(self, source: str) -> bool:
+        """Count a new connection of this source; False if it has too many already."""
+        if self._by_source[source] >= self.limits.connections_per_source:
+            return False
+        self._by_source[source] += 1
+        self.clients += 1
+        return True
+
+    def leave(self, source: str) -> None:
+        """Forget one connection of this source."""
+        self.clients -= 1
+        left = self._by_source[source] - 1
+        if left > 0:
+            self._by_source[source] = left
+        else:
+            del self._by_source[source]
+
+    def sweep(self) -> None:
+        """Once a second: end what is over its time."""
+        now = self.now()
+        for connection in list(self.connections):
+            if connection.deadline <= now:
+                connection.expire(now)
+            elif self.draining:
+                connection.drain(now)
+
+    def close(self) -> None:
+        """Break off everything that is still open."""
+        for connection in list(self.connections):
+            connection.reset()
+        self.deadlines.close()
