@@ -8,14 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from hack.annotations import render
 from middleware import circuit_breaker, rate_limit, registry, retry
 from middleware.contract import (
+    Annotation,
     ConnectFailed,
     ExchangeError,
     Middleware,
@@ -24,28 +25,15 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from middleware.testing import FakeContext, FakeRequest, handler_of, sent_over, status_of
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def page(name: str) -> str:
-    return (DOCS / "middleware" / f"{name}.md").read_text()
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def rows(text: str, header: str) -> list[list[str]]:
-    """Return the rows of the table whose first line is `header`."""
-    table = text.split(f"{header}\n", 1)[1].split("\n\n", 1)[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
-
-
-def options_of_example(middleware: Middleware) -> Any:
-    (example,) = blocks(page(middleware.name), "yaml")
-    return middleware.parse(yaml.safe_load(example)["metadata"]["annotations"])
+from middleware.testing import (
+    FakeConnection,
+    FakeContext,
+    FakeRequest,
+    handler_of,
+    sent_over,
+    status_of,
+)
+from tests.middleware.pages import DOCS, blocks, options_of_example, page, page_of, rows
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
@@ -53,8 +41,12 @@ def test_the_example_of_every_page_is_right(middleware: Middleware) -> None:
     options = options_of_example(middleware)
     assert isinstance(options, middleware.options)
     assert sent_over(options) == options
-    handler, _ = handler_of(middleware.build(options, FakeContext()), 200)
-    assert status_of(handler(FakeRequest())) == 200
+    built = middleware.build(options, FakeContext())
+    if middleware.scope == "connection":
+        built(FakeConnection())
+    else:
+        handler, _ = handler_of(built, 200)
+        assert status_of(handler(FakeRequest())) == 200
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
@@ -68,7 +60,7 @@ def test_the_example_of_every_annotation_is_right(middleware: Middleware) -> Non
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
 def test_every_page_names_annotations_and_metrics(middleware: Middleware) -> None:
-    text = page(middleware.name)
+    text = page_of(middleware)
     for annotation in middleware.annotations:
         assert annotation.name in text
     for metric in middleware.metrics:
@@ -154,3 +146,24 @@ async def test_it_holds_requests_up(delay: tuple[ModuleType, ModuleType]) -> Non
 
 def test_the_table_of_annotations_is_up_to_date() -> None:
     assert (DOCS / "annotations.md").read_text() == render(), "run `make docs`"
+
+
+def test_middlewares_of_one_page_are_one_section() -> None:
+    timeout = annotated("timeout", "svc.mesh/timeout", page="")
+    retry = annotated("retry", "svc.mesh/retry", page="")
+    per_try = annotated("per-try-timeout", "svc.mesh/per-try-timeout", page="timeout")
+    text = render((timeout, retry, per_try))
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["The mesh", "Timeout", "Retry"]
+    assert text.count("(middleware/timeout.md)") == 1
+    assert text.index("`svc.mesh/per-try-timeout`") < text.index("## Retry")
+
+
+def annotated(name: str, annotation: str, page: str) -> Middleware:
+    return Middleware(
+        name=name,
+        annotations=(Annotation(annotation, "", "", "", ""),),
+        options=msgspec.Struct,
+        parse=lambda _annotations: None,
+        build=lambda _options, _context: None,
+        page=page,
+    )

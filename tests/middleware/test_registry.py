@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 import structlog
 
 from middleware import registry, retry
-from middleware.contract import Annotation, Context, Handler, Layer, Metric, Middleware, Request, Response
+from middleware.contract import (
+    Annotation,
+    Context,
+    Handler,
+    Layer,
+    Metric,
+    Middleware,
+    Request,
+    Response,
+    Scope,
+)
 from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
 
 ROOT = Path(__file__).parents[2]
@@ -59,14 +70,19 @@ class FakeEntryPoint:
 
 
 def test_the_order_is_one_list() -> None:
-    names = [middleware.name for middleware in registry.MIDDLEWARES]
-    assert names == ["rate-limit", "circuit-breaker", "retry"]
-    assert registry.installed().middlewares[: len(names)] == registry.MIDDLEWARES
+    assert registry.installed().middlewares[: len(registry.MIDDLEWARES)] == registry.MIDDLEWARES
+
+
+def test_the_list_is_in_the_order_of_scopes() -> None:
+    scopes = get_args(Scope)
+    places = [scopes.index(middleware.scope) for middleware in registry.MIDDLEWARES]
+    assert places == sorted(places)
 
 
 def test_by_name() -> None:
     assert registry.by_name("retry") is retry.MIDDLEWARE
-    with pytest.raises(LookupError, match="known are rate-limit"):
+    known = ", ".join(middleware.name for middleware in registry.MIDDLEWARES)
+    with pytest.raises(LookupError, match=f"known are {known}"):
         registry.by_name("retries")
 
 
@@ -168,7 +184,8 @@ def test_breakers_see_what_clients_see_and_limits_see_each_request_once() -> Non
     context, endpoints = FakeContext(), Alternating()
     handler: Handler = endpoints
     for middleware in reversed(registry.MIDDLEWARES):
-        handler = middleware.build(middleware.parse(annotations), context)(handler)
+        options = middleware.parse(annotations)
+        handler = middleware.build(options, context)(handler) if options is not None else handler
     statuses = []
     for _ in range(25):
         context.time += 1
@@ -180,11 +197,14 @@ def test_breakers_see_what_clients_see_and_limits_see_each_request_once() -> Non
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
 def test_every_middleware_has_its_four_files(middleware: Middleware) -> None:
-    module = middleware.name.replace("-", "_")
+    page = middleware.page or middleware.name
+    module = page.replace("-", "_")
     assert (ROOT / f"middleware/{module}.py").is_file()
     assert (ROOT / f"tests/middleware/test_{module}.py").is_file()
-    assert (ROOT / f"docs/middleware/{middleware.name}.md").is_file()
-    assert f"{module}.MIDDLEWARE," in (ROOT / "middleware/registry.py").read_text()
+    assert (ROOT / f"docs/middleware/{page}.md").is_file()
+    constants = vars(importlib.import_module(f"middleware.{module}"))
+    (constant,) = [name for name, value in constants.items() if value is middleware]
+    assert f"    {module}.{constant},\n" in (ROOT / "middleware/registry.py").read_text()
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
