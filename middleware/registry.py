@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, rate_limit, retry
+from middleware import circuit_breaker, rate_limit, retry, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -31,14 +31,21 @@ from middleware.contract import (
 log = structlog.get_logger()
 
 MIDDLEWARES: Final[tuple[Middleware, ...]] = (
+    # The times of a connection hold for all that travels on it.
+    timeout.CONNECTION_TIMES,
     # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
     # what is refused says nothing about the endpoints, so the breaker must not see it.
     rate_limit.MIDDLEWARE,
+    # Runs out for everything below: all tries of a request, and whatever holds it up. What is refused above
+    # needs no limit.
+    timeout.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
     # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
     circuit_breaker.MIDDLEWARE,
     # Calls what is below it again: what is to happen for every single try comes after it.
     retry.MIDDLEWARE,
+    # Below retry: each try has this time for itself.
+    timeout.PER_TRY,
 )
 
 ENTRY_POINT_GROUP: Final = "svcmesh.middleware"

@@ -114,7 +114,7 @@ class FakeConnection:
 
     def __init__(self, source: str = "10.1.0.7") -> None:
         self.source = source
-        self.connect_time = 5.0
+        self.connect_time = 3.0
         self.idle_time: float | None = None
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hack.annotations import render
-from middleware import circuit_breaker, rate_limit, registry, retry
+from middleware import circuit_breaker, rate_limit, registry, retry, timeout
 from middleware.contract import (
     Annotation,
     ConnectFailed,
@@ -67,7 +67,14 @@ def test_every_page_names_annotations_and_metrics(middleware: Middleware) -> Non
         assert f"`{metric.name}{'_total' if metric.kind == 'counter' else ''}`" in text
 
 
-ERRORS = (ConnectFailed, UpstreamReset, UpstreamProtocolError, NoEndpoint)
+ERRORS = (
+    ConnectFailed,
+    UpstreamReset,
+    timeout.TryTimedOut,
+    timeout.RequestTimedOut,
+    UpstreamProtocolError,
+    NoEndpoint,
+)
 
 
 @pytest.mark.parametrize("row", rows(page("retry"), "| first answer | GET | POST |"), ids=lambda row: row[0])
