@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, rate_limit, retry, timeout
+from middleware import circuit_breaker, headers, rate_limit, retry, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -39,6 +39,9 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Runs out for everything below: all tries of a request, and whatever holds it up. What is refused above
     # needs no limit.
     timeout.MIDDLEWARE,
+    # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
+    # that such answers look like those of the Service.
+    headers.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
     # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
     circuit_breaker.MIDDLEWARE,
