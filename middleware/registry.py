@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, headers, rate_limit, retry, timeout
+from middleware import circuit_breaker, fault, headers, rate_limit, retry, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -42,6 +42,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
     # that such answers look like those of the Service.
     headers.MIDDLEWARE,
+    # For clients to see: above the breaker, which would open, and retry, which would make up for it.
+    fault.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
     # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
     circuit_breaker.MIDDLEWARE,
