@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, fault, headers, rate_limit, retry, timeout
+from middleware import circuit_breaker, fault, headers, rate_limit, retry, split, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -39,6 +39,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Runs out for everything below: all tries of a request, and whatever holds it up. What is refused above
     # needs no limit.
     timeout.MIDDLEWARE,
+    # Goes by what the client sent, so before that is changed, and once: tries of a request are not spread.
+    split.MIDDLEWARE,
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
     # that such answers look like those of the Service.
     headers.MIDDLEWARE,
