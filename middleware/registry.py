@@ -1,8 +1,9 @@
 """All middleware, in the one order in which requests pass through it: outermost first.
 
-A middleware is added by one line in `MIDDLEWARES`. A user's own comes from an installed distribution with an
-entry point in the group `svcmesh.middleware` that names a `Middleware` value; it comes after ours, innermost,
-in the order of entry point names. One that cannot be used is reported and left out; it never stops an agent.
+A middleware is added by one line in `MIDDLEWARES`, among those of its scope. A user's own comes from an
+installed distribution with an entry point in the group `svcmesh.middleware` that names a `Middleware` value;
+it comes after ours of its scope, in the order of entry point names. One that cannot be used is reported and
+left out; it never stops an agent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 import structlog
@@ -26,6 +27,7 @@ from middleware.contract import (
     Rejected,
     Request,
     Response,
+    Scope,
 )
 
 log = structlog.get_logger()
@@ -55,6 +57,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     timeout.PER_TRY,
 )
 
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+"""From the outside in."""
 ENTRY_POINT_GROUP: Final = "svcmesh.middleware"
 ANNOTATION_PREFIX: Final = "svc.mesh/"
 METRIC_PREFIX: Final = "svcmesh_"
@@ -124,7 +128,7 @@ def by_name(name: str) -> Middleware:
 
 
 def load(entry_points: Iterable[EntryPoint]) -> Installed:
-    """Return `MIDDLEWARES` and after them what the entry points name, in the order of their names."""
+    """Return `MIDDLEWARES` and, after those of the same scope, what the entry points name, in that order."""
     middlewares, problems = list(MIDDLEWARES), []
     for entry_point in sorted(entry_points, key=lambda entry: (entry.name, entry.value)):
         loaded = None
@@ -137,6 +141,7 @@ def load(entry_points: Iterable[EntryPoint]) -> Installed:
             problems.append(LoadProblem(f"{entry_point.name} = {entry_point.value}", reason))
         else:
             middlewares.append(guard(loaded))
+    middlewares.sort(key=lambda middleware: SCOPES.index(middleware.scope))
     return Installed(tuple(middlewares), tuple(problems))
 
 
@@ -149,6 +154,8 @@ def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
         return "its options are not a msgspec.Struct"
     if not options.__struct_config__.frozen:
         return "its options are not frozen"
+    if loaded.scope not in SCOPES:
+        return f"its scope is {loaded.scope!r}, which is none of {', '.join(SCOPES)}"
     for annotation in loaded.annotations:
         if not annotation.name.startswith(ANNOTATION_PREFIX):
             return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"

@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,9 +20,8 @@ from middleware.contract import (
     Middleware,
     Request,
     Response,
-    Scope,
 )
-from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
+from middleware.testing import FakeConnection, FakeContext, FakeRequest, FakeResponse, handler_of, status_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,8 +73,7 @@ def test_the_order_is_one_list() -> None:
 
 
 def test_the_list_is_in_the_order_of_scopes() -> None:
-    scopes = get_args(Scope)
-    places = [scopes.index(middleware.scope) for middleware in registry.MIDDLEWARES]
+    places = [registry.SCOPES.index(middleware.scope) for middleware in registry.MIDDLEWARES]
     assert places == sorted(places)
 
 
@@ -86,16 +84,27 @@ def test_by_name() -> None:
         registry.by_name("retries")
 
 
-def test_a_users_middleware_comes_after_ours() -> None:
+def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
     second = msgspec.structs.replace(OWN, name="second", annotations=(), metrics=())
-    installed = registry.load([FakeEntryPoint(second, "b"), FakeEntryPoint(OWN, "a")])
-    assert installed.problems == ()
-    assert [m.name for m in installed.middlewares] == [
-        *(m.name for m in registry.MIDDLEWARES),
-        "own",
-        "second",
+    gate = msgspec.structs.replace(second, name="gate", scope="connection")
+    innermost = msgspec.structs.replace(second, name="innermost", scope="try")
+    entry_points = [
+        FakeEntryPoint(innermost, "d"),
+        FakeEntryPoint(gate, "c"),
+        FakeEntryPoint(second, "b"),
+        FakeEntryPoint(OWN, "a"),
     ]
-    own = installed.middlewares[-2]
+    installed = registry.load(entry_points)
+    assert installed.problems == ()
+    ours = {
+        scope: [middleware.name for middleware in registry.MIDDLEWARES if middleware.scope == scope]
+        for scope in registry.SCOPES
+    }
+    theirs = {"connection": ["gate"], "rule": ["own", "second"], "try": ["innermost"]}
+    assert [middleware.name for middleware in installed.middlewares] == [
+        name for scope in registry.SCOPES for name in ours[scope] + theirs.get(scope, [])
+    ]
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
     assert own.parse({}) == Options()
     handler, _ = handler_of(own.build(Options(), FakeContext()))
     assert status_of(handler(FakeRequest())) == 200
@@ -110,6 +119,10 @@ def test_a_users_middleware_comes_after_ours() -> None:
         (registry, "is a module, not a middleware.contract.Middleware"),
         (msgspec.structs.replace(OWN, options=Thawed), "its options are not frozen"),
         (msgspec.structs.replace(OWN, options=dict), "its options are not a msgspec.Struct"),
+        (
+            msgspec.structs.replace(OWN, scope="request"),
+            "its scope is 'request', which is none of connection, listener, rule, backend, try",
+        ),
         (
             msgspec.structs.replace(OWN, annotations=7),
             "cannot be loaded: TypeError: 'int' object is not iterable",
@@ -153,7 +166,8 @@ def test_problems_of_installed_entry_points_are_logged(monkeypatch: pytest.Monke
 
 
 def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> None:
-    (*_, own) = registry.load([FakeEntryPoint(msgspec.structs.replace(OWN, build=break_down))]).middlewares
+    installed = registry.load([FakeEntryPoint(msgspec.structs.replace(OWN, build=break_down))])
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
     with structlog.testing.capture_logs() as logs:
         handler, scripted = handler_of(own.build(Options(), FakeContext()))
     assert status_of(handler(FakeRequest())) == "middleware_broken"
@@ -161,6 +175,16 @@ def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> Non
     assert [(line["event"], line["service"], line["port"]) for line in logs] == [
         ("middleware_broken", "default/whoami", 80)
     ]
+
+
+def test_a_users_gate_that_cannot_be_built_refuses_connections() -> None:
+    broken = msgspec.structs.replace(OWN, build=break_down, scope="connection")
+    installed = registry.load([FakeEntryPoint(broken)])
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
+    with structlog.testing.capture_logs():
+        gate = own.build(Options(), FakeContext())
+    with pytest.raises(registry.Broken):
+        gate(FakeConnection())
 
 
 class Alternating:
