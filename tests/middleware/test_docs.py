@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import random
 import re
@@ -118,28 +119,35 @@ FIGURES = "| figure | over the last ten seconds |"
 
 @pytest.fixture
 def delay(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
-    """The module and the test of `writing-one.md`, imported as what the page calls them."""
-    module, test, line = blocks(page("writing-one"), "python")
+    """The first module of `writing-one.md` and its test, imported as what the page calls them."""
+    module, test, line, *_ = blocks(page("writing-one"), "python")
     assert "delay.MIDDLEWARE," in line
-    (tmp_path / "delay.py").write_text(module)
-    (tmp_path / "page_test_delay.py").write_text(test)
-    sys.path.insert(0, str(tmp_path))
+    with imported(tmp_path, delay=module, page_test_delay=test) as (middleware, tests):
+        yield middleware, tests
+
+
+@contextlib.contextmanager
+def imported(folder: Path, **sources: str) -> Iterator[list[ModuleType]]:
+    """Import these modules from files; `middleware.<name>` means them, too."""
+    aliases = [f"middleware.{name}" for name in sources]
+    sys.path.insert(0, str(folder))
+    modules = []
     try:
-        sys.modules["middleware.delay"] = importlib.import_module("delay")
-        yield sys.modules["middleware.delay"], importlib.import_module("page_test_delay")
+        for name, alias in zip(sources, aliases, strict=True):
+            (folder / f"{name}.py").write_text(sources[name])
+            sys.modules[alias] = importlib.import_module(name)
+            modules.append(sys.modules[alias])
+        yield modules
     finally:
-        sys.path.remove(str(tmp_path))
-        for name in ("delay", "middleware.delay", "page_test_delay"):
+        sys.path.remove(str(folder))
+        for name in (*sources, *aliases):
             sys.modules.pop(name, None)
 
 
 def test_the_middleware_of_writing_one_keeps_the_contract(delay: tuple[ModuleType, ModuleType]) -> None:
     module, test = delay
     assert registry.unusable(module.MIDDLEWARE, registry.MIDDLEWARES) == ""
-    tests = [function for name, function in vars(test).items() if name.startswith("test_")]
-    assert len(tests) >= 4
-    for function in tests:
-        function()
+    assert play(test) >= 4
     options = module.parse({"svc.mesh/delay": "1ms"})
     assert sent_over(options) == options
 
@@ -151,6 +159,26 @@ async def test_it_holds_requests_up(delay: tuple[ModuleType, ModuleType]) -> Non
     response = await handler(FakeRequest())
     assert response.status == 200
     assert context.metrics == {"svcmesh_delayed": 1}
+
+
+def play(test: ModuleType) -> int:
+    """Run the tests of a module; return how many there are."""
+    tests = [function for name, function in vars(test).items() if name.startswith("test_")]
+    for function in tests:
+        function()
+    return len(tests)
+
+
+def test_the_layers_of_writing_one_do_what_they_say(tmp_path: Path) -> None:
+    *_, layers, test = blocks(page("writing-one"), "python")
+    with imported(tmp_path, layers=layers, page_test_layers=test) as (_, tests):
+        assert play(tests) == 8
+
+
+def test_the_scopes_of_writing_one_are_all_there_are() -> None:
+    header = "| scope | stands around | `build` returns |"
+    names = [row[0].split("`")[1].strip('"') for row in rows(page("writing-one"), header)]
+    assert tuple(names) == registry.SCOPES
 
 
 def test_the_table_of_annotations_is_up_to_date() -> None:
