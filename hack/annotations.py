@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from discovery import annotations as discovery_annotations
-from middleware.contract import Annotation
+from middleware.contract import Annotation, Middleware
 from middleware.registry import MIDDLEWARES
 
 HEADER = """\
@@ -17,13 +17,15 @@ Generated from the code by `make docs`.
 """
 
 
-def render() -> str:
-    """Return the page."""
+def render(middlewares: Iterable[Middleware] = MIDDLEWARES) -> str:
+    """Return the page; middlewares that share a page of their own share a section here."""
     sections = [HEADER, section("The mesh", discovery_annotations.ANNOTATIONS)]
-    for middleware in MIDDLEWARES:
-        title = middleware.name.replace("-", " ").capitalize()
-        link = f"See [{middleware.name}](middleware/{middleware.name}.md)."
-        sections.append(section(title, middleware.annotations, link))
+    by_page: dict[str, list[Annotation]] = {}
+    for middleware in middlewares:
+        by_page.setdefault(middleware.page or middleware.name, []).extend(middleware.annotations)
+    for page, shown in by_page.items():
+        title = page.replace("-", " ").capitalize()
+        sections.append(section(title, shown, f"See [{page}](middleware/{page}.md)."))
     return "\n".join(sections)
 
 

@@ -12,8 +12,10 @@ The breaker is that of vulcand/oxy, which users of Traefik have, for one port of
 Opening forgets all outcomes, and what is answered later to a request from before does not count: a state is
 judged by what was sent in it. States end by the clock, so a breaker that nobody asked for a minute is closed.
 
-What counts as an outcome: every response, and every error that says something about the endpoints. A request
-the mesh itself refused or had no endpoint for does not; one the client gave up counts as a 499.
+What counts as an outcome: every response, and every error that is the endpoints' fault. What the mesh itself
+refused or had no endpoint for does not, nor what the client spoilt. A request that the client gave up counts
+as a 499 if it had sent all of it. Slow clients are not slow endpoints: latency runs from the request's last
+byte.
 """
 
 from __future__ import annotations
@@ -170,11 +172,13 @@ class CircuitBreaker:
         self._credit -= 1
         return True
 
-    def record(self, now: float, started: float, status: int, network_error: bool = False) -> Change | None:
+    def record(
+        self, now: float, started: float, latency: float, status: int, network_error: bool = False
+    ) -> Change | None:
         """Count what became of a request that was admitted at `started`; opens the breaker if that is due."""
         if started < self._opened or self.state is State.OPEN:
             return None
-        self._outcomes.record(now, now - started, status, network_error)
+        self._outcomes.record(now, latency, status, network_error)
         if now < self._next_check:
             return None
         self._next_check = now + CHECK_INTERVAL
@@ -197,6 +201,14 @@ class CircuitBreaker:
         return change
 
 
+def latency(now: float, started: float, completed: float | None) -> float:
+    """Return how long the endpoints took for a request that came to the breaker at `started`.
+
+    Its last byte came at `completed`; None: it has not come yet, so they were not waited for.
+    """
+    return now - max(started, completed) if completed is not None else 0.0
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service.
 
@@ -216,8 +228,10 @@ def build(options: Options, context: Context) -> Layer:
             detail = f"the circuit breaker is {breaker.state.name.lower()}: {options.expression}"
             raise CircuitOpen(detail, (("Retry-After", str(seconds)),))
 
-    def record(started: float, status: int, network_error: bool = False) -> None:
-        change = breaker.record(now(), started, status, network_error)
+    def record(request: Request, started: float, status: int, network_error: bool = False) -> None:
+        ended = now()
+        took = latency(ended, started, request.completed)
+        change = breaker.record(ended, started, took, status, network_error)
         if change is not None:
             announce(change)
 
@@ -229,13 +243,14 @@ def build(options: Options, context: Context) -> Layer:
             try:
                 response = await handler(request)
             except ExchangeError as error:
-                if error.fault != "mesh" and not isinstance(error, NoEndpoint):
-                    record(started, error.status, error.fault == "upstream")
+                if error.fault == "upstream" and not isinstance(error, NoEndpoint):
+                    record(request, started, error.status, network_error=True)
                 raise
             except (GeneratorExit, asyncio.CancelledError):
-                record(started, CLIENT_CLOSED_REQUEST)
+                if request.completed is not None:
+                    record(request, started, CLIENT_CLOSED_REQUEST)
                 raise
-            record(started, response.status)
+            record(request, started, response.status)
             return response
 
         return break_circuit

@@ -3,8 +3,8 @@
 The definitions are those of vulcand/oxy (`memmetrics`), which Traefik uses, so that expressions mean the
 same: ten buckets of one second, a network error is a 502 or a 504 (here also every error that brought no
 response from the endpoint), ratios of nothing are 0. Two things differ: latencies are kept for the same ten
-seconds (oxy: a minute) to within 1.6 % (oxy: 1 %), and are measured to the response's head, not its last
-byte.
+seconds (oxy: a minute) to within 1.6 % (oxy: 1 %), and are measured from the request's last byte to the
+response's head (oxy: from its head to the response's last byte).
 
 Memory is bounded: at most `STATUSES` counters and `latency_class(LONGEST)` latency classes in each bucket.
 """

@@ -1,8 +1,9 @@
 """All middleware, in the one order in which requests pass through it: outermost first.
 
-A middleware is added by one line in `MIDDLEWARES`. A user's own comes from an installed distribution with an
-entry point in the group `svcmesh.middleware` that names a `Middleware` value; it comes after ours, innermost,
-in the order of entry point names. One that cannot be used is reported and left out; it never stops an agent.
+A middleware is added by one line in `MIDDLEWARES`, among those of its scope. A user's own comes from an
+installed distribution with an entry point in the group `svcmesh.middleware` that names a `Middleware` value;
+it comes after ours of its scope, in the order of entry point names. One that cannot be used is reported and
+left out; it never stops an agent.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, rate_limit, retry
+from middleware import circuit_breaker, fault, headers, rate_limit, retry, split, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -26,21 +27,38 @@ from middleware.contract import (
     Rejected,
     Request,
     Response,
+    Scope,
 )
 
 log = structlog.get_logger()
 
 MIDDLEWARES: Final[tuple[Middleware, ...]] = (
+    # The times of a connection hold for all that travels on it.
+    timeout.CONNECTION_TIMES,
     # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
     # what is refused says nothing about the endpoints, so the breaker must not see it.
     rate_limit.MIDDLEWARE,
+    # Runs out for everything below: all tries of a request, and whatever holds it up. What is refused above
+    # needs no limit.
+    timeout.MIDDLEWARE,
+    # Goes by what the client sent, so before that is changed, and once: tries of a request are not spread.
+    split.MIDDLEWARE,
+    # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
+    # that such answers look like those of the Service.
+    headers.MIDDLEWARE,
+    # For clients to see: above the breaker, which would open, and retry, which would make up for it.
+    fault.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
     # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
     circuit_breaker.MIDDLEWARE,
     # Calls what is below it again: what is to happen for every single try comes after it.
     retry.MIDDLEWARE,
+    # Below retry: each try has this time for itself.
+    timeout.PER_TRY,
 )
 
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+"""From the outside in."""
 ENTRY_POINT_GROUP: Final = "svcmesh.middleware"
 ANNOTATION_PREFIX: Final = "svc.mesh/"
 METRIC_PREFIX: Final = "svcmesh_"
@@ -110,7 +128,7 @@ def by_name(name: str) -> Middleware:
 
 
 def load(entry_points: Iterable[EntryPoint]) -> Installed:
-    """Return `MIDDLEWARES` and after them what the entry points name, in the order of their names."""
+    """Return `MIDDLEWARES` and, after those of the same scope, what the entry points name, in that order."""
     middlewares, problems = list(MIDDLEWARES), []
     for entry_point in sorted(entry_points, key=lambda entry: (entry.name, entry.value)):
         loaded = None
@@ -123,6 +141,7 @@ def load(entry_points: Iterable[EntryPoint]) -> Installed:
             problems.append(LoadProblem(f"{entry_point.name} = {entry_point.value}", reason))
         else:
             middlewares.append(guard(loaded))
+    middlewares.sort(key=lambda middleware: SCOPES.index(middleware.scope))
     return Installed(tuple(middlewares), tuple(problems))
 
 
@@ -135,6 +154,8 @@ def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
         return "its options are not a msgspec.Struct"
     if not options.__struct_config__.frozen:
         return "its options are not frozen"
+    if loaded.scope not in SCOPES:
+        return f"its scope is {loaded.scope!r}, which is none of {', '.join(SCOPES)}"
     for annotation in loaded.annotations:
         if not annotation.name.startswith(ANNOTATION_PREFIX):
             return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"

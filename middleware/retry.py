@@ -1,11 +1,12 @@
 """`svc.mesh/retry-attempts: "2"`: send a request again, to another endpoint, when the first one failed it.
 
-Always retried: connect failures and connections that broke. `svc.mesh/retry-on` adds status codes, with
-Envoy's words where they fit. A status stands for responses and for errors alike: `5xx` also means the 502 or
-503 that the mesh would answer for an endpoint.
+Always retried: connect failures, connections that broke, endpoints that did not answer in a try's time.
+`svc.mesh/retry-on` adds status codes, with Envoy's words where they fit. A status stands for responses and
+for errors alike: `5xx` also means the 502 or 503 that the mesh would answer for an endpoint.
 
 Never retried: a request that an endpoint may have processed, unless its method is idempotent (RFC 9110
-section 9.2.2); one whose body is no longer kept whole; and anything above the budget of retries.
+section 9.2.2); one whose body is no longer kept whole, or whose own time is up; and anything above the
+budget of retries.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from middleware.contract import (
     Annotation,
     Context,
     ExchangeError,
+    GatewayTimeout,
     Handler,
     Layer,
     Metric,
@@ -48,7 +50,8 @@ CONDITIONS: Final[Mapping[str, frozenset[int]]] = {
     "connect-failure": frozenset(),
     "reset": frozenset(),
 }
-"""Envoy's words and the status codes they mean. The last two are always in force, and accepted."""
+"""Envoy's words and the status codes they mean. The last two are always in force, and accepted. `reset` is
+Envoy's "disconnect/reset/read timeout": its `per_try_timeout` resets the try's stream."""
 
 BUDGET_WINDOW: Final = 10
 """Seconds."""
@@ -159,11 +162,13 @@ def backoff(retry: int, fraction: float) -> float:
 
 def is_retriable_error(error: ExchangeError, method: str, statuses: frozenset[int]) -> bool:
     """Return whether an exchange that brought no response may and should be tried again."""
-    if error.fault != "upstream" or isinstance(error, NoEndpoint):
+    if error.final or error.fault != "upstream" or isinstance(error, NoEndpoint):
         return False
     if not error.processed:
         return True
-    return method in IDEMPOTENT and (isinstance(error, UpstreamReset) or error.status in statuses)
+    return method in IDEMPOTENT and (
+        isinstance(error, UpstreamReset | GatewayTimeout) or error.status in statuses
+    )
 
 
 def is_retriable_response(status: int, method: str, statuses: frozenset[int]) -> bool:
@@ -230,8 +235,9 @@ MIDDLEWARE = Middleware(
             values=f'"0" to "{MOST_ATTEMPTS}"',
             default="0",
             summary=(
-                "How many more times a request is sent, each time to another endpoint, when connecting failed"
-                " or the connection broke; only what cannot have been processed, or has an idempotent method."
+                "How many more times a request is sent, each time to another endpoint, when connecting"
+                " failed, the connection broke or a try took too long; only what cannot have been processed,"
+                " or has an idempotent method."
             ),
             example='svc.mesh/retry-attempts: "2"',
         ),

@@ -27,7 +27,7 @@ from middleware.contract import (
 
 
 class FakeDeadline:
-    """A limit that a layer has set; `pass_now` is for a test to say that it has passed."""
+    """A limit that a layer has set. It passes when an endpoint of `Scripted` keeps `Silence`."""
 
     def __init__(self, seconds: float, error: Callable[[], ExchangeError]) -> None:
         self.seconds = seconds
@@ -109,6 +109,15 @@ class FakeResponse:
         return self.body if len(self.body) <= limit else None
 
 
+class FakeConnection:
+    """A new connection, with the times that a `Gate` may set."""
+
+    def __init__(self, source: str = "10.1.0.7") -> None:
+        self.source = source
+        self.connect_time = 3.0
+        self.idle_time: float | None = None
+
+
 class FakeTable:
     """The numbers that workers share, of one worker."""
 
@@ -157,7 +166,17 @@ class FakeContext:
         return set_value
 
 
-Outcome = int | BaseException | FakeResponse
+class Silence:
+    """An outcome: nothing comes until the first of the limits that are in force has passed."""
+
+    def error_for(self, request: Request) -> ExchangeError:
+        """Return the error of that limit."""
+        in_force = [limit for limit in cast("FakeRequest", request).deadlines if not limit.cancelled]
+        assert in_force, "no limit is in force: the request would wait for ever"
+        return min(in_force, key=lambda limit: limit.seconds).error()
+
+
+Outcome = int | BaseException | FakeResponse | Silence
 
 
 class Scripted:
@@ -175,6 +194,8 @@ class Scripted:
         if self._during is not None:
             self._during()
         outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        if isinstance(outcome, Silence):
+            outcome = outcome.error_for(request)
         if isinstance(outcome, BaseException):
             raise outcome
         response = FakeResponse(outcome) if isinstance(outcome, int) else outcome

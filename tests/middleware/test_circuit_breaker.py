@@ -18,6 +18,7 @@ from middleware.circuit_breaker import (
     Options,
     State,
     build,
+    latency,
     parse,
 )
 from middleware.contract import (
@@ -31,7 +32,7 @@ from middleware.contract import (
     Response,
 )
 from middleware.expression import parse_expression
-from middleware.testing import FakeContext, FakeRequest, Scripted, run, sent_over, status_of
+from middleware.testing import FakeContext, FakeRequest, FakeResponse, Scripted, run, sent_over, status_of
 
 NAME = "svc.mesh/circuit-breaker"
 HALF = "NetworkErrorRatio() > 0.5"
@@ -58,7 +59,7 @@ def breaker_of(text: str = HALF) -> CircuitBreaker:
 def fail(breaker: CircuitBreaker, now: float, count: int = 10, status: int = 502) -> list[Change]:
     """Record failures a tenth of a second apart, ending at `now`."""
     times = [now - (count - 1 - index) * 0.1001 for index in range(count)]
-    return [change for time in times if (change := breaker.record(time, time, status))]
+    return [change for time in times if (change := breaker.record(time, time, 0.0, status))]
 
 
 def test_it_opens_once_the_condition_holds_of_enough_outcomes() -> None:
@@ -71,17 +72,17 @@ def test_it_opens_once_the_condition_holds_of_enough_outcomes() -> None:
 
 def test_the_condition_is_asked_every_tenth_of_a_second() -> None:
     breaker = breaker_of()
-    assert breaker.record(100.0, 100.0, 200) is None
+    assert breaker.record(100.0, 100.0, 0.0, 200) is None
     for _ in range(50):
-        assert breaker.record(100.05, 100.05, 502) is None
-    assert breaker.record(100.11, 100.11, 502) is not None
+        assert breaker.record(100.05, 100.05, 0.0, 502) is None
+    assert breaker.record(100.11, 100.11, 0.0, 502) is not None
 
 
 def test_it_stays_closed_while_the_condition_does_not_hold() -> None:
     breaker = breaker_of()
     for tick in range(1000):
         now = 100 + tick * 0.1001
-        assert breaker.record(now, now, 502 if tick % 2 else 200) is None
+        assert breaker.record(now, now, 0.0, 502 if tick % 2 else 200) is None
 
 
 def test_open_then_recovering_then_closed() -> None:
@@ -123,13 +124,13 @@ def test_answers_to_requests_from_before_do_not_count() -> None:
     fail(breaker, 100.0)
     list(breaker.advance(110.0))
     for tick in range(100):
-        assert breaker.record(111 + tick / 10, 99.0, 502) is None
+        assert breaker.record(111 + tick / 10, 99.0, 12.0, 502) is None
     assert breaker.state is State.RECOVERING
 
 
 def test_latency_and_status_codes_open_it() -> None:
     slow = breaker_of("LatencyAtQuantileMS(50.0) > 100")
-    changes = [slow.record(100 + tick / 5, 99.8 + tick / 5, 200) for tick in range(10)]
+    changes = [slow.record(100 + tick / 5, 99.8 + tick / 5, 0.2, 200) for tick in range(10)]
     assert changes[-1] == Change(State.OPEN, 10, "LatencyAtQuantileMS(50.0)=199")
     coded = breaker_of("ResponseCodeRatio(500, 600, 0, 600) > 0.25")
     assert [change.state for change in fail(coded, 100.0, status=500)] == [State.OPEN]
@@ -146,7 +147,7 @@ def test_states_change_only_as_the_table_says(steps: list[tuple[float, int]]) ->
     for gap, status in steps:
         now += gap
         changes = list(breaker.advance(now))
-        if breaker.admit(now) and (change := breaker.record(now, now, status)):
+        if breaker.admit(now) and (change := breaker.record(now, now, 0.0, status)):
             changes.append(change)
         for change in changes:
             assert (state, change.state) in allowed
@@ -220,7 +221,16 @@ def test_it_recovers_and_says_so(context: FakeContext) -> None:
     assert context.metrics["svcmesh_circuit_breaker_state"] == 0
 
 
-@pytest.mark.parametrize("error", [NoEndpoint("none"), Rejected("by another layer"), ExchangeError("ours")])
+class BodyTimeout(ExchangeError):
+    fault = "client"
+    status = 408
+    reason = "body_timeout"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NoEndpoint("none"), Rejected("by another layer"), ExchangeError("ours"), BodyTimeout("the client's")],
+)
 def test_what_says_nothing_of_the_endpoints_does_not_count(
     context: FakeContext, error: ExchangeError
 ) -> None:
@@ -240,6 +250,16 @@ async def hang(_request: Request) -> Response:
     raise AssertionError("nobody answers")
 
 
+def give_up(handler: Handler, request: FakeRequest, cancelled: bool = False) -> None:
+    waiting = cast("Coroutine[Any, Any, Response]", handler(request))
+    waiting.send(None)
+    if cancelled:
+        with pytest.raises(asyncio.CancelledError):
+            waiting.throw(asyncio.CancelledError())
+    else:
+        waiting.close()
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_requests_given_up_count_with_their_latency(context: FakeContext, cancelled: bool) -> None:
     handler = build(Options("LatencyAtQuantileMS(50.0) > 1000"), context)(hang)
@@ -255,3 +275,53 @@ def test_requests_given_up_count_with_their_latency(context: FakeContext, cancel
         else:
             coroutine.close()
     assert status_of(handler(FakeRequest())) == "circuit_open"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize(("complete", "opened"), [(True, 1), (False, 0)])
+def test_a_client_that_gives_up_counts_if_it_had_sent_all(
+    context: FakeContext, cancelled: bool, complete: bool, opened: int
+) -> None:
+    handler = build(Options("ResponseCodeRatio(499, 500, 0, 600) > 0.5"), context)(hang)
+    for _ in range(10):
+        context.time += 0.11
+        give_up(handler, FakeRequest(completed=context.time if complete else None), cancelled)
+    assert context.metrics["svcmesh_circuit_breaker_opened"] == opened
+
+
+@pytest.mark.parametrize(
+    ("completed", "opened"),
+    [
+        (1000.0, 1),  # before it came here: what layers above took is not the endpoint's time
+        (1000.5, 1),
+        (1002.1, 0),  # a slow client
+        (None, 0),  # answered before it was all sent
+    ],
+)
+def test_latency_runs_from_the_last_byte_of_the_request(completed: float | None, opened: int) -> None:
+    context = FakeContext()
+    context.time = 1000.2
+    requests = [FakeRequest(completed=None) for _ in range(10)]
+
+    async def answer(_request: Request) -> Response:
+        await Forever()
+        return FakeResponse()
+
+    handler = build(Options("LatencyAtQuantileMS(50.0) > 1000"), context)(answer)
+    waiting = [cast("Coroutine[Any, Any, Response]", handler(request)) for request in requests]
+    for coroutine in waiting:
+        coroutine.send(None)
+    context.time = 1002.0
+    for request, coroutine in zip(requests, waiting, strict=True):
+        context.time += 0.11
+        request.completed = completed
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+    assert context.metrics["svcmesh_circuit_breaker_opened"] == opened
+
+
+@pytest.mark.parametrize(
+    ("started", "completed", "expected"), [(1.0, 0.5, 4.0), (1.0, 3.0, 2.0), (1.0, None, 0.0)]
+)
+def test_latency(started: float, completed: float | None, expected: float) -> None:
+    assert latency(5.0, started, completed) == expected

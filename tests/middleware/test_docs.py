@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import random
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from hack.annotations import render
-from middleware import circuit_breaker, rate_limit, registry, retry
+from middleware import circuit_breaker, rate_limit, registry, retry, timeout
 from middleware.contract import (
+    Annotation,
     ConnectFailed,
     ExchangeError,
     Middleware,
@@ -24,28 +27,15 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from middleware.testing import FakeContext, FakeRequest, handler_of, sent_over, status_of
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def page(name: str) -> str:
-    return (DOCS / "middleware" / f"{name}.md").read_text()
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def rows(text: str, header: str) -> list[list[str]]:
-    """Return the rows of the table whose first line is `header`."""
-    table = text.split(f"{header}\n", 1)[1].split("\n\n", 1)[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
-
-
-def options_of_example(middleware: Middleware) -> Any:
-    (example,) = blocks(page(middleware.name), "yaml")
-    return middleware.parse(yaml.safe_load(example)["metadata"]["annotations"])
+from middleware.testing import (
+    FakeConnection,
+    FakeContext,
+    FakeRequest,
+    handler_of,
+    sent_over,
+    status_of,
+)
+from tests.middleware.pages import DOCS, blocks, options_of_example, page, page_of, rows
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
@@ -53,8 +43,13 @@ def test_the_example_of_every_page_is_right(middleware: Middleware) -> None:
     options = options_of_example(middleware)
     assert isinstance(options, middleware.options)
     assert sent_over(options) == options
-    handler, _ = handler_of(middleware.build(options, FakeContext()), 200)
-    assert status_of(handler(FakeRequest())) == 200
+    random.seed(0)  # layers that draw lots draw the same ones in every run
+    built = middleware.build(options, FakeContext())
+    if middleware.scope == "connection":
+        built(FakeConnection())
+    else:
+        handler, _ = handler_of(built, 200)
+        assert status_of(handler(FakeRequest())) == 200
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
@@ -68,14 +63,21 @@ def test_the_example_of_every_annotation_is_right(middleware: Middleware) -> Non
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
 def test_every_page_names_annotations_and_metrics(middleware: Middleware) -> None:
-    text = page(middleware.name)
+    text = page_of(middleware)
     for annotation in middleware.annotations:
         assert annotation.name in text
     for metric in middleware.metrics:
         assert f"`{metric.name}{'_total' if metric.kind == 'counter' else ''}`" in text
 
 
-ERRORS = (ConnectFailed, UpstreamReset, UpstreamProtocolError, NoEndpoint)
+ERRORS = (
+    ConnectFailed,
+    UpstreamReset,
+    timeout.TryTimedOut,
+    timeout.RequestTimedOut,
+    UpstreamProtocolError,
+    NoEndpoint,
+)
 
 
 @pytest.mark.parametrize("row", rows(page("retry"), "| first answer | GET | POST |"), ids=lambda row: row[0])
@@ -117,28 +119,35 @@ FIGURES = "| figure | over the last ten seconds |"
 
 @pytest.fixture
 def delay(tmp_path: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
-    """The module and the test of `writing-one.md`, imported as what the page calls them."""
-    module, test, line = blocks(page("writing-one"), "python")
+    """The first module of `writing-one.md` and its test, imported as what the page calls them."""
+    module, test, line, *_ = blocks(page("writing-one"), "python")
     assert "delay.MIDDLEWARE," in line
-    (tmp_path / "delay.py").write_text(module)
-    (tmp_path / "page_test_delay.py").write_text(test)
-    sys.path.insert(0, str(tmp_path))
+    with imported(tmp_path, delay=module, page_test_delay=test) as (middleware, tests):
+        yield middleware, tests
+
+
+@contextlib.contextmanager
+def imported(folder: Path, **sources: str) -> Iterator[list[ModuleType]]:
+    """Import these modules from files; `middleware.<name>` means them, too."""
+    aliases = [f"middleware.{name}" for name in sources]
+    sys.path.insert(0, str(folder))
+    modules = []
     try:
-        sys.modules["middleware.delay"] = importlib.import_module("delay")
-        yield sys.modules["middleware.delay"], importlib.import_module("page_test_delay")
+        for name, alias in zip(sources, aliases, strict=True):
+            (folder / f"{name}.py").write_text(sources[name])
+            sys.modules[alias] = importlib.import_module(name)
+            modules.append(sys.modules[alias])
+        yield modules
     finally:
-        sys.path.remove(str(tmp_path))
-        for name in ("delay", "middleware.delay", "page_test_delay"):
+        sys.path.remove(str(folder))
+        for name in (*sources, *aliases):
             sys.modules.pop(name, None)
 
 
 def test_the_middleware_of_writing_one_keeps_the_contract(delay: tuple[ModuleType, ModuleType]) -> None:
     module, test = delay
     assert registry.unusable(module.MIDDLEWARE, registry.MIDDLEWARES) == ""
-    tests = [function for name, function in vars(test).items() if name.startswith("test_")]
-    assert len(tests) >= 4
-    for function in tests:
-        function()
+    assert play(test) >= 4
     options = module.parse({"svc.mesh/delay": "1ms"})
     assert sent_over(options) == options
 
@@ -152,5 +161,46 @@ async def test_it_holds_requests_up(delay: tuple[ModuleType, ModuleType]) -> Non
     assert context.metrics == {"svcmesh_delayed": 1}
 
 
+def play(test: ModuleType) -> int:
+    """Run the tests of a module; return how many there are."""
+    tests = [function for name, function in vars(test).items() if name.startswith("test_")]
+    for function in tests:
+        function()
+    return len(tests)
+
+
+def test_the_layers_of_writing_one_do_what_they_say(tmp_path: Path) -> None:
+    *_, layers, test = blocks(page("writing-one"), "python")
+    with imported(tmp_path, layers=layers, page_test_layers=test) as (_, tests):
+        assert play(tests) == 8
+
+
+def test_the_scopes_of_writing_one_are_all_there_are() -> None:
+    header = "| scope | stands around | `build` returns |"
+    names = [row[0].split("`")[1].strip('"') for row in rows(page("writing-one"), header)]
+    assert tuple(names) == registry.SCOPES
+
+
 def test_the_table_of_annotations_is_up_to_date() -> None:
     assert (DOCS / "annotations.md").read_text() == render(), "run `make docs`"
+
+
+def test_middlewares_of_one_page_are_one_section() -> None:
+    timeout = annotated("timeout", "svc.mesh/timeout", page="")
+    retry = annotated("retry", "svc.mesh/retry", page="")
+    per_try = annotated("per-try-timeout", "svc.mesh/per-try-timeout", page="timeout")
+    text = render((timeout, retry, per_try))
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["The mesh", "Timeout", "Retry"]
+    assert text.count("(middleware/timeout.md)") == 1
+    assert text.index("`svc.mesh/per-try-timeout`") < text.index("## Retry")
+
+
+def annotated(name: str, annotation: str, page: str) -> Middleware:
+    return Middleware(
+        name=name,
+        annotations=(Annotation(annotation, "", "", "", ""),),
+        options=msgspec.Struct,
+        parse=lambda _annotations: None,
+        build=lambda _options, _context: None,
+        page=page,
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,17 @@ import pytest
 import structlog
 
 from middleware import registry, retry
-from middleware.contract import Annotation, Context, Handler, Layer, Metric, Middleware, Request, Response
-from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, status_of
+from middleware.contract import (
+    Annotation,
+    Context,
+    Handler,
+    Layer,
+    Metric,
+    Middleware,
+    Request,
+    Response,
+)
+from middleware.testing import FakeConnection, FakeContext, FakeRequest, FakeResponse, handler_of, status_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,27 +69,42 @@ class FakeEntryPoint:
 
 
 def test_the_order_is_one_list() -> None:
-    names = [middleware.name for middleware in registry.MIDDLEWARES]
-    assert names == ["rate-limit", "circuit-breaker", "retry"]
-    assert registry.installed().middlewares[: len(names)] == registry.MIDDLEWARES
+    assert registry.installed().middlewares[: len(registry.MIDDLEWARES)] == registry.MIDDLEWARES
+
+
+def test_the_list_is_in_the_order_of_scopes() -> None:
+    places = [registry.SCOPES.index(middleware.scope) for middleware in registry.MIDDLEWARES]
+    assert places == sorted(places)
 
 
 def test_by_name() -> None:
     assert registry.by_name("retry") is retry.MIDDLEWARE
-    with pytest.raises(LookupError, match="known are rate-limit"):
+    known = ", ".join(middleware.name for middleware in registry.MIDDLEWARES)
+    with pytest.raises(LookupError, match=f"known are {known}"):
         registry.by_name("retries")
 
 
-def test_a_users_middleware_comes_after_ours() -> None:
+def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
     second = msgspec.structs.replace(OWN, name="second", annotations=(), metrics=())
-    installed = registry.load([FakeEntryPoint(second, "b"), FakeEntryPoint(OWN, "a")])
-    assert installed.problems == ()
-    assert [m.name for m in installed.middlewares] == [
-        *(m.name for m in registry.MIDDLEWARES),
-        "own",
-        "second",
+    gate = msgspec.structs.replace(second, name="gate", scope="connection")
+    innermost = msgspec.structs.replace(second, name="innermost", scope="try")
+    entry_points = [
+        FakeEntryPoint(innermost, "d"),
+        FakeEntryPoint(gate, "c"),
+        FakeEntryPoint(second, "b"),
+        FakeEntryPoint(OWN, "a"),
     ]
-    own = installed.middlewares[-2]
+    installed = registry.load(entry_points)
+    assert installed.problems == ()
+    ours = {
+        scope: [middleware.name for middleware in registry.MIDDLEWARES if middleware.scope == scope]
+        for scope in registry.SCOPES
+    }
+    theirs = {"connection": ["gate"], "rule": ["own", "second"], "try": ["innermost"]}
+    assert [middleware.name for middleware in installed.middlewares] == [
+        name for scope in registry.SCOPES for name in ours[scope] + theirs.get(scope, [])
+    ]
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
     assert own.parse({}) == Options()
     handler, _ = handler_of(own.build(Options(), FakeContext()))
     assert status_of(handler(FakeRequest())) == 200
@@ -94,6 +119,10 @@ def test_a_users_middleware_comes_after_ours() -> None:
         (registry, "is a module, not a middleware.contract.Middleware"),
         (msgspec.structs.replace(OWN, options=Thawed), "its options are not frozen"),
         (msgspec.structs.replace(OWN, options=dict), "its options are not a msgspec.Struct"),
+        (
+            msgspec.structs.replace(OWN, scope="request"),
+            "its scope is 'request', which is none of connection, listener, rule, backend, try",
+        ),
         (
             msgspec.structs.replace(OWN, annotations=7),
             "cannot be loaded: TypeError: 'int' object is not iterable",
@@ -137,7 +166,8 @@ def test_problems_of_installed_entry_points_are_logged(monkeypatch: pytest.Monke
 
 
 def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> None:
-    (*_, own) = registry.load([FakeEntryPoint(msgspec.structs.replace(OWN, build=break_down))]).middlewares
+    installed = registry.load([FakeEntryPoint(msgspec.structs.replace(OWN, build=break_down))])
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
     with structlog.testing.capture_logs() as logs:
         handler, scripted = handler_of(own.build(Options(), FakeContext()))
     assert status_of(handler(FakeRequest())) == "middleware_broken"
@@ -145,6 +175,16 @@ def test_a_users_middleware_that_cannot_be_built_refuses_its_port_alone() -> Non
     assert [(line["event"], line["service"], line["port"]) for line in logs] == [
         ("middleware_broken", "default/whoami", 80)
     ]
+
+
+def test_a_users_gate_that_cannot_be_built_refuses_connections() -> None:
+    broken = msgspec.structs.replace(OWN, build=break_down, scope="connection")
+    installed = registry.load([FakeEntryPoint(broken)])
+    (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
+    with structlog.testing.capture_logs():
+        gate = own.build(Options(), FakeContext())
+    with pytest.raises(registry.Broken):
+        gate(FakeConnection())
 
 
 class Alternating:
@@ -168,7 +208,8 @@ def test_breakers_see_what_clients_see_and_limits_see_each_request_once() -> Non
     context, endpoints = FakeContext(), Alternating()
     handler: Handler = endpoints
     for middleware in reversed(registry.MIDDLEWARES):
-        handler = middleware.build(middleware.parse(annotations), context)(handler)
+        options = middleware.parse(annotations)
+        handler = middleware.build(options, context)(handler) if options is not None else handler
     statuses = []
     for _ in range(25):
         context.time += 1
@@ -180,11 +221,14 @@ def test_breakers_see_what_clients_see_and_limits_see_each_request_once() -> Non
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)
 def test_every_middleware_has_its_four_files(middleware: Middleware) -> None:
-    module = middleware.name.replace("-", "_")
+    page = middleware.page or middleware.name
+    module = page.replace("-", "_")
     assert (ROOT / f"middleware/{module}.py").is_file()
     assert (ROOT / f"tests/middleware/test_{module}.py").is_file()
-    assert (ROOT / f"docs/middleware/{middleware.name}.md").is_file()
-    assert f"{module}.MIDDLEWARE," in (ROOT / "middleware/registry.py").read_text()
+    assert (ROOT / f"docs/middleware/{page}.md").is_file()
+    constants = vars(importlib.import_module(f"middleware.{module}"))
+    (constant,) = [name for name, value in constants.items() if value is middleware]
+    assert f"    {module}.{constant},\n" in (ROOT / "middleware/registry.py").read_text()
 
 
 @pytest.mark.parametrize("middleware", registry.MIDDLEWARES, ids=lambda middleware: middleware.name)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from middleware.contract import (
     ConnectFailed,
     ExchangeError,
+    GatewayTimeout,
     Handler,
     NoEndpoint,
     Problem,
@@ -27,6 +28,15 @@ class UpstreamTimeout(ExchangeError):
     fault = "upstream"
     status = 504
     reason = "upstream_timeout"
+
+
+class TryTooSlow(GatewayTimeout):
+    reason = "try_too_slow"
+
+
+class TimeIsUp(GatewayTimeout):
+    reason = "time_is_up"
+    final = True
 
 
 class ClientLeft(ExchangeError):
@@ -99,6 +109,8 @@ def test_words_stand_for_status_codes(on: tuple[str, ...], statuses: set[int]) -
         (UpstreamProtocolError("nonsense"), (502,), True, False),
         (UpstreamTimeout("slow"), (502,), False, False),
         (UpstreamTimeout("slow"), (504,), True, False),
+        (TryTooSlow("slow"), (), True, False),
+        (TimeIsUp("over"), (504,), False, False),
         (Rejected("no"), (503,), False, False),
         (ClientLeft("gone"), (499,), False, False),
     ],
@@ -204,6 +216,29 @@ def test_the_first_retry_is_sent_at_once_later_ones_wait() -> None:
 def test_the_wait_is_random_and_bounded(retry: int, fraction: float) -> None:
     assert 0 <= backoff(retry, fraction) <= 0.250
     assert backoff(retry, 0) == 0
+
+
+@pytest.mark.parametrize("base", [ConnectFailed, UpstreamReset])
+def test_a_request_that_is_over_is_not_sent_again(base: type[ExchangeError]) -> None:
+    error = base("over")
+    error.final = True
+    handler, scripted, _ = retrying(Options(3, ("5xx",)), error, 200)
+    assert status_of(handler(FakeRequest())) == base.reason
+    assert len(scripted.requests) == 1
+
+
+def test_a_limit_that_passes_during_the_wait_is_the_end() -> None:
+    over = TimeIsUp("over")
+
+    async def sleep(_seconds: float) -> None:
+        raise over
+
+    layer = build(Options(5), FakeContext(), sleep=sleep, fraction=lambda: 1.0)
+    handler, scripted = handler_of(layer, UpstreamReset("cut"))
+    with pytest.raises(TimeIsUp) as error:
+        run(handler(FakeRequest()))
+    assert error.value is over
+    assert len(scripted.requests) == 2
 
 
 def test_retries_stop_when_the_budget_is_used_up() -> None:
