@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from discovery.model import Endpoint, ServiceKey
@@ -143,6 +145,41 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
         await asyncio.sleep(0.005)
+
+
+async def settled(number: Callable[[], int], below: int, quiet: float = 0.3) -> int:
+    """Wait until a number has stopped growing; it must do so below a bound."""
+    loop = asyncio.get_running_loop()
+    seen, since = number(), loop.time()
+    while loop.time() - since < quiet:
+        await asyncio.sleep(0.01)
+        if (now := number()) != seen:
+            seen, since = now, loop.time()
+        assert seen < below, f"it grew to {seen} and should have stopped below {below}"
+    return seen
+
+
+@contextlib.asynccontextmanager
+async def sweeping(mesh: Mesh, every: float = 0.02) -> AsyncIterator[None]:
+    """Sweep as a worker does, only more often: limits may be fractions of a second."""
+
+    async def sweep() -> None:
+        while True:
+            mesh.proxy.sweep()
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(sweep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

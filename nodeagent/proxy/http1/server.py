@@ -180,10 +180,10 @@ class Http1Connection(Connection):
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""
         self.write_paused = True
-        exchange = self._exchange
-        if exchange is not None:
+        if not self._closing:
             self.deadline = self.runtime.now() + self.runtime.limits.stall_time
-            exchange.client_paused()
+        if self._exchange is not None:
+            self._exchange.client_paused()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -193,6 +193,7 @@ class Http1Connection(Connection):
             self._set_deadline(self.runtime.now())
             exchange.client_resumed()
         elif not self._closing:
+            self.deadline = self.runtime.now() + self.runtime.limits.idle_time
             self.let_go(OWN_FULL)
             self._read_pending()
 
@@ -483,7 +484,8 @@ class Http1Connection(Connection):
             self._close_gently(now)
         else:
             self._idle_since = now
-            self.deadline = now + self.runtime.limits.idle_time
+            limits = self.runtime.limits
+            self.deadline = now + (limits.stall_time if self.write_paused else limits.idle_time)
             if self._holds:
                 self.let_go(PEER_FULL | AHEAD)
             if self._pending:
