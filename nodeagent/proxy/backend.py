@@ -40,11 +40,11 @@ class Backend:
         "_by_address",
         "_counters",
         "_handlers",
-        "_health",
         "_layer_set",
         "_most",
         "_pools",
         "_targets",
+        "health",
         "key",
         "layers",
         "spec",
@@ -59,7 +59,7 @@ class Backend:
         self._pools = pools
         self._targets: tuple[Target, ...] = ()
         self._by_address: dict[Address, Target] = {}
-        self._health: Health[Target] = Health()
+        self.health: Health[Target] = Health()
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
         self._most = pools.runtime.limits.upstream_connections
         self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
@@ -106,7 +106,7 @@ class Backend:
         for target in before.values():
             self._pools.release(target.pool)
         self._targets = tuple(targets)
-        self._health.keep(self._targets)
+        self.health.keep(self._targets)
         if spec is not None:
             if self.spec is None or spec.balance != self.spec.balance:
                 self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
@@ -115,8 +115,8 @@ class Backend:
 
     def pick(self, avoid: Collection[Target], now: float, key: bytes = b"") -> Target | None:
         """Return the next endpoint that is not in `avoid`: one that is well, else any; else None."""
-        health = self._health
-        if not health.troubled:
+        health = self.health
+        if not health.troubles:
             return self._balancer.pick(self._targets, avoid, key)
         return self._balancer.pick(health.usable(self._targets, now), avoid, key) or self._balancer.pick(
             self._targets, avoid, key
@@ -138,18 +138,18 @@ class Backend:
 
     def connected(self, target: Target) -> None:
         """Take note that an endpoint accepts connections."""
-        if self._health.troubled:
-            self._health.connected(target)
+        if self.health.troubles:
+            self.health.connected(target)
 
     def answered(self, target: Target) -> None:
         """Take note that an endpoint has answered."""
-        if self._health.troubled:
-            self._health.report(target, Outcome.ANSWERED, 0)
+        if self.health.troubles:
+            self.health.report(target, Outcome.ANSWERED, 0)
 
     def failed(self, target: Target, outcome: Outcome, now: float) -> None:
         """Take note of an endpoint's failure."""
         if self._by_address.get(target.pool.address) is target:
-            self._health.report(target, outcome, now)
+            self.health.report(target, outcome, now)
 
 
 class Backends:

@@ -523,7 +523,8 @@ class Exchange:
         backend, target = self._backend, self._target
         assert backend is not None
         assert target is not None
-        backend.answered(target)
+        if backend.health.troubles:
+            backend.answered(target)
         if self._chain is None:
             self._commit(head, data, end)
             return

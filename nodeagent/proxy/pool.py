@@ -23,15 +23,13 @@ Address = tuple[str, int]
 class Pooled(UpstreamStream, Protocol):
     """A connection as its pool sees it."""
 
+    deadline: float
+    """When it has been idle for long enough."""
     counted: bool
     """Set by the pool: from now on it tells `Pool.lost` when it is gone."""
 
     def usable(self) -> bool:
         """Whether it may serve another exchange: looks at the socket for an end, or bytes unasked for."""
-        ...
-
-    def rest(self, now: float) -> None:
-        """It is idle from now on."""
         ...
 
     def abort(self) -> None:
@@ -209,7 +207,7 @@ class Pool:
         elif not self.users or len(self._idle) >= self.runtime.limits.upstream_idle_connections:
             connection.abort()
         else:
-            connection.rest(now)
+            connection.deadline = now + self.runtime.limits.upstream_idle_time
             self._idle.append(connection)
 
     def forget(self, connection: Pooled) -> None:

@@ -72,10 +72,6 @@ class Http1Upstream(Connection):
             return False
         return self._poll is None or not self._poll.poll(0)
 
-    def rest(self, now: float) -> None:
-        """It is idle from now on, for a while."""
-        self.deadline = now + self.runtime.limits.upstream_idle_time
-
     # What the exchange calls
 
     def start(
@@ -118,7 +114,8 @@ class Http1Upstream(Connection):
         self.served += 1
         if complete and self.keep_alive and not self._waiting and not self.transport.is_closing():
             self._body = None
-            self.let_go(PEER_FULL)
+            if self._holds:
+                self.let_go(PEER_FULL)
             self._pool.give_back(self, now)
         elif self._tunnel and not self.lost:
             self.deadline = now + LINGER_TIME

@@ -408,7 +408,10 @@ class Http1Connection(Connection):
             self._switch(head, data)
             return
         fields = head.fields
-        keep_alive = self._keep_alive and self._stays_open and (self._body is None or not end)
+        keep_alive = self._keep_alive
+        if keep_alive:
+            gone = self._eof or self.runtime.draining or self.listener.removed
+            keep_alive = not gone and (self._body is None or not end)
         length = head.length
         if length < 0:
             if self._modern:
@@ -453,7 +456,8 @@ class Http1Connection(Connection):
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""
         self._responding = True
-        keep_alive = self._keep_alive and self._stays_open and self._body is None and not close
+        gone = self._eof or self.runtime.draining or self.listener.removed
+        keep_alive = self._keep_alive and not (gone or close) and self._body is None
         self._keep_alive = keep_alive
         out = render_reply(reply, keep_alive, self._to_head)
         self.sent += len(out)
@@ -469,8 +473,7 @@ class Http1Connection(Connection):
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended: go on with the next request, or close."""
-        tunnel = self._tunnels
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._rechunk = False
         self._unchunked = None
         if abort:
@@ -478,7 +481,7 @@ class Http1Connection(Connection):
             self._closing = True
             self._pending = b""
             self.reset()
-        elif tunnel:
+        elif exchange is not None and exchange.tunnel:
             self._close(now)
         elif not self._keep_alive or self._eof or self._body is not None:
             self._close_gently(now)
@@ -507,11 +510,6 @@ class Http1Connection(Connection):
                 self.runtime.loop.call_soon(self._go_on)
 
     # The connection's own
-
-    @property
-    def _stays_open(self) -> bool:
-        """True if the response may promise that the connection stays open."""
-        return not (self._eof or self.runtime.draining or self.listener.removed)
 
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         """Switch protocols (RFC 9110 section 7.8): from now on both sides' bytes pass as they are."""
