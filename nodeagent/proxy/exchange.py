@@ -530,14 +530,14 @@ class Exchange:
             return
         response = self._response = UpstreamResponse(self, head, data, end)
         self._chain.step(response)
-        if self._response is response and self._upstream is not None:
-            self._upstream.pause()  # a layer thinks it over
+        self._hold_response(response)
 
     def response_data(self, data: bytes, end: bool) -> None:
         """More bytes of the response have come; in a tunnel `end` is the endpoint's half-close."""
         response = self._response
         if response is not None:  # they came before the layers had decided
             response.take(data, end)
+            self._hold_response(response)
             return
         self.client.send_data(data, end)
         if end:
@@ -545,6 +545,11 @@ class Exchange:
                 self._tunnel_ended(2)
             else:
                 self._finish()
+
+    def _hold_response(self, response: UpstreamResponse) -> None:
+        """Let no more of it come while a layer thinks it over, unless it is that what the layer waits for."""
+        if self._response is response and self._upstream is not None and not response.wanted:
+            self._upstream.pause()
 
     def read_on(self) -> None:
         """A layer wants more of the response that it thinks about."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class Mesh:
         self.peers: list[asyncio.StreamWriter] = []
         self.layers: dict[BackendKey, tuple[LayerSpec, ...]] = {}
         self.listener: Listener | None = None
+        self.sockets: list[socket.socket] = []
 
     async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,8 +68,9 @@ class Mesh:
         annotations: Mapping[str, str] | None = None,
         layers: Sequence[LayerSpec] = (),
         trailers: bool = False,
-        name: str = "web",
+        backends: Mapping[str, Sequence[Endpoint]] | None = None,
     ) -> Listener:
+        """Serve a Service with these endpoints; `backends` are further Services that layers may choose."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: self.proxy.accepted(local_address), "127.64.0.10", 0)
         self.servers.append(server)
@@ -79,7 +82,7 @@ class Mesh:
                 assert isinstance(options, middleware.options), options
                 specs.append(LayerSpec(middleware.name, options))
         scopes = {spec.name: by_name(spec.name).scope for spec in specs}
-        key = ServiceKey("default", name)
+        key = ServiceKey("default", "web")
         backend = BackendKey(key, port)
         rule = Rule(
             "all",
@@ -87,14 +90,29 @@ class Mesh:
             layers=tuple(spec for spec in specs if scopes[spec.name] in ("rule", "try")),
         )
         outer = tuple(spec for spec in specs if scopes[spec.name] in ("connection", "listener"))
+        named = {name: BackendKey(ServiceKey("default", name), port) for name in backends or {}}
         listener = Listener(
-            key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, trailers=trailers
+            key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, tuple(named.items()), trailers
         )
+        for name, others in (backends or {}).items():
+            self.proxy.apply(backends=[(BackendSpec(named[name], tuple(others)), FIRST_SLOT)])
         self.listener = listener
         self.layers = {backend: tuple(spec for spec in specs if scopes[spec.name] == "backend")}
         self.apply(listener)
         self.endpoints(listener, *endpoints)
         return listener
+
+    def unreachable(self) -> Endpoint:
+        """Return an endpoint that never accepts a connection, and never refuses one."""
+        full = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = full.getsockname()
+        self.sockets.append(full)
+        for _ in range(3):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+            self.sockets.append(waiting)
+        return Endpoint(*address)
 
     def apply(self, *listeners: Listener, removed: tuple[tuple[str, int], ...] = ()) -> None:
         self.proxy.apply([(listener, FIRST_SLOT) for listener in listeners], removed)
@@ -136,6 +154,8 @@ class Mesh:
         self.proxy.close()
         for server in self.servers:
             server.close()
+        for one in self.sockets:
+            one.close()
         await until(lambda: not self.proxy.runtime.connections)
 
 
