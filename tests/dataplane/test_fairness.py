@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nodeagent.plan.model import Route
+from nodeagent.plan.model import Listener
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, until
 from tests.dataplane.peers import on_thread, read_until
@@ -40,7 +40,7 @@ def flood_time() -> Iterator[None]:
 class Flood:
     """A client on a thread: it sends `piece` again and again, and throws away what it gets."""
 
-    def __init__(self, route: Route, beginning: bytes, piece: bytes) -> None:
+    def __init__(self, route: Listener, beginning: bytes, piece: bytes) -> None:
         self.sent = 0
         self._connection = socket.create_connection(route.key)
         self._beginning = beginning
@@ -67,7 +67,7 @@ class Flood:
 
 
 @contextlib.contextmanager
-def flooding(route: Route, piece: bytes, beginning: bytes = b"", clients: int = 1) -> Iterator[list[Flood]]:
+def flooding(route: Listener, piece: bytes, beginning: bytes = b"", clients: int = 1) -> Iterator[list[Flood]]:
     floods = [Flood(route, beginning, piece) for _ in range(clients)]
     try:
         yield floods
