@@ -67,7 +67,9 @@ class Flood:
 
 
 @contextlib.contextmanager
-def flooding(route: Listener, piece: bytes, beginning: bytes = b"", clients: int = 1) -> Iterator[list[Flood]]:
+def flooding(
+    route: Listener, piece: bytes, beginning: bytes = b"", clients: int = 1
+) -> Iterator[list[Flood]]:
     floods = [Flood(route, beginning, piece) for _ in range(clients)]
     try:
         yield floods
