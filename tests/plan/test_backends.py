@@ -108,8 +108,8 @@ def test_one_that_is_not_in_the_mesh_is_reported_until_it_is() -> None:
     )
     assert "503" in problem.effect
     found = []
-    for step in (lambda: cluster.put(named("v2", 12, enabled="false")), lambda: cluster.put(V2)):
-        step()
+    for service in (named("v2", 12, enabled="false"), V2):
+        cluster.put(service)
         found.append(cluster.problems)
     cluster.drop(V2)
     assert [*found, cluster.problems] == [(problem,), (), (problem,)]
