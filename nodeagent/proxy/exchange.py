@@ -294,9 +294,11 @@ class Exchange:
         self._end(self.listener.runtime.now())
 
     def silent(self) -> None:
-        """The endpoint has had the whole request for as long as it may, and has not answered."""
+        """The endpoint has had the whole request for as long as it may by default, and has not answered."""
         if self._upstream is None:
             return  # it is not the endpoint that is waited for
+        if self._limits is not None and any(limit.runs for limit in self._limits):
+            return  # its owner has said how long it may take
         self._time_out(ResponseTimeout(f"{self._target} did not answer in time"))
 
     def stalled(self) -> None:

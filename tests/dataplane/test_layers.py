@@ -25,6 +25,7 @@ from middleware.contract import (
 )
 from nodeagent.plan.model import LayerSpec
 from nodeagent.proxy.backend import Backend
+from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, read_head, sweeping, until
 from tests.dataplane.test_resilience import reset_on_close
@@ -148,6 +149,21 @@ class TestTimes:
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"timed out" in answer
         assert mesh.count(columns.UPSTREAM_CONNECT_TIMEOUT) == 1
+
+    @pytest.mark.parametrize("limits", [Limits(response_time=0.05)])
+    async def test_an_owner_may_allow_more_than_the_default(self, mesh: Mesh) -> None:
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        async with sweeping(mesh):
+            await mesh.serve(await mesh.endpoint(slow))
+            assert b"response_timeout" in await mesh.ask(GET_CLOSE)
+            await mesh.serve(await mesh.endpoint(slow), annotations={"svc.mesh/timeout": "1m"})
+            assert (await mesh.ask(GET_CLOSE)).endswith(b"ok")
+            await mesh.serve(await mesh.endpoint(slow), annotations={"svc.mesh/idle-timeout": "1m"})
+            assert (await mesh.ask(GET_CLOSE)).endswith(b"ok")
 
     async def test_nothing_moves(self, mesh: Mesh) -> None:
         await mesh.serve(await mesh.endpoint(silent), annotations={"svc.mesh/idle-timeout": "1s"})
