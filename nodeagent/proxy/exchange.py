@@ -376,7 +376,8 @@ class Exchange:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
         self._target = target
-        stream = target.pool.take() if self._resends < RESEND_TRIES else None
+        pool = target.pool
+        stream = pool.take() if pool is not None and self._resends < RESEND_TRIES else None
         if stream is not None:
             self._send(stream)
             return

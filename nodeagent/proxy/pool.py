@@ -7,7 +7,7 @@ connections requests wait, past the number that may wait, or the time, they are 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -139,6 +139,8 @@ class _Waiting:
 class Pool:
     """The connections of this worker to one address; the idle ones are used again, newest first."""
 
+    __slots__ = ("_dialer", "_idle", "_make", "_queue", "address", "open", "runtime", "users")
+
     def __init__(
         self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]
     ) -> None:
@@ -148,7 +150,7 @@ class Pool:
         self.runtime = runtime
         self._dialer = dialer
         self._make = make
-        self._idle: deque[Pooled] = deque()
+        self._idle: list[Pooled] = []
         self._queue: OrderedDict[_Waiting, None] = OrderedDict()
         self.open = 0
         """Connections that exist or are being made."""

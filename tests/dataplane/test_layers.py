@@ -141,6 +141,7 @@ class TestTimes:
         answer = await mesh.ask(GET_CLOSE)
         assert b"request_timeout" in answer
         (target,) = backend_of(mesh).targets
+        assert target.pool is not None
         assert target.pool.open == 0
 
     async def test_connecting_over_its_time(self, mesh: Mesh) -> None:
