@@ -9,8 +9,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.proxy.deadlines import FINEST, Deadlines
-
+from nodeagent.proxy.deadlines import FINEST, Deadline, Deadlines
 
 TIMES = st.floats(0.0, 200.0)
 
@@ -104,7 +103,7 @@ def test_each_passes_once_in_its_time_unless_it_was_taken_back(
 def test_one_may_take_back_others_that_pass_with_it() -> None:
     clock, deadlines = make()
     passed = []
-    others = []
+    others: list[Deadline] = []
 
     def first() -> None:
         passed.append(True)
