@@ -302,7 +302,9 @@ class Exchange:
         self._time_out(ResponseTimeout(f"{self._target} did not answer in time"))
 
     def stalled(self) -> None:
-        """The endpoint has read nothing of the request's body for as long as it may."""
+        """The endpoint does not keep up: end it if it has taken nothing for as long as it may."""
+        if self._upstream is None or self._upstream.takes_slowly():
+            return
         self.listener.count(UPSTREAM_STALLED)
         error = UpstreamStalled(f"{self._target} does not read the request's body")
         if self.committed:

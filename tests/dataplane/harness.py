@@ -14,6 +14,7 @@ from middleware.registry import MIDDLEWARES, by_name
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
 from nodeagent.proxy.accept import local_address
 from nodeagent.proxy.data_plane import DataPlane
+from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
@@ -127,6 +128,11 @@ class Mesh:
     def clients(self) -> list[Http1Connection]:
         """The clients' connections to http ports, as the proxy has them."""
         return [one for one in self.proxy.runtime.connections if isinstance(one, Http1Connection)]
+
+    @property
+    def upstreams(self) -> list[Http1Upstream]:
+        """The connections to endpoints of http ports."""
+        return [one for one in self.proxy.runtime.connections if isinstance(one, Http1Upstream)]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         assert self.listener is not None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from nodeagent.settings import Limits
-from tests.dataplane.harness import Mesh, read_head, sweeping, until
-from tests.dataplane.peers import limited
+from tests.dataplane.harness import Mesh, answering, read_head, sweeping, until
+from tests.dataplane.peers import SMALL, client, limited, small_buffers
 
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 GET_CLOSE = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
@@ -56,6 +57,41 @@ class TestStallTime:
             answer = await reader.read(-1)
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"late")
+
+    async def test_an_endpoint_that_takes_a_body_slowly_but_steadily_gets_all_of_it(self, mesh: Mesh) -> None:
+        size = 512 * 1024
+
+        async def take_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            left = size
+            while left:
+                left -= len(await reader.read(8192))
+                await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+
+        await mesh.serve(await mesh.endpoint(take_slowly))
+        async with sweeping(mesh), asyncio.timeout(20):
+            reader, writer = await mesh.connect()
+            writer.write(b"POST / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n")
+            writer.write(b"Content-Length: %d\r\n\r\n" % size)
+            await until(lambda: mesh.upstreams)
+            for upstream in mesh.upstreams:
+                connection = upstream.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+            writer.write(bytes(size))
+            assert (await reader.read(-1)).endswith(b"slow")
+
+    async def test_a_client_that_reads_slowly_but_steadily_gets_everything(self, mesh: Mesh) -> None:
+        size = 512 * 1024
+        await mesh.serve(await mesh.endpoint(answering(bytes(size))))
+        small_buffers(mesh)
+        async with sweeping(mesh), client(mesh) as asking, asyncio.timeout(20):
+            for request in (GET, GET_CLOSE):
+                await asking.send(request)
+                received = 0
+                while received < size:
+                    received += len(await asking.receive(8192))
+                    await asyncio.sleep(0.01)
 
     @pytest.mark.parametrize("framing", ["none", *POSTS])
     async def test_a_steady_response_may_take_longer(self, mesh: Mesh, framing: str) -> None:

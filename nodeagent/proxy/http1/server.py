@@ -14,7 +14,7 @@ from typing import Final
 
 from middleware.contract import ExchangeError, Reply
 from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
-from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection
+from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.errors import (
     BadRequest,
     BodyTimeout,
@@ -102,7 +102,8 @@ class Http1Connection(Connection):
         self._parked = False
         self._closing = False
         self._unsent = 0
-        """Bytes that were still to be sent at the last look at a closing connection, and since when."""
+        """Bytes that were still to be sent at the last look at a client that reads slowly, and since when a
+        closing connection has them."""
         self._progress = 0.0
         self._eof = False
         # Of the exchange under way:
@@ -180,6 +181,7 @@ class Http1Connection(Connection):
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""
         self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
         if not self._closing:
             self.deadline = self.runtime.now() + self.runtime.limits.stall_time
         if self._exchange is not None:
@@ -422,9 +424,12 @@ class Http1Connection(Connection):
             else:  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
                 keep_alive = False
                 if length == CHUNKED:
-                    fields = _without_transfer_encoding(fields)
                     self._unchunked = Unchunked()
                     data = self._unchunked.payload(data)
+        if not self._modern:
+            fields = _without_transfer_encoding(fields)  # also that of a response to HEAD, which has no body
+        if head.upgrade:  # 426: RFC 9110 section 15.5.22
+            fields += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
         if not keep_alive:
             fields += b"Connection: close\r\n"
         elif not self._modern:
@@ -514,6 +519,7 @@ class Http1Connection(Connection):
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         """Switch protocols (RFC 9110 section 7.8): from now on both sides' bytes pass as they are."""
         self._keep_alive = False
+        probe_peer(self.transport)
         out = b"HTTP/1.1 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n%b"
         out %= (head.status_line, head.fields, head.upgrade, data)
         self.sent += len(out)
@@ -591,11 +597,23 @@ class Http1Connection(Connection):
             self.runtime.count(WORKER_HEAD_TIMEOUTS)
             self._refuse(HeadTimeout("the request head was not complete in time"))
         elif self.write_paused:
-            self.reset()
+            if self._reads_slowly():
+                self.deadline = now + self.runtime.limits.stall_time
+            else:
+                self.reset()
         else:
             self._close(now)
 
+    def _reads_slowly(self) -> bool:
+        """Whether the client has read anything since this was asked last."""
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        return unsent < before
+
     def _expire_exchange(self, exchange: Exchange, now: float) -> None:
+        if self.write_paused and self._reads_slowly():
+            self._set_deadline(now)
+            return
         if self.write_paused and exchange.committed:
             exchange.request_failed(ClientStalled("the client does not read its response"))
         elif self.write_paused or (self._eof and not exchange.tunnel):
