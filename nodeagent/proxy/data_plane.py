@@ -7,7 +7,8 @@ and backends, sockets, counters and an observer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from middleware.contract import SharedTable
 from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey
@@ -35,8 +36,9 @@ class DataPlane:
         observer: Observer | None = None,
         index: int = 0,
         dialer: Dialer | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, observer, index)
+        self.runtime = Runtime(loop, limits, layout, cells, shared, observer, index, now)
         self.backends = Backends(Pools(self.runtime, dialer or SocketDialer(loop), Http1Upstream))
         self.listeners = ListenerTable(self.runtime, self.backends)
 

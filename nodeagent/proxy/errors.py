@@ -43,6 +43,13 @@ class BodyTimeout(HeadTimeout):
     reason = "body_timeout"
 
 
+class BodyCut(HeadTimeout):
+    """The client ended in the middle of a request's body, while its response was on its way."""
+
+    status = 400
+    reason = "body_cut"
+
+
 class ClientStalled(HeadTimeout):
     """The client stopped reading its response, which is broken off."""
 

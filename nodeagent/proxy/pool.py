@@ -205,7 +205,10 @@ class Pool:
         """Hand a connection that has served to the next in the queue, or keep it, or close it."""
         queue = self._queue
         if queue:
-            self._deliver(queue.popitem(last=False)[0], connection)
+            if connection.usable():
+                self._deliver(queue.popitem(last=False)[0], connection)
+            else:
+                connection.abort()
         elif not self.users or len(self._idle) >= self.runtime.limits.upstream_idle_connections:
             connection.abort()
         else:

@@ -17,6 +17,7 @@ from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
 from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.errors import (
     BadRequest,
+    BodyCut,
     BodyTimeout,
     ClientStalled,
     HeadTimeout,
@@ -163,6 +164,8 @@ class Http1Connection(Connection):
             exchange.request_data(b"", True)
             return not self.transport.is_closing()
         if self._body is not None:
+            if exchange.committed:  # its response is cut short by this, and must not look whole
+                exchange.request_failed(BodyCut("the client ended within its request"))
             return False
         self._set_deadline(self.runtime.now())
         return True
