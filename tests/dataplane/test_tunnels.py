@@ -263,3 +263,4 @@ async def test_a_client_that_is_gone_before_it_is_looked_at(mesh: Mesh) -> None:
     async with leaving_none(mesh):
         for _ in range(TUNNELS):
             with_reset(socket.create_connection(route.key))  # on purpose not awaited
+        await half_close(mesh)  # who comes later is accepted later
