@@ -71,6 +71,38 @@ class TestWaiting:
             client << "done",
         )
 
+    def test_a_body_meanwhile_is_kept_and_bounded(self, streams: Streams) -> None:
+        streams(layers=[("rule", layer(self.before))], limits=Limits(replay_bytes=4)).play(
+            client >> "POST / ab...",
+            client >> "...cde...",
+            client << "hold on",
+            self.gate.opens,
+            a << "dialled",
+            a >> "accepts",
+            client << "go on",
+            a1 << "POST / abcde...",
+        )
+
+    def test_a_body_that_was_held_goes_on_to_a_connection_that_was_kept(self, streams: Streams) -> None:
+        stage = streams(layers=[("rule", layer(self.before))], limits=Limits(replay_bytes=4))
+        stage.play(
+            client >> "GET /",
+            self.gate.opens,
+            a << "dialled",
+            a >> "accepts",
+            a1 << "GET /",
+            a1 >> "200",
+            client << "200",
+            a1 << "kept",
+            client << "done",
+            client >> "POST / abcde...",
+            client >> "...f...",
+            client << "hold on",
+            self.gate.opens,
+            client << "go on",
+            a1 << "POST / abcdef...",
+        )
+
     def test_the_client_leaves_meanwhile(self, streams: Streams) -> None:
         streams(layers=[("rule", layer(self.before))]).play(
             client >> "GET /", client >> "leaves", self.gate.opens
@@ -525,6 +557,88 @@ class TestRetry:
             client << "503",
             a1 << "kept",
             client << "done",
+        )
+
+    def test_a_body_that_outgrows_what_is_kept_while_the_layer_waits(self, streams: Streams) -> None:
+        """It is held then, and all of it goes to the next endpoint, but to none after that."""
+        gate = Gate()
+
+        async def retry(request: Request, handler: Handler) -> Response:
+            (await handler(request)).discard()
+            await gate()
+            (await handler(request)).discard()
+            return await handler(request)
+
+        streams(layers=[("rule", layer(retry))], limits=Limits(replay_bytes=4)).play(
+            client >> "PUT / abc...",
+            a << "dialled",
+            a >> "accepts",
+            a1 << "PUT / abc...",
+            a1 >> "503",
+            a1 << "closed",
+            client >> "...de...",
+            client << "hold on",
+            gate.opens,
+            a << "dialled",
+            a >> "accepts",
+            client << "go on",
+            a2 << "PUT / abcde...",
+            client >> "...f",
+            a2 << "...f",
+            a2 >> "503",
+            a2 << "kept",
+            client << "502 upstream_reset",
+            client << "done",
+        )
+
+    def test_a_held_client_is_let_go_for_a_connection_that_was_kept(self, streams: Streams) -> None:
+        streams(endpoints="ab", annotations=RETRY).play(
+            client >> "GET /",
+            a << "dialled",
+            a >> "accepts",
+            a1 << "GET /",
+            client2 >> "PUT / x...",
+            b << "dialled",
+            b >> "accepts",
+            b1 << "PUT / x...",
+            b1 >> "stops reading",
+            client2 << "hold on",
+            a1 >> "200",
+            client << "200",
+            a1 << "kept",
+            client << "done",
+            b1 >> "503",
+            b1 << "closed",
+            client2 << "go on",
+            a1 << "PUT / x...",
+            client2 >> "...y",
+            a1 << "...y",
+        )
+
+    def test_an_endpoint_that_is_full_at_once_holds_its_client(self, streams: Streams) -> None:
+        """What was kept while connecting fills it."""
+        stage = streams()
+        stage.play(client >> "PUT / x...", a << "dialled")
+        stage.dialer.full = True
+        stage.play(a >> "accepts", a1 << "PUT / x...", client << "hold on")
+
+    def test_a_held_client_of_a_retry_is_let_go(self, streams: Streams) -> None:
+        """The first endpoint did not read, so the client was held; the next one reads."""
+        streams(endpoints="ab", annotations=RETRY).play(
+            client >> "PUT / x...",
+            a << "dialled",
+            a >> "accepts",
+            a1 << "PUT / x...",
+            a1 >> "stops reading",
+            client << "hold on",
+            a1 >> "503",
+            a1 << "closed",
+            b << "dialled",
+            b >> "accepts",
+            client << "go on",
+            b1 << "PUT / x...",
+            client >> "...y",
+            b1 << "...y",
         )
 
 

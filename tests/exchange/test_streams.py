@@ -511,6 +511,19 @@ class TestBackpressure:
             a1 << "...y",
         )
 
+    def test_a_large_body_waits_for_its_endpoint(self, streams: Streams) -> None:
+        streams(limits=Limits(replay_bytes=4)).play(
+            client >> "POST / abc...",
+            a << "dialled",
+            client >> "...de...",
+            client << "hold on",
+            a >> "accepts",
+            client << "go on",
+            a1 << "POST / abcde...",
+            client >> "...f",
+            a1 << "...f",
+        )
+
     def test_an_endpoint_that_answers_while_it_does_not_read(self, streams: Streams) -> None:
         streams().play(
             client >> "POST / x...",
