@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.exchange.http1 import Http1Stage
 from tests.exchange.streams import StreamStage
 
 
@@ -17,6 +18,20 @@ def streams() -> Iterator[Callable[..., StreamStage]]:
 
     def make(**options: Any) -> StreamStage:
         stages.append(StreamStage(**options))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.end()
+
+
+@pytest.fixture
+def wires() -> Iterator[Callable[..., Http1Stage]]:
+    """Make stages of HTTP/1 on both sides; what was played on them must leave nothing behind."""
+    stages: list[Http1Stage] = []
+
+    def make(**options: Any) -> Http1Stage:
+        stages.append(Http1Stage(**options))
         return stages[-1]
 
     yield make

@@ -36,6 +36,11 @@ class Attempt:
         if not self.waiter.done():
             self.waiter.set_result(None)
 
+    @property
+    def pending(self) -> bool:
+        """Whether the far side has not decided."""
+        return not self.waiter.done()
+
     def refused(self, error: OSError) -> None:
         """The far side refuses."""
         if not self.waiter.done():
@@ -49,6 +54,8 @@ class HandLoop:
         self.asyncio = cast("asyncio.AbstractEventLoop", self)
         self.now = 1000.0
         self.attempts: list[Attempt] = []
+        self.dialled: Callable[[Attempt], None] = lambda _: None
+        self.given_up: Callable[[Attempt], None] = lambda _: None
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._number = 0
@@ -99,10 +106,13 @@ class HandLoop:
         """Connect, as uvloop's does, also in that a connection which it gives up is closed without a word."""
         attempt = Attempt(self, cast("tuple[str, int]", address), protocol_factory())
         self.attempts.append(attempt)
+        self.dialled(attempt)
         try:
             await attempt.waiter
-        except BaseException:
+        except BaseException as error:
             attempt.close()
+            if attempt.transport is None and not isinstance(error, OSError):
+                self.given_up(attempt)
             raise
         finally:
             self.attempts.remove(attempt)
@@ -123,11 +133,12 @@ class HandLoop:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Be the running loop, and raise what callbacks have raised."""
+        before = asyncio._get_running_loop()
         asyncio._set_running_loop(self.asyncio)
         try:
             yield
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(before)
         self.check()
 
     def check(self) -> None:
