@@ -564,6 +564,27 @@ class TestClientGone:
     def test_while_connecting(self, wires: Wires) -> None:
         wires().play(client >> get(), a << "dialled", client >> "resets", a << "given up")
 
+    def test_in_the_turn_in_which_the_connection_is_made(self, wires: Wires) -> None:
+        """The loop closes a connection that is given up between `connection_made` and its taker."""
+        stage = wires()
+        stage.play(client >> get(), a << "dialled")
+
+        def at_once() -> None:
+            stage.wire("client").resets()
+            stage.loop.turn()
+            stage.accepts("a")
+
+        stage.play(at_once, a1 << "end")
+        assert not stage.plane.runtime.connections
+
+    def test_connecting_takes_too_long_by_one_turn(self, wires: Wires) -> None:
+        stage = wires()
+        stage.play(client >> get(), a << "dialled")
+        stage.loop.now += 3.0
+        stage.loop.call_soon(stage.accepts, "a")
+        stage.loop.advance(0.0)
+        stage.log.clear()
+
     def test_while_it_waits(self, wires: Wires) -> None:
         asked(wires()).play(client >> "resets", a1 << "end")
 
