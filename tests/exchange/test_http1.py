@@ -331,6 +331,18 @@ class TestEarlyAnswer:
             client >> "ends",
         )
 
+    def test_a_chunked_body_that_is_waited_with(self, wires: Wires) -> None:
+        """The endpoint does not read, so the client is held, with so many chunks that they take turns."""
+        chunks = b"1\r\nx\r\n" * 1500
+        head = http("PUT / HTTP/1.1", HOST, CHUNKED)
+        stage = asked(wires(), head, http("PUT / HTTP/1.1", HOST, CHUNKED, FROM))
+        stage.play(a1 >> "stops reading", client >> chunks)
+        assert stage.held("client")
+        stage.play(a1 >> ok(b"no"), client << ok(b"no", CLOSE), client << "end", a1 << "end")
+        assert not stage.held("client")
+        stage.play(client >> b"1\r\ny\r\n", client >> "ends")
+        assert stage.wire("client").ended == "end"
+
     def test_it_may_answer_and_read_on(self, wires: Wires) -> None:
         asked(wires(), put(b"bo", length=4), was_put(b"bo", length=4)).play(
             a1 >> ok(b"x", length=2),
