@@ -408,8 +408,6 @@ class Exchange:
         assert self._target is not None
         self._backend.connected(self._target)
         self._send(stream)
-        if self.completed is None:
-            self.client.resume_reading()
 
     def connect_failed(self, error: Exception) -> None:
         """Try another endpoint: nothing has been sent yet."""
@@ -444,7 +442,10 @@ class Exchange:
         client = self.client
         if client.write_paused:
             stream.pause()
-        stream.start(self, self._head, client.source, self._kept or (), self.completed is not None)
+        end = self.completed is not None
+        if not end:  # before `start`, which may have it held again
+            client.resume_reading()
+        stream.start(self, self._head, client.source, self._kept or (), end)
         if self._kept_size > self.listener.runtime.limits.replay_bytes:
             self._forget_body()
 

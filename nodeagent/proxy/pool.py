@@ -103,10 +103,10 @@ class _Dialing:
         return made
 
     def _drop(self) -> None:
-        """A connection that came about, but too late to be taken, has no other owner."""
+        """A connection that came about, but too late to be taken: the loop has closed it and tells nobody."""
         made = self._made
         if made is not None and made in made.runtime.connections:
-            made.reset()
+            made.connection_lost(None)
 
     def cancel(self) -> None:
         """Give it up; `done` is not called."""

@@ -549,7 +549,7 @@ class Http1Connection(Connection):
         self._closing = True
         self._unsent, self._progress = transport.get_write_buffer_size(), now
         self.deadline = now + LINGER_TIME
-        self.let_go(~TURN if self._turn else ~0)
+        self.let_go(~TURN if self._turn and not self._parked else ~0)
         transport.write_eof()
 
     def _close(self, now: float) -> None:

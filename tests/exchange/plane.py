@@ -1,0 +1,188 @@
+"""A data plane on a loop that is moved by hand: everything real from the listener to the pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from unittest import mock
+
+import msgspec
+
+from discovery.model import Endpoint, ServiceKey
+from middleware import registry
+from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope
+from middleware.testing import FakeTable
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
+from nodeagent.proxy.accept import Accepted
+from nodeagent.proxy.backend import Backends
+from nodeagent.proxy.connection import Connection
+from nodeagent.proxy.http1.client import Http1Upstream
+from nodeagent.proxy.listeners import ListenerTable, RunningListener
+from nodeagent.proxy.pool import Dialer, Pool, Pools, SocketDialer
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.settings import Limits
+from nodeagent.stats import columns
+from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
+from tests.exchange.loop import HandLoop
+
+KEY: Final = ("127.64.0.10", 80)
+ENDPOINTS: Final = {name: Endpoint(f"10.1.0.{1 + index}", 8080) for index, name in enumerate("abcd")}
+NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()}
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A test's own middleware has none."""
+
+
+class Watcher:
+    """Hears of everything that is told."""
+
+    wants_all = True
+
+    def __init__(self) -> None:
+        self.ends: list[Ended] = []
+        self.refusals: list[ExchangeError] = []
+        self.bugs: list[Exception] = []
+
+    def ended(self, ended: Ended) -> None:
+        self.ends.append(ended)
+
+    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
+        self.refusals.append(error)
+
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        self.bugs.append(error)
+
+
+class Plane:
+    """One Service, `default/web`, with the endpoints named; and `default/other`, with endpoint `d`.
+
+    `layers` are a test's own, by scope, inside of those that `annotations` ask for.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        endpoints: str = "a",
+        annotations: Mapping[str, str] | None = None,
+        layers: Sequence[tuple[Scope, Layer]] = (),
+        protocol: Protocol = "http",
+        trailers: bool = False,
+        make: Callable[[Pool], Connection] = Http1Upstream,
+        dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
+    ) -> None:
+        self.loop = HandLoop()
+        self.watcher = Watcher()
+        self.layout = Layout(registry.MIDDLEWARES, REFUSALS)
+        self.cells = memoryview(bytearray(8 * 4 * self.layout.slot_columns)).cast("q")
+        self.limits = limits or Limits()
+        self.runtime = Runtime(
+            self.loop.asyncio,
+            self.limits,
+            self.layout,
+            self.cells,
+            FakeTable(),
+            self.watcher,
+            now=self.loop.time,
+        )
+        self.backends = Backends(Pools(self.runtime, dialer(self.loop.asyncio), make))
+        self.listeners = ListenerTable(self.runtime, self.backends)
+        own = [_middleware(f"own-{index}", *layer) for index, layer in enumerate(layers)]
+        specs = [*_asked(annotations or {}), *(LayerSpec(one.name, Options()) for one in own)]
+        installed = registry.Installed((*registry.MIDDLEWARES, *own))
+        self.web = BackendKey(ServiceKey("default", "web"), 80)
+        self.other = BackendKey(ServiceKey("default", "other"), 80)
+        with mock.patch.object(registry, "installed", return_value=installed):
+            scopes = {spec.name: registry.by_name(spec.name).scope for spec in specs}
+            placed = {
+                place: tuple(spec for spec in specs if scopes[spec.name] in place)
+                for place in (("connection", "listener"), ("rule", "try"), ("backend",))
+            }
+            rule = Rule("all", (Weighted(self.web),), layers=placed["rule", "try"])
+            listener = Listener(
+                self.web.service,
+                "web",
+                *KEY,
+                80,
+                protocol,
+                (rule,),
+                layers=placed["connection", "listener"],
+                backends=(("other", self.other),),
+                trailers=trailers,
+            )
+            self.spec = listener
+            self.backend_layers = placed["backend",]
+            self.endpoints(endpoints)
+            self.backends.apply([(BackendSpec(self.other, (ENDPOINTS["d"],)), FIRST_SLOT + 1)], ())
+            self.listeners.apply([(listener, FIRST_SLOT)], ())
+
+    def endpoints(self, names: str) -> None:
+        """Have the plan say so."""
+        spec = BackendSpec(self.web, tuple(ENDPOINTS[name] for name in names), layers=self.backend_layers)
+        self.backends.apply([(spec, FIRST_SLOT)], ())
+
+    @property
+    def listener(self) -> RunningListener:
+        running = self.listeners.get(KEY)
+        assert running is not None
+        return running
+
+    @property
+    def pools(self) -> list[Pool]:
+        return list(self.backends.pools._pools.values())
+
+    def accepted(self) -> Accepted:
+        """Return what serves a new connection to the listener."""
+        return Accepted(self.runtime, self.listeners, lambda _: KEY)
+
+    def count(self, column: int) -> int:
+        return int(self.cells[self.layout.base(FIRST_SLOT) + column])
+
+    @property
+    def ended(self) -> int:
+        """Exchanges that have been counted."""
+        return sum(self.count(REQUESTS + number) for number in range(6))
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass; the worker sweeps once a second."""
+        while seconds > 0:
+            self.loop.advance(min(seconds, 1.0))
+            self.sweep()
+            seconds -= 1.0
+
+    def sweep(self) -> None:
+        with self.loop.running():
+            self.runtime.sweep()
+        self.loop.settle()
+
+    def check_nothing_left(self) -> None:
+        """Check that all that was under way has ended, and was counted once."""
+        assert not self.loop.busy
+        assert not self.loop.attempts
+        assert not self.runtime.connections
+        assert self.runtime.clients == 0
+        assert not self.runtime._by_source
+        assert self.count(columns.CONNECTIONS_ACTIVE) == 0
+        for pool in self.pools:
+            assert (pool.open, len(pool._queue), len(pool._idle)) == (0, 0, 0), str(pool)
+        assert not any(self.runtime.deadlines._buckets.values())
+        assert self.ended == len(self.watcher.ends)
+
+
+def _middleware(name: str, scope: Scope, layer: Layer) -> Middleware:
+    def build(_options: Any, _context: Any) -> Layer:
+        return layer
+
+    return Middleware(name, (), Options, lambda _: None, build, scope=scope)
+
+
+def _asked(annotations: Mapping[str, str]) -> list[LayerSpec]:
+    specs = []
+    for middleware in registry.MIDDLEWARES:
+        options = middleware.parse(annotations)
+        if options is not None:
+            assert isinstance(options, middleware.options), options
+            specs.append(LayerSpec(middleware.name, options))
+    return specs
