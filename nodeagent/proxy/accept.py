@@ -74,7 +74,10 @@ class Accepted(asyncio.Protocol):
 
     def _admit(self, stream: asyncio.Transport) -> Http1Connection | TcpConnection | None:
         runtime = self._runtime
-        address = stream.get_extra_info("peername")[0]
+        peer = stream.get_extra_info("peername")
+        if peer is None:  # it has reset before it was accepted
+            return None
+        address = peer[0]
         try:
             key = self._destination(stream.get_extra_info("socket"))
         except OSError:

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from nodeagent.plan.model import Endpoint, Protocol
+from discovery.model import Endpoint
+from nodeagent.plan.model import Protocol
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, descriptors, sweeping, until
