@@ -14,7 +14,7 @@ from typing import NamedTuple
 import yaml
 
 from discovery.compat import PREFIXES
-from discovery.documents import split
+from discovery.files.documents import split
 from discovery.model import ANNOTATION_PREFIX
 
 _STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")

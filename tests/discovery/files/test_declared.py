@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from discovery.content import Content, read_content
-from discovery.declared import Declarations
+from discovery.files.content import Content, read_content
+from discovery.files.declared import Declarations
 from discovery.model import ServiceKey
 from discovery.source import Deleted, Event, Malformed, Upserted
 

@@ -23,9 +23,9 @@ from asyncinotify import Event as Notice
 from asyncinotify import Inotify, Mask, Watch
 
 from discovery.compat import Compat
-from discovery.content import Content, file_problem, read_content, unusable
-from discovery.declared import Declarations
-from discovery.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
+from discovery.files.content import Content, file_problem, read_content, unusable
+from discovery.files.declared import Declarations
+from discovery.files.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
 from discovery.source import Event, SourceError, Stale, Synced
 
 MAX_BYTES = 64 * 1024 * 1024

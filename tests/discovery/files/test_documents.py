@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import discovery.content
-import discovery.documents
-from discovery.content import EMPTY, Content, read_content
-from discovery.documents import Chunk, Unparsable, parse_json, parse_yaml, split
+import discovery.files.content
+import discovery.files.documents
+from discovery.files.content import EMPTY, Content, read_content
+from discovery.files.documents import Chunk, Unparsable, parse_json, parse_yaml, split
 
 
 def parse(text: str) -> list[Any]:
@@ -94,8 +94,8 @@ def test_many_laughs() -> None:
 
 
 def test_more_values_or_documents_than_anybody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery.documents, "MAX_VALUES", 5_000)
-    monkeypatch.setattr(discovery.content, "MAX_DOCUMENTS", 3)
+    monkeypatch.setattr(discovery.files.documents, "MAX_VALUES", 5_000)
+    monkeypatch.setattr(discovery.files.content, "MAX_DOCUMENTS", 3)
     before = read(service("a").encode())
     for text, reason in [
         (b"[" + b"a," * 10_000 + b"]", "holds more than 5000 values"),

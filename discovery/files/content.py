@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from discovery.compat import Compat
-from discovery.documents import Chunk, Document, Unparsable, parse_json, parse_yaml, split
+from discovery.files.documents import Chunk, Document, Unparsable, parse_json, parse_yaml, split
 from discovery.manifest import describe_type, kind_of, read_object
 from discovery.model import MeshObject, Problem
 
