@@ -63,33 +63,22 @@ def unusable(path: str, reason: str, previous: Content) -> Content:
     return Content(b"", previous.parts, (problem,))
 
 
-def read_content(
-    path: str, text: bytes, previous: Content, compat: Compat | None = None
-) -> Iterator[Content | None]:
-    """Read a file. Yields None now and then, for others to have their turn, and the content at the end.
-
-    `compat` is as in `discovery.manifest.read_object`, and the same for every reading of a file.
-    """
+def read_content(path: str, text: bytes, previous: Content, compat: Compat | None = None) -> Content:
+    """Read a file; `compat` is as in `discovery.manifest.read_object`, and the same for all its readings."""
     digest = _digest(text)
     if digest == previous.digest:
-        yield previous
-        return
+        return previous
     if b"\0" in text:
-        yield unusable(path, "is not text: it holds zero bytes", previous)
-        return
+        return unusable(path, "is not text: it holds zero bytes", previous)
     if text.count(b"\n---") > MAX_DOCUMENTS:
-        yield unusable(path, f"holds more than {MAX_DOCUMENTS} documents", previous)
-        return
+        return unusable(path, f"holds more than {MAX_DOCUMENTS} documents", previous)
     if path.endswith(".json"):
-        yield _read_json(path, text, digest, previous, compat)
-        return
+        return _read_json(path, text, digest, previous, compat)
     parts: list[Part] = []
     broken: list[tuple[int, Chunk]] = []
     known = {part.digest: part for part in previous.parts if part.digest}
     chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
     for index, chunk in enumerate(chunks):
-        if index % 100 == 99:
-            yield None
         part_digest = _digest(chunk.text)
         if (same := known.get(part_digest)) is not None:
             parts.append(_move(path, same, chunk.line))
@@ -97,10 +86,7 @@ def read_content(
         try:
             part = Part(part_digest, chunk.line)
             for document in parse_yaml(chunk):
-                if document is None:
-                    yield None
-                else:
-                    part = _add(path, part, document, compat)
+                part = _add(path, part, document, compat)
             parts.append(part)
         except Unparsable as error:
             parts.append(Part(b"", chunk.line, (), (_syntax_problem(path, error),)))
@@ -108,7 +94,7 @@ def read_content(
     if broken:
         _keep_last_good(parts, broken, previous)
     # With a broken document the same text may mean something else once its neighbours change.
-    yield Content(b"" if broken else digest, tuple(parts))
+    return Content(b"" if broken else digest, tuple(parts))
 
 
 def _read_json(path: str, text: bytes, digest: bytes, previous: Content, compat: Compat | None) -> Content:
@@ -149,8 +135,8 @@ def _expand(document: Document) -> Iterator[tuple[Any, int]]:
         return
     # The API server leaves kind and version out of the items of a ServiceList.
     defaults = {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
-    for item in value["items"]:
-        line = document.lines.get(id(item), document.line)
+    lines = [document.first + node.start_mark.line for node in document.items]
+    for item, line in zip(value["items"], lines or [document.line] * len(value["items"]), strict=True):
         yield (defaults | item if kind != "List" and isinstance(item, dict) else item), line
 
 

@@ -1,42 +1,42 @@
 """From the bytes of a YAML or JSON file to plain values, each with its line.
 
 YAML is split into its documents first, so that a caller can keep those whose bytes did not change and a
-broken document does not take its neighbours along. A document is built from libyaml's events, not by
-PyYAML's constructors: that is twice as fast, and it lets us do as Kubernetes does: keys are strings, a key
-given twice is an error, dates stay text. An alias costs what it stands for, so a "billion laughs" is refused
-before it is a million. Pure, and long documents hand control back in between.
+broken document does not take its neighbours along. PyYAML reads them, with libyaml where it is there, and as
+Kubernetes does: keys are text, a key given twice is an error, dates stay text. An alias costs what it stands
+for, so a "billion laughs" is refused before it is a million. Pure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 import yaml
+from yaml.constructor import ConstructorError, SafeConstructor
+
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML without libyaml: slower, and reads the same
+    from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
 MAX_DEPTH = 100
 MAX_ALIASED = 10_000
 """Values that the aliases of one document may stand for, all together."""
-MAX_VALUES = 5_000_000
-"""Of one document; twenty thousand Services with ten endpoints each have about as many."""
-STEP = 2_000
-"""Events of the YAML parser between two chances for others: about 3 ms."""
+MAX_NODES = 2_000_000
+"""Keys and values of one document, which take 300 bytes each while it is read."""
 
 _AFTER_MARKER = (b" ", b"\t", b"\r", b"\n", b"")
 _SILENT_LINE = re.compile(rb"^[ \t]*(#.*)?\r?$", re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
-_WORDS: dict[str, Any] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
-    **dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"), False),
+_MERGE = f"{_TAG}merge"
+_SCALARS = {
+    f"{_TAG}bool": SafeConstructor.construct_yaml_bool,
+    f"{_TAG}float": SafeConstructor.construct_yaml_float,
+    f"{_TAG}int": SafeConstructor.construct_yaml_int,
+    f"{_TAG}null": SafeConstructor.construct_yaml_null,
 }
-_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
-_PREFIXED = re.compile(r"([-+]?)0(?:x([0-9a-fA-F_]+)|b([01_]+)|o?([0-7_]+))\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_MAX_NUMBER = 64
-"""Characters; longer ones stay text."""
 
 
 class Unparsable(Exception):
@@ -56,19 +56,38 @@ class Chunk(msgspec.Struct, frozen=True):
     text: bytes
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A value, the line it starts at, and the lines of the mappings near its top, by `id()`."""
+class Document(NamedTuple):
+    """A value, and what of YAML it was made from: `first` is the line that the lines of `node` count from."""
 
     value: Any
-    line: int
-    lines: dict[int, int] = {}
+    first: int = 1
+    node: yaml.Node | None = None
+
+    @property
+    def line(self) -> int:
+        """The line of the file that the value starts at."""
+        return self.first + (self.node.start_mark.line if self.node else 0)
+
+    @property
+    def items(self) -> list[yaml.Node]:
+        """The nodes of the list `items`, if it has one."""
+        _, items = member(self.node, "items")
+        return items.value if isinstance(items, yaml.SequenceNode) else []
+
+
+def member(node: yaml.Node | None, name: str) -> tuple[yaml.Node, yaml.Node] | tuple[None, None]:
+    """Return the nodes of a key and its value, if `node` is a mapping that has it."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == name:
+                return key, value
+    return None, None
 
 
 def split(text: bytes) -> list[Chunk]:
     """Split YAML at its `---` lines.
 
     At the start of a line they always begin a document, even within a block scalar (YAML 1.1 section 9.1.2).
-
     """
     starts = [0, *_markers(text)]
     chunks: list[Chunk] = []
@@ -98,14 +117,18 @@ def _holds_only_directives(part: bytes) -> bool:
     return _SILENT_LINE.sub(b"", part).lstrip().startswith(b"%")
 
 
-def parse_yaml(chunk: Chunk) -> Iterator[Document | None]:
-    """Yield the documents of a chunk, and None now and then for others to have their turn.
+def parse_yaml(chunk: Chunk) -> list[Document]:
+    """Return the documents of a chunk.
 
     Raises:
         Unparsable: with the line in the file.
     """
+    documents: list[Document] = []
     try:
-        yield from _Builder(chunk).build()
+        loader = _Loader(chunk.text)
+        while loader.check_node():
+            node = loader.get_node()
+            documents.append(Document(loader.construct_object(node), chunk.line, node))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at, column = (mark.line, mark.column + 1) if mark else (0, 1)
@@ -117,6 +140,86 @@ def parse_yaml(chunk: Chunk) -> Iterator[Document | None]:
         column = len(before) - before.rfind(b"\n")
         reason = str(getattr(error, "reason", "is not YAML"))
         raise Unparsable(chunk.line + before.count(b"\n"), column, reason) from error
+    return documents
+
+
+class _Loader(Loader):
+    """Gives the values of one chunk."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._nodes = 0
+        # Each node takes a byte at least, so that what goes beyond comes from aliases.
+        self._budget = len(text) + MAX_ALIASED
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+        """Called for each node, before it is read; libyaml would be nested until the stack is used up."""
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > MAX_DEPTH:
+            _fail(current_node, f"is nested deeper than {MAX_DEPTH}")
+        if self._nodes > MAX_NODES:
+            _fail(current_node, f"holds more than {MAX_NODES} keys and values")
+
+    def ascend_resolver(self) -> None:
+        """Called after each node."""
+        self._depth -= 1
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Return the value of a node, a new one for each of its aliases."""
+        self._budget -= 1
+        self._depth += 1
+        if self._budget < 0:
+            _fail(node, f"its aliases stand for more than {MAX_ALIASED} values")
+        if self._depth > 2 * MAX_DEPTH:
+            _fail(node, "its aliases are nested too deeply, or one holds itself")
+        value = self._value(node)
+        self._depth -= 1
+        return value
+
+    def _value(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.construct_object(item) for item in node.value]
+        assert isinstance(node, yaml.ScalarNode)
+        construct = _SCALARS.get(node.tag)
+        if construct is None or ":" in node.value:  # numbers to the base of 60 are none for Kubernetes
+            return node.value
+        try:
+            return construct(self, node)
+        except (ValueError, LookupError):  # `!!int x`, or more digits than Python takes
+            return node.value
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: list[tuple[yaml.Node, Any]] = []
+        for key, node_of_value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                _fail(key, "a key is not a plain word")
+            if key.value in found:
+                _fail(key, f"the key {key.value[:60]!r} is given twice")
+            value = self.construct_object(node_of_value)
+            if key.tag == _MERGE:
+                merged += ((node_of_value, one) for one in (value if isinstance(value, list) else (value,)))
+            else:
+                found[key.value] = value
+        for place, value in merged:
+            if not isinstance(value, dict):
+                _fail(place, "'<<' wants a mapping, or a list of them")
+            found = value | found
+        return found
+
+
+# Kubernetes knows numbers such as 1e3 and 08, which YAML 1.1 has as text.
+_Loader.add_implicit_resolver(
+    f"{_TAG}float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?\Z"), list("-+0123456789")
+)
+
+
+def _fail(node: yaml.Node, reason: str) -> NoReturn:
+    raise ConstructorError(None, None, reason, node.start_mark)
 
 
 def parse_json(text: bytes) -> Document:
@@ -126,180 +229,9 @@ def parse_json(text: bytes) -> Document:
         Unparsable: the text is not JSON.
     """
     try:
-        return Document(msgspec.json.decode(text), 1)
+        return Document(msgspec.json.decode(text))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         found = re.search(r"\(byte (\d+)\)", str(error))
         before = text[: int(found[1]) if found else 0]
         reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Unparsable(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"), reason) from error
-
-
-class _Open(msgspec.Struct):
-    """A mapping or list that is being read."""
-
-    value: dict[str, Any] | list[Any] | None
-    """None for the document itself."""
-    line: int = 0
-    key: str | None = None
-    """The key whose value comes next."""
-    anchor: str | None = None
-    size: int = 0
-    """How many values there were before it."""
-    merged: list[Any] | None = None
-    """The values of `<<`."""
-
-
-class _Builder:
-    """Builds the values of one chunk, event by event."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        self.first = chunk.line
-        self.parser = yaml.CLoader(chunk.text)
-        self.handlers: dict[type, Callable[[Any], None]] = {
-            yaml.ScalarEvent: self._scalar,
-            yaml.MappingStartEvent: self._start_mapping,
-            yaml.MappingEndEvent: self._end,
-            yaml.SequenceStartEvent: self._start_list,
-            yaml.SequenceEndEvent: self._end,
-            yaml.AliasEvent: self._alias,
-        }
-        self._clear()
-
-    def _clear(self) -> None:
-        self.top = _Open(None)
-        self.open: list[_Open] = []
-        self.root: Document | None = None
-        self.lines: dict[int, int] = {}
-        self.anchors: dict[str, tuple[Any, int]] = {}
-        self.size = 0
-        self.aliased = 0
-
-    def build(self) -> Iterator[Document | None]:
-        get, handlers = self.parser.get_event, self.handlers
-        count = 0
-        while (event := get()) is not None:
-            count += 1
-            if count % STEP == 0:
-                if self.size > MAX_VALUES:
-                    self._fail(event, f"holds more than {MAX_VALUES} values")
-                yield None
-            handler = handlers.get(type(event))
-            if handler is not None:
-                handler(event)
-            elif type(event) is yaml.DocumentEndEvent and self.root is not None:
-                yield self.root
-                self._clear()
-
-    def _scalar(self, event: Any) -> None:
-        value, top = event.value, self.top
-        if type(top.value) is dict and top.key is None:
-            self._set_key(value, event)
-            return
-        if event.implicit[0]:
-            value = _resolve(value)
-        elif event.tag is not None and event.tag.startswith(_TAG):
-            value = _convert(value, event.tag.removeprefix(_TAG))
-        self.size += 1
-        if event.anchor:
-            self.anchors[event.anchor] = (value, 1)
-        self._add(value, event)
-
-    def _set_key(self, key: str, event: Any) -> None:
-        top = self.top
-        assert isinstance(top.value, dict)
-        if key in top.value:
-            self._fail(event, f"the key {key[:60]!r} is given twice")
-        if event.anchor:
-            self.anchors[event.anchor] = (key, 1)
-        top.key = key
-
-    def _start_mapping(self, event: Any) -> None:
-        self._start({}, event)
-
-    def _start_list(self, event: Any) -> None:
-        self._start([], event)
-
-    def _start(self, value: dict[str, Any] | list[Any], event: Any) -> None:
-        if type(self.top.value) is dict and self.top.key is None:
-            self._fail(event, "a key is not a plain word")
-        if len(self.open) >= MAX_DEPTH:
-            self._fail(event, f"is nested deeper than {MAX_DEPTH}")
-        line = self.first + event.start_mark.line
-        if len(self.open) < 3:
-            self.lines[id(value)] = line
-        self.open.append(self.top)
-        self.top = _Open(value, line, None, event.anchor, self.size)
-
-    def _end(self, event: Any) -> None:
-        done = self.top
-        if done.merged is not None and isinstance(done.value, dict):
-            self._merge(done.value, done.merged, event)
-        self.top = self.open.pop()
-        self.size += 1
-        if done.anchor:
-            self.anchors[done.anchor] = (done.value, self.size - done.size)
-        self._add(done.value, event, done.line)
-
-    def _alias(self, event: Any) -> None:
-        if event.anchor not in self.anchors:
-            self._fail(event, f"the anchor of *{event.anchor[:60]} is missing, or not complete yet")
-        value, size = self.anchors[event.anchor]
-        self.size += size
-        self.aliased += size
-        if self.aliased > MAX_ALIASED:
-            self._fail(event, f"its aliases stand for more than {MAX_ALIASED} values")
-        if type(self.top.value) is dict and self.top.key is None:
-            if not isinstance(value, str):
-                self._fail(event, "a key is not a plain word")
-            self._set_key(value, event)
-            return
-        self._add(value, event)
-
-    def _add(self, value: Any, event: Any, line: int = 0) -> None:
-        top = self.top
-        if type(top.value) is dict:
-            if top.key == "<<":
-                top.merged = [*(top.merged or ()), *(value if isinstance(value, list) else (value,))]
-            else:
-                top.value[top.key] = value  # type: ignore[index]  # the key is set before its value
-            top.key = None
-        elif type(top.value) is list:
-            top.value.append(value)
-        else:
-            at = line or self.first + event.start_mark.line
-            self.root = Document(value, at, self.lines)
-
-    def _merge(self, target: dict[str, Any], merged: list[Any], event: Any) -> None:
-        for value in merged:
-            if not isinstance(value, dict):
-                self._fail(event, "'<<' wants a mapping, or a list of them")
-            for key, item in value.items():
-                target.setdefault(key, item)
-
-    def _fail(self, event: Any, reason: str) -> None:
-        mark = event.start_mark
-        raise Unparsable(self.first + mark.line, mark.column + 1, reason)
-
-
-def _resolve(text: str) -> Any:
-    """Give a plain scalar its type (YAML 1.1, without dates and base 60, which Kubernetes lacks too)."""
-    first = text[:1]
-    if first not in "+-.0123456789" or not first:
-        return _WORDS.get(text, text)
-    if len(text) > _MAX_NUMBER:
-        return text
-    if _INT.match(text):
-        return int(text.replace("_", ""))
-    if prefixed := _PREFIXED.match(text):
-        sign, hexadecimal, binary, octal = prefixed.groups()
-        digits, base = next((d, b) for d, b in ((hexadecimal, 16), (binary, 2), (octal, 8)) if d)
-        digits = digits.replace("_", "")
-        return int(sign + digits, base) if digits else text
-    return float(text) if _FLOAT.match(text) else text
-
-
-def _convert(text: str, tag: str) -> Any:
-    """Apply an explicit tag such as `!!str`; a tag that does not fit leaves text."""
-    resolved = _resolve(text)
-    wanted: Any = {"int": int, "bool": bool, "float": float, "null": type(None)}.get(tag)
-    return resolved if wanted is not None and isinstance(resolved, wanted) else text

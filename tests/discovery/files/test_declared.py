@@ -12,9 +12,7 @@ OBJECT = "---\napiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {ports
 
 def content(path: str, *services: tuple[str, int]) -> Content:
     text = "".join(OBJECT % service for service in services)
-    *_, found = read_content(path, text.encode(), Content())
-    assert found is not None
-    return found
+    return read_content(path, text.encode(), Content())
 
 
 def upserted(events: tuple[Event, ...]) -> list[tuple[str, str]]:
