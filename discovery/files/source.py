@@ -86,7 +86,9 @@ def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> t
         with suppress(FileNotFoundError):
             text = _read(file)
             if isinstance(text, str):
-                declarations.put(file, unusable(file, text, EMPTY))
+                declarations.put(
+                    file, unusable(file_problem(file, 1, text, effect="the file is left out"), EMPTY)
+                )
             else:
                 declarations.put(file, read_content(file, text, EMPTY, compat))
     return (*declarations.take_events(), Synced())
@@ -175,11 +177,9 @@ class _Reading:
             if self._believe(path, known=path in self._declarations.paths):
                 self._declarations.remove(path)
             return None
-        if not text and previous.parts and not self._believe(path, known=True):
-            return None
         self._suspects.pop(path, None)
         if isinstance(text, str):
-            return unusable(path, text, previous)
+            return unusable(file_problem(path, 1, text, effect="the file is left out"), previous)
         return read_content(path, text, previous, self._compat)
 
     def _believe(self, path: str, *, known: bool) -> bool:

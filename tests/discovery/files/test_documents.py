@@ -234,8 +234,67 @@ def test_a_broken_document_keeps_what_it_held_and_harms_no_other() -> None:
 def test_the_broken_document_is_found_by_its_name() -> None:
     a, b, c = service("a"), service("b"), service("c")
     before = read(f"{a}---\n{b}---\n{c}".encode())
-    broken = read(f"{c}---\n{b}oops: [\n".encode(), before)  # `a` is gone, and `b` is broken
-    assert [o.key.name for o in broken.objects()] == ["c", "b"]
+    broken = read(f"{b}oops: [\n---\n{c}".encode(), before)  # `a` is gone, and `b` is broken
+    assert [o.key.name for o in broken.objects()] == ["b", "c"]
+
+
+def names_and_ports(content: Content) -> dict[str, list[int]]:
+    return {o.key.name: [port.port for port in getattr(o, "ports")] for o in content.objects()}  # noqa: B009
+
+
+def test_a_file_that_is_cut_anywhere_keeps_what_it_held() -> None:
+    text = "---\n".join(service(name) for name in ("first", "second", "third")).encode()
+    before = read(text)
+    for written in (text, text.replace(b"port: 80", b"port: 81"), text.replace(b"second", b"fourth")):
+        after = names_and_ports(read(written))
+        for length in range(len(written)):
+            start, rest = written[:length], written[length:]
+            cut = read(start, before)
+            if start.endswith(b"\n") and (
+                rest.startswith(b"---")
+                or start.endswith(b"---\n")
+                or b"---" not in rest
+                or not text.startswith(start)
+            ):
+                continue  # whole documents, or whole lines of one: an edit, as far as anybody can tell
+            held = names_and_ports(cut)
+            for name, ports in names_and_ports(before).items():
+                assert held.get(name) in (ports, after.get(name)), start
+            assert held.keys() <= names_and_ports(before).keys() | after.keys()
+            assert names_and_ports(read(written, cut)) == after
+            assert read(written, cut).all_problems() == ()
+
+
+def test_a_cut_file_says_so_until_it_is_written_anew() -> None:
+    text = "---\n".join(service(name) for name in "abc").encode()
+    before = read(text)
+    for length in (len(service("a")) + 10, len(text) - 5):
+        cut = read(text[:length], before)
+        again = read(text[: length + 2], cut)
+        assert {o.key.name for o in again.objects()} == set("abc")
+        (problem,) = again.all_problems()
+        assert "what it held last stays in force: Service default/" in problem.effect
+    (problem,) = read(text[:-1], before).all_problems()
+    assert problem.reason == "the file ends without a line feed, unlike before: it may be cut off"
+    assert problem.origin == "shop.yaml:17"
+
+
+def test_documents_that_are_taken_away_are_gone() -> None:
+    a, b, c = (service(name) for name in "abc")
+    before = read(f"{a}---\n{b}---\n{c}".encode())
+    for text in (a, f"{a}---\n", f"{a}---\n# later\n", f"{a}---\n{service('b', 81)}", "# nothing\n", f"{c}"):
+        after = read(text.encode(), before)
+        assert after.all_problems() == ()
+        assert names_and_ports(after) == names_and_ports(read(text.encode()))
+    without = read(a.strip().encode())
+    assert names_and_ports(read(service("b").strip().encode(), without)) == {"b": [80]}
+
+
+def test_an_empty_file_keeps_what_it_held() -> None:
+    before = read(service("a").encode())
+    after = read(b"", before)
+    assert list(after.objects()) == list(before.objects())
+    assert [problem.reason for problem in after.all_problems()] == ["is empty"]
 
 
 def test_a_document_broken_from_the_start_is_left_out() -> None:
