@@ -22,7 +22,7 @@ def make_source(settings: Settings) -> tuple[Source, Announcer | None]:
         return source, source.announcer()
     kind, _, path = settings.source.partition(":")
     if kind == "file" and path:
-        from discovery.file import FileSource
+        from discovery.files.source import FileSource
 
         return FileSource(path, settings.compat), None
     raise SourceError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from discovery.annotations import ENABLED
-from discovery.file import read_once
+from discovery.files.source import read_once
 from discovery.model import Problem, ServiceObject
 from discovery.registry import Registry
 from discovery.source import Event, Upserted

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from discovery.file import read_once
+from discovery.files.source import read_once
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import plan_of
 from nodeagent.meshctl.main import main

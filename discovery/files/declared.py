@@ -6,7 +6,7 @@ reported; when the first goes, the other takes over. Only what changed is told. 
 
 from __future__ import annotations
 
-from discovery.content import EMPTY, Content
+from discovery.files.content import EMPTY, Content
 from discovery.manifest import kind_of
 from discovery.model import MeshObject, ObjectKey, Problem
 from discovery.source import Deleted, Event, Malformed, Upserted

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from discovery.content import Content, read_content
-from discovery.declared import Declarations
+from discovery.files.content import Content, read_content
+from discovery.files.declared import Declarations
 from discovery.model import ServiceKey
 from discovery.source import Deleted, Event, Malformed, Upserted
 
@@ -12,9 +12,7 @@ OBJECT = "---\napiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {ports
 
 def content(path: str, *services: tuple[str, int]) -> Content:
     text = "".join(OBJECT % service for service in services)
-    *_, found = read_content(path, text.encode(), Content())
-    assert found is not None
-    return found
+    return read_content(path, text.encode(), Content())
 
 
 def upserted(events: tuple[Event, ...]) -> list[tuple[str, str]]:

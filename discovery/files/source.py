@@ -23,17 +23,15 @@ from asyncinotify import Event as Notice
 from asyncinotify import Inotify, Mask, Watch
 
 from discovery.compat import Compat
-from discovery.content import Content, file_problem, read_content, unusable
-from discovery.declared import Declarations
-from discovery.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
+from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
+from discovery.files.declared import Declarations
+from discovery.files.folder import CONFIG_MAP_DATA, Listing, is_manifest, scan
 from discovery.source import Event, SourceError, Stale, Synced
 
 MAX_BYTES = 64 * 1024 * 1024
 """Of one file; larger ones are reported and left out."""
 GRACE = 0.05
 """Seconds after which a file that is gone or empty is believed to be."""
-TURN = 0.005
-"""Seconds of reading after which others have their turn."""
 
 _WATCHED = (
     Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.DELETE | Mask.ATTRIB
@@ -87,13 +85,12 @@ def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> t
     for file in found.values():
         with suppress(FileNotFoundError):
             text = _read(file)
-            empty = Content()
             if isinstance(text, str):
-                declarations.put(file, unusable(file, text, empty))
+                declarations.put(
+                    file, unusable(file_problem(file, 1, text, effect="the file is left out"), EMPTY)
+                )
             else:
-                for content in read_content(file, text, empty, compat):
-                    if content is not None:
-                        declarations.put(file, content)
+                declarations.put(file, read_content(file, text, EMPTY, compat))
     return (*declarations.take_events(), Synced())
 
 
@@ -166,31 +163,24 @@ class _Reading:
         return {path for path in paths if not path.startswith(unseen)}
 
     async def _reload(self, paths: set[str]) -> None:
-        started = self._now()
         for path in sorted(paths):
-            for content in self._contents(path):
-                if content is not None:
-                    self._declarations.put(path, content)
-                if self._now() - started > TURN:
-                    await asyncio.sleep(0)
-                    started = self._now()
+            content = await asyncio.to_thread(self._read, path)
+            if content is not None:
+                self._declarations.put(path, content)
 
-    def _contents(self, path: str) -> Iterator[Content | None]:
-        """Read one file; yields as `read_content` does, nothing if the file is gone."""
+    def _read(self, path: str) -> Content | None:
+        """Read one file; None leaves it as it is known."""
         previous = self._declarations.content(path)
         try:
             text = _read(path)
         except FileNotFoundError:
             if self._believe(path, known=path in self._declarations.paths):
                 self._declarations.remove(path)
-            return
-        if not text and previous.parts and not self._believe(path, known=True):
-            return
+            return None
         self._suspects.pop(path, None)
         if isinstance(text, str):
-            yield unusable(path, text, previous)
-        else:
-            yield from read_content(path, text, previous, self._compat)
+            return unusable(file_problem(path, 1, text, effect="the file is left out"), previous)
+        return read_content(path, text, previous, self._compat)
 
     def _believe(self, path: str, *, known: bool) -> bool:
         """Whether a file that is gone or empty has been so for long enough."""

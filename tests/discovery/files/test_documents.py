@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import discovery.content
-import discovery.documents
-from discovery.content import EMPTY, Content, read_content
-from discovery.documents import Chunk, Unparsable, parse_json, parse_yaml, split
+import discovery.files.content
+import discovery.files.documents
+from discovery.files.content import EMPTY, Content, read_content
+from discovery.files.documents import Chunk, Unparsable, parse_json, parse_yaml, split
 
 
 def parse(text: str) -> list[Any]:
     chunks = split(text.encode())
-    return [document.value for chunk in chunks for document in parse_yaml(chunk) if document]
+    return [document.value for chunk in chunks for document in parse_yaml(chunk)]
 
 
 def read(text: bytes, previous: Content = EMPTY, path: str = "shop.yaml") -> Content:
-    *_, content = read_content(path, text, previous)
-    assert content is not None
-    return content
+    return read_content(path, text, previous)
 
 
 def service(name: str, port: int | str = 80) -> str:
@@ -36,6 +36,8 @@ def service(name: str, port: int | str = 80) -> str:
         ("a: '1'", {"a": "1"}),
         ("a: !!str 1", {"a": "1"}),
         ("a: !!int '7'", {"a": 7}),
+        ("a: !!int x", {"a": "x"}),
+        ("[!!int, !!bool maybe]", ["", "maybe"]),
         ("a: !ours x", {"a": "x"}),
         ("a: true", {"a": True}),
         ("a: off", {"a": False}),
@@ -56,11 +58,30 @@ def service(name: str, port: int | str = 80) -> str:
         ("a: |\n  x\n  y\n", {"a": "x\ny\n"}),
         ("a: &x {b: 1}\nc: *x", {"a": {"b": 1}, "c": {"b": 1}}),
         ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("[&x {b: 1}, &y {b: 2, d: 3}, {<<: [*x, *y]}]", [{"b": 1}, {"b": 2, "d": 3}, {"b": 1, "d": 3}]),
         ("a: &k b\n*k : 1", {"a": "b", "b": 1}),
     ],
 )
 def test_values(text: str, value: Any) -> None:
     assert parse(text) == [value]
+
+
+def test_without_libyaml_the_same_is_read() -> None:
+    code = (
+        "import yaml\n"
+        "del yaml.CSafeLoader\n"
+        "from discovery.files.documents import Chunk, Loader, Unparsable, parse_yaml\n"
+        "assert Loader is yaml.SafeLoader\n"
+        "(document,) = parse_yaml(Chunk(3, b'# x\\n1: {on: 08, d: 2024-01-01}'))\n"
+        "print(document.line, document.value)\n"
+        "for text in (b'a: 1\\na: 2', b'[' * 200_000, b'a: \\xff'):\n"
+        "    try:\n"
+        "        parse_yaml(Chunk(1, text))\n"
+        "    except Unparsable as error:\n"
+        "        print(error.line)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["4 {'1': {'on': 8.0, 'd': '2024-01-01'}}", "2", "1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +90,12 @@ def test_values(text: str, value: Any) -> None:
         ("a: 1\na: 2", 2, 1, "given twice"),
         ("a: 1\n b: 2", 2, 3, "mapping values are not allowed"),
         ("a: [1", 2, 1, "did not find expected"),
-        ("a: *x", 1, 4, "anchor"),
-        ("a: &x [*x]", 1, 8, "not complete"),
+        ("a: *x", 1, 4, "undefined alias"),
+        ("a: &x [*x]", 1, 4, "holds itself"),
         ("? [a]\n: 1", 1, 3, "key"),
-        ("a: {<<: 5}", 1, 10, "'<<' wants"),
-        ("[" * 200, 1, 101, "nested deeper"),
+        ("a: {<<: 5}", 1, 9, "'<<' wants"),
+        ("[" * 200, 1, 100, "nested deeper"),
+        ("[" * 200_000, 1, 100, "nested deeper"),
         ("a: \x01", 1, 4, "control characters"),
         ("a: @x", 1, 4, "cannot start any token"),
         ("x: 1\n...\ny: 2", 3, 1, "expected <document start>"),
@@ -94,11 +116,11 @@ def test_many_laughs() -> None:
 
 
 def test_more_values_or_documents_than_anybody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery.documents, "MAX_VALUES", 5_000)
-    monkeypatch.setattr(discovery.content, "MAX_DOCUMENTS", 3)
+    monkeypatch.setattr(discovery.files.documents, "MAX_NODES", 5_000)
+    monkeypatch.setattr(discovery.files.content, "MAX_DOCUMENTS", 3)
     before = read(service("a").encode())
     for text, reason in [
-        (b"[" + b"a," * 10_000 + b"]", "holds more than 5000 values"),
+        (b"[" + b"a," * 10_000 + b"]", "holds more than 5000 keys and values"),
         (b"---\n" * 5, "holds more than 3 documents"),
     ]:
         after = read(text, before)
@@ -108,7 +130,7 @@ def test_more_values_or_documents_than_anybody_needs(monkeypatch: pytest.MonkeyP
 
 def test_bytes_that_are_not_utf8_say_where() -> None:
     with pytest.raises(Unparsable) as caught:
-        list(parse_yaml(Chunk(1, b"a: 1\nb: \xff\n")))
+        parse_yaml(Chunk(1, b"a: 1\nb: \xff\n"))
     assert (caught.value.line, caught.value.column) == (2, 4)
 
 
@@ -130,7 +152,7 @@ def test_directives_belong_to_the_document_that_follows() -> None:
 
 def test_the_line_is_that_of_the_content() -> None:
     chunks = split(b"\n# a comment\na: 1\n---\n\n# more\nb: 2\n...\n")
-    documents = [document for chunk in chunks for document in parse_yaml(chunk) if document]
+    documents = [document for chunk in chunks for document in parse_yaml(chunk)]
     assert [(document.value, document.line) for document in documents] == [
         ({"a": 1}, 3),
         ({"b": 2}, 7),
@@ -212,8 +234,67 @@ def test_a_broken_document_keeps_what_it_held_and_harms_no_other() -> None:
 def test_the_broken_document_is_found_by_its_name() -> None:
     a, b, c = service("a"), service("b"), service("c")
     before = read(f"{a}---\n{b}---\n{c}".encode())
-    broken = read(f"{c}---\n{b}oops: [\n".encode(), before)  # `a` is gone, and `b` is broken
-    assert [o.key.name for o in broken.objects()] == ["c", "b"]
+    broken = read(f"{b}oops: [\n---\n{c}".encode(), before)  # `a` is gone, and `b` is broken
+    assert [o.key.name for o in broken.objects()] == ["b", "c"]
+
+
+def names_and_ports(content: Content) -> dict[str, list[int]]:
+    return {o.key.name: [port.port for port in getattr(o, "ports")] for o in content.objects()}  # noqa: B009
+
+
+def test_a_file_that_is_cut_anywhere_keeps_what_it_held() -> None:
+    text = "---\n".join(service(name) for name in ("first", "second", "third")).encode()
+    before = read(text)
+    for written in (text, text.replace(b"port: 80", b"port: 81"), text.replace(b"second", b"fourth")):
+        after = names_and_ports(read(written))
+        for length in range(len(written)):
+            start, rest = written[:length], written[length:]
+            cut = read(start, before)
+            if start.endswith(b"\n") and (
+                rest.startswith(b"---")
+                or start.endswith(b"---\n")
+                or b"---" not in rest
+                or not text.startswith(start)
+            ):
+                continue  # whole documents, or whole lines of one: an edit, as far as anybody can tell
+            held = names_and_ports(cut)
+            for name, ports in names_and_ports(before).items():
+                assert held.get(name) in (ports, after.get(name)), start
+            assert held.keys() <= names_and_ports(before).keys() | after.keys()
+            assert names_and_ports(read(written, cut)) == after
+            assert read(written, cut).all_problems() == ()
+
+
+def test_a_cut_file_says_so_until_it_is_written_anew() -> None:
+    text = "---\n".join(service(name) for name in "abc").encode()
+    before = read(text)
+    for length in (len(service("a")) + 10, len(text) - 5):
+        cut = read(text[:length], before)
+        again = read(text[: length + 2], cut)
+        assert {o.key.name for o in again.objects()} == set("abc")
+        (problem,) = again.all_problems()
+        assert "what it held last stays in force: Service default/" in problem.effect
+    (problem,) = read(text[:-1], before).all_problems()
+    assert problem.reason == "the file ends without a line feed, unlike before: it may be cut off"
+    assert problem.origin == "shop.yaml:17"
+
+
+def test_documents_that_are_taken_away_are_gone() -> None:
+    a, b, c = (service(name) for name in "abc")
+    before = read(f"{a}---\n{b}---\n{c}".encode())
+    for text in (a, f"{a}---\n", f"{a}---\n# later\n", f"{a}---\n{service('b', 81)}", "# nothing\n", f"{c}"):
+        after = read(text.encode(), before)
+        assert after.all_problems() == ()
+        assert names_and_ports(after) == names_and_ports(read(text.encode()))
+    without = read(a.strip().encode())
+    assert names_and_ports(read(service("b").strip().encode(), without)) == {"b": [80]}
+
+
+def test_an_empty_file_keeps_what_it_held() -> None:
+    before = read(service("a").encode())
+    after = read(b"", before)
+    assert list(after.objects()) == list(before.objects())
+    assert [problem.reason for problem in after.all_problems()] == ["is empty"]
 
 
 def test_a_document_broken_from_the_start_is_left_out() -> None:

@@ -1,0 +1,1 @@
+"""The source that follows files of Kubernetes YAML and JSON."""

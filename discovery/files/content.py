@@ -1,0 +1,231 @@
+"""What one file holds: its objects and its problems, read with what it held before at hand.
+
+Two things need the past. A document whose bytes did not change is not parsed again, so that a change in a
+file of a thousand Services costs one of them. And what cannot be read keeps the objects it held last until it
+is mended: a document, or all that is missing where a file is cut off, as a writer leaves it that is killed or
+has filled the disk. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from discovery.compat import Compat
+from discovery.files.documents import Chunk, Document, Unparsable, parse_json, parse_yaml, split
+from discovery.manifest import describe_type, kind_of, read_object
+from discovery.model import MeshObject, Problem
+
+MAX_DOCUMENTS = 200_000
+"""Of one file."""
+
+_NAME = re.compile(rb"\bname: *[\"']?([-.a-z0-9]+)")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One document of a file (one `---` to the next), or what is still in force of it."""
+
+    text: bytes
+    line: int
+    objects: tuple[MeshObject, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    whole: bool = True
+    """False if it is not read from the file as it is now, but is what was in its place, or nothing."""
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What one file holds."""
+
+    parts: tuple[Part, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    """Problems of the file as a whole."""
+    ends_line: bool = False
+    """Whether it ended with a line feed when it was last read to its end."""
+
+    def objects(self) -> Iterator[MeshObject]:
+        """Yield every object, in the order of the file."""
+        return chain.from_iterable(part.objects for part in self.parts)
+
+    def all_problems(self) -> tuple[Problem, ...]:
+        """Return the problems of the file and of all its documents."""
+        return (*self.problems, *chain.from_iterable(part.problems for part in self.parts))
+
+
+EMPTY = Content()
+
+
+def unusable(problem: Problem, previous: Content) -> Content:
+    """Return what is in force when a file as a whole cannot be read: what it held last, and why."""
+    return msgspec.structs.replace(previous, problems=(_keeping(problem, list(previous.objects())),))
+
+
+def read_content(path: str, text: bytes, previous: Content, compat: Compat | None = None) -> Content:
+    """Read a file; `compat` is as in `discovery.manifest.read_object`, and the same for all its readings."""
+    if reason := _why_unusable(text, previous):
+        return unusable(file_problem(path, 1, reason, effect="the file is left out"), previous)
+    known = {part.text: part for part in previous.parts if part.whole}
+    if path.endswith(".json"):
+        part = _read(path, Chunk(1, text), known, compat)
+        return Content((part,)) if part.whole else unusable(part.problems[0], previous)
+    chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
+    parts = [_read(path, chunk, known, compat) for chunk in chunks]
+    if parts[-1].whole and (reason := _why_cut(parts, previous)):
+        line = chunks[-1].line + chunks[-1].text.removesuffix(b"\n").count(b"\n")
+        parts[-1] = _broken(path, chunks[-1], Unparsable(line, 1, reason))
+    ends_line = text.endswith(b"\n") if parts[-1].whole else previous.ends_line
+    return Content(tuple(_keep_last_good(parts, previous)), ends_line=ends_line)
+
+
+def _why_unusable(text: bytes, previous: Content) -> str:
+    if not text and any(previous.objects()):
+        return "is empty"
+    if b"\0" in text:
+        return "is not text: it holds zero bytes"
+    return f"holds more than {MAX_DOCUMENTS} documents" if text.count(b"\n---") > MAX_DOCUMENTS else ""
+
+
+def _read(path: str, chunk: Chunk, known: Mapping[bytes, Part], compat: Compat | None) -> Part:
+    """Read one document; it is not `whole` if it cannot be parsed."""
+    if (same := known.get(chunk.text)) is not None:
+        return _move(path, same, chunk.line)
+    objects: list[MeshObject] = []
+    problems: list[Problem] = []
+    try:
+        for document in [parse_json(chunk.text)] if path.endswith(".json") else parse_yaml(chunk):
+            for value, line in _expand(document):
+                found, wrong = _read_value(path, value, line, compat)
+                problems += wrong
+                objects += (found,) if found is not None else ()
+    except Unparsable as error:
+        return _broken(path, chunk, error)
+    return Part(chunk.text, chunk.line, tuple(objects), tuple(problems))
+
+
+def _broken(path: str, chunk: Chunk, error: Unparsable) -> Part:
+    field = f"line {error.line}, column {error.column}"
+    problem = file_problem(path, error.line, error.reason, field=field, effect="the document is left out")
+    return Part(chunk.text, chunk.line, (), (problem,), whole=False)
+
+
+def _expand(document: Document) -> Iterator[tuple[Any, int]]:
+    """Yield the objects of a document with their lines: itself, or the items of a `List`."""
+    value = document.value
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(value.get("items"), list):
+        yield value, document.line
+        return
+    # The API server leaves kind and version out of the items of a ServiceList.
+    defaults = {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
+    lines = [document.first + node.start_mark.line for node in document.items]
+    for item, line in zip(value["items"], lines or [document.line] * len(value["items"]), strict=True):
+        yield (defaults | item if kind != "List" and isinstance(item, dict) else item), line
+
+
+def _read_value(
+    path: str, value: Any, line: int, compat: Compat | None
+) -> tuple[MeshObject | None, tuple[Problem, ...]]:
+    if value is None:
+        return None, ()
+    if not isinstance(value, Mapping):
+        return None, (file_problem(path, line, f"is {describe_type(value)}, not a Kubernetes object"),)
+    if not value.get("kind") or not value.get("apiVersion"):
+        reason = "has no kind or no apiVersion, so it is not a Kubernetes object"
+        return None, (file_problem(path, line, reason, severity="info"),)
+    return read_object(value, f"{path}:{line}", compat)
+
+
+def _move(path: str, part: Part, line: int) -> Part:
+    """Return an unchanged document at its new place in the file."""
+    shift = line - part.line
+    if not shift:
+        return part
+    objects = tuple(msgspec.structs.replace(o, origin=_shifted(path, o.origin, shift)) for o in part.objects)
+    problems = tuple(
+        msgspec.structs.replace(p, origin=_shifted(path, p.origin, shift)) for p in part.problems
+    )
+    return Part(part.text, line, objects, problems)
+
+
+def _shifted(path: str, origin: str, shift: int) -> str:
+    return f"{path}:{int(origin.rpartition(':')[2]) + shift}"
+
+
+def _why_cut(parts: Sequence[Part], previous: Content) -> str:
+    """Return why the file seems to end before what its writer meant to write, empty if it does not.
+
+    What is cut at the end of a line, in the last document, looks like an edit and is taken for one.
+    """
+    last = parts[-1].text
+    if last and previous.ends_line and not last.endswith(b"\n"):
+        return "the file ends without a line feed, unlike before: it may be cut off"
+    begun = any(part.text.startswith(last) and part.text != last for part in previous.parts)
+    if begun and _missing(parts, previous) and not _is_blank(parts[-1]):
+        return "the file ends within a document that was longer: it may be cut off"
+    return ""
+
+
+def _is_blank(part: Part) -> bool:
+    return all(document.value is None for document in parse_yaml(Chunk(part.line, part.text)))
+
+
+def _missing(parts: Sequence[Part], previous: Content) -> list[Part]:
+    """Return the documents that held objects and are in the file no more."""
+    texts = {part.text for part in parts if part.whole}
+    declared = {(type(o), o.key) for part in parts for o in part.objects}
+    return [
+        part
+        for part in previous.parts
+        if part.objects
+        and part.text not in texts
+        and declared.isdisjoint((type(o), o.key) for o in part.objects)
+    ]
+
+
+def _keep_last_good(parts: list[Part], previous: Content) -> list[Part]:
+    """Give each document that cannot be parsed the objects it held last.
+
+    Which document of the previous text it was is told by the names it mentions, else by the order. If it is
+    the last of the file, the file may be cut off there: then it keeps all that is missing.
+    """
+    broken = [index for index, part in enumerate(parts) if not part.whole]
+    missing = _missing(parts, previous) if broken else []
+    for index in broken:
+        if not missing:
+            break
+        part = parts[index]
+        if index == len(parts) - 1:
+            kept, missing = missing, []
+        else:
+            names = set(_NAME.findall(part.text))
+            likeness = [sum(o.key.name.encode() in names for o in one.objects) for one in missing]
+            kept = [missing.pop(likeness.index(max(likeness)))]
+        problem = _keeping(part.problems[0], [o for one in kept for o in one.objects])
+        parts[index] = Part(kept[0].text, part.line, kept[0].objects, (problem,), whole=False)
+        parts += (Part(one.text, one.line, one.objects, whole=False) for one in kept[1:])
+    return parts
+
+
+def _keeping(problem: Problem, objects: Sequence[MeshObject]) -> Problem:
+    """Return the problem with these objects as what stays in force."""
+    if not objects:
+        return problem
+    first = objects[0]
+    more = f" and {len(objects) - 1} more" if len(objects) > 1 else ""
+    effect = f"what it held last stays in force: {kind_of(first)} {'/'.join(first.key)}{more}"
+    return msgspec.structs.replace(problem, effect=effect)
+
+
+def file_problem(
+    path: str,
+    line: int,
+    reason: str,
+    field: str = "",
+    effect: str = "it is left out",
+    severity: Any = "error",
+) -> Problem:
+    """Return a problem of a file, or of a place in it, that belongs to no object."""
+    return Problem("", path, field, "", reason, "", effect, "File", f"{path}:{line}", severity)
