@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from hack.bench.processes import LOCALHOST, Child, Crew, free_port, wait_until
+from hack.bench.processes import Child, Crew, wait_until
+from hack.kit.ports import LOCALHOST, free_port
 from nodeagent.plan.addresses import format_ipv4, parse_ipv4
 
 # Of this run alone: agents on one range would share its ports, and the load.

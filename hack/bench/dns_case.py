@@ -11,7 +11,8 @@ from hack.bench.agent import NAMESPACE, ZONE, Agent, many_specs, write_folder
 from hack.bench.figures import AGENT, Sample
 from hack.bench.load import dnsperf_command, run_dnsperf
 from hack.bench.machine import Cores, program
-from hack.bench.processes import LOCALHOST, Child, Crew, free_port, listens, wait_until
+from hack.bench.processes import Child, Crew, wait_until
+from hack.kit.ports import LOCALHOST, free_port, listens
 
 NAMES = 100
 

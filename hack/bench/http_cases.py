@@ -13,7 +13,8 @@ from hack.bench.figures import AGENT, RESILIENT, Sample
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import Peer, start_backend, start_peers
-from hack.bench.processes import LOCALHOST, BenchError, Crew
+from hack.bench.processes import BenchError, Crew
+from hack.kit.ports import LOCALHOST
 
 CONNECTIONS = 32
 MIB = 1024 * 1024

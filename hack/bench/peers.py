@@ -16,7 +16,8 @@ from string import Template
 import msgspec
 
 from hack.bench.machine import Cores, program
-from hack.bench.processes import LOCALHOST, Child, Crew, free_port, listens, wait_until
+from hack.bench.processes import Child, Crew, wait_until
+from hack.kit.ports import LOCALHOST, free_port, listens
 
 SIZES: Mapping[str, int] = {"10k": 10 * 1024, "1m": 1024 * 1024}
 """Files of the back end, in bytes; `/` answers a line."""

@@ -6,15 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-LOCALHOST = "127.0.0.1"
+from hack.kit.waiting import until
+
 START_TIME = 30.0
 STOP_TIME = 5.0
 
@@ -136,31 +134,7 @@ def wait_until(
     Raises:
         BenchError: the process ended, or the time is up.
     """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        child.check()
-        if time.monotonic() > deadline:
-            raise BenchError(f"{child.name} was not ready within {seconds:g} s")
-        pause(every)
-
-
-def pause(seconds: float) -> None:
-    """Let time pass."""
-    threading.Event().wait(seconds)
-
-
-def listens(address: str, port: int) -> bool:
-    """Return whether a connection to this address and port is accepted."""
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0
-
-
-def free_port() -> int:
-    """Return a port that is free on every loopback address just now, for TCP and UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("", port))
-                return port
+    try:
+        until(condition, seconds, every, child.check)
+    except TimeoutError:
+        raise BenchError(f"{child.name} was not ready within {seconds:g} s") from None

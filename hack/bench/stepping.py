@@ -22,7 +22,8 @@ from hack.bench.http_cases import CONNECTIONS, RESILIENCE
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
-from hack.bench.processes import LOCALHOST, BenchError, Child, Crew, free_port, listens, wait_until
+from hack.bench.processes import BenchError, Child, Crew, wait_until
+from hack.kit.ports import LOCALHOST, free_port, listens
 from hack.bench.services import Service, start_data_plane
 from middleware.contract import ExchangeError
 from nodeagent.proxy import exchange

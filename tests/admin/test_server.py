@@ -53,12 +53,6 @@ async def agent() -> AsyncIterator[Agent]:
     await made.server.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  nobody tells a test of it
-            await asyncio.sleep(0.005)
-
-
 async def fetch(agent: Agent, path: str, method: str = "GET") -> tuple[int, str, str]:
     host, port = agent.server.address
     async with (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.harness import Agent, Whoami, endpoints, service, until
+from tests.agent.harness import Agent, Whoami, endpoints, service
+from hack.kit.waiting import until
 
 ENABLED = {"svc.mesh/enabled": "true"}
 

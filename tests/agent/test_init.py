@@ -13,7 +13,8 @@ import pytest
 
 from nodeagent.init import DEATHS, SETTLED, WINDOW, Death, starts_anew
 from tests.agent.conftest import ENABLED
-from tests.agent.harness import Agent, Whoami, endpoints, load, service, until
+from tests.agent.harness import Agent, Whoami, endpoints, load, service
+from hack.kit.waiting import until
 
 KILLED = int(signal.SIGKILL)
 FAILED = 1 << 8

@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 from discovery.kube.agents import AgentPages, AgentPod, Page
 from nodeagent.meshctl.status import AgentStatus, read_status
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
+from hack.kit.waiting import until
 
 
 def status_of(agent: Agent) -> AgentStatus:

@@ -82,12 +82,6 @@ async def send_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
             await writer.drain()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 -- plain counters are all there is to see
-            await asyncio.sleep(0.01)
-
-
 @on_each_loop
 async def test_udp(zone: Zone) -> None:
     server = DnsServer(zone)

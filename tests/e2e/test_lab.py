@@ -14,7 +14,7 @@ import pytest
 from hack.lab.cluster import Port
 from hack.lab.node import Agent
 from hack.lab.place import LabProcess, Pod, wait_a_moment
-from tests.agent.harness import until
+from hack.kit.waiting import until
 from tests.e2e.conftest import WHOAMI_ADDRESS, Mesh, target
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]

@@ -13,7 +13,7 @@ import pytest
 from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import until
+from hack.kit.waiting import until
 from tests.kube.objects import namespace, node, pod, service, write_history
 
 pytestmark = pytest.mark.kube

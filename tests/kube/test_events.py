@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
+from hack.kit.waiting import until
 from tests.kube.objects import namespace, service
 
 pytestmark = pytest.mark.kube

@@ -9,7 +9,8 @@ import pytest
 
 from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
+from hack.kit.waiting import until
 from tests.discovery.kube.test_selector import REFUSED, TAKEN
 from tests.kube.objects import namespace, node, pod, service
 

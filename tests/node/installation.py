@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.kube.one_node import ROOT, OneNode
-from tests.agent.harness import until
+from hack.kit.waiting import until
 from tests.node.workloads import PYTHON
 
 CHART = ROOT / "manifests" / "charts" / "svcmesh"

@@ -55,12 +55,6 @@ async def start(api: FakeApi, tmp_path: Path) -> AsyncIterator[Start]:
         yield make
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  nobody tells a test of it
-            await asyncio.sleep(0.005)
-
-
 def test_the_document_is_what_kubernetes_asks_for() -> None:
     assert event_document(NOTICE, "node-1", NOW) == {
         "apiVersion": "events.k8s.io/v1",
