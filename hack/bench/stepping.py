@@ -23,8 +23,8 @@ from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
 from hack.bench.processes import BenchError, Child, Crew, wait_until
-from hack.kit.ports import LOCALHOST, free_port, listens
 from hack.bench.services import Service, start_data_plane
+from hack.kit.ports import LOCALHOST, free_port, listens
 from middleware.contract import ExchangeError
 from nodeagent.proxy import exchange
 from nodeagent.proxy.accept import local_address

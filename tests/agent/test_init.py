@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.waiting import until
 from nodeagent.init import DEATHS, SETTLED, WINDOW, Death, starts_anew
 from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, load, service
-from hack.kit.waiting import until
 
 KILLED = int(signal.SIGKILL)
 FAILED = 1 << 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from discovery.kube.agents import AgentPages, AgentPod, Page
+from hack.kit.waiting import until
 from nodeagent.meshctl.status import AgentStatus, read_status
 from tests.agent.harness import Agent
-from hack.kit.waiting import until
 
 
 def status_of(agent: Agent) -> AgentStatus:

@@ -137,6 +137,14 @@ class Mesh:
         await until(lambda: not self.proxy.runtime.connections)
 
 
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
 async def read_head(reader: asyncio.StreamReader) -> bytes:
     """Return the next head, empty line included."""
     async with asyncio.timeout(10):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from hack.kit.waiting import until
 from hack.lab.cluster import Port
 from hack.lab.node import Agent
 from hack.lab.place import LabProcess, Pod, wait_a_moment
-from hack.kit.waiting import until
 from tests.e2e.conftest import WHOAMI_ADDRESS, Mesh, target
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]

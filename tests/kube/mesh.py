@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.ports import free_port, listens
+from hack.kit.waiting import until
 from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import Agent
-from hack.kit.ports import free_port, listens
-from hack.kit.waiting import until
 from tests.kube.gate import Gate
 from tests.kube.link import private_link
 from tests.kube.objects import endpoint_slice, namespace, service

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.waiting import until
 from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
-from hack.kit.waiting import until
 from tests.kube.objects import namespace, node, pod, service, write_history
 
 pytestmark = pytest.mark.kube
