@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from discovery import annotations as discovery_annotations
 from middleware.contract import Annotation, Middleware
 from middleware.registry import MIDDLEWARES
+from nodeagent.plan.annotations import SETTINGS
 
 HEADER = """\
 # Annotations of a Service
@@ -20,6 +21,7 @@ Generated from the code by `make docs`.
 def render(middlewares: Iterable[Middleware] = MIDDLEWARES) -> str:
     """Return the page; middlewares that share a page of their own share a section here."""
     sections = [HEADER, section("The mesh", discovery_annotations.ANNOTATIONS)]
+    sections += [section(setting.name.capitalize(), setting.annotations) for setting in SETTINGS]
     by_page: dict[str, list[Annotation]] = {}
     for middleware in middlewares:
         by_page.setdefault(middleware.page or middleware.name, []).extend(middleware.annotations)

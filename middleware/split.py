@@ -15,7 +15,6 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from math import gcd
 from typing import Final, Literal, cast
 
 import msgspec
@@ -33,6 +32,7 @@ from middleware.contract import (
     check_field,
 )
 from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.weights import SmoothWeights
 
 SPLIT: Final = "svc.mesh/split"
 SPLIT_BY: Final = "svc.mesh/split-by"
@@ -154,33 +154,6 @@ def parse_stay(text: str) -> float | None:
         return parse_duration(text, least=1.0, most=LONGEST_STAY)
     except InvalidValue as invalid:
         raise InvalidValue(invalid.reason, f'"true", "false" or {invalid.expected}') from None
-
-
-class SmoothWeights:
-    """Smooth weighted round robin as in nginx (`ngx_http_upstream_round_robin.c`); returns indices.
-
-    Each turn everybody gains its weight and the richest is chosen and pays the sum of all: over a cycle (the
-    sum by the greatest common divisor) each is chosen exactly as often as its weight says, never in a row for
-    longer than need be.
-    """
-
-    def __init__(self, weights: Sequence[int]) -> None:
-        self._weights = [(index, weight) for index, weight in enumerate(weights) if weight]
-        self._sum = sum(weights)
-        self._wealth = [0] * len(weights)
-        self.cycle = self._sum // gcd(*weights)
-        """Turns until all begins anew."""
-
-    def pick(self) -> int:
-        """Take a turn."""
-        wealth = self._wealth
-        richest, most = -1, 0
-        for index, weight in self._weights:
-            has = wealth[index] = wealth[index] + weight
-            if has > most:
-                richest, most = index, has
-        wealth[richest] -= self._sum
-        return richest
 
 
 class Cookie:

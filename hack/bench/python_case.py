@@ -105,9 +105,11 @@ def one_request(annotations: Mapping[str, str]) -> Callable[[], None]:
     assert listener.rule is not None
     assert listener.rule.backend is not None
     transport = cast("asyncio.Transport", IdleTransport())
-    upstream = Http1Upstream(listener.rule.backend.targets[0].pool)
+    (target,) = listener.rule.backend.targets
+    target.pool = data_plane.backends.pools.acquire(target.address)
+    upstream = Http1Upstream(target.pool)
     upstream.connection_made(transport)
-    listener.rule.backend.targets[0].pool.give_back(upstream, data_plane.runtime.now())
+    target.pool.give_back(upstream, data_plane.runtime.now())
     data_plane.runtime.admit("10.1.2.3")
     client = Http1Connection(listener, data_plane.listeners, Source("10.1.2.3"), 3.0, None)
     client.connection_made(transport)

@@ -149,7 +149,7 @@ def _reader_problem(
     name = fault.annotation
     if name in in_force:
         effect = f"{name}={in_force[name]} stays in force"
-    elif options is None:
+    elif options is None and not isinstance(reader, Setting):
         effect = f"{reader.name} is off"
     else:
         default = next((a.default for a in reader.annotations if a.name == name), "")

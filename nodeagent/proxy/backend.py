@@ -20,13 +20,20 @@ from nodeagent.stats.columns import OVERFLOW_SLOT
 
 
 class Target:
-    """One endpoint of a backend, running."""
+    """One endpoint of a backend, running. `pool` is None until there is something to send to it."""
 
-    __slots__ = ("endpoint", "pool")
+    __slots__ = ("endpoint", "gone", "pool")
 
-    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.pool = pool
+        self.pool: Pool | None = None
+        self.gone = False
+        """The plan has it no more."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is."""
+        return (self.endpoint.address, self.endpoint.port)
 
     def __str__(self) -> str:
         return str(self.endpoint)
@@ -37,14 +44,13 @@ class Backend:
 
     __slots__ = (
         "_balancer",
-        "_by_address",
         "_counters",
         "_handlers",
-        "_health",
         "_layer_set",
         "_most",
         "_pools",
         "_targets",
+        "health",
         "key",
         "layers",
         "spec",
@@ -58,8 +64,7 @@ class Backend:
         """Rules that name it."""
         self._pools = pools
         self._targets: tuple[Target, ...] = ()
-        self._by_address: dict[Address, Target] = {}
-        self._health: Health[Target] = Health()
+        self.health: Health[Target] = Health()
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
         self._most = pools.runtime.limits.upstream_connections
         self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
@@ -90,23 +95,24 @@ class Backend:
         if self._layer_set.update(spec.layers if spec is not None else ()):
             self.layers = self._layer_set.of("backend")
             self._handlers.clear()
-        before = self._by_address
-        self._by_address = after = {}
-        targets = []
+        before = {target.address: target for target in self._targets}
+        after: dict[Address, Target] = {}
         for endpoint in spec.endpoints if spec is not None else ():
             address = (endpoint.address, endpoint.port)
             if address in after:
                 continue
             target = before.pop(address, None)
             if target is None:
-                target = Target(endpoint, self._pools.acquire(address))
+                target = Target(endpoint)
             target.endpoint = endpoint
             after[address] = target
-            targets.append(target)
         for target in before.values():
-            self._pools.release(target.pool)
-        self._targets = tuple(targets)
-        self._health.keep(self._targets)
+            target.gone = True
+            if target.pool is not None:
+                self._pools.release(target.pool)
+                target.pool = None
+        self._targets = tuple(after.values())
+        self.health.keep(self._targets)
         if spec is not None:
             if self.spec is None or spec.balance != self.spec.balance:
                 self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
@@ -115,8 +121,8 @@ class Backend:
 
     def pick(self, avoid: Collection[Target], now: float, key: bytes = b"") -> Target | None:
         """Return the next endpoint that is not in `avoid`: one that is well, else any; else None."""
-        health = self._health
-        if not health.troubled:
+        health = self.health
+        if not health.troubles:
             return self._balancer.pick(self._targets, avoid, key)
         return self._balancer.pick(health.usable(self._targets, now), avoid, key) or self._balancer.pick(
             self._targets, avoid, key
@@ -124,7 +130,14 @@ class Backend:
 
     def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
         """Ask for a stream that is not there yet; raises `PoolFull`."""
-        return target.pool.wait(taker, seconds, self._most)
+        pool = target.pool
+        if pool is None:
+            pool = self._pools.acquire(target.address)
+            if target.gone:
+                self._pools.release(pool)  # it serves what has been sent there already, and nothing else
+            else:
+                target.pool = pool
+        return pool.wait(taker, seconds, self._most)
 
     def dial(
         self,
@@ -134,22 +147,22 @@ class Backend:
         done: Callable[[Connection | None, Exception | None], None],
     ) -> Pending:
         """Make a connection of another kind, which is in no pool."""
-        return self._pools.dialer.dial(target.pool.address, make, seconds, done)
+        return self._pools.dialer.dial(target.address, make, seconds, done)
 
     def connected(self, target: Target) -> None:
         """Take note that an endpoint accepts connections."""
-        if self._health.troubled:
-            self._health.connected(target)
+        if self.health.troubles:
+            self.health.connected(target)
 
     def answered(self, target: Target) -> None:
         """Take note that an endpoint has answered."""
-        if self._health.troubled:
-            self._health.report(target, Outcome.ANSWERED, 0)
+        if self.health.troubles:
+            self.health.report(target, Outcome.ANSWERED, 0)
 
     def failed(self, target: Target, outcome: Outcome, now: float) -> None:
         """Take note of an endpoint's failure."""
-        if self._by_address.get(target.pool.address) is target:
-            self._health.report(target, outcome, now)
+        if not target.gone:
+            self.health.report(target, outcome, now)
 
 
 class Backends:

@@ -76,6 +76,16 @@ class Connection(asyncio.Protocol):
         """The worker drains; unless it knows better, it is served to its end."""
 
 
+def probe_peer(transport: asyncio.Transport) -> None:
+    """Have the kernel find out, within two minutes, that the peer of a quiet connection is no more."""
+    connection: socket.socket | None = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
 def reset(transport: asyncio.Transport) -> None:
     """Close a transport with a TCP reset, also one that is closing but cannot get rid of its last bytes.
 

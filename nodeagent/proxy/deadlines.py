@@ -24,6 +24,11 @@ class Deadline:
         self.call = call
         self._bucket = bucket
 
+    @property
+    def runs(self) -> bool:
+        """Whether it may still pass."""
+        return self._bucket is not None
+
     def cancel(self) -> None:
         """Take it back; nothing happens if it has passed."""
         bucket = self._bucket

@@ -294,13 +294,17 @@ class Exchange:
         self._end(self.listener.runtime.now())
 
     def silent(self) -> None:
-        """The endpoint has had the whole request for as long as it may, and has not answered."""
+        """The endpoint has had the whole request for as long as it may by default, and has not answered."""
         if self._upstream is None:
             return  # it is not the endpoint that is waited for
+        if self._limits is not None and any(limit.runs for limit in self._limits):
+            return  # its owner has said how long it may take
         self._time_out(ResponseTimeout(f"{self._target} did not answer in time"))
 
     def stalled(self) -> None:
-        """The endpoint has read nothing of the request's body for as long as it may."""
+        """The endpoint does not keep up: end it if it has taken nothing for as long as it may."""
+        if self._upstream is None or self._upstream.takes_slowly():
+            return
         self.listener.count(UPSTREAM_STALLED)
         error = UpstreamStalled(f"{self._target} does not read the request's body")
         if self.committed:
@@ -374,7 +378,8 @@ class Exchange:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
         self._target = target
-        stream = target.pool.take() if self._resends < RESEND_TRIES else None
+        pool = target.pool
+        stream = pool.take() if pool is not None and self._resends < RESEND_TRIES else None
         if stream is not None:
             self._send(stream)
             return
@@ -523,20 +528,21 @@ class Exchange:
         backend, target = self._backend, self._target
         assert backend is not None
         assert target is not None
-        backend.answered(target)
+        if backend.health.troubles:
+            backend.answered(target)
         if self._chain is None:
             self._commit(head, data, end)
             return
         response = self._response = UpstreamResponse(self, head, data, end)
         self._chain.step(response)
-        if self._response is response and self._upstream is not None:
-            self._upstream.pause()  # a layer thinks it over
+        self._hold_response(response)
 
     def response_data(self, data: bytes, end: bool) -> None:
         """More bytes of the response have come; in a tunnel `end` is the endpoint's half-close."""
         response = self._response
         if response is not None:  # they came before the layers had decided
             response.take(data, end)
+            self._hold_response(response)
             return
         self.client.send_data(data, end)
         if end:
@@ -544,6 +550,11 @@ class Exchange:
                 self._tunnel_ended(2)
             else:
                 self._finish()
+
+    def _hold_response(self, response: UpstreamResponse) -> None:
+        """Let no more of it come while a layer thinks it over, unless it is that what the layer waits for."""
+        if self._response is response and self._upstream is not None and not response.wanted:
+            self._upstream.pause()
 
     def read_on(self) -> None:
         """A layer wants more of the response that it thinks about."""

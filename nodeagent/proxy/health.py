@@ -42,27 +42,24 @@ class _Trouble:
 
 
 class Health(Generic[T]):
-    """The health of the endpoints `T` of one backend. `troubled` is false while all are well."""
+    """The health of the endpoints `T` of one backend. `troubles` is empty while all are well."""
+
+    __slots__ = ("troubles",)
 
     def __init__(self) -> None:
-        self._troubles: dict[T, _Trouble] = {}
-
-    @property
-    def troubled(self) -> bool:
-        """Whether anything is known against any of them."""
-        return bool(self._troubles)
+        self.troubles: dict[T, _Trouble] = {}
 
     def keep(self, endpoints: tuple[T, ...]) -> None:
         """Forget all others."""
-        if self._troubles:
-            self._troubles = {one: known for one, known in self._troubles.items() if one in endpoints}
+        if self.troubles:
+            self.troubles = {one: known for one, known in self.troubles.items() if one in endpoints}
 
     def report(self, endpoint: T, outcome: Outcome, now: float) -> None:
         """Take note of an outcome."""
         if outcome is Outcome.ANSWERED:
-            self._troubles.pop(endpoint, None)
+            self.troubles.pop(endpoint, None)
             return
-        trouble = self._troubles.setdefault(endpoint, _Trouble())
+        trouble = self.troubles.setdefault(endpoint, _Trouble())
         trouble.failures += 1
         trouble.hard = outcome is Outcome.CONNECT_FAILED
         if trouble.hard or trouble.pause or trouble.failures >= FAILURES_IN_A_ROW:
@@ -71,15 +68,15 @@ class Health(Generic[T]):
 
     def connected(self, endpoint: T) -> None:
         """Take note that this one accepts connections; what it does with them is another matter."""
-        trouble = self._troubles.get(endpoint)
+        trouble = self.troubles.get(endpoint)
         if trouble is not None and trouble.hard:
-            del self._troubles[endpoint]
+            del self.troubles[endpoint]
 
     def usable(self, endpoints: tuple[T, ...], now: float) -> tuple[T, ...]:
         """Return those of `endpoints` that are worth a try; the same tuple while all are well."""
-        if not self._troubles:
+        if not self.troubles:
             return endpoints
-        out = {one: trouble for one, trouble in self._troubles.items() if trouble.until > now}
+        out = {one: trouble for one, trouble in self.troubles.items() if trouble.until > now}
         soft = [one for one, trouble in out.items() if not trouble.hard]
         if soft and 2 * (len(endpoints) - len(out)) < len(endpoints):
             for one in soft:  # rather a bad answer than all of the load on a few

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from middleware.contract import Ended, ExchangeError, Gate, Handler, Response
+from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Backends, Target
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
 from nodeagent.proxy.message import RequestHead
-from nodeagent.proxy.rules import RuleTable, WeightedChoice
+from nodeagent.proxy.rules import RuleTable
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import ClientStream
 from nodeagent.stats.columns import (
@@ -73,7 +74,8 @@ class RunningRule:
         for backend in before:
             self._backends.release(backend)
         self._layers.update(spec.layers)
-        self._choice = WeightedChoice([weighted.weight for weighted in spec.backends])
+        weights = [weighted.weight for weighted in spec.backends]
+        self._choice = SmoothWeights(weights) if any(weights) else None
         self.backend: Backend | None = self._running[0] if len(self._running) == 1 else None
         """The only one; the short cut of nearly every rule."""
         self.spec = spec
@@ -91,8 +93,7 @@ class RunningRule:
 
     def choose(self) -> Backend | None:
         """Return the backend that is next; None if none has a weight."""
-        number = self._choice.next()
-        return self._running[number] if number >= 0 else None
+        return self._running[self._choice.pick()] if self._choice is not None else None
 
     def leave(self) -> None:
         """It is not used any more."""

@@ -7,7 +7,7 @@ connections requests wait, past the number that may wait, or the time, they are 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -23,15 +23,13 @@ Address = tuple[str, int]
 class Pooled(UpstreamStream, Protocol):
     """A connection as its pool sees it."""
 
+    deadline: float
+    """When it has been idle for long enough."""
     counted: bool
     """Set by the pool: from now on it tells `Pool.lost` when it is gone."""
 
     def usable(self) -> bool:
         """Whether it may serve another exchange: looks at the socket for an end, or bytes unasked for."""
-        ...
-
-    def rest(self, now: float) -> None:
-        """It is idle from now on."""
         ...
 
     def abort(self) -> None:
@@ -141,6 +139,8 @@ class _Waiting:
 class Pool:
     """The connections of this worker to one address; the idle ones are used again, newest first."""
 
+    __slots__ = ("_dialer", "_idle", "_make", "_queue", "address", "open", "runtime", "users")
+
     def __init__(
         self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]
     ) -> None:
@@ -150,7 +150,7 @@ class Pool:
         self.runtime = runtime
         self._dialer = dialer
         self._make = make
-        self._idle: deque[Pooled] = deque()
+        self._idle: list[Pooled] = []
         self._queue: OrderedDict[_Waiting, None] = OrderedDict()
         self.open = 0
         """Connections that exist or are being made."""
@@ -209,7 +209,7 @@ class Pool:
         elif not self.users or len(self._idle) >= self.runtime.limits.upstream_idle_connections:
             connection.abort()
         else:
-            connection.rest(now)
+            connection.deadline = now + self.runtime.limits.upstream_idle_time
             self._idle.append(connection)
 
     def forget(self, connection: Pooled) -> None:

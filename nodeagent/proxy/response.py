@@ -32,11 +32,12 @@ class UpstreamResponse:
     `data` is what has come of the body, in its framing; `end` if that is all; `cut` if its connection broke.
     """
 
-    __slots__ = ("_owner", "_waited_for", "cut", "data", "end", "head")
+    __slots__ = ("_owner", "cut", "data", "end", "head", "wanted")
 
     def __init__(self, owner: ResponseOwner, head: ResponseHead, data: bytes, end: bool) -> None:
         self._owner = owner
-        self._waited_for = False
+        self.wanted = False
+        """A layer waits for more of the body."""
         self.head = head
         self.data = data
         self.end = end
@@ -69,7 +70,7 @@ class UpstreamResponse:
                 raise UpstreamReset("the endpoint closed the connection within its response")
             if len(self.data) > 2 * limit + 1024:  # of chunks of one byte four fifths are framing
                 return None
-            self._waited_for = True
+            self.wanted = True
             self._owner.read_on()
             await Outcome()
         body = Unchunked().payload(self.data) if self.head.length == CHUNKED else self.data
@@ -83,6 +84,6 @@ class UpstreamResponse:
 
     def wake(self) -> None:
         """Let a layer that reads see what is new."""
-        if self._waited_for:
-            self._waited_for = False
+        if self.wanted:
+            self.wanted = False
             self._owner.wake_chain()

@@ -1,4 +1,4 @@
-"""Which rule of a listener takes a request, and which of its backends. Pure."""
+"""Which rule of a listener takes a request. Pure."""
 
 from __future__ import annotations
 
@@ -62,30 +62,3 @@ def _has_query(head: RequestHead, wanted: tuple[tuple[str, str], ...]) -> bool:
     for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=None):
         given.setdefault(name, value)  # the first of a name, as in the Gateway API
     return all(given.get(name) == value for name, value in wanted)
-
-
-class WeightedChoice:
-    """Chooses numbers 0 to n-1 by weight, exactly over time and evenly spread.
-
-    Smooth weighted round robin, as in nginx (`ngx_http_upstream_round_robin.c`).
-    """
-
-    __slots__ = ("_credits", "_total", "_weights")
-
-    def __init__(self, weights: Sequence[int]) -> None:
-        self._weights = tuple(weights)
-        self._credits = [0] * len(self._weights)
-        self._total = sum(self._weights)
-
-    def next(self) -> int:
-        """Return the next number; -1 if all weights are 0."""
-        if not self._total:
-            return -1
-        gained = self._credits
-        best = -1
-        for number, weight in enumerate(self._weights):
-            gained[number] += weight
-            if weight and (best < 0 or gained[number] > gained[best]):
-                best = number
-        gained[best] -= self._total
-        return best

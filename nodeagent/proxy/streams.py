@@ -122,6 +122,10 @@ class UpstreamStream(Protocol):
         """Read on."""
         ...
 
+    def takes_slowly(self) -> bool:
+        """Whether the endpoint has taken anything of the request since this was asked last."""
+        ...
+
     def release(self, complete: bool, now: float) -> None:
         """The exchange has ended; `complete`: the stream's connection may serve another."""
         ...

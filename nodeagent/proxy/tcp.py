@@ -11,7 +11,7 @@ from typing import Final
 
 from middleware.contract import ConnectFailed, ExchangeError, NoEndpoint
 from nodeagent.proxy.backend import Target, describe_failure
-from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection
+from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection, probe_peer
 from nodeagent.proxy.exchange import CONNECT_TRIES
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.listeners import RunningListener
@@ -44,6 +44,11 @@ class TcpSide(Connection):
         self.ended = False
         """It will say no more, and its peer has been told."""
         self._column = column
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio calls this once."""
+        super().connection_made(transport)
+        probe_peer(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""

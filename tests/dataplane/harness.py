@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from discovery.model import Endpoint, ServiceKey
@@ -11,6 +14,7 @@ from middleware.registry import MIDDLEWARES, by_name
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
 from nodeagent.proxy.accept import local_address
 from nodeagent.proxy.data_plane import DataPlane
+from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
@@ -42,6 +46,7 @@ class Mesh:
         self.peers: list[asyncio.StreamWriter] = []
         self.layers: dict[BackendKey, tuple[LayerSpec, ...]] = {}
         self.listener: Listener | None = None
+        self.sockets: list[socket.socket] = []
 
     async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,8 +69,9 @@ class Mesh:
         annotations: Mapping[str, str] | None = None,
         layers: Sequence[LayerSpec] = (),
         trailers: bool = False,
-        name: str = "web",
+        backends: Mapping[str, Sequence[Endpoint]] | None = None,
     ) -> Listener:
+        """Serve a Service with these endpoints; `backends` are further Services that layers may choose."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: self.proxy.accepted(local_address), "127.64.0.10", 0)
         self.servers.append(server)
@@ -77,7 +83,7 @@ class Mesh:
                 assert isinstance(options, middleware.options), options
                 specs.append(LayerSpec(middleware.name, options))
         scopes = {spec.name: by_name(spec.name).scope for spec in specs}
-        key = ServiceKey("default", name)
+        key = ServiceKey("default", "web")
         backend = BackendKey(key, port)
         rule = Rule(
             "all",
@@ -85,14 +91,29 @@ class Mesh:
             layers=tuple(spec for spec in specs if scopes[spec.name] in ("rule", "try")),
         )
         outer = tuple(spec for spec in specs if scopes[spec.name] in ("connection", "listener"))
+        named = {name: BackendKey(ServiceKey("default", name), port) for name in backends or {}}
         listener = Listener(
-            key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, trailers=trailers
+            key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, tuple(named.items()), trailers
         )
+        for name, others in (backends or {}).items():
+            self.proxy.apply(backends=[(BackendSpec(named[name], tuple(others)), FIRST_SLOT)])
         self.listener = listener
         self.layers = {backend: tuple(spec for spec in specs if scopes[spec.name] == "backend")}
         self.apply(listener)
         self.endpoints(listener, *endpoints)
         return listener
+
+    def unreachable(self) -> Endpoint:
+        """Return an endpoint that never accepts a connection, and never refuses one."""
+        full = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = full.getsockname()
+        self.sockets.append(full)
+        for _ in range(3):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+            self.sockets.append(waiting)
+        return Endpoint(*address)
 
     def apply(self, *listeners: Listener, removed: tuple[tuple[str, int], ...] = ()) -> None:
         self.proxy.apply([(listener, FIRST_SLOT) for listener in listeners], removed)
@@ -107,6 +128,11 @@ class Mesh:
     def clients(self) -> list[Http1Connection]:
         """The clients' connections to http ports, as the proxy has them."""
         return [one for one in self.proxy.runtime.connections if isinstance(one, Http1Connection)]
+
+    @property
+    def upstreams(self) -> list[Http1Upstream]:
+        """The connections to endpoints of http ports."""
+        return [one for one in self.proxy.runtime.connections if isinstance(one, Http1Upstream)]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         assert self.listener is not None
@@ -134,6 +160,8 @@ class Mesh:
         self.proxy.close()
         for server in self.servers:
             server.close()
+        for one in self.sockets:
+            one.close()
         await until(lambda: not self.proxy.runtime.connections)
 
 
@@ -143,6 +171,41 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
         await asyncio.sleep(0.005)
+
+
+async def settled(number: Callable[[], int], below: int, quiet: float = 0.3) -> int:
+    """Wait until a number has stopped growing; it must do so below a bound."""
+    loop = asyncio.get_running_loop()
+    seen, since = number(), loop.time()
+    while loop.time() - since < quiet:
+        await asyncio.sleep(0.01)
+        if (now := number()) != seen:
+            seen, since = now, loop.time()
+        assert seen < below, f"it grew to {seen} and should have stopped below {below}"
+    return seen
+
+
+@contextlib.asynccontextmanager
+async def sweeping(mesh: Mesh, every: float = 0.02) -> AsyncIterator[None]:
+    """Sweep as a worker does, only more often: limits may be fractions of a second."""
+
+    async def sweep() -> None:
+        while True:
+            mesh.proxy.sweep()
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(sweep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

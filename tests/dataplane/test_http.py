@@ -203,6 +203,29 @@ async def test_upgrade_passes_through(mesh: Mesh) -> None:
     assert await reader.read(-1) == b"BYE"
 
 
+@pytest.mark.parametrize("request_line", [b"HEAD / HTTP/1.0", b"GET / HTTP/1.0"])
+async def test_http_1_0_clients_hear_of_no_coding(mesh: Mesh, request_line: bytes) -> None:
+    async def coded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        status = b"200 OK" if request_line.startswith(b"HEAD") else b"304 Not Modified"
+        writer.write(b"HTTP/1.1 %b\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+
+    await mesh.serve(await mesh.endpoint(coded))
+    assert b"ransfer-" not in await mesh.ask(request_line + b"\r\n\r\n")
+
+
+async def test_upgrade_required_says_to_what(mesh: Mesh) -> None:
+    async def require(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: foo/2\r\n")
+        writer.write(b"Content-Length: 0\r\n\r\n")
+
+    await mesh.serve(await mesh.endpoint(require))
+    answer = await mesh.ask(GET_CLOSE)
+    assert b"\r\nUpgrade: foo/2\r\n" in answer
+    assert b"\r\nConnection: upgrade\r\n" in answer
+
+
 async def test_half_closing_client_is_answered(mesh: Mesh) -> None:
     await mesh.serve(await mesh.endpoint(answering()))
     reader, writer = await mesh.connect()

@@ -16,12 +16,12 @@ from middleware.split import (
     Backend,
     Choice,
     Options,
-    SmoothWeights,
     build,
     find_cookie,
     parse,
 )
 from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
+from middleware.weights import SmoothWeights
 from tests.middleware.pages import options_of_example, page, rows
 
 SPLIT = "svc.mesh/split"

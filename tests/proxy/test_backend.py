@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,9 @@ from nodeagent.proxy.balance import BALANCERS
 from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.health import FAILURES_IN_A_ROW, FIRST_PAUSE, LONGEST_PAUSE, Health, Outcome
 from nodeagent.proxy.http1.client import Http1Upstream
-from nodeagent.proxy.pool import Pools, SocketDialer
+from nodeagent.proxy.pool import Pools
 from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.streams import UpstreamStream
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import REFUSALS, Layout
 
@@ -38,9 +40,29 @@ def runtime() -> Iterator[Runtime]:
     loop.close()
 
 
+class NoDialer:
+    """Connects nothing, for ever."""
+
+    def dial(self, *_: Any) -> NoDialer:
+        return self
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+class NoTaker:
+    """Asks for a connection that never comes."""
+
+    def connected(self, stream: UpstreamStream) -> None:
+        raise AssertionError
+
+    def connect_failed(self, error: Exception) -> None:
+        raise AssertionError
+
+
 @pytest.fixture
 def backends(runtime: Runtime) -> Backends:
-    return Backends(Pools(runtime, SocketDialer(runtime.loop), Http1Upstream))
+    return Backends(Pools(runtime, NoDialer(), Http1Upstream))
 
 
 @pytest.fixture
@@ -191,11 +213,11 @@ def test_the_same_tuple_while_all_are_well() -> None:
 
 def test_what_is_known_of_those_that_stay_is_kept(backend: Backend) -> None:
     backend.update(spec(A, B, C))
-    kept = target(backend, A).pool
+    kept = target(backend, A)
     refuse(backend, A)
     refuse(backend, B)
     backend.update(spec(A, C, D))
-    assert target(backend, A).pool is kept
+    assert target(backend, A) is kept
     assert A not in picks(backend, 6)
     backend.update(spec(A, B, C))
     assert B in picks(backend, 3)
@@ -221,6 +243,12 @@ def test_one_that_has_left_is_not_remembered(backend: Backend) -> None:
 def test_pools_are_shared_by_address_and_go_with_the_last_backend(backends: Backends) -> None:
     other = BackendKey(ServiceKey("default", "other"), 80)
     backends.apply([(spec(A, B), 1), (BackendSpec(other, (B, C)), 1)], ())
+    assert len(backends.pools) == 0, "there is one when there is something to send"
+    for key in (KEY, other):
+        backend = backends.acquire(key)
+        for one in backend.targets:
+            backend.connect(one, NoTaker(), 1.0)
+        backends.release(backend)
     assert len(backends.pools) == 3
     backends.apply((), [KEY])
     assert len(backends.pools) == 2

@@ -370,6 +370,12 @@ def test_without_hop_by_hop_keeps_forwarded_for_of_responses() -> None:
     assert without_hop_by_hop(b"", frozenset()) == b""
 
 
+def test_an_expectation_without_a_body_goes_no_further() -> None:
+    assert parsed(get(b"X: y\r\nExpect: 100-continue\r\n")) == GET + b"X: y\r\n"
+    assert b"xpect" not in parsed(post(b"Content-Length: 0\r\nEXPECT: 100-continue\r\nConnection: close\r\n"))
+    assert parsed(post(b"Transfer-Encoding: chunked\r\nExpect: x\r\n")).endswith(b"Expect: x\r\n")
+
+
 def test_an_expectation_passes() -> None:
     assert parsed(post(b"Content-Length: 3\r\nExpect: 100-continue\r\n")).endswith(
         b"Expect: 100-continue\r\n"
@@ -462,7 +468,7 @@ def test_no_content_promises_none() -> None:
     for status in (b"100", b"103", b"204"):
         head = parse_response(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 0\r\n\r\n", to_head=False)
         assert head is not None
-        assert head.fields == b"Content-Length: 0\r\n"
+        assert head.fields == b"", "RFC 9110 section 8.6: not even that there is none"
 
 
 def test_a_status_line_without_reason_keeps_its_space() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodeagent.proxy.body import Body
-from nodeagent.proxy.connection import PEER_FULL, TURN, Connection
+from nodeagent.proxy.connection import PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.http1.head import parse_response
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
 from nodeagent.proxy.message import HeadError, RequestHead, ResponseHead
@@ -37,6 +37,7 @@ class Http1Upstream(Connection):
         "_to_head",
         "_trailers",
         "_tunnel",
+        "_unsent",
         "_waiting",
         "counted",
         "keep_alive",
@@ -54,6 +55,8 @@ class Http1Upstream(Connection):
         self._to_head = False
         self._trailers = False
         self._tunnel = False
+        self._unsent = 0
+        """Bytes of the request that were still to be sent at the last look."""
         self._buffer = b""
         """An unfinished head."""
         self._waiting = b""
@@ -71,10 +74,6 @@ class Http1Upstream(Connection):
         if self.transport.is_closing():
             return False
         return self._poll is None or not self._poll.poll(0)
-
-    def rest(self, now: float) -> None:
-        """It is idle from now on, for a while."""
-        self.deadline = now + self.runtime.limits.upstream_idle_time
 
     # What the exchange calls
 
@@ -112,13 +111,20 @@ class Http1Upstream(Connection):
         """Read on."""
         self.let_go(PEER_FULL)
 
+    def takes_slowly(self) -> bool:
+        """Whether the endpoint has taken anything since this was asked last."""
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        return unsent < before
+
     def release(self, complete: bool, now: float) -> None:
         """The exchange has ended: back to the pool, or close."""
         self._owner = None
         self.served += 1
         if complete and self.keep_alive and not self._waiting and not self.transport.is_closing():
             self._body = None
-            self.let_go(PEER_FULL)
+            if self._holds:
+                self.let_go(PEER_FULL)
             self._pool.give_back(self, now)
         elif self._tunnel and not self.lost:
             self.deadline = now + LINGER_TIME
@@ -187,6 +193,7 @@ class Http1Upstream(Connection):
     def pause_writing(self) -> None:
         """The endpoint reads slower than the client sends."""
         self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
         if self._owner is not None:
             self._owner.pause_request()
 
@@ -294,6 +301,7 @@ class Http1Upstream(Connection):
     def _switch(self) -> None:
         """It is a tunnel from now on, and no pool's any more."""
         self._tunnel = True
+        probe_peer(self.transport)
         if self.counted:
             self.counted = False
             self._pool.lost()

@@ -36,7 +36,7 @@ _RESPONSE: Final = re.compile(
 # feed in front is a literal prefix, which lets `re` skip from line to line, and the sets of two letters let
 # it skip alternatives. Framing fields spelled with an underscore are what CGI turns into the same variable.
 _REQUEST_SPECIAL: Final = re.compile(
-    rb"\n([Cc](?i:onnection|ontent[-_]length)|[Hh](?i:ost)|[Kk](?i:eep-alive)"
+    rb"\n([Cc](?i:onnection|ontent[-_]length)|[Ee](?i:xpect)|[Hh](?i:ost)|[Kk](?i:eep-alive)"
     rb"|[Pp](?i:roxy-connection)|[Tt](?i:e|ransfer[-_]encoding)|[Uu](?i:pgrade)|[Xx](?i:-forwarded-for))"
     rb":[ \t]*+([^\r]*+)"
 )
@@ -71,6 +71,7 @@ def parse_request(  # noqa: C901 one loop
     end += 2
     head = RequestHead(method, target, minor, fields, end)
     hop_by_hop = False
+    expects = False
     hosts = 0
     length = b""
     coding: bytes | None = None
@@ -91,6 +92,8 @@ def parse_request(  # noqa: C901 one loop
             if coding is not None:
                 raise HeadError("transfer_encoding", "Transfer-Encoding is repeated")
             coding = value
+        elif name == b"expect":
+            expects = True
         elif name == b"x-forwarded-for":
             previous = value.rstrip()
             if previous:
@@ -126,6 +129,9 @@ def parse_request(  # noqa: C901 one loop
         default_host = authority or default_host
     if hop_by_hop:
         head.fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
+    if expects and head.length == NO_BODY:
+        # Nothing to wait with (RFC 9110 section 10.1.1): some endpoints wait for it all the same.
+        head.fields = _EXPECT_LINES.sub(b"", b"\n" + head.fields)[1:]
     if not hosts:
         head.fields = b"Host: %b\r\n%b" % (default_host, head.fields)
     return head
@@ -176,9 +182,9 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     status = head.status
     if to_head or status < 200 or status in (204, 304):
         head.length = NO_BODY
-    if (status < 200 or status == 204) and (coding is not None or length.strip(b"0")):
-        # RFC 9112 section 6.1 and RFC 9110 section 8.6: these never have a body.
-        if status < 200:
+    if (status < 200 or status == 204) and (coding is not None or length):
+        # RFC 9112 section 6.1 and RFC 9110 section 8.6: these never have a body, nor the length of one.
+        if status < 200 and (coding is not None or length.strip(b"0")):
             raise HeadError("ambiguous_length", "an interim response that promises a body", 502)
         # Servers do that; a client that believed it would wait for ever.
         fields = head.fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
@@ -255,6 +261,7 @@ _HOP_BY_HOP_LINES: Final = re.compile(rb"\n(?:%b):[^\n]*+" % _HOP_BY_HOP)
 _HOP_BY_HOP_AND_FORWARDED_LINES: Final = re.compile(
     rb"\n(?:%b|[Xx](?i:-forwarded-for)):[^\n]*+" % _HOP_BY_HOP
 )
+_EXPECT_LINES: Final = re.compile(rb"\n[Ee](?i:xpect):[^\n]*+")
 _FRAMING_LINES: Final = re.compile(rb"\n(?:[Cc](?i:ontent-length)|[Tt](?i:ransfer-encoding)):[^\n]*+")
 
 # Options of Connection that name no further field to drop: those that are dropped anyhow, and those that are

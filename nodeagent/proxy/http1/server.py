@@ -14,7 +14,7 @@ from typing import Final
 
 from middleware.contract import ExchangeError, Reply
 from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
-from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection
+from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.errors import (
     BadRequest,
     BodyTimeout,
@@ -102,7 +102,8 @@ class Http1Connection(Connection):
         self._parked = False
         self._closing = False
         self._unsent = 0
-        """Bytes that were still to be sent at the last look at a closing connection, and since when."""
+        """Bytes that were still to be sent at the last look at a client that reads slowly, and since when a
+        closing connection has them."""
         self._progress = 0.0
         self._eof = False
         # Of the exchange under way:
@@ -180,10 +181,11 @@ class Http1Connection(Connection):
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""
         self.write_paused = True
-        exchange = self._exchange
-        if exchange is not None:
+        self._unsent = self.transport.get_write_buffer_size()
+        if not self._closing:
             self.deadline = self.runtime.now() + self.runtime.limits.stall_time
-            exchange.client_paused()
+        if self._exchange is not None:
+            self._exchange.client_paused()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -193,6 +195,7 @@ class Http1Connection(Connection):
             self._set_deadline(self.runtime.now())
             exchange.client_resumed()
         elif not self._closing:
+            self.deadline = self.runtime.now() + self.runtime.limits.idle_time
             self.let_go(OWN_FULL)
             self._read_pending()
 
@@ -407,7 +410,10 @@ class Http1Connection(Connection):
             self._switch(head, data)
             return
         fields = head.fields
-        keep_alive = self._keep_alive and self._stays_open and (self._body is None or not end)
+        keep_alive = self._keep_alive
+        if keep_alive:
+            gone = self._eof or self.runtime.draining or self.listener.removed
+            keep_alive = not gone and (self._body is None or not end)
         length = head.length
         if length < 0:
             if self._modern:
@@ -418,9 +424,12 @@ class Http1Connection(Connection):
             else:  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
                 keep_alive = False
                 if length == CHUNKED:
-                    fields = _without_transfer_encoding(fields)
                     self._unchunked = Unchunked()
                     data = self._unchunked.payload(data)
+        if not self._modern:
+            fields = _without_transfer_encoding(fields)  # also that of a response to HEAD, which has no body
+        if head.upgrade:  # 426: RFC 9110 section 15.5.22
+            fields += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
         if not keep_alive:
             fields += b"Connection: close\r\n"
         elif not self._modern:
@@ -452,7 +461,8 @@ class Http1Connection(Connection):
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""
         self._responding = True
-        keep_alive = self._keep_alive and self._stays_open and self._body is None and not close
+        gone = self._eof or self.runtime.draining or self.listener.removed
+        keep_alive = self._keep_alive and not (gone or close) and self._body is None
         self._keep_alive = keep_alive
         out = render_reply(reply, keep_alive, self._to_head)
         self.sent += len(out)
@@ -468,8 +478,7 @@ class Http1Connection(Connection):
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended: go on with the next request, or close."""
-        tunnel = self._tunnels
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._rechunk = False
         self._unchunked = None
         if abort:
@@ -477,13 +486,14 @@ class Http1Connection(Connection):
             self._closing = True
             self._pending = b""
             self.reset()
-        elif tunnel:
+        elif exchange is not None and exchange.tunnel:
             self._close(now)
         elif not self._keep_alive or self._eof or self._body is not None:
             self._close_gently(now)
         else:
             self._idle_since = now
-            self.deadline = now + self.runtime.limits.idle_time
+            limits = self.runtime.limits
+            self.deadline = now + (limits.stall_time if self.write_paused else limits.idle_time)
             if self._holds:
                 self.let_go(PEER_FULL | AHEAD)
             if self._pending:
@@ -506,14 +516,10 @@ class Http1Connection(Connection):
 
     # The connection's own
 
-    @property
-    def _stays_open(self) -> bool:
-        """True if the response may promise that the connection stays open."""
-        return not (self._eof or self.runtime.draining or self.listener.removed)
-
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         """Switch protocols (RFC 9110 section 7.8): from now on both sides' bytes pass as they are."""
         self._keep_alive = False
+        probe_peer(self.transport)
         out = b"HTTP/1.1 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n%b"
         out %= (head.status_line, head.fields, head.upgrade, data)
         self.sent += len(out)
@@ -591,11 +597,23 @@ class Http1Connection(Connection):
             self.runtime.count(WORKER_HEAD_TIMEOUTS)
             self._refuse(HeadTimeout("the request head was not complete in time"))
         elif self.write_paused:
-            self.reset()
+            if self._reads_slowly():
+                self.deadline = now + self.runtime.limits.stall_time
+            else:
+                self.reset()
         else:
             self._close(now)
 
+    def _reads_slowly(self) -> bool:
+        """Whether the client has read anything since this was asked last."""
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        return unsent < before
+
     def _expire_exchange(self, exchange: Exchange, now: float) -> None:
+        if self.write_paused and self._reads_slowly():
+            self._set_deadline(now)
+            return
         if self.write_paused and exchange.committed:
             exchange.request_failed(ClientStalled("the client does not read its response"))
         elif self.write_paused or (self._eof and not exchange.tunnel):
