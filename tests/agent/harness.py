@@ -20,6 +20,7 @@ import dns.query
 import dns.rcode
 
 from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
+from hack.kit.proc import children
 from hack.kit.waiting import until
 
 _ranges = itertools.count(128)
@@ -160,8 +161,7 @@ class Agent:
 
     def workers(self) -> list[int]:
         """Return the processes of this agent's workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        return children(self.process.pid)
 
     def stop(self) -> int:
         if self.process.poll() is None:
