@@ -16,8 +16,9 @@ from hack.bench import cluster_case, dns_case, http_cases, scale_case, stepping
 from hack.bench.figures import Sample, targets
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
-from hack.bench.processes import BenchError, Crew
+from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.report import Report, render_report, write_report
+from hack.kit.processes import ProcessFailed
 
 PARTS = ("http", "latency", "tcp", "dns", "scale", "stepping", "cluster")
 ON_REQUEST = ("cluster",)
@@ -99,7 +100,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: 
                 notes.append(f"{part} is left out: it needs {' and '.join(absent)}")
                 continue
             samples += _measure(part, cores, rounds, seconds, changes, commands)
-    except BenchError as error:
+    except (BenchError, ProcessFailed) as error:
         raise click.ClickException(str(error)) from error
     report = Report(
         machine=machine,
@@ -123,20 +124,20 @@ def _measure(
 ) -> list[Sample]:
     """Run one part with processes and a directory of its own; note the commands."""
     # nginx and dnsmasq must be able to read it when they are somebody else.
-    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, Crew(Path(name)) as crew:
+    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, ProcessGroup(Path(name)) as group:
         runs: Mapping[str, Callable[[], Iterator[Sample]]] = {
-            "http": lambda: http_cases.measure(crew, cores, HTTP_CASES, rounds, seconds, _progress),
-            "latency": lambda: http_cases.measure(crew, cores, LATENCY_CASES, rounds, seconds, _progress),
-            "tcp": lambda: http_cases.measure(crew, cores, TCP_CASES, rounds, seconds, _progress),
-            "dns": lambda: dns_case.measure(crew, cores, rounds, seconds, _progress),
-            "stepping": lambda: stepping.measure(crew, cores, rounds, seconds, _progress),
+            "http": lambda: http_cases.measure(group, cores, HTTP_CASES, rounds, seconds, _progress),
+            "latency": lambda: http_cases.measure(group, cores, LATENCY_CASES, rounds, seconds, _progress),
+            "tcp": lambda: http_cases.measure(group, cores, TCP_CASES, rounds, seconds, _progress),
+            "dns": lambda: dns_case.measure(group, cores, rounds, seconds, _progress),
+            "stepping": lambda: stepping.measure(group, cores, rounds, seconds, _progress),
             "cluster": lambda: cluster_case.measure(
                 cores, changes, 60.0 if changes > 20 else 10.0, _progress
             ),
-            "scale": lambda: scale_case.measure(crew, cores, min(rounds, 3), changes, _progress),
+            "scale": lambda: scale_case.measure(group, cores, min(rounds, 3), changes, _progress),
         }
         samples = list(runs[part]())
-        commands.update(crew.commands)
+        commands.update(group.commands)
         return samples
 
 

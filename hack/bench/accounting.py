@@ -18,16 +18,6 @@ class Memory(msgspec.Struct, frozen=True):
     rss: float
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and all that descend from it."""
-    pids = [pid]
-    for member in pids:
-        with contextlib.suppress(OSError):
-            for children in _PROC.glob(f"{member}/task/*/children"):
-                pids += map(int, children.read_text().split())
-    return pids
-
-
 def cpu_time(pids: Iterable[int]) -> float:
     """Return the seconds that these processes' threads have run, in the kernel and outside."""
     total = 0

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from hack.bench.processes import LOCALHOST, Child, Crew, free_port, wait_until
+from hack.bench.processes import ProcessGroup
+from hack.kit.ports import LOCALHOST, free_port
+from hack.kit.processes import Process, wait_until
 from nodeagent.plan.addresses import format_ipv4, parse_ipv4
 
 # Of this run alone: agents on one range would share its ports, and the load.
@@ -115,7 +117,7 @@ class Agent:
     """
 
     def __init__(
-        self, crew: Crew, folder: Path, core: int, name: str = "agent", compiled: Path | None = None
+        self, group: ProcessGroup, folder: Path, core: int, name: str = "agent", compiled: Path | None = None
     ) -> None:
         self.dns_port = free_port()
         self._admin_port = free_port()
@@ -127,11 +129,11 @@ class Agent:
         if compiled is not None:
             environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
             environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        self.child: Child = crew.start(name, self.command, core, environment)
+        self.process: Process = group.start(name, self.command, core, environment)
 
     def wait_ready(self) -> None:
         """Wait until `/readyz` answers 200."""
-        wait_until(self._ready, self.child)
+        wait_until(self._ready, self.process)
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection(LOCALHOST, self._admin_port, timeout=10)

@@ -29,12 +29,14 @@ import msgspec
 import yaml
 
 from discovery.model import ServiceKey
-from hack.bench.accounting import cpu_time, family, memory
+from hack.bench.accounting import cpu_time, memory
 from hack.bench.figures import AGENT, Sample, quantile
 from hack.bench.machine import Cores, move_to
 from hack.bench.peers import start_backend
-from hack.bench.processes import BenchError, Child, Crew, wait_until
+from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.scale_case import QUIET, Prober
+from hack.kit.proc import family
+from hack.kit.processes import Process, wait_until
 from hack.kube.assets import AssetsMissing, find_assets
 from hack.kube.control_plane import ControlPlane
 from nodeagent.plan.addresses import address_range
@@ -70,15 +72,15 @@ def measure(cores: Cores, changes: int, seconds: float, progress: Callable[[str]
     inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-m", __name__, *words]
     # In memory: etcd waits for the disk with every write, and the disk is not what is measured.
     environment = {**os.environ, **({"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {})}
-    with subprocess.Popen([*unshare, *inside], stdout=subprocess.PIPE, text=True, env=environment) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
+    with subprocess.Popen([*unshare, *inside], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
             if line.startswith("{"):
                 yield msgspec.json.decode(line, type=Sample)
             else:
                 progress(line.rstrip())
-    if child.returncode:
-        raise BenchError(f"the case of a large cluster ended with status {child.returncode}")
+    if process.returncode:
+        raise BenchError(f"the case of a large cluster ended with status {process.returncode}")
 
 
 class Session:
@@ -190,34 +192,34 @@ def run(cores: Cores, changes: int, seconds: float) -> Iterator[Sample]:
     """Measure, inside the namespace."""
     for address in TARGETS:
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, Crew(Path(name)) as crew:
-        _, port = start_backend(crew, cores.load, TARGETS, "$server_addr")
+    with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, ProcessGroup(Path(name)) as group:
+        _, port = start_backend(group, cores.load, TARGETS, "$server_addr")
         with ControlPlane(controllers=(), apiserver_flags=(f"--advertise-address={TARGETS[0]}",)) as plane:
             started = time.perf_counter()
             populate(plane.kubeconfig, port)
             print(f"created {SERVICES} Services in {time.perf_counter() - started:.0f} s", flush=True)
             for pid in family(os.getpid()):
                 move_to(cores.load, pid)
-            agent, sample = _start(crew, cores, plane.kubeconfig)
+            agent, sample = _start(group, cores, plane.kubeconfig)
             yield sample
             yield _change_one(plane.kubeconfig, changes)
             yield _add_one(plane.kubeconfig, port, changes)
             yield _change_many(plane.kubeconfig, agent, seconds)
 
 
-def _start(crew: Crew, cores: Cores, kubeconfig: str) -> tuple[Child, Sample]:
+def _start(group: ProcessGroup, cores: Cores, kubeconfig: str) -> tuple[Process, Sample]:
     command = [sys.executable, "-m", "nodeagent", "run", "--source", "kube", "--capture", "nftables"]
     command += ["--workers", "1", "--drain-timeout", "1s", "--log-format", "json"]
-    command += ["--admin-listen", f"{ADMIN[0]}:{ADMIN[1]}", "--state-dir", str(crew.directory / "state")]
+    command += ["--admin-listen", f"{ADMIN[0]}:{ADMIN[1]}", "--state-dir", str(group.directory / "state")]
     started = time.perf_counter()
-    child = crew.start("agent", command, cores.proxy, {**os.environ, "KUBECONFIG": kubeconfig})
-    wait_until(lambda: _admin("/readyz") is not None, child, START_TIME)
+    process = group.start("agent", command, cores.proxy, {**os.environ, "KUBECONFIG": kubeconfig})
+    wait_until(lambda: _admin("/readyz") is not None, process, START_TIME)
     ready = time.perf_counter() - started
-    agent, worker = family(child.pid)[:2]
+    agent, worker = family(process.pid)[:2]
     used, carried = memory([agent]), memory([worker])
     values = {"ready_s": ready, "cpu_s": cpu_time([agent, worker]), "agent_pss_mib": used.pss}
     values |= {"agent_rss_mib": used.rss, "worker_pss_mib": carried.pss, "worker_rss_mib": carried.rss}
-    return child, Sample("10000 services", AGENT, 0, values)
+    return process, Sample("10000 services", AGENT, 0, values)
 
 
 def _admin(path: str) -> bytes | None:
@@ -303,7 +305,7 @@ def _spread(times: list[float]) -> dict[str, float]:
     return {"p50_ms": quantile(times, 50), "p99_ms": quantile(times, 99), "most_ms": max(times)}
 
 
-def _change_many(kubeconfig: str, agent: Child, seconds: float) -> Sample:
+def _change_many(kubeconfig: str, agent: Process, seconds: float) -> Sample:
     """Change another slice a hundred times a second; measure what the agent spends on it."""
     session = Session(kubeconfig)
     pid = family(agent.pid)[:1]

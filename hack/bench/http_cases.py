@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from hack.bench.accounting import cpu_time, family
+from hack.bench.accounting import cpu_time
 from hack.bench.agent import PORT, Agent, Spec, write_folder
 from hack.bench.figures import AGENT, RESILIENT, Sample
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import Peer, start_backend, start_peers
-from hack.bench.processes import LOCALHOST, BenchError, Crew
+from hack.bench.processes import BenchError, ProcessGroup
+from hack.kit.ports import LOCALHOST
+from hack.kit.proc import family
 
 CONNECTIONS = 32
 MIB = 1024 * 1024
@@ -56,23 +58,23 @@ LATENCY_CASES = (Case("latency", "HTTP/1.1, small responses, one connection", co
 TCP_CASES = (Case("tcp", "TCP bytes, 1 MiB responses through a tcp port", "/1m", tcp=True),)
 
 
-def start_agent(crew: Crew, core: int, backend: int) -> list[Peer]:
+def start_agent(group: ProcessGroup, core: int, backend: int) -> list[Peer]:
     """Start our agent; it is two peers: a Service without and one with middleware."""
     specs = [
         Spec("plain", 1, (LOCALHOST,), backend),
         Spec("resilient", 2, (LOCALHOST,), backend, annotations=RESILIENCE),
         Spec("raw", 3, (LOCALHOST,), backend, protocol="tcp"),
     ]
-    folder = crew.directory / "cluster"
+    folder = group.directory / "cluster"
     write_folder(folder, specs)
-    agent = Agent(crew, folder, core)
+    agent = Agent(group, folder, core)
     agent.wait_ready()
     plain, resilient, raw = (f"http://{spec.address}:{PORT}" for spec in specs)
-    return [Peer(AGENT, agent.child, plain, raw), Peer(RESILIENT, agent.child, resilient)]
+    return [Peer(AGENT, agent.process, plain, raw), Peer(RESILIENT, agent.process, resilient)]
 
 
 def measure(
-    crew: Crew,
+    group: ProcessGroup,
     cores: Cores,
     cases: tuple[Case, ...],
     rounds: int,
@@ -80,15 +82,15 @@ def measure(
     progress: Callable[[str], None],
 ) -> Iterator[Sample]:
     """Run every case through every proxy in turn, `rounds` times; yield a sample for each."""
-    backend, port = start_backend(crew, cores.load)
-    loader = HttpLoader(crew.directory, cores.load)
-    peers = start_peers(crew, cores, port) + start_agent(crew, cores.proxy, port)
+    backend, port = start_backend(group, cores.load)
+    loader = HttpLoader(group.directory, cores.load)
+    peers = start_peers(group, cores, port) + start_agent(group, cores.proxy, port)
     direct = Peer("(no proxy)", backend, f"http://{LOCALHOST}:{port}")
     for peer in peers:  # fill pools and caches
         for url in filter(None, (peer.http, peer.tcp)):
             loader.run(f"{url}/", CONNECTIONS, 1)
     for case in cases:
-        crew.commands[f"wrk: {case.name}"] = shlex.join(
+        group.commands[f"wrk: {case.name}"] = shlex.join(
             loader.command(f"URL{case.path}", case.connections, seconds, case.headers)
         )
     for number in range(rounds):
@@ -104,7 +106,7 @@ def measure(
 
 def _measure(loader: HttpLoader, case: Case, peer: Peer, number: int, seconds: float) -> Sample:
     url = (peer.tcp if case.tcp else peer.http) + case.path
-    pids = family(peer.child.pid)
+    pids = family(peer.process.pid)
     before = cpu_time(pids)
     load = loader.run(url, case.connections, seconds, case.headers)
     used = cpu_time(pids) - before

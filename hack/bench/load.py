@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from hack.bench.machine import program
-from hack.bench.processes import LOCALHOST, BenchError, run
+from hack.bench.processes import BenchError, run
+from hack.kit.ports import LOCALHOST
 
 _GRACE = 20.0
 _SUMMARY = """\

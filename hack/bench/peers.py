@@ -16,7 +16,9 @@ from string import Template
 import msgspec
 
 from hack.bench.machine import Cores, program
-from hack.bench.processes import LOCALHOST, Child, Crew, free_port, listens, wait_until
+from hack.bench.processes import ProcessGroup
+from hack.kit.ports import LOCALHOST, free_port, listens
+from hack.kit.processes import Process, wait_until
 
 SIZES: Mapping[str, int] = {"10k": 10 * 1024, "1m": 1024 * 1024}
 """Files of the back end, in bytes; `/` answers a line."""
@@ -140,77 +142,79 @@ class Peer(msgspec.Struct, frozen=True):
     """A running proxy. `http` and `tcp` are where to send requests, empty if it does not do that."""
 
     name: str
-    child: Child
+    process: Process
     http: str = ""
     tcp: str = ""
 
 
 def start_backend(
-    crew: Crew, core: int, addresses: tuple[str, ...] = (LOCALHOST,), answer: str = "ok\\n"
-) -> tuple[Child, int]:
+    group: ProcessGroup, core: int, addresses: tuple[str, ...] = (LOCALHOST,), answer: str = "ok\\n"
+) -> tuple[Process, int]:
     """Start nginx as the servers behind the proxies; return it and its port. It says `answer` at `/`."""
     port = free_port()
-    files = crew.directory / "files"
+    files = group.directory / "files"
     files.mkdir(exist_ok=True)
     for name, size in SIZES.items():
         (files / name).write_bytes(b"x" * size)
     listen = " ".join(f"listen {address}:{port} backlog=4096;" for address in addresses)
     server = Template(_BACKEND).substitute(listen=listen, files=files, answer=answer)
     name = f"backend-{port}"
-    child = _start_nginx(crew, name, core, server, "")
-    wait_until(lambda: listens(addresses[0], port), child)
-    return child, port
+    process = _start_nginx(group, name, core, server, "")
+    wait_until(lambda: listens(addresses[0], port), process)
+    return process, port
 
 
-def start_peers(crew: Crew, cores: Cores, backend: int) -> list[Peer]:
+def start_peers(group: ProcessGroup, cores: Cores, backend: int) -> list[Peer]:
     """Start every peer that is installed."""
     starters = {"nginx": _start_nginx_proxy, "haproxy": _start_haproxy, "envoy": _start_envoy}
-    return [start(crew, cores.proxy, backend) for name, start in starters.items() if program(name)]
+    return [start(group, cores.proxy, backend) for name, start in starters.items() if program(name)]
 
 
-def _start_nginx(crew: Crew, name: str, core: int, http: str, stream: str) -> Child:
+def _start_nginx(group: ProcessGroup, name: str, core: int, http: str, stream: str) -> Process:
     # Without it a master that runs as root has its worker run as somebody who cannot read our files.
     user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
     modules = f"load_module {_STREAM_MODULE};" if stream and _STREAM_MODULE.exists() else ""
-    config = crew.directory / f"{name}.conf"
+    config = group.directory / f"{name}.conf"
     config.write_text(
         Template(_NGINX).substitute(
-            user=user, modules=modules, directory=crew.directory, name=name, http=http, stream=stream
+            user=user, modules=modules, directory=group.directory, name=name, http=http, stream=stream
         )
     )
-    return crew.start(name, [program("nginx") or "nginx", "-p", str(crew.directory), "-c", str(config)], core)
+    return group.start(
+        name, [program("nginx") or "nginx", "-p", str(group.directory), "-c", str(config)], core
+    )
 
 
-def _start_nginx_proxy(crew: Crew, core: int, backend: int) -> Peer:
+def _start_nginx_proxy(group: ProcessGroup, core: int, backend: int) -> Peer:
     ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
     http = Template(_NGINX_PROXY).substitute(ports)
     stream = Template(_NGINX_STREAM).substitute(ports) if _STREAM_MODULE.exists() else ""
-    child = _start_nginx(crew, "nginx", core, http, stream)
-    return _peer("nginx", child, ports, tcp=bool(stream))
+    process = _start_nginx(group, "nginx", core, http, stream)
+    return _peer("nginx", process, ports, tcp=bool(stream))
 
 
-def _start_haproxy(crew: Crew, core: int, backend: int) -> Peer:
+def _start_haproxy(group: ProcessGroup, core: int, backend: int) -> Peer:
     ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
-    config = crew.directory / "haproxy.cfg"
+    config = group.directory / "haproxy.cfg"
     config.write_text(Template(_HAPROXY).substitute(ports))
-    child = crew.start("haproxy", [program("haproxy") or "haproxy", "-db", "-f", str(config)], core)
-    return _peer("haproxy", child, ports)
+    process = group.start("haproxy", [program("haproxy") or "haproxy", "-db", "-f", str(config)], core)
+    return _peer("haproxy", process, ports)
 
 
-def _start_envoy(crew: Crew, core: int, backend: int) -> Peer:
+def _start_envoy(group: ProcessGroup, core: int, backend: int) -> Peer:
     ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
-    config = crew.directory / "envoy.yaml"
+    config = group.directory / "envoy.yaml"
     config.write_text(Template(_ENVOY).substitute(ports, extensions=_ENVOY_EXTENSIONS))
     command = [program("envoy") or "envoy", "--concurrency", "1", "--disable-hot-restart"]
-    child = crew.start("envoy", [*command, "--log-level", "error", "-c", str(config)], core)
-    return _peer("envoy", child, ports)
+    process = group.start("envoy", [*command, "--log-level", "error", "-c", str(config)], core)
+    return _peer("envoy", process, ports)
 
 
-def _peer(name: str, child: Child, ports: Mapping[str, int], tcp: bool = True) -> Peer:
-    wait_until(lambda: listens(LOCALHOST, ports["http_port"]), child)
+def _peer(name: str, process: Process, ports: Mapping[str, int], tcp: bool = True) -> Peer:
+    wait_until(lambda: listens(LOCALHOST, ports["http_port"]), process)
     return Peer(
         name,
-        child,
+        process,
         f"http://{LOCALHOST}:{ports['http_port']}",
         f"http://{LOCALHOST}:{ports['tcp_port']}" if tcp else "",
     )

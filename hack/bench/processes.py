@@ -1,110 +1,47 @@
-"""Processes of the benchmark: each on its core, none outlives it, whatever happens."""
+"""Processes of the benchmark, each on its core."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
-LOCALHOST = "127.0.0.1"
-START_TIME = 30.0
-STOP_TIME = 5.0
+from hack.kit.processes import Process, guarded
 
 
 class BenchError(Exception):
     """The benchmark cannot go on; the message says why."""
 
 
-class Child:
-    """A process in a session of its own: Ctrl-C reaches only the benchmark, which ends it in order."""
-
-    def __init__(
-        self, name: str, command: Sequence[str], core: int, log: Path, environment: Mapping[str, str] | None
-    ) -> None:
-        self.name = name
-        self.command = tuple(command)
-        self._log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                on_core(core, command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its process id, and that of its group."""
-        return self._process.pid
-
-    def check(self) -> None:
-        """Look whether it still runs.
-
-        Raises:
-            BenchError: it has ended.
-        """
-        if (code := self._process.poll()) is not None:
-            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
-            raise BenchError(f"{self.name} ended with status {code}: {' '.join(self.command)}\n{last}")
-
-    def stop(self) -> None:
-        """End it, and whatever it has started, within `STOP_TIME`."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_TIME)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-class Crew:
-    """The children that run now; as a context manager it ends them all. `commands` are for the record."""
+class ProcessGroup:
+    """What runs now; as a context manager it ends all, the last first. `commands` are for the record."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.commands: dict[str, str] = {}
-        self._children: list[Child] = []
+        self._processes: list[Process] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessGroup:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for child in reversed(self._children):
-            child.stop()
-        self._children.clear()
+    def __exit__(self, *_: object) -> None:
+        while self._processes:
+            self._processes.pop().stop()
 
     def start(
         self, name: str, command: Sequence[str], core: int, environment: Mapping[str, str] | None = None
-    ) -> Child:
+    ) -> Process:
         """Start a process on a core; what it says goes to a file in the directory."""
         self.commands[name] = " ".join(command)
-        child = Child(name, command, core, self.directory / f"{name}.log", environment)
-        self._children.append(child)
-        return child
+        log = self.directory / f"{name}.log"
+        process = Process(name, command, log, prefix=_on_core(core), env=environment)
+        self._processes.append(process)
+        return process
 
-    def stop(self, child: Child) -> None:
+    def stop(self, process: Process) -> None:
         """End one process."""
-        child.stop()
-        self._children.remove(child)
-
-
-def on_core(core: int, command: Sequence[str]) -> list[str]:
-    """Return the command pinned to a core and told to end if we are killed."""
-    prefix = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-    return [*prefix, "taskset", "-c", str(core), *command]
+        process.stop()
+        self._processes.remove(process)
 
 
 def run(command: Sequence[str], core: int, seconds: float) -> str:
@@ -113,14 +50,9 @@ def run(command: Sequence[str], core: int, seconds: float) -> str:
     Raises:
         BenchError: it failed or did not end.
     """
+    words = [*guarded(), *_on_core(core), *command]
     try:
-        done = subprocess.run(
-            on_core(core, command),
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise BenchError(f"{command[0]} did not end within {seconds:g} s") from None
     if done.returncode:
@@ -128,39 +60,5 @@ def run(command: Sequence[str], core: int, seconds: float) -> str:
     return done.stdout
 
 
-def wait_until(
-    condition: Callable[[], bool], child: Child, seconds: float = START_TIME, every: float = 0.005
-) -> None:
-    """Wait until the condition holds while the process lives.
-
-    Raises:
-        BenchError: the process ended, or the time is up.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        child.check()
-        if time.monotonic() > deadline:
-            raise BenchError(f"{child.name} was not ready within {seconds:g} s")
-        pause(every)
-
-
-def pause(seconds: float) -> None:
-    """Let time pass."""
-    threading.Event().wait(seconds)
-
-
-def listens(address: str, port: int) -> bool:
-    """Return whether a connection to this address and port is accepted."""
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0
-
-
-def free_port() -> int:
-    """Return a port that is free on every loopback address just now, for TCP and UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("", port))
-                return port
+def _on_core(core: int) -> list[str]:
+    return ["taskset", "-c", str(core)]

@@ -11,12 +11,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from hack.bench.accounting import cpu_time, family, memory
+from hack.bench.accounting import cpu_time, memory
 from hack.bench.agent import PORT, Agent, Spec, many_specs, write_folder
 from hack.bench.figures import AGENT, Sample, quantile
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
-from hack.bench.processes import BenchError, Crew
+from hack.bench.processes import BenchError, ProcessGroup
+from hack.kit.proc import family
 
 MANY = 1000
 FEW = 10
@@ -74,36 +75,36 @@ def _length(head: bytes) -> int:
 
 
 def measure(
-    crew: Crew, cores: Cores, rounds: int, changes: int, progress: Callable[[str], None]
+    group: ProcessGroup, cores: Cores, rounds: int, changes: int, progress: Callable[[str], None]
 ) -> Iterator[Sample]:
     """Start agents of both sizes `rounds` times, then change one Service of many; yield samples."""
-    _, port = start_backend(crew, cores.load, ENDPOINTS, "$server_addr")
+    _, port = start_backend(group, cores.load, ENDPOINTS, "$server_addr")
     probed = Spec("service-0500", 500, ENDPOINTS[:-1], port)
     for count in (FEW, MANY):
         specs = many_specs(count)
         if count == MANY:
             specs[probed.number] = probed
-        folder = crew.directory / f"cluster-{count}"
+        folder = group.directory / f"cluster-{count}"
         write_folder(folder, specs)
         if count == FEW:  # once unmeasured, for the byte code
-            crew.stop(_start(crew, cores, count, 0)[0].child)
+            group.stop(_start(group, cores, count, 0)[0].process)
         for number in range(rounds):
-            agent, sample = _start(crew, cores, count, number)
+            agent, sample = _start(group, cores, count, number)
             shown = ", ".join(f"{name} {value:.2f}" for name, value in sample.values.items())
             progress(f"round {number + 1} of {rounds}: {sample.case}: {shown}")
             yield sample
             if count == MANY and number == rounds - 1:
-                yield _change(crew, probed, changes, progress)
-            crew.stop(agent.child)
+                yield _change(group, probed, changes, progress)
+            group.stop(agent.process)
 
 
-def _start(crew: Crew, cores: Cores, count: int, number: int) -> tuple[Agent, Sample]:
+def _start(group: ProcessGroup, cores: Cores, count: int, number: int) -> tuple[Agent, Sample]:
     started = time.perf_counter()
-    folder, compiled = crew.directory / f"cluster-{count}", crew.directory / "bytecode"
-    agent = Agent(crew, folder, cores.proxy, f"agent-{count}", compiled)
+    folder, compiled = group.directory / f"cluster-{count}", group.directory / "bytecode"
+    agent = Agent(group, folder, cores.proxy, f"agent-{count}", compiled)
     agent.wait_ready()
     ready = time.perf_counter() - started
-    pids = family(agent.child.pid)
+    pids = family(agent.process.pid)
     used = memory(pids)
     values = {"ready_s": ready, "cpu_s": cpu_time(pids), "pss_mib": used.pss, "rss_mib": used.rss}
     for name, pid in zip(("agent", "worker"), pids, strict=False):
@@ -112,17 +113,17 @@ def _start(crew: Crew, cores: Cores, count: int, number: int) -> tuple[Agent, Sa
     return agent, Sample(f"{count} services", AGENT, number, values)
 
 
-def _change(crew: Crew, probed: Spec, changes: int, progress: Callable[[str], None]) -> Sample:
+def _change(group: ProcessGroup, probed: Spec, changes: int, progress: Callable[[str], None]) -> Sample:
     """Add and remove an endpoint `changes` times while requests go on."""
-    target = crew.directory / f"cluster-{MANY}" / f"{probed.name}.yaml"
+    target = group.directory / f"cluster-{MANY}" / f"{probed.name}.yaml"
     more = Spec(probed.name, probed.number, ENDPOINTS, probed.target_port).render()
     prober = Prober(probed.address, PORT)
     times = []
     try:
         for number in range(changes):
             prober.ask_for(random.uniform(*QUIET))
-            times.append(_reach(crew, target, more, prober) * 1000)
-            _replace(crew, target, probed.render())
+            times.append(_reach(group, target, more, prober) * 1000)
+            _replace(group, target, probed.render())
             prober.ask_for(random.uniform(*QUIET))
             if ENDPOINTS[-1] in prober.ask_for(0.005):
                 raise BenchError(f"change {number}: an endpoint is still asked long after it was removed")
@@ -134,18 +135,18 @@ def _change(crew: Crew, probed: Spec, changes: int, progress: Callable[[str], No
     return Sample("endpoint added", AGENT, 0, {**values, "changes": float(changes)})
 
 
-def _reach(crew: Crew, target: os.PathLike[str], text: str, prober: Prober) -> float:
+def _reach(group: ProcessGroup, target: os.PathLike[str], text: str, prober: Prober) -> float:
     """Add the endpoint; return the seconds until an answer of its own was back."""
-    changed = _replace(crew, target, text)
+    changed = _replace(group, target, text)
     while prober.ask() != ENDPOINTS[-1]:
         if time.perf_counter() - changed > REACH_TIME:
             raise BenchError(f"an added endpoint got no request within {REACH_TIME:g} s")
     return time.perf_counter() - changed
 
 
-def _replace(crew: Crew, target: os.PathLike[str], text: str) -> float:
+def _replace(group: ProcessGroup, target: os.PathLike[str], text: str) -> float:
     """Replace a file in one step; return when."""
-    draft = crew.directory / "draft.yaml"
+    draft = group.directory / "draft.yaml"
     draft.write_text(text)
     now = time.perf_counter()
     draft.rename(target)

@@ -16,14 +16,19 @@ from typing import Any
 import uvloop
 
 from discovery.model import Endpoint
-from hack.bench.accounting import cpu_time, family
+from hack.bench.accounting import cpu_time
 from hack.bench.figures import Sample
 from hack.bench.http_cases import CONNECTIONS, RESILIENCE
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import start_backend
-from hack.bench.processes import LOCALHOST, BenchError, Child, Crew, free_port, listens, wait_until
+from hack.bench.processes import BenchError
+from hack.bench.processes import ProcessGroup as Crew
 from hack.bench.services import Service, start_data_plane
+from hack.kit.ports import LOCALHOST, free_port, listens
+from hack.kit.proc import family
+from hack.kit.processes import Process as Child
+from hack.kit.processes import wait_until
 from middleware.contract import ExchangeError
 from nodeagent.proxy import exchange
 from nodeagent.proxy.accept import local_address

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from hack.demo.guide import describe
-from hack.demo.ports import NothingFree
 from hack.demo.processes import Child
 from hack.demo.smoke import run_smoke
 from hack.demo.stage import Stage, StageError
+from hack.kit.ports import NothingFree
 
 
 async def run_demo(stopped: asyncio.Event) -> int:

@@ -11,9 +11,9 @@ import dns.exception
 from hack.demo import checks_changes, checks_traffic
 from hack.demo.exchange import fetch
 from hack.demo.guide import lines_to_paste
-from hack.demo.ports import NothingFree
 from hack.demo.stage import Stage, StageError
 from hack.demo.visitor import Visitor, Wrong, expect
+from hack.kit.ports import NothingFree
 from nodeagent.cli.flags import LOCALHOST
 
 Check = Callable[[Visitor], Awaitable[str]]

@@ -16,9 +16,10 @@ import msgspec
 
 from hack.demo.exchange import fetch
 from hack.demo.manifests import Target, render_manifest, replace_file
-from hack.demo.ports import choose_port, claim_block, free_port
+from hack.demo.ports import choose_port, claim_block
 from hack.demo.processes import Child
 from hack.demo.shop import SHOP, Offer
+from hack.kit.ports import free_port
 from nodeagent.capture.loopback import first_bindable_port
 from nodeagent.cli.flags import ADMIN_PORT, LAPTOP_DNS_PORT, LOCALHOST
 from nodeagent.settings import LOW_PORT_SHIFT
@@ -60,7 +61,7 @@ class Stall:
         self.block = block
         self.servers: list[Server] = []
         self.port = _service_port(offer, block)
-        self.target_port = free_port([offer.server_address(n) for n in range(1, 2 * offer.servers + 1)])
+        self.target_port = free_port()
 
     def manifest(
         self, annotations: Mapping[str, str] | None = None, targets: Sequence[Target] | None = None
@@ -117,7 +118,7 @@ class Stage:
             NothingFree: this machine has no port left.
         """
         block = self._claim_directory()
-        self.dns_port = self._choose("DNS", LAPTOP_DNS_PORT, block, udp=True)
+        self.dns_port = self._choose("DNS", LAPTOP_DNS_PORT, block)
         self.admin_port = self._choose("the admin page", ADMIN_PORT, block)
         for offer in SHOP:
             stall = self.stalls[offer.name] = Stall(offer, block)
@@ -194,9 +195,9 @@ class Stage:
         self.cluster.mkdir(parents=True)
         return block
 
-    def _choose(self, what: str, preferred: int, block: int, *, udp: bool = False) -> int:
+    def _choose(self, what: str, preferred: int, block: int) -> int:
         # Demos that start at the same moment see the same ports free: each tries others.
-        port = choose_port(LOCALHOST, preferred + block, udp=udp)
+        port = choose_port(LOCALHOST, preferred + block)
         if port != preferred:
             self.notes.append(f"{what} is at port {port}, because {preferred} is taken")
         return port

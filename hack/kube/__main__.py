@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from hack.kit.processes import ProcessFailed
 from hack.kube.assets import AssetsMissing, prepare_assets, prepare_node_assets
-from hack.kube.component import ComponentFailed
 from hack.kube.control_plane import ControlPlane
 from hack.kube.one_node import IMAGE, ROOT, OneNode
 
@@ -65,7 +65,7 @@ def main() -> int:
             return 0
         assets = prepare_assets()
         print(f"Ready: {assets.apiserver}, {assets.controller_manager}, {assets.etcd}")
-    except (AssetsMissing, ComponentFailed) as error:
+    except (AssetsMissing, ProcessFailed) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

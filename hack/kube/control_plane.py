@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hack.kit.ports import free_ports
 from hack.kube.assets import Assets, find_assets
 from hack.kube.certificates import Certificates, make_certificates
 from hack.kube.client import Client, Document, Refused
 from hack.kube.component import Component
-from hack.kube.ports import choose_ports
 
 CONTROLLERS = (
     "endpointslice-controller",
@@ -54,7 +54,7 @@ class ControlPlane:
         self._controllers = controllers if self._assets.controller_manager else ()
         self._apiserver_flags = apiserver_flags
         self.folder = Path(tempfile.mkdtemp(prefix="svcmesh-kube-"))
-        self.port, self._etcd_port, self._peer_port = choose_ports(3)
+        self.port, self._etcd_port, self._peer_port = free_ports(3)
         self._token = secrets.token_hex(16)
         self.etcd: Component
         self.apiserver: Component

@@ -112,7 +112,7 @@ class Node:
         """Start the programs and import images.
 
         Raises:
-            ComponentFailed: one ended or did not become ready.
+            ProcessFailed: one ended or did not become ready.
             subprocess.CalledProcessError: an archive is none.
         """
         plugins = [

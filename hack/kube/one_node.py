@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hack.kit.processes import ProcessFailed
 from hack.kube.archive import write_image
 from hack.kube.assets import MODULE, NodeAssets, find_node_assets
-from hack.kube.component import ComponentFailed
 from hack.kube.control_plane import CONTROLLERS, ControlPlane
 from hack.kube.node import APISERVER_FLAGS, NETWORK, PAUSE, Node, Paths
 from hack.kube.node import CONTROLLERS as NODE_CONTROLLERS
@@ -75,7 +75,7 @@ class OneNode:
         assert self._inside.stdout is not None
         line = self._inside.stdout.readline()
         if not line.startswith(READY):
-            raise ComponentFailed(f"the node does not start: {line or 'see above'}")
+            raise ProcessFailed(f"the node does not start: {line or 'see above'}")
         self.kubeconfig = line.removeprefix(READY).strip()
 
     def close(self) -> None:
@@ -107,11 +107,11 @@ class OneNode:
         """Run kubectl and return what it prints.
 
         Raises:
-            ComponentFailed: it failed; the message is its own.
+            ProcessFailed: it failed; the message is its own.
         """
         done = self.run("kubectl", *words, text=text)
         if done.returncode:
-            raise ComponentFailed(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+            raise ProcessFailed(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
 

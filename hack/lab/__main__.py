@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from hack.kit.processes import ProcessFailed
 from hack.lab.cluster import Cluster, Port, Target
 from hack.lab.lab import Lab
-from hack.lab.place import Pod
+from hack.lab.node import Pod
 from hack.lab.sandbox import SandboxError
 
 WEB = Port(port=80, target=8080, name="http")
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return open_shell(given.nodes, given.pods)
-    except (SandboxError, TimeoutError, ValueError) as error:
+    except (SandboxError, ProcessFailed, ValueError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
 

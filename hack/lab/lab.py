@@ -6,8 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hack.lab.folder import LabFolder
-from hack.lab.node import Node
-from hack.lab.place import Pod
+from hack.lab.node import Node, Pod
 from hack.lab.sandbox import Sandbox
 from hack.lab.topology import plan_nodes, render_script
 
@@ -56,15 +55,7 @@ class Lab:
             resolver.write_text(RESOLV_CONF)
             self._sandbox.open()
             self._sandbox.run_script(render_script(self._specs))
-            self.nodes = tuple(
-                Node(
-                    self._sandbox,
-                    self.directory,
-                    spec,
-                    tuple(Pod(self._sandbox, self.directory, pod, resolver) for pod in spec.pods),
-                )
-                for spec in self._specs
-            )
+            self.nodes = tuple(Node(self._sandbox, self.directory, spec, resolver) for spec in self._specs)
         except BaseException:
             self.close()
             raise
@@ -72,8 +63,8 @@ class Lab:
     def close(self) -> None:
         """End every process of the lab and remove all of it. Idempotent."""
         self._sandbox.close()
-        for place in (*self.nodes, *self.pods):
-            place.close()
+        for namespace in (*self.nodes, *self.pods):
+            namespace.close()
         self.nodes = ()
         if self._folder is not None:
             self._folder.remove()

@@ -1,14 +1,16 @@
-"""A node of the lab and the agent on it."""
+"""A node of the lab, its pods and the agent on it."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from hack.lab.place import LabProcess, NodePlace, wait_a_moment
+from hack.kit.processes import wait_until
+from hack.lab.namespace import POLL, LabProcess, NetworkNamespace
+from hack.lab.sandbox import Sandbox
+from hack.lab.topology import NodeSpec
 
 ADMIN = "127.0.0.1:15000"
 
@@ -43,19 +45,13 @@ class Agent:
         """Return what it does now, as `/plan` says."""
         return json.loads(self.get("/plan")[1])
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
+    def wait_ready(self) -> None:
         """Wait until `/readyz` is 200.
 
         Raises:
-            TimeoutError: it ended, or is not ready after `timeout` seconds; the message has its log.
+            ProcessFailed: it ended, or is not ready in time; the message has the end of its log.
         """
-        deadline = time.monotonic() + timeout
-        while self.get("/readyz")[0] != 200:
-            if self.process.poll() is not None:
-                raise TimeoutError(f"{self._node.name}: the agent has ended: {self.log[-4000:]}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._node.name}: the agent is not ready: {self.log[-4000:]}")
-            wait_a_moment()
+        wait_until(lambda: self.get("/readyz")[0] == 200, self.process, every=POLL)
 
     def stop(self, timeout: float = 40.0) -> int:
         """Send SIGTERM, wait until it has drained, and return its exit code."""
@@ -68,8 +64,17 @@ class Agent:
         self.process.wait(10)
 
 
-class Node(NodePlace):
+class Pod(NetworkNamespace):
+    """A pod: its `/etc/resolv.conf` names the mesh DNS of its node."""
+
+
+class Node(NetworkNamespace):
     """A node: a namespace that forwards for its pods, and may run an agent."""
+
+    def __init__(self, sandbox: Sandbox, directory: Path, spec: NodeSpec, resolver: Path) -> None:
+        super().__init__(sandbox, directory, spec.name, spec.address)
+        self.spec = spec
+        self.pods = tuple(Pod(sandbox, directory, pod.name, pod.address, resolver) for pod in spec.pods)
 
     def start_agent(
         self, source: Path, *options: str, admin: str = ADMIN, wait: bool = True, workers: int = 1
@@ -77,7 +82,7 @@ class Node(NodePlace):
         """Start `nodeagent run --capture nftables` on the YAML files of a folder, and wait until it is ready.
 
         Raises:
-            TimeoutError: it does not become ready; the message has its log.
+            ProcessFailed: it does not become ready; the message has the end of its log.
         """
         process = self.start(
             [

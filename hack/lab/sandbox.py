@@ -13,7 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+
+from hack.kit.proc import children
 
 PROGRAMS = ("ip", "nft", "nsenter", "unshare", "mount", "ss", "curl")
 READY = "ready"
@@ -86,7 +87,7 @@ class Sandbox:
             reason = self._holder.stderr.read().strip()
             self.close()
             raise SandboxError(f"the lab's namespaces cannot be made: {reason}")
-        self._first = child_of(self._holder.pid)
+        self._first = children(self._holder.pid)[0]
 
     @property
     def holder(self) -> int:
@@ -118,12 +119,3 @@ class Sandbox:
             return
         holder, self._holder = self._holder, None
         holder.communicate(timeout=30)
-
-
-def child_of(pid: int) -> int:
-    """Return the one child of a process, or 0 while it has none."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return 0
-    return int(children[0]) if children else 0

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hack.kit.processes import ProcessFailed
 from hack.lab.cluster import Cluster, Port, Target
 from hack.lab.lab import Lab
 from hack.lab.node import Agent, Node
@@ -140,7 +141,7 @@ def attempt(root: str, start: Start) -> str:
         agent = Agent(node, process, "127.0.0.1:15000")
         try:
             agent.wait_ready()
-        except TimeoutError:
+        except ProcessFailed:
             return f"does not serve: {agent.log.strip().splitlines()[-1]}"
         answer = client.run(
             ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "whoami.default.svc.mesh"]

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 
+from hack.kit.waiting import until_async
 from nodeagent.admin import server as server_module
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
@@ -51,12 +52,6 @@ async def agent() -> AsyncIterator[Agent]:
     await made.server.start()
     yield made
     await made.server.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  nobody tells a test of it
-            await asyncio.sleep(0.005)
 
 
 async def fetch(agent: Agent, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -156,8 +151,8 @@ async def test_a_client_that_does_not_read_is_left(agent: Agent, monkeypatch: py
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-        await until(lambda: agent.connections == 1)
-        await until(lambda: agent.connections == 0)
+        await until_async(lambda: agent.connections == 1)
+        await until_async(lambda: agent.connections == 0)
     assert (await fetch(agent, "/healthz"))[0] == 200
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.harness import Agent, Whoami, endpoints, service, until
+from hack.kit.waiting import until
+from tests.agent.harness import Agent, Whoami, endpoints, service
 
 ENABLED = {"svc.mesh/enabled": "true"}
 

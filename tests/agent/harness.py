@@ -7,12 +7,10 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,25 +19,11 @@ import dns.message
 import dns.query
 import dns.rcode
 
-from hack.kube.ports import choose_ports
+from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
+from hack.kit.proc import children
+from hack.kit.waiting import until
 
 _ranges = itertools.count(128)
-
-
-def free_port() -> int:
-    return choose_ports(1)[0]
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0, every: float = 0.01) -> Any:
-    """Wait until the condition gives something true, and return that."""
-    deadline = time.monotonic() + seconds
-    waiting = threading.Event()
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, "the condition never came true"
-        waiting.wait(every)
 
 
 class Whoami:
@@ -59,11 +43,7 @@ class Whoami:
                 name,
             ]
         )
-        until(self._listens)
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        until(lambda: listens(LOCALHOST, self.port))
 
     def stop(self) -> None:
         self.process.terminate()
@@ -96,7 +76,7 @@ class Agent:
         self.cluster = cluster
         number = next(_ranges) - 128
         self.range = f"127.{128 + (os.getpid() + number) % 120}.0.0/16"
-        self.dns_port, self.admin_port = choose_ports(2)
+        self.dns_port, self.admin_port = free_ports(2)
         self.arguments = arguments
         self.log = cluster.parent / "agent.log"
         self.process = self.start()
@@ -181,8 +161,7 @@ class Agent:
 
     def workers(self) -> list[int]:
         """Return the processes of this agent's workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        return children(self.process.pid)
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.ports import free_port
+from hack.kit.waiting import until
 from tests.agent.conftest import ENABLED
-from tests.agent.harness import Agent, Whoami, endpoints, free_port, load, service, until
+from tests.agent.harness import Agent, Whoami, endpoints, load, service
 
 REQUESTS = 'svcmesh_requests_total{service="web",namespace="shop",port="18080",code_class="2xx"}'
 

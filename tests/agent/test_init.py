@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.proc import children
+from hack.kit.waiting import until
 from nodeagent.init import DEATHS, SETTLED, WINDOW, Death, starts_anew
 from tests.agent.conftest import ENABLED
-from tests.agent.harness import Agent, Whoami, endpoints, load, service, until
+from tests.agent.harness import Agent, Whoami, endpoints, load, service
 
 KILLED = int(signal.SIGKILL)
 FAILED = 1 << 8
@@ -68,10 +70,6 @@ class Container(Agent):
     def agent(self) -> int:
         """The agent that it started last."""
         return int(until(lambda: [pid for pid in children(self.first()) if not is_worker(pid)])[-1])
-
-
-def children(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def is_worker(pid: int) -> bool:

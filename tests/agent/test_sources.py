@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from hack.kit.waiting import until
 from tests.agent.conftest import ENABLED
-from tests.agent.harness import Agent, Whoami, endpoints, service, until
+from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.discovery.kube.fake_api import FakeApi
 from tests.discovery.kube.objects import endpoint_slice
 from tests.discovery.kube.objects import service as kube_service

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from discovery.kube.agents import AgentPages, AgentPod, Page
+from hack.kit.waiting import until
 from nodeagent.meshctl.status import AgentStatus, read_status
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
 
 
 def status_of(agent: Agent) -> AgentStatus:

@@ -14,27 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.proc import children, family, lives
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "hack.demo"]
 READY = "Ctrl-C ends the demo"
 GENEROUS = 90.0
-
-
-def descendants(pid: int) -> set[int]:
-    """Return the processes below this one, of all threads."""
-    found: set[int] = set()
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            found |= {child} | descendants(child)
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 class Demo:
@@ -49,7 +34,7 @@ class Demo:
             if READY in line:
                 break
         assert READY in self.guide, self.guide
-        self.processes = descendants(process.pid)
+        self.processes = set(family(process.pid)[1:])
         found = re.search(r"Kubernetes YAML: +(\S+)/cluster/", self.guide)
         assert found is not None
         self.folder = ROOT / found[1]
@@ -57,7 +42,7 @@ class Demo:
 
     def agent(self) -> int:
         """Return the process that has processes of its own."""
-        (pid,) = (pid for pid in self.processes if descendants(pid))
+        (pid,) = (pid for pid in self.processes if children(pid))
         return pid
 
     def end(self) -> tuple[int, str]:
@@ -67,7 +52,7 @@ class Demo:
 
     def left(self) -> list[str]:
         """Return what is left of it."""
-        processes = [f"process {pid}" for pid in self.processes if alive(pid)]
+        processes = [f"process {pid}" for pid in self.processes if lives(pid)]
         return [*processes, *([str(self.folder)] if self.folder.exists() else [])]
 
 

@@ -21,6 +21,7 @@ import uvloop
 
 from discovery.dns.server import DnsServer
 from discovery.dns.zone import Zone
+from hack.kit.waiting import until_async
 
 LOCALHOST = "127.0.0.1"
 EXPECTED = ["whoami.default.svc.mesh. 5 IN A 250.96.0.10"]
@@ -82,12 +83,6 @@ async def send_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
             await writer.drain()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 -- plain counters are all there is to see
-            await asyncio.sleep(0.01)
-
-
 @on_each_loop
 async def test_udp(zone: Zone) -> None:
     server = DnsServer(zone)
@@ -125,7 +120,7 @@ async def test_clients_that_are_gone_do_not_matter(zone: Zone) -> None:
         for _ in range(20):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.sendto(query().to_wire(), (LOCALHOST, port))
-        await until(lambda: server.counters.udp == 20)
+        await until_async(lambda: server.counters.udp == 20)
         reply = await dns.asyncquery.udp(query(), LOCALHOST, timeout=5, port=port)
         assert answers(reply) == EXPECTED
 
@@ -138,12 +133,12 @@ async def test_garbage_is_counted_and_reported_once(zone: Zone) -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 for garbage in (b"", b"\0", b"GET / HTTP/1.1\r\n\r\n", bytes(12), b"\xff" * 5000):
                     client.sendto(garbage, (LOCALHOST, port))
-                await until(
+                await until_async(
                     lambda: server.counters.dropped + server.counters.formerr + server.counters.notimp == 5
                 )
             reply = await dns.asyncquery.udp(query(), LOCALHOST, timeout=5, port=port)
             assert answers(reply) == EXPECTED
-            await until(lambda: any(line["event"] == "dns_malformed_query" for line in logs))
+            await until_async(lambda: any(line["event"] == "dns_malformed_query" for line in logs))
     (line,) = [line for line in logs if line["event"] == "dns_malformed_query"]
     assert line["source"] == LOCALHOST
     assert line["count"] == server.counters.dropped + server.counters.formerr

@@ -8,8 +8,7 @@ import pytest
 
 from hack.lab.cluster import Cluster, Port, Target
 from hack.lab.lab import Lab
-from hack.lab.node import Agent
-from hack.lab.place import Pod
+from hack.lab.node import Agent, Pod
 
 WEB = Port(port=80, target=8080, name="http")
 ECHO = Port(port=7000, target=7000, name="tcp-echo")

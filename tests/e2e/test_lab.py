@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from hack.kit.waiting import pause, until
 from hack.lab.cluster import Port
-from hack.lab.node import Agent
-from hack.lab.place import LabProcess, Pod, wait_a_moment
-from tests.agent.harness import until
+from hack.lab.namespace import LabProcess
+from hack.lab.node import Agent, Pod
 from tests.e2e.conftest import WHOAMI_ADDRESS, Mesh, target
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -276,7 +276,7 @@ def test_a_killed_agent_and_its_successor(mesh: Mesh) -> None:
     successor = mesh.lab.node(1).start_agent(mesh.cluster.directory)
     mesh.agents = (successor, mesh.agents[1])
     until(lambda: curl(mesh.client, WHOAMI)["name"])
-    wait_a_moment()
+    pause(0.02)
     outcome = finish_load(load)
     assert outcome["ok"] > 0
     assert outcome["failing_seconds"] < 5

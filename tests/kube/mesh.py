@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.ports import free_port, listens
+from hack.kit.waiting import until
 from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import Agent, free_port, until
+from tests.agent.harness import Agent
 from tests.kube.gate import Gate
 from tests.kube.link import private_link
 from tests.kube.objects import endpoint_slice, namespace, service
@@ -74,12 +75,8 @@ def whoami_outside() -> Iterator[tuple[str, int]]:
             ["ip", "netns", "exec", link.name, sys.executable, "-m", "hack.samples.whoami", *listen]
         )
 
-        def listens() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex((link.far, port)) == 0
-
         try:
-            until(listens)
+            until(lambda: listens(link.far, port))
             yield link.far, port
         finally:
             process.kill()

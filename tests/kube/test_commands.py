@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hack.kit.ports import free_port
+from hack.kit.waiting import until
 from hack.kube.control_plane import ControlPlane
 from nodeagent.meshctl.main import main
-from tests.agent.harness import Agent, endpoints, free_port, until
+from tests.agent.harness import Agent, endpoints
 from tests.agent.harness import service as service_yaml
 from tests.kube.link import private_link
 from tests.kube.objects import Document, endpoint_slice, namespace, node, pod, service

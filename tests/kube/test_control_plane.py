@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.proc import lives
+from hack.kit.waiting import until
 from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import until
 from tests.kube.objects import namespace, node, pod, service, write_history
 
 pytestmark = pytest.mark.kube
@@ -97,16 +98,8 @@ def test_nothing_outlives_an_owner_that_was_killed() -> None:
     assert Path(f"/proc/{etcd}/stat").exists()
     owner.send_signal(signal.SIGKILL)
     owner.wait(20)
-    until(lambda: not any(_lives(int(pid)) for pid in (etcd, apiserver)))
+    until(lambda: not any(lives(int(pid)) for pid in (etcd, apiserver)))
     subprocess.run(["rm", "-r", folder], check=True)
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for init to notice does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_the_store_forgets_its_history_and_goes_back(cluster: ControlPlane) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from hack.kit.waiting import until
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
 from tests.kube.objects import namespace, service
 
 pytestmark = pytest.mark.kube

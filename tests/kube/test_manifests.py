@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from hack.kit.waiting import until
 from hack.kube.client import Client, Refused, path_of
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import until
 from tests.kube.objects import namespace
 from tests.manifests.objects import BASE, MANIFESTS, Object, only, parse, resources
 from tests.manifests.tools import run, tool

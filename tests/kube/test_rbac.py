@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from hack.kit.waiting import until
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import load, until
+from tests.agent.harness import load
 from tests.kube.mesh import failures, running_mesh
 from tests.kube.objects import namespace, node, pod, service
 

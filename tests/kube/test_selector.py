@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 import pytest
 
+from hack.kit.waiting import until
 from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import Agent, until
+from tests.agent.harness import Agent
 from tests.discovery.kube.test_selector import REFUSED, TAKEN
 from tests.kube.objects import namespace, node, pod, service
 

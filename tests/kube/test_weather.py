@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.waiting import until
 from hack.kube.client import Refused
 from hack.kube.control_plane import ControlPlane
-from tests.agent.harness import load, until
+from tests.agent.harness import load
 from tests.kube.mesh import Mesh, failures, running_mesh
 from tests.kube.objects import namespace, write_history
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from hack.lab.lab import Lab
+from hack.lab.namespace import LabProcess, NetworkNamespace
 from hack.lab.node import Node
-from hack.lab.place import LabProcess, Place
 from hack.lab.sandbox import find_mode
 
 pytestmark = pytest.mark.lab
@@ -69,18 +69,18 @@ class Driver:
         return answer
 
 
-def probe(place: Place, *attempts: tuple[Any, ...]) -> list[Answer]:
-    done = place.run([sys.executable, str(HERE / "probe.py"), json.dumps(attempts)], timeout=60, check=True)
+def probe(client: NetworkNamespace, *attempts: tuple[Any, ...]) -> list[Answer]:
+    done = client.run([sys.executable, str(HERE / "probe.py"), json.dumps(attempts)], timeout=60, check=True)
     return [Answer(*result) for result in json.loads(done.stdout)]
 
 
-def said(place: Place, *attempts: tuple[Any, ...]) -> list[str]:
-    return [answer.said for answer in probe(place, *attempts)]
+def said(client: NetworkNamespace, *attempts: tuple[Any, ...]) -> list[str]:
+    return [answer.said for answer in probe(client, *attempts)]
 
 
-def hold(place: Place, address: str, port: int) -> LabProcess:
+def hold(client: NetworkNamespace, address: str, port: int) -> LabProcess:
     """Open a connection that stays; its first line has been read."""
-    process = place.start(
+    process = client.start(
         [sys.executable, str(HERE / "probe.py"), "hold", address, str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -149,8 +149,8 @@ def test_a_connection_arrives_with_source_and_destination(node: Node, capture: D
 def test_one_source_port_towards_two_addresses(node: Node, capture: Driver) -> None:
     """Both become the same connection to the kernel; it changes the source port of the second."""
     capture("apply", [WHOAMI, OTHER])
-    for place, source in ((node.pods[0], node.pods[0].address), (node, "127.0.0.1")):
-        answers = said(place, ("tcp", *WHOAMI, "0.0.0.0", 40000), ("tcp", *OTHER, "0.0.0.0", 40000))
+    for client, source in ((node.pods[0], node.pods[0].address), (node, "127.0.0.1")):
+        answers = said(client, ("tcp", *WHOAMI, "0.0.0.0", 40000), ("tcp", *OTHER, "0.0.0.0", 40000))
         assert [json.loads(answer) for answer in answers] == [[source, *WHOAMI], [source, *OTHER]]
 
 
@@ -169,11 +169,11 @@ def test_what_is_not_in_the_mesh_is_refused_at_once(node: Node, capture: Driver)
         ("udp", "240.0.0.53", 15053),
         ("tcp", "240.0.0.53", 2222),
     ]
-    for place in (node.pods[0], node):
-        answers = probe(place, *attempts)
+    for client in (node.pods[0], node):
+        answers = probe(client, *attempts)
         assert [answer.said for answer in answers] == ["ECONNREFUSED"] * len(attempts)
         slowest = max(answer.milliseconds for answer in answers)
-        print(f"refused from {place.name}: slowest {slowest:.2f} ms of {len(answers)}")
+        print(f"refused from {client.name}: slowest {slowest:.2f} ms of {len(answers)}")
         assert slowest < 1000
 
 
@@ -194,8 +194,7 @@ def test_rules_of_others_for_local_addresses_do_not_see_mesh_addresses(node: Nod
     """NodePort and hostPort rules match every local address, and the mesh range is local."""
     load_foreign(node)
     pod, backend = node.pods
-    backend.start([sys.executable, "-c", _GREETER])
-    backend.wait_listening(8080)
+    backend.wait_listening(8080, backend.start([sys.executable, "-c", _GREETER]))
     assert said(pod, ("tcp", node.address, 8080)) == ["backend"]
     assert said(pod, ("tcp", WHOAMI[0], 8080)) == ["ECONNREFUSED"]
     assert said(node, ("tcp", WHOAMI[0], 8080)) == ["ECONNREFUSED"]

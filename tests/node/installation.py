@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hack.kit.waiting import until
 from hack.kube.one_node import ROOT, OneNode
-from tests.agent.harness import until
 from tests.node.workloads import PYTHON
 
 CHART = ROOT / "manifests" / "charts" / "svcmesh"
@@ -44,9 +44,8 @@ class Installation:
 
     def agent_pod(self) -> dict[str, Any]:
         """Return the agent's pod; waits until there is but one, as when an upgrade is over."""
-        (pod,) = until(lambda: len(pods := self._agent_pods()) == 1 and pods, 60.0, every=0.2)
-        assert isinstance(pod, dict)
-        return pod
+        until(lambda: len(self._agent_pods()) == 1, 60.0, every=0.2)
+        return self._agent_pods()[0]
 
     def _agent_pods(self) -> list[dict[str, Any]]:
         listed = json.loads(self.node.kubectl("-n", "svcmesh", "get", "pods", "-o", "json"))["items"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.harness import until
+from hack.kit.waiting import until
 from tests.node.installation import Installation, Load, until_answered
 from tests.node.workloads import corefile
 

@@ -17,9 +17,9 @@ from discovery.kube.events import EventWriter, event_document, event_name
 from discovery.kube.source import KubeSource
 from discovery.model import ServiceKey
 from discovery.notice import Notice
+from hack.kit.waiting import until_async
 from tests.discovery.kube.conftest import FAST
 from tests.discovery.kube.fake_api import FakeApi, answer, raw, status
-from tests.discovery.kube.listener import DEADLINE
 
 KEY = ServiceKey("shop", "cart")
 NOTICE = Notice(
@@ -53,12 +53,6 @@ async def start(api: FakeApi, tmp_path: Path) -> AsyncIterator[Start]:
             return writer
 
         yield make
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  nobody tells a test of it
-            await asyncio.sleep(0.005)
 
 
 def test_the_document_is_what_kubernetes_asks_for() -> None:
@@ -104,7 +98,7 @@ def test_a_note_has_at_most_a_kilobyte(note: str) -> None:
 async def test_ten_agents_tell_it_once(api: FakeApi, start: Start) -> None:
     for number in range(10):
         start(f"node-{number}").tell([NOTICE])
-    await until(lambda: api.count("create", "Event") == 10)
+    await until_async(lambda: api.count("create", "Event") == 10)
     ((key, document),) = api.events.items()
     assert key == ("shop", event_name(NOTICE))
     assert document["reportingInstance"].startswith("node-")
@@ -116,8 +110,8 @@ async def test_a_server_that_fails_is_asked_again_and_it_is_said_once(api: FakeA
     writer = start("node-1")
     with capture_logs() as logs:
         writer.tell([NOTICE])
-        await until(lambda: len(api.events) == 1)
-        await until(lambda: logs[-1]["event"] == "event_created")
+        await until_async(lambda: len(api.events) == 1)
+        await until_async(lambda: logs[-1]["event"] == "event_created")
     assert [line["event"] for line in logs] == ["events_failed", "event_created"]
     assert api.count("create", "Event") == 4
 
@@ -128,7 +122,7 @@ async def test_what_is_refused_is_dropped_and_the_rest_is_told(api: FakeApi, sta
     other = msgspec.structs.replace(NOTICE, uid="u2")
     with capture_logs() as logs:
         writer.tell([NOTICE, other])
-        await until(lambda: len(api.events) == 1 and len(logs) == 2)
+        await until_async(lambda: len(api.events) == 1 and len(logs) == 2)
     assert [line["event"] for line in logs] == ["event_refused", "event_created"]
     assert "note: too long" in logs[0]["reason"]
 
@@ -139,13 +133,13 @@ async def test_a_namespace_that_forbids_it_does_not_hold_up_others(api: FakeApi,
     writer = start("node-1")
     other = msgspec.structs.replace(NOTICE, service=ServiceKey("pay", "till"))
     writer.tell([NOTICE, other])
-    await until(lambda: len(api.events) == 2)
+    await until_async(lambda: len(api.events) == 2)
 
 
 async def test_new_credentials_are_used_after_401(api: FakeApi, start: Start) -> None:
     api.script("create", "Event", answer(401, status(401, "Unauthorized", "expired")))
     start("node-1").tell([NOTICE])
-    await until(lambda: len(api.events) == 1)
+    await until_async(lambda: len(api.events) == 1)
 
 
 async def test_more_than_the_queue_holds_is_dropped_and_it_is_said_once(
@@ -155,7 +149,7 @@ async def test_more_than_the_queue_holds_is_dropped_and_it_is_said_once(
     writer = start("node-1")
     with capture_logs() as logs:
         writer.tell(msgspec.structs.replace(NOTICE, uid=str(number)) for number in range(10))
-        await until(lambda: len(api.events) == 3)
+        await until_async(lambda: len(api.events) == 3)
     assert [line["event"] for line in logs].count("events_dropped") == 1
 
 
@@ -165,7 +159,7 @@ async def test_what_is_too_old_is_not_told(
     monkeypatch.setattr(module, "MAX_AGE", -1.0)
     writer = start("node-1")
     writer.tell([NOTICE])
-    await until(lambda: not writer._queue)
+    await until_async(lambda: not writer._queue)
     assert api.count("create", "Event") == 0
 
 
@@ -178,5 +172,5 @@ async def test_there_is_a_limit_to_the_rate(
     writer = start("node-1")
     writer._tokens = 2.0
     writer.tell(msgspec.structs.replace(NOTICE, uid=str(number)) for number in range(3))
-    await until(lambda: len(api.events) == 2 and writer._tokens < 0)
+    await until_async(lambda: len(api.events) == 2 and writer._tokens < 0)
     assert api.count("create", "Event") == 2

@@ -1,0 +1,1 @@
+"""What the demo, the lab, the control plane, the benchmark and tests share: processes, ports, manifests."""
