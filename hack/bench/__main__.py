@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from hack.bench import cluster_case, dns_case, http_cases, scale_case, stepping
+from hack.bench import cluster_case, dns_case, http_cases, python_case, scale_case, stepping
 from hack.bench.figures import Sample, targets
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
@@ -20,10 +20,11 @@ from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.report import Report, render_report, write_report
 from hack.kit.processes import ProcessFailed
 
-PARTS = ("http", "latency", "tcp", "dns", "scale", "stepping", "cluster")
+PARTS = ("python", "http", "latency", "tcp", "dns", "scale", "stepping", "cluster")
 ON_REQUEST = ("cluster",)
 """Parts that need more than the rest and take long: run only when named."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
+    "python": (),
     "http": ("wrk", "nginx"),
     "latency": ("wrk", "nginx"),
     "tcp": ("wrk", "nginx"),
@@ -41,6 +42,7 @@ PEERS: Mapping[str, tuple[str, ...]] = {
 }
 TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *LATENCY_CASES, *TCP_CASES)},
+    python_case.CASE: "The Python of one request: transports that do nothing, beside a fixed piece of work",
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
     "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",
     "stepping, one": "The same, one connection",
@@ -126,6 +128,7 @@ def _measure(
     # nginx and dnsmasq must be able to read it when they are somebody else.
     with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, ProcessGroup(Path(name)) as group:
         runs: Mapping[str, Callable[[], Iterator[Sample]]] = {
+            "python": lambda: python_case.measure(rounds, _progress, cores.proxy),
             "http": lambda: http_cases.measure(group, cores, HTTP_CASES, rounds, seconds, _progress),
             "latency": lambda: http_cases.measure(group, cores, LATENCY_CASES, rounds, seconds, _progress),
             "tcp": lambda: http_cases.measure(group, cores, TCP_CASES, rounds, seconds, _progress),

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from discovery.model import Endpoint
-from hack.bench.figures import Sample
+from hack.bench.figures import PLAIN_PYTHON, Sample
 from hack.bench.services import start_data_plane
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.streams import Source
 
 CASE: Final = "python"
-PLAIN, LAYERED, REFERENCE = "no middleware", "retry+breaker", "reference"
+LAYERED, REFERENCE = "retry+breaker", "reference"
 LAYERS: Final[Mapping[str, Mapping[str, str]]] = {
-    PLAIN: {},
+    PLAIN_PYTHON: {},
     LAYERED: {"svc.mesh/retry-attempts": "2", "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5"},
 }
 REQUEST: Final = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:18080\r\n\r\n"
@@ -121,14 +122,25 @@ def one_request(annotations: Mapping[str, str]) -> Callable[[], None]:
     return pass_on
 
 
-def measure(rounds: int, progress: Callable[[str], None]) -> Iterator[Sample]:
-    """Measure plain and layered requests and the reference in turn; yield a sample for each."""
+def measure(rounds: int, progress: Callable[[str], None], core: int | None = None) -> Iterator[Sample]:
+    """Measure plain and layered requests and the reference in turn, on one core; yield a sample for each."""
+    allowed = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield from _measure(rounds, progress)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _measure(rounds: int, progress: Callable[[str], None]) -> Iterator[Sample]:
     work: dict[str, Callable[[], None]] = {name: one_request(LAYERS[name]) for name in LAYERS}
     work[REFERENCE] = reference()
     for one in work.values():
         _time(one)
     for number in range(rounds):
-        best = {name: min(_time(one) for _ in range(5)) for name, one in work.items()}
+        timed = [{name: _time(one) for name, one in work.items()} for _ in range(5)]
+        best = {name: min(once[name] for once in timed) for name in work}
         for name, cost in best.items():
             progress(f"round {number + 1} of {rounds}: python: {name}: {cost:.2f} us")
             yield Sample(CASE, name, number, {"python_us": cost, "by_reference": cost / best[REFERENCE]})

@@ -18,6 +18,7 @@ SIZE_COLUMNS = (
 )
 CHANGE_COLUMNS = (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1))
 COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
+    "python": (("us/request", "python_us", 2), ("by reference", "by_reference", 3)),
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
     "10k": HTTP_COLUMNS,
