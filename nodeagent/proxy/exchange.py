@@ -1,7 +1,7 @@
 """One request and its response, from the client's stream to an endpoint's and back, whatever they speak.
 
-An `Exchange` is the `Request` that layers see. A rule without layers is served by plain callbacks; one with
-layers runs them as a `nodeagent.proxy.chain`.
+An `Exchange` is the `Request` that layers see (`nodeagent.proxy.request`). A rule without layers is served by
+plain callbacks; one with layers runs them as a `nodeagent.proxy.chain`.
 
 Order of life: `start` - `dispatch` (again for every try) - `response_started` - `_commit` - `_finish`, or
 `fail` at any point before `_commit`. It ends exactly once, in `_end`. No socket is here, and no byte of a
@@ -10,21 +10,19 @@ wire protocol; what pauses one side because of the other is here and nowhere els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, cast
 
 from middleware.contract import (
     ConnectFailed,
-    Ended,
     ExchangeError,
     NoEndpoint,
     Reply,
     UpstreamProtocolError,
     UpstreamReset,
 )
-from nodeagent.proxy.backend import Backend, Target, describe_failure
+from nodeagent.proxy.backend import Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
-from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.errors import (
     LayerBroke,
     NoRule,
@@ -35,8 +33,9 @@ from nodeagent.proxy.errors import (
     signed,
 )
 from nodeagent.proxy.health import Outcome as Verdict
-from nodeagent.proxy.listeners import RunningListener, RunningRule, send
-from nodeagent.proxy.message import Fields, RequestHead, ResponseHead, check_target
+from nodeagent.proxy.listeners import RunningListener, send
+from nodeagent.proxy.message import RequestHead, ResponseHead
+from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
@@ -62,37 +61,26 @@ MOST_INFORMATIONAL: Final = 16
 """1xx responses to one request; an endpoint that sends more does nothing else."""
 
 
-class Exchange:
+class Exchange(LayerRequest):
     """A request on its way; see the module. `status` is what the client gets, 0 before that is known."""
 
     __slots__ = (
-        "_at_end",
-        "_backend",
-        "_backend_name",
         "_chain",
         "_connect_failures",
         "_ended",
         "_expired",
-        "_head",
         "_informational",
         "_kept",
         "_kept_size",
-        "_limits",
         "_pending",
         "_resends",
         "_response",
-        "_rule",
         "_target",
-        "_tried",
         "_tunnel_ends",
         "_upstream",
-        "client",
         "committed",
-        "completed",
         "error",
-        "listener",
         "mesh_made",
-        "replayable",
         "started",
         "status",
         "tunnel",
@@ -104,7 +92,7 @@ class Exchange:
         self.client = client
         self.listener = listener
         self.started = started
-        self.completed: float | None = None
+        self.completed = None
         self.status = 0
         self.error: ExchangeError | None = None
         self.mesh_made = False
@@ -112,13 +100,13 @@ class Exchange:
         self.committed = False
         self.tunnel = False
         self._head = head
-        self._rule: RunningRule | None = None
-        self._backend: Backend | None = None
+        self._rule = None
+        self._backend = None
         self._backend_name = ""
         self._upstream: UpstreamStream | None = None
         self._pending: Pending | None = None
         self._target: Target | None = None
-        self._tried: tuple[Target, ...] = ()
+        self._tried = ()
         self._kept: list[bytes] | None = None
         self._kept_size = 0
         self._connect_failures = 0
@@ -128,77 +116,11 @@ class Exchange:
         self._chain: Chain | None = None
         self._response: UpstreamResponse | None = None
         self._expired: ExchangeError | None = None
-        self._limits: list[Deadline] | None = None
-        self._at_end: list[Callable[[Ended], None]] | None = None
+        self._limits = None
+        self._at_end = None
         self._ended = False
 
-    # What layers see (middleware.contract.Request)
-
-    @property
-    def method(self) -> str:
-        """The method."""
-        return self._head.method.decode("ascii")
-
-    @method.setter
-    def method(self, method: str) -> None:
-        if not method.isascii() or not method.isupper() or not method.isalpha():
-            raise ValueError(f"{method[:64]!r} is not a method")
-        self._head.method = method.encode("ascii")
-
-    @property
-    def target(self) -> str:
-        """The request target in origin form."""
-        return self._head.target.decode("ascii")
-
-    @target.setter
-    def target(self, target: str) -> None:
-        self._head.target = check_target(target)
-
-    @property
-    def headers(self) -> Fields:
-        """The end-to-end header fields."""
-        return Fields(self._head)
-
-    @property
-    def source(self) -> str:
-        """The client's address."""
-        return self.client.source.address
-
-    @property
-    def backend(self) -> str:
-        """The Service whose endpoints get the request; empty: the one that was asked."""
-        return self._backend_name
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        try:
-            chosen = self.listener.backend_named(name) if name else self._own_backend()
-        except LookupError:
-            raise ValueError(f"{name!r} is none of the backends that this middleware named") from None
-        if chosen is not self._backend:
-            self._tried = ()
-        self._backend, self._backend_name = chosen, name
-
-    def within(self, seconds: float, error: Callable[[], ExchangeError]) -> Deadline:
-        """Set a limit from now; see the contract."""
-        limit = self.listener.runtime.deadlines.set(seconds, lambda: self._limit_passed(error()))
-        if self._limits is None:
-            self._limits = []
-        self._limits.append(limit)
-        return limit
-
-    def at_end(self, call: Callable[[Ended], None]) -> None:
-        """Have `call` told when the exchange has ended."""
-        if self._at_end is None:
-            self._at_end = []
-        self._at_end.append(call)
-
     # What others ask
-
-    @property
-    def chosen_backend(self) -> Backend | None:
-        """Where it goes."""
-        return self._backend
 
     @property
     def target_used(self) -> Target | None:
@@ -327,7 +249,8 @@ class Exchange:
         self._give_try_up()
         self._raise(error)
 
-    def _limit_passed(self, error: ExchangeError) -> None:
+    def limit_passed(self, error: ExchangeError) -> None:
+        """A layer's limit has passed: end what is under way with its error."""
         if self._ended:
             return
         if error.final:
@@ -389,10 +312,6 @@ class Exchange:
         except PoolFull:
             self.listener.count(UPSTREAM_OVERLOADED)
             raise
-
-    def _own_backend(self) -> Backend | None:
-        rule = self._rule
-        return (rule.backend or rule.choose()) if rule is not None else None
 
     def _why_none(self) -> str:
         if self._backend is None:

@@ -1,0 +1,123 @@
+"""An exchange as its layers see it. Implements `middleware.contract.Request`.
+
+The fields are set by `nodeagent.proxy.exchange.Exchange`, which is one: a constructor of its own would cost
+every plain request a call.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable
+from typing import Final
+
+from middleware.contract import Ended, ExchangeError
+from nodeagent.proxy.backend import Backend, Target
+from nodeagent.proxy.deadlines import Deadline
+from nodeagent.proxy.listeners import RunningListener, RunningRule
+from nodeagent.proxy.message import Fields, RequestHead, check_target
+from nodeagent.proxy.streams import ClientStream
+
+_METHOD: Final = re.compile(r"(?!CONNECT\Z)[!#$%&'*+\-.^_`|~0-9A-Z]+")
+
+
+class LayerRequest:
+    """What layers read and change of a request, and what they ask for."""
+
+    __slots__ = (
+        "_at_end",
+        "_backend",
+        "_backend_name",
+        "_head",
+        "_limits",
+        "_rule",
+        "_tried",
+        "client",
+        "completed",
+        "listener",
+        "replayable",
+    )
+
+    client: ClientStream
+    listener: RunningListener
+    completed: float | None
+    replayable: bool
+    _head: RequestHead
+    _rule: RunningRule | None
+    _backend: Backend | None
+    _backend_name: str
+    _tried: tuple[Target, ...]
+    _limits: list[Deadline] | None
+    _at_end: list[Callable[[Ended], None]] | None
+
+    @property
+    def method(self) -> str:
+        """The method."""
+        return self._head.method.decode("ascii")
+
+    @method.setter
+    def method(self, method: str) -> None:
+        if not _METHOD.fullmatch(method):
+            raise ValueError(f"{method[:64]!r} is no method that can be passed on (RFC 9110 section 9.1)")
+        self._head.method = method.encode("ascii")
+
+    @property
+    def target(self) -> str:
+        """The request target in origin form."""
+        return self._head.target.decode("ascii")
+
+    @target.setter
+    def target(self, target: str) -> None:
+        self._head.target = check_target(target)
+
+    @property
+    def headers(self) -> Fields:
+        """The end-to-end header fields."""
+        return Fields(self._head)
+
+    @property
+    def source(self) -> str:
+        """The client's address."""
+        return self.client.source.address
+
+    @property
+    def backend(self) -> str:
+        """The Service whose endpoints get the request; empty: the one that was asked."""
+        return self._backend_name
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        try:
+            chosen = self.listener.backend_named(name) if name else self._own_backend()
+        except LookupError:
+            raise ValueError(f"{name!r} is none of the backends that this middleware named") from None
+        if chosen is not self._backend:
+            self._tried = ()
+        self._backend, self._backend_name = chosen, name
+
+    @property
+    def chosen_backend(self) -> Backend | None:
+        """Where it goes, for the layers of that backend."""
+        return self._backend
+
+    def within(self, seconds: float, error: Callable[[], ExchangeError]) -> Deadline:
+        """Set a limit from now; see the contract."""
+        limit = self.listener.runtime.deadlines.set(seconds, lambda: self.limit_passed(error()))
+        if self._limits is None:
+            self._limits = []
+        self._limits.append(limit)
+        return limit
+
+    def at_end(self, call: Callable[[Ended], None]) -> None:
+        """Have `call` told when the exchange has ended."""
+        if self._at_end is None:
+            self._at_end = []
+        self._at_end.append(call)
+
+    @abc.abstractmethod
+    def limit_passed(self, error: ExchangeError) -> None:
+        """End what is under way with this error."""
+
+    def _own_backend(self) -> Backend | None:
+        rule = self._rule
+        return (rule.backend or rule.choose()) if rule is not None else None
