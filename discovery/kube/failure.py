@@ -36,6 +36,8 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
     retry_after: float = 0.0
     """Seconds the server asks us to stay away."""
+    status: int = 0
+    """Of the response, where there was one."""
 
 
 class ApiError(Exception):
@@ -79,7 +81,7 @@ def read_failure(status: int, body: bytes, *, content_type: str = "", retry_afte
     else:
         reason = f"status {code}: {document.message or document.reason or 'no reason given'}"
     seconds = _retry_after(retry_after, document)
-    return Failure(_kind(code, document), reason[:REASON_LENGTH], seconds)
+    return Failure(_kind(code, document), reason[:REASON_LENGTH], seconds, code)
 
 
 def _read_status(body: bytes) -> _Status | None:

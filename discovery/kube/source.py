@@ -23,18 +23,21 @@ from discovery.kube.connection import Connection, check_access
 from discovery.kube.contact import Contact
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
 from discovery.kube.events import EventWriter
+from discovery.kube.failure import ApiError
 from discovery.kube.inventory import Inventory
 from discovery.kube.library import load_library
 from discovery.kube.mailbox import Mailbox
-from discovery.kube.reflection import Reflection
+from discovery.kube.reflection import ListPage, Reflection
 from discovery.kube.reflector import Reflector
 from discovery.kube.resource import Resource, watched_resources
 from discovery.kube.timing import Timing
 from discovery.manifest import read_object
-from discovery.source import Event, Synced
+from discovery.source import Event, SourceError, Synced
 
 PAGE_SIZE = 500
 """Objects of one page of a list, as kubectl asks for them."""
+SELECTOR_PATIENCE = 2.0
+"""Seconds for the server to say whether a label selector is one."""
 DEFAULT_TIMING = Timing()
 
 
@@ -75,10 +78,12 @@ class KubeSource:
         """Yield batches of events until the iterator is closed; see `discovery.source.Source`.
 
         Raises:
-            SourceError: there is no usable configuration. A server that does not answer is no such error.
+            SourceError: there is no usable configuration, or the server says that the label selector is none.
+                A server that does not answer is no such error.
         """
         clock = asyncio.get_running_loop().time
         credentials = await self._credentials(clock)
+        await self._check_selector(credentials)
         meeting = _Meeting(tuple(resource.kind for resource in self._resources), self._timing, clock)
         tasks = [
             asyncio.create_task(
@@ -123,6 +128,27 @@ class KubeSource:
         with suppress(CredentialsUnavailable):
             check_access(await credentials.current())
         return credentials
+
+    async def _check_selector(self, credentials: Credentials) -> None:
+        """Ask the server, if it answers soon, whether the selector is one: who typed it should hear now."""
+        services = self._resources[0]
+        if not services.label_selector:
+            return
+        connection = Connection(credentials, self._timing)
+        try:
+            async with asyncio.timeout(SELECTOR_PATIENCE):
+                await connection.list_page(services, ListPage(limit=1))
+        except ApiError as error:
+            if error.failure.status == 400:
+                raise SourceError(
+                    f"--service-selector {services.label_selector!r} is refused by the API server "
+                    f"({error.failure.reason}): use a label selector such as svc.mesh/watch=true or "
+                    "'team in (shop, pay)'"
+                ) from None
+        except TimeoutError:
+            pass  # the reflectors find out what is wrong with the server
+        finally:
+            await connection.close()
 
     def _reflector(self, resource: Resource, credentials: Credentials, meeting: _Meeting) -> Reflector:
         backoff = Backoff(self._timing.backoff_first, self._timing.backoff_limit, self._random)

@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 
 from discovery.compat import ZONES, Compat
-from discovery.kube.selector import check_selector
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
@@ -147,15 +146,6 @@ def parse_source(text: str) -> str:
         return text
     hint = f"; did you mean file:{text}?" if "/" in text or text.endswith((".yaml", ".yml", ".json")) else ""
     raise ValueError(f"{text!r} is neither kube nor file:PATH{hint}")
-
-
-def parse_selector(text: str) -> str:
-    """Read a Kubernetes label selector; empty is none.
-
-    Raises:
-        ValueError: anything else.
-    """
-    return check_selector(text) if text.strip() else ""
 
 
 def parse_range(text: str) -> str:

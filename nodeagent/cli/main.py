@@ -18,7 +18,6 @@ from nodeagent.cli.flags import (
     parse_drain_timeout,
     parse_listen,
     parse_range,
-    parse_selector,
     parse_source,
     parse_workers,
     parse_zone,
@@ -69,7 +68,7 @@ def main() -> None:
 )
 @_flag(
     "--service-selector",
-    type=Parsed("LABELSELECTOR", parse_selector),
+    metavar="LABELSELECTOR",
     default="",
     help="With --source kube: only Services with these labels, and slices with the same, are asked of the "
     "API server, as in svc.mesh/watch=true. Kubernetes copies a Service's labels to its slices; slices made "

@@ -206,16 +206,18 @@ class TestPipelines:
             assert all(flood.sent for flood in floods)
 
     async def test_they_do_not_keep_the_loop(self, mesh: Mesh) -> None:
-        """One write of very many requests, and how late a timer is meanwhile."""
+        """One write of very many requests, and how long the loop works before a timer has its turn.
+
+        In CPU time: how busy the machine is does not matter.
+        """
         await mesh.serve()
-        loop = asyncio.get_running_loop()
-        latest = 0.0
+        longest = 0.0
         reader, writer = await mesh.connect()
         writer.write(GET * 50_000 + GET_CLOSE)
         reading = asyncio.create_task(reader.read(-1))
         while not reading.done():
-            due = loop.time() + 0.001
+            before = time.process_time()
             await asyncio.sleep(0.001)
-            latest = max(latest, loop.time() - due)
+            longest = max(longest, time.process_time() - before)
         assert (await reading).count(b"HTTP/1.1 503 ") == 50_001
-        assert latest < LONGEST_WAIT / 5
+        assert longest < LONGEST_WAIT / 5

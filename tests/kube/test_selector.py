@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -11,7 +10,6 @@ from hack.kit.waiting import until
 from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import Agent
-from tests.discovery.kube.test_selector import REFUSED, TAKEN
 from tests.kube.objects import namespace, node, pod, service
 
 pytestmark = pytest.mark.kube
@@ -64,11 +62,18 @@ def test_the_labels_of_a_service_select_it_and_its_slices(
         agent.stop()
 
 
-def status_of(cluster: ControlPlane, selector: str) -> int:
-    return cluster.admin.raw("GET", f"/api/v1/services?labelSelector={quote(selector)}&limit=1")[0]
-
-
-def test_what_we_take_and_refuse_is_what_the_server_does(shared_cluster: ControlPlane) -> None:
-    assert {text: status_of(shared_cluster, text) for text in TAKEN} == dict.fromkeys(TAKEN, 200)
-    refused = [text for text, _ in REFUSED if text]  # none at all is everything for the server
-    assert {text: status_of(shared_cluster, text) for text in refused} == dict.fromkeys(refused, 400)
+@pytest.mark.parametrize(
+    "selector", ["team shop", "team=a=b", "-team=shop", "team in (shop", f"team={'v' * 64}"]
+)
+def test_what_the_server_refuses_ends_the_agent_at_once(
+    shared_cluster: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selector: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", shared_cluster.kubeconfig)
+    (tmp_path / "cluster").mkdir()
+    agent = Agent(tmp_path / "cluster", "--source", "kube", "--service-selector", selector)
+    try:
+        assert agent.process.wait(30) == 1
+        assert "--service-selector" in agent.log.read_text()
+        assert "is refused by the API server" in agent.log.read_text()
+    finally:
+        agent.stop()

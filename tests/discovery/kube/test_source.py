@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from discovery.kube.source import KubeSource
 from discovery.model import ServiceKey
-from discovery.source import Deleted, Synced, Upserted
+from discovery.source import Deleted, SourceError, Synced, Upserted
 from tests.discovery.kube.conftest import FAST, QUICKLY_STALE, Listen
 from tests.discovery.kube.fake_api import (
     EXPIRED,
@@ -65,6 +66,27 @@ async def test_a_selector_goes_for_services_and_their_slices(api: FakeApi, liste
     await listener.until(lambda: listener.synced == 1)
     assert listener.names == {"Service cart", "Slice cart-1"}
     assert api.queries("list", "EndpointSlice")[0]["labelSelector"] == "kubernetes.io/service-name,team=shop"
+
+
+async def test_a_selector_that_the_server_refuses_is_said_at_once(api: FakeApi, tmp_path: Path) -> None:
+    reason = "unable to parse requirement: found 'shop', expected: in, notin, =, ==, !=, gt, lt"
+    api.script("check", "Service", answer(400, status(400, "BadRequest", reason)))
+    source = KubeSource(
+        kubeconfig=api.write_kubeconfig(tmp_path / "config"), label_selector="team shop", timing=FAST
+    )
+    with pytest.raises(SourceError) as raised:
+        await anext(aiter(source.watch()))
+    assert "--service-selector 'team shop' is refused by the API server" in str(raised.value)
+    assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize("code", [403, 500])
+async def test_a_server_that_is_out_of_order_says_nothing_of_a_selector(
+    api: FakeApi, listen: Listen, code: int
+) -> None:
+    api.script("check", "Service", answer(code, status(code, "Broken", "not now")))
+    listener = listen(label_selector="team=shop")
+    await listener.until(lambda: listener.synced == 1)
 
 
 async def test_without_a_node_name_no_pods_are_watched(api: FakeApi, listen: Listen) -> None:
