@@ -94,10 +94,13 @@ class Answer:
 class Connection:
     """A session with the API server that is made anew when certificates change.
 
-    `limit` requests at most are under way at once.
+    `limit` requests at most are under way at once. `agent` is what the server's own log says of us.
     """
 
-    def __init__(self, credentials: Credentials, timing: Timing, limit: int = 2) -> None:
+    def __init__(
+        self, credentials: Credentials, timing: Timing, limit: int = 2, agent: str = "svcmesh"
+    ) -> None:
+        self._agent = agent
         self._credentials = credentials
         self._timing = timing
         self._limit = limit
@@ -145,6 +148,46 @@ class Connection:
                 body += chunk
             return response.status, bytes(body[:limit])
 
+    async def exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str
+    ) -> tuple[int, bytes, str]:
+        """Return status, body and content type of the answer to any request, whatever they are.
+
+        Raises:
+            ApiError: there was no response.
+        """
+        headers = {"Accept": "*/*", "Content-Type": content_type}
+        async with self._request(path, query, headers, body, method) as response:
+            said, answer = bytearray(), Answer(response)
+            while chunk := await answer.read(self._timing.answer):
+                said += chunk
+            return response.status, bytes(said), response.content_type
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Mapping[str, str], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket of this subprotocol.
+
+        Raises:
+            ApiError: there was no response.
+            aiohttp.WSServerHandshakeError: it was refused.
+        """
+        session, access = await self._open()
+        headers = {"Authorization": access.authorization} if access.authorization else {}
+        async with asyncio.timeout(self._timing.answer):
+            socket = await session.ws_connect(
+                yarl.URL(access.server + path).with_query(query),
+                protocols=(protocol,),
+                headers=headers,
+                proxy=access.proxy,
+                server_hostname=access.tls.server_name,
+            )
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
     async def create(self, path: str, document: Mapping[str, Any]) -> bool:
         """Create an object in the collection at `path`; return False if there is one of its name already.
 
@@ -189,7 +232,12 @@ class Connection:
 
     @asynccontextmanager
     async def _request(
-        self, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes | None = None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        method: str = "",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         session, access = await self._open()
         if access.authorization:
@@ -197,7 +245,7 @@ class Connection:
         with _failures("connect"):
             async with asyncio.timeout(self._timing.answer):
                 response = await session.request(
-                    "GET" if body is None else "POST",
+                    method or ("GET" if body is None else "POST"),
                     yarl.URL(access.server + path).with_query(query),
                     headers=headers,
                     data=body,
@@ -229,7 +277,7 @@ class Connection:
         return aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,
-            headers={"User-Agent": "svcmesh"},
+            headers={"User-Agent": self._agent},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

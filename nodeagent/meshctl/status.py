@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from discovery.kube.agents import AgentPages, Page
+from discovery.kube.commands.agents import AgentPages, Page
 
 State = Literal["ready", "leaving", "stale", "not ready", "unreachable"]
 GOOD: tuple[State, ...] = ("ready", "leaving")

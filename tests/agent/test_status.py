@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from discovery.kube.agents import AgentPages, AgentPod, Page
+from discovery.kube.commands.agents import AgentPages, AgentPod, Page
 from hack.kit.waiting import until
 from nodeagent.meshctl.status import AgentStatus, read_status
 from tests.agent.harness import Agent

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.kube.agents import PAGE_BYTES, AgentPages, AgentPod, Page
+from discovery.kube.commands.agents import PAGE_BYTES, AgentPages, AgentPod, Page
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.status import GOOD, read_numbers, read_status, show_age
 from tests.discovery.kube.fake_api import FakeApi, answer, cut_after, raw, status

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
-from discovery.kube.objects import Conflict, ObjectClient, open_objects
 from hack.kube.control_plane import ControlPlane
 from nodeagent.meshctl.clusterdns import cluster as effects
 from nodeagent.meshctl.clusterdns.change import Change, backup_data, plan_install, plan_remove

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from discovery.kube.objects import open_objects
+from discovery.kube.commands.objects import open_objects
 from nodeagent.meshctl.clusterdns import cluster as effects
 from nodeagent.meshctl.clusterdns.change import plan_install, stub_zones
 from nodeagent.meshctl.clusterdns.question import find_respondents

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from discovery.kube.commands.objects import Conflict, ObjectClient
 from discovery.kube.failure import ApiError
-from discovery.kube.objects import Conflict, ObjectClient
 from nodeagent.meshctl.clusterdns.change import Change
 from nodeagent.meshctl.clusterdns.layout import (
     CORE,

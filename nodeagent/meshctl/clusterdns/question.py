@@ -17,8 +17,8 @@ import dns.message
 import dns.rcode
 import msgspec
 
+from discovery.kube.commands.objects import Forwarded, ObjectClient
 from discovery.kube.failure import ApiError
-from discovery.kube.objects import Forwarded, ObjectClient
 from nodeagent.meshctl.clusterdns.layout import CORE, NAMESPACE, ClusterDns, Place
 from nodeagent.meshctl.clusterdns.stub import cluster_domain, main_server, root_port
 from nodeagent.meshctl.clusterdns.verdict import Sight

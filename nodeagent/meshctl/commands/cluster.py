@@ -13,7 +13,7 @@ import msgspec
 
 from discovery.compat import Compat
 from discovery.files.source import read_once
-from discovery.kube.reading import Cluster, read_cluster
+from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.source import Event, SourceError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 
+from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
-from discovery.kube.objects import Conflict, ObjectClient, open_objects
 from discovery.source import SourceError
 from nodeagent.cli.flags import parse_zone
 from nodeagent.meshctl.clusterdns import cluster

@@ -9,8 +9,8 @@ from typing import Literal
 import click
 import msgspec
 
-from discovery.kube.agents import read_agents
-from discovery.kube.reading import Cluster
+from discovery.kube.commands.agents import read_agents
+from discovery.kube.commands.reading import Cluster
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from discovery.kube import reading
-from discovery.kube.reading import PATIENCE, Cluster, read_cluster
+from discovery.kube.commands import reading
+from discovery.kube.commands.reading import PATIENCE, Cluster, read_cluster
 from discovery.model import ServiceObject
 from discovery.source import Event, SourceError, Synced, Upserted
 from tests.discovery.kube.fake_api import EXPIRED, Answer, FakeApi, answer, cut_after, hang, raw, status

@@ -16,16 +16,13 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import yarl
 
-from discovery.kube.connection import FAILURE_BODY, make_tls
-from discovery.kube.credentials import Access, Credentials, CredentialsUnavailable, loader_for
-from discovery.kube.failure import ApiError, Failure, read_failure
-from discovery.kube.library import load_library
-from discovery.source import SourceError
+from discovery.kube.commands.reading import PATIENCE, Cluster, connect
+from discovery.kube.connection import FAILURE_BODY, Connection
+from discovery.kube.failure import ApiError, Failure, FailureKind, read_failure
 
-ANSWER = 15.0
-"""Seconds to wait for any answer."""
+AT_ONCE = 16
+"""Requests and forwarded ports under way."""
 FIELD_MANAGER = "meshctl"
 Document = dict[str, Any]
 
@@ -71,11 +68,10 @@ class Forwarded:
 
 
 class ObjectClient:
-    """Requests with the identity of `access`; use `open_objects`."""
+    """Requests over a connection; use `open_objects`."""
 
-    def __init__(self, session: aiohttp.ClientSession, access: Access) -> None:
-        self._session = session
-        self._access = access
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def get(self, path: str, **query: str) -> Document | None:
         """Return an object or a list; None if there is none.
@@ -135,63 +131,35 @@ class ObjectClient:
         """
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
         try:
-            async with asyncio.timeout(ANSWER):
-                socket = await self._session.ws_connect(
-                    yarl.URL(self._access.server + path).with_query(ports=str(port)),
-                    protocols=("v4.channel.k8s.io",),
-                    headers=self._headers(),
-                    proxy=self._access.proxy,
-                    server_hostname=self._access.tls.server_name,
-                )
-                try:
-                    yield Forwarded(socket)
-                finally:
-                    await socket.close()
+            async with (
+                asyncio.timeout(PATIENCE.answer),
+                self._connection.websocket(path, {"ports": str(port)}, "v4.channel.k8s.io") as socket,
+            ):
+                yield Forwarded(socket)
         except aiohttp.WSServerHandshakeError as error:
-            kind = {401: "unauthorized", 403: "forbidden"}.get(error.status, "refused")
+            kind: FailureKind = "refused"
+            if error.status in (401, 403):
+                kind = "unauthorized" if error.status == 401 else "forbidden"
             needed = "; it needs `get` and `create` on pods/portforward" if error.status == 403 else ""
             reason = f"port forwarding to {namespace}/{pod}: status {error.status}{needed}"
-            raise ApiError(msgspec.convert({"kind": kind, "reason": reason}, Failure)) from error
+            raise ApiError(Failure(kind, reason, status=error.status)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
+            said = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            raise ApiError(Failure("connect", said or type(error).__name__)) from error
 
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], document: Document | None
     ) -> bytes | None:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         body = None if document is None else msgspec.json.encode(document)
-        try:
-            async with (
-                asyncio.timeout(ANSWER),
-                self._session.request(
-                    method,
-                    yarl.URL(self._access.server + path).with_query(query),
-                    data=body,
-                    headers=self._headers() | {"Content-Type": kind},
-                    proxy=self._access.proxy,
-                    server_hostname=self._access.tls.server_name,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                answer = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
-        if response.status == 404:
+        status, answer, content_type = await self._connection.exchange(method, path, query, body, kind)
+        if status == 404:
             return None
-        if response.status == 409:
+        if status == 409:
             raise Conflict(read_failure(409, answer[:FAILURE_BODY]).reason)
-        if response.status >= 300:
-            raise ApiError(
-                read_failure(response.status, answer[:FAILURE_BODY], content_type=response.content_type)
-            )
+        if status >= 300:
+            raise ApiError(read_failure(status, answer[:FAILURE_BODY], content_type=content_type))
         return answer
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._access.authorization} if self._access.authorization else {}
-
-    def _unreachable(self, error: Exception) -> ApiError:
-        said = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return ApiError(Failure("connect", f"API server {self._access.server}: {said}"))
 
 
 @asynccontextmanager
@@ -203,20 +171,8 @@ async def open_objects(
     Raises:
         SourceError: there is none, or it cannot be used; the message says why.
     """
-    library = load_library()
-    make_loader = loader_for(library, kubeconfig, context, environment)
-    try:
-        access = await Credentials(library, make_loader, 60.0, asyncio.get_running_loop().time).current()
-        secure = make_tls(access.tls) if access.server.startswith("https:") else True
-    except CredentialsUnavailable as error:
-        raise SourceError(f"no credentials for the API server: {error}") from error
-    except OSError as error:
-        raise SourceError(f"the certificates of the kubeconfig cannot be used: {error}") from error
-    connector = aiohttp.TCPConnector(ssl=secure)
-    async with aiohttp.ClientSession(
-        connector=connector, headers={"User-Agent": "meshctl"}, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        yield ObjectClient(session, access)
+    async with connect(Cluster(kubeconfig, context), AT_ONCE, environment) as connection:
+        yield ObjectClient(connection)
 
 
 def _decode(data: bytes) -> Document:

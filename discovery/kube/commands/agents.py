@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from discovery.kube.commands.reading import Cluster, connect, list_items
 from discovery.kube.connection import Connection
 from discovery.kube.failure import ApiError
-from discovery.kube.reading import Cluster, connect, list_items
 from discovery.kube.resource import Resource
 from discovery.model import PodKey
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from discovery.compat import Compat
-from discovery.kube.connection import Connection
+from discovery.kube.connection import Connection, check_access
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
 from discovery.kube.failure import ApiError
 from discovery.kube.inventory import Inventory
@@ -57,10 +57,10 @@ async def connect(
     clock = asyncio.get_running_loop().time
     credentials = Credentials(library, make_loader, cluster.timing.credentials_age, clock)
     try:
-        await credentials.current()
+        check_access(await credentials.current())
     except CredentialsUnavailable as error:
         raise SourceError(f"no credentials for the API server: {error}") from error
-    connection = Connection(credentials, cluster.timing, limit)
+    connection = Connection(credentials, cluster.timing, limit, agent="meshctl")
     try:
         yield connection
     finally:

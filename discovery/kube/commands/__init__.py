@@ -1,0 +1,1 @@
+"""What commands that people run need of the API server, beside the source: one reading, agents, objects."""
