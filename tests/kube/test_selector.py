@@ -8,28 +8,14 @@ from urllib.parse import quote
 import pytest
 
 from hack.kit.waiting import until
-from hack.kube.client import Client
 from hack.kube.control_plane import ControlPlane
 from tests.agent.harness import Agent
 from tests.discovery.kube.test_selector import REFUSED, TAKEN
-from tests.kube.objects import namespace, node, pod, service
+from tests.kube.objects import namespace, node, pod, run_pod, service
 
 pytestmark = pytest.mark.kube
 
 SPACE = "selected"
-
-
-def make_pod(admin: Client, name: str, address: str) -> None:
-    """A Pod that is ready, as the kubelet would say."""
-    admin.apply(pod(name, SPACE, app=name))
-    status = {
-        "phase": "Running",
-        "podIP": address,
-        "podIPs": [{"ip": address}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }
-    path = f"/api/v1/namespaces/{SPACE}/pods/{name}/status"
-    admin.request("PATCH", path, {"status": status}, kind="application/merge-patch+json")
 
 
 def test_the_labels_of_a_service_select_it_and_its_slices(
@@ -44,7 +30,7 @@ def test_the_labels_of_a_service_select_it_and_its_slices(
         made["spec"]["selector"] = {"app": name}
         made["metadata"]["labels"] = labels
         admin.apply(made)
-        make_pod(admin, name, address)
+        run_pod(admin, pod(name, SPACE, app=name), address)
     monkeypatch.setenv("KUBECONFIG", shared_cluster.kubeconfig)
     (tmp_path / "cluster").mkdir()
     agent = Agent(tmp_path / "cluster", "--source", "kube", "--service-selector", "svc.mesh/watch=true")
@@ -56,7 +42,7 @@ def test_the_labels_of_a_service_select_it_and_its_slices(
         path = f"/api/v1/namespaces/{SPACE}/services/web"
         for value, answer in ((None, "NXDOMAIN"), ("true", "NOERROR")):
             patch = {"metadata": {"labels": {"svc.mesh/watch": value}}}
-            admin.request("PATCH", path, patch, kind="application/merge-patch+json")
+            admin.request("PATCH", path, patch)
             until(lambda answer=answer: agent.resolve(f"web.{SPACE}")[0] == answer)  # type: ignore[misc]
         until(lambda: "10.1.0.8" in agent.admin("/plan")[1])
         assert agent.admin("/plan")[1].count("10.1.0.9") == 0
