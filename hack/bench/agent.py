@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hack.bench.processes import ProcessGroup
+from hack.kit.manifests import ENABLED, Endpoint, Port, endpoint_slice, render, service
 from hack.kit.ports import LOCALHOST, free_port
 from hack.kit.processes import Process, wait_until
 from nodeagent.plan.addresses import format_ipv4, parse_ipv4
@@ -20,37 +21,6 @@ MESH_RANGE = f"127.{128 + os.getpid() % 100}.0.0/16"
 PORT = 18080
 NAMESPACE = "bench"
 ZONE = "svc.mesh"
-
-_MANIFEST = """\
-apiVersion: v1
-kind: Service
-metadata:
-  name: {name}
-  namespace: {namespace}
-  annotations:
-{annotations}spec:
-  clusterIP: {cluster_ip}
-  selector: {{app: {name}}}
-  ports:
-    - {{name: {protocol}, port: {port}, targetPort: {target_port}}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {name}-x7f2k
-  namespace: {namespace}
-  labels: {{kubernetes.io/service-name: {name}}}
-addressType: IPv4
-ports:
-  - {{name: {protocol}, port: {target_port}, protocol: TCP}}
-endpoints:
-{endpoints}"""
-_ENDPOINT = """\
-  - addresses: [{address}]
-    conditions: {{ready: true, serving: true, terminating: false}}
-    nodeName: node-{node}
-    targetRef: {{kind: Pod, namespace: {namespace}, name: {name}-{number}}}
-"""
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -71,22 +41,20 @@ class Spec(msgspec.Struct, frozen=True):
 
     def render(self) -> str:
         """Return its YAML: the Service and one EndpointSlice."""
-        annotations = {"svc.mesh/enabled": "true", **self.annotations}
-        return _MANIFEST.format(
-            name=self.name,
+        ports = [Port(PORT, self.target_port, self.protocol)]
+        asked = service(
+            self.name,
+            ports,
             namespace=NAMESPACE,
-            annotations="".join(f'    {key}: "{value}"\n' for key, value in annotations.items()),
             cluster_ip=format_ipv4((parse_ipv4("10.96.0.0") or 0) + self.number + 1024),
-            protocol=self.protocol,
-            port=PORT,
-            target_port=self.target_port,
-            endpoints="".join(
-                _ENDPOINT.format(
-                    address=address, node=number % 3, namespace=NAMESPACE, name=self.name, number=number
-                )
-                for number, address in enumerate(self.endpoints)
-            ),
+            annotations={**ENABLED, **self.annotations},
+            selector={"app": self.name},
         )
+        endpoints = [
+            Endpoint(address, pod=f"{self.name}-{number}", node=f"node-{number % 3}")
+            for number, address in enumerate(self.endpoints)
+        ]
+        return render(asked, endpoint_slice(self.name, ports, endpoints, namespace=NAMESPACE))
 
 
 def many_specs(count: int) -> list[Spec]:

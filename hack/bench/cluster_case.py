@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 import os
 import random
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 
 from discovery.model import ServiceKey
 from hack.bench.accounting import cpu_time, memory
@@ -35,9 +29,11 @@ from hack.bench.machine import Cores, move_to
 from hack.bench.peers import start_backend
 from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.scale_case import QUIET, Prober
+from hack.kit.manifests import Document, Port, endpoint_slice, service
 from hack.kit.proc import family
 from hack.kit.processes import Process, wait_until
 from hack.kube.assets import AssetsMissing, find_assets
+from hack.kube.client import Client, path_of
 from hack.kube.control_plane import ControlPlane
 from nodeagent.plan.addresses import address_range
 from nodeagent.settings import NFTABLES_RANGE
@@ -83,37 +79,6 @@ def measure(cores: Cores, changes: int, seconds: float, progress: Callable[[str]
         raise BenchError(f"the case of a large cluster ended with status {process.returncode}")
 
 
-class Session:
-    """One keep-alive connection to the API server, as its administrator."""
-
-    def __init__(self, kubeconfig: str) -> None:
-        document = yaml.safe_load(Path(kubeconfig).read_text())
-        cluster = document["clusters"][0]["cluster"]
-        self._token = document["users"][0]["user"]["token"]
-        authority = cluster.get("certificate-authority-data")
-        tls = ssl.create_default_context(
-            cafile=cluster.get("certificate-authority"),
-            cadata=b64decode(authority).decode() if authority else None,
-        )
-        url = urlsplit(cluster["server"])
-        self._connection = http.client.HTTPSConnection(str(url.hostname), url.port, timeout=60, context=tls)
-
-    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a document, if any; return what came back.
-
-        Raises:
-            BenchError: it was refused.
-        """
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
-        self._connection.request(method, path, "" if body is None else json.dumps(body), headers)
-        response = self._connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
-        if response.status >= 300:
-            raise BenchError(f"{method} {path}: {response.status} {answer.get('message')}")
-        return answer
-
-
 def namespace_of(number: int) -> str:
     """Return the namespace of a Service."""
     return f"team-{number % NAMESPACES:02}"
@@ -127,13 +92,19 @@ def addresses_of(number: int, more: int = 0) -> list[str]:
     return [str(ipaddress.IPv4Address(first + offset)) for offset in range(1, ENDPOINTS + 1 + more)]
 
 
-def slice_path(number: int) -> str:
-    """Return where a Service's EndpointSlice is."""
-    base = f"/apis/discovery.k8s.io/v1/namespaces/{namespace_of(number)}/endpointslices"
-    return f"{base}/service-{number}-1"
+def service_of(number: int, port: int) -> Document:
+    """Return a Service."""
+    return service(f"service-{number}", [Port(80, port, "http")], namespace=namespace_of(number))
 
 
-def endpoints_body(number: int, more: int = 0) -> dict[str, Any]:
+def slice_of(number: int, port: int, probed: bool = False) -> Document:
+    """Return the EndpointSlice of a Service; with `probed` its endpoints are those that are there."""
+    ports = [Port(80, port, "http")]
+    document = endpoint_slice(f"service-{number}", ports, (), namespace=namespace_of(number))
+    return document | endpoints_of(PROBED if probed else number)
+
+
+def endpoints_of(number: int, more: int = 0) -> Document:
     """Return the part of the slice that changes."""
     return {
         "endpoints": [
@@ -143,18 +114,25 @@ def endpoints_body(number: int, more: int = 0) -> dict[str, Any]:
     }
 
 
-def populate(kubeconfig: str, port: int) -> None:
+def change_slice(session: Client, number: int, more: int = 0) -> None:
+    """Give a Service its endpoints, or one more than those."""
+    session.request("PATCH", path_of(slice_of(number, 0)), endpoints_of(number, more))
+
+
+def populate(plane: ControlPlane, port: int) -> None:
     """Create all Services, each with one slice, over several connections."""
-    session = Session(kubeconfig)
+    session = plane.open_session()
     for number in range(NAMESPACES):
-        session.send("POST", "/api/v1/namespaces", {"metadata": {"name": namespace_of(number)}})
+        metadata = {"name": namespace_of(number)}
+        session.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     failures: list[BaseException] = []
 
     def create(first: int) -> None:
-        writer = Session(kubeconfig)
+        writer = plane.open_session()
         try:
             for number in range(first, SERVICES, WRITERS):
-                _create(writer, number, port)
+                writer.create(service_of(number, port))
+                writer.create(slice_of(number, port))
         except BaseException as error:
             failures.append(error)
 
@@ -167,27 +145,6 @@ def populate(kubeconfig: str, port: int) -> None:
         raise BenchError(f"creating Services: {failures[0]}")
 
 
-def _create(writer: Session, number: int, port: int) -> None:
-    service, slice_ = documents(number, port)
-    writer.send("POST", f"/api/v1/namespaces/{namespace_of(number)}/services", service)
-    writer.send("POST", slice_path(number).rpartition("/")[0], slice_)
-
-
-def documents(number: int, port: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a Service and its slice."""
-    name = f"service-{number}"
-    metadata = {"name": name, "annotations": {"svc.mesh/enabled": "true"}}
-    ports = [{"name": "http", "port": 80, "targetPort": port}]
-    labels = {"kubernetes.io/service-name": name}
-    slice_ = {
-        "metadata": {"name": f"{name}-1", "labels": labels},
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-        **endpoints_body(number),
-    }
-    return {"metadata": metadata, "spec": {"ports": ports}}, slice_
-
-
 def run(cores: Cores, changes: int, seconds: float) -> Iterator[Sample]:
     """Measure, inside the namespace."""
     for address in TARGETS:
@@ -196,15 +153,15 @@ def run(cores: Cores, changes: int, seconds: float) -> Iterator[Sample]:
         _, port = start_backend(group, cores.load, TARGETS, "$server_addr")
         with ControlPlane(controllers=(), apiserver_flags=(f"--advertise-address={TARGETS[0]}",)) as plane:
             started = time.perf_counter()
-            populate(plane.kubeconfig, port)
+            populate(plane, port)
             print(f"created {SERVICES} Services in {time.perf_counter() - started:.0f} s", flush=True)
             for pid in family(os.getpid()):
                 move_to(cores.load, pid)
             agent, sample = _start(group, cores, plane.kubeconfig)
             yield sample
-            yield _change_one(plane.kubeconfig, changes)
-            yield _add_one(plane.kubeconfig, port, changes)
-            yield _change_many(plane.kubeconfig, agent, seconds)
+            yield _change_one(plane.open_session(), changes)
+            yield _add_one(plane.open_session(), port, changes)
+            yield _change_many(plane.open_session(), agent, seconds)
 
 
 def _start(group: ProcessGroup, cores: Cores, kubeconfig: str) -> tuple[Process, Sample]:
@@ -236,27 +193,25 @@ def _admin(path: str) -> bytes | None:
         connection.close()
 
 
-def _mesh_address(service: dict[str, Any]) -> str:
+def _mesh_address(service: Document) -> str:
     """Return the mesh address of a Service as the API server has it."""
     key = ServiceKey(service["metadata"]["namespace"], service["metadata"]["name"])
     return address_range(NFTABLES_RANGE).claim(key, service["spec"]["clusterIPs"]).address
 
 
-def _change_one(kubeconfig: str, changes: int) -> Sample:
+def _change_one(session: Client, changes: int) -> Sample:
     """Add and remove an endpoint; measure from the API server's answer to the endpoint's own."""
-    session = Session(kubeconfig)
-    path = f"/api/v1/namespaces/{namespace_of(PROBED)}/services/service-{PROBED}"
-    prober = Prober(_mesh_address(session.send("GET", path)), 80)
+    prober = Prober(_mesh_address(session.get(path_of(service_of(PROBED, 0)))), 80)
     times = []
     for number in range(changes):
         prober.ask_for(random.uniform(*QUIET))
-        session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED, more=1))
+        change_slice(session, PROBED, more=1)
         changed = time.perf_counter()
         while prober.ask() != TARGETS[-1]:
             if time.perf_counter() - changed > REACH_TIME:
                 raise BenchError(f"an added endpoint got no request within {REACH_TIME:g} s")
         times.append((time.perf_counter() - changed) * 1000)
-        session.send("PATCH", slice_path(PROBED), endpoints_body(PROBED))
+        change_slice(session, PROBED)
         prober.ask_for(random.uniform(*QUIET))
         # Else the next change would only take back what was never applied.
         if TARGETS[-1] in prober.ask_for(0.01):
@@ -266,16 +221,13 @@ def _change_one(kubeconfig: str, changes: int) -> Sample:
     return Sample("one change in 10000 services", AGENT, 0, _spread(times))
 
 
-def _add_one(kubeconfig: str, port: int, changes: int) -> Sample:
+def _add_one(session: Client, port: int, changes: int) -> Sample:
     """Add Services; measure from the API server's answer to the slice until an endpoint answers."""
-    session = Session(kubeconfig)
     times = []
     for number in range(SERVICES, SERVICES + changes):
         time.sleep(random.uniform(*QUIET))  # noqa: TID251 this program has no loop
-        service, body = documents(number, port)
-        body |= endpoints_body(PROBED)
-        created = session.send("POST", f"/api/v1/namespaces/{namespace_of(number)}/services", service)
-        session.send("POST", slice_path(number).rpartition("/")[0], body)
+        created = session.create(service_of(number, port))
+        session.create(slice_of(number, port, probed=True))
         began = time.perf_counter()
         _ask_until_answered(_mesh_address(created), began + REACH_TIME)
         times.append((time.perf_counter() - began) * 1000)
@@ -305,9 +257,8 @@ def _spread(times: list[float]) -> dict[str, float]:
     return {"p50_ms": quantile(times, 50), "p99_ms": quantile(times, 99), "most_ms": max(times)}
 
 
-def _change_many(kubeconfig: str, agent: Process, seconds: float) -> Sample:
+def _change_many(session: Client, agent: Process, seconds: float) -> Sample:
     """Change another slice a hundred times a second; measure what the agent spends on it."""
-    session = Session(kubeconfig)
     pid = family(agent.pid)[:1]
     before, started = cpu_time(pid), time.perf_counter()
     sent = 0
@@ -315,9 +266,7 @@ def _change_many(kubeconfig: str, agent: Process, seconds: float) -> Sample:
         if sent <= elapsed * CHANGES_PER_SECOND:
             number = (sent * 37) % SERVICES
             if number != PROBED:
-                session.send(
-                    "PATCH", slice_path(number), endpoints_body(number, more=1 - sent // SERVICES % 2)
-                )
+                change_slice(session, number, more=1 - sent // SERVICES % 2)
             sent += 1
         else:
             time.sleep(sent / CHANGES_PER_SECOND - elapsed)  # noqa: TID251 this program has no loop

@@ -5,9 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from typing import Any
 
-Document = dict[str, Any]
+from hack.kit.manifests import Document
+from hack.kit.ports import LOCALHOST
 
 _PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
 _CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
@@ -22,17 +22,19 @@ class Refused(Exception):
 
 
 class Client:
-    """Requests of one identity; a connection for each, since servers come and go in tests."""
+    """Requests of one identity; a connection for each, since servers come and go in tests.
 
-    def __init__(self, port: int, ca: str, token: str) -> None:
+    With `kept` one connection is for all, and the client for one thread.
+    """
+
+    def __init__(self, port: int, ca: str, token: str, *, kept: bool = False) -> None:
         self._port = port
         self._tls = ssl.create_default_context(cafile=ca)
         self._token = token
+        self._kept = self._connection() if kept else None
 
-    def request(
-        self, method: str, path: str, body: Document | None = None, *, kind: str = "application/json"
-    ) -> Document:
-        """Send a request and return the document of the answer.
+    def request(self, method: str, path: str, body: Document | None = None, *, kind: str = "") -> Document:
+        """Send a request and return the document of the answer; a PATCH is a merge patch if not otherwise.
 
         Raises:
             Refused: the status is not 2xx.
@@ -45,21 +47,30 @@ class Client:
         return document
 
     def raw(
-        self, method: str, path: str, body: Document | None = None, *, kind: str = "application/json"
+        self, method: str, path: str, body: Document | None = None, *, kind: str = ""
     ) -> tuple[int, bytes]:
         """Send a request and return status and body."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=20, context=self._tls)
+        kind = kind or ("application/merge-patch+json" if method == "PATCH" else "application/json")
+        connection = self._kept or self._connection()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
-            connection.close()
+            if self._kept is None:
+                connection.close()
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(LOCALHOST, self._port, timeout=60, context=self._tls)
 
     def get(self, path: str) -> Document:
         """GET a path; see `request`."""
         return self.request("GET", path)
+
+    def create(self, document: Document) -> Document:
+        """Create an object; return it as the server has it."""
+        return self.request("POST", path_of(document).rpartition("/")[0], document)
 
     def apply(self, document: Document, *, dry_run: bool = False) -> Document:
         """Create or change an object as `kubectl apply --server-side --force-conflicts` does."""

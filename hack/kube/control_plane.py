@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hack.kit.manifests import Document
 from hack.kit.ports import free_ports
 from hack.kube.assets import Assets, find_assets
 from hack.kube.certificates import Certificates, make_certificates
-from hack.kube.client import Client, Document, Refused
+from hack.kube.client import Client, Refused
 from hack.kube.component import Component
 
 CONTROLLERS = (
@@ -147,6 +148,10 @@ class ControlPlane:
         )
         token: str = answer["status"]["token"]
         return token
+
+    def open_session(self) -> Client:
+        """Return a client of the administrator that keeps its connection, for one thread."""
+        return Client(self.port, str(self._certificates.ca), self._token, kept=True)
 
     def client(self, token: str) -> Client:
         """Return a client with this token."""

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from hack.kit.manifests import Port
 from hack.kit.processes import ProcessFailed
-from hack.lab.cluster import Cluster, Port, Target
+from hack.lab.cluster import Cluster
 from hack.lab.lab import Lab
 from hack.lab.node import Pod
 from hack.lab.sandbox import SandboxError
 
-WEB = Port(port=80, target=8080, name="http")
-ECHO = Port(port=7000, target=7000, name="tcp-echo")
+WEB = Port(port=80, target_port=8080, name="http")
+ECHO = Port(port=7000, target_port=7000, name="tcp-echo")
 
 
 def populate(lab: Lab, cluster: Cluster) -> None:
@@ -27,15 +28,13 @@ def populate(lab: Lab, cluster: Cluster) -> None:
     `whoami` and `echo` are in the mesh; `plain` has the same endpoints as whoami and is not.
     """
     for pod in lab.pods:
-        pod.start_sample("whoami", WEB.target)
+        pod.start_sample("whoami", WEB.target_port)
     last = lab.pods[-1]
-    last.start_sample("echo", ECHO.target, "--banner")
-    targets = [_target(pod) for pod in lab.pods]
+    last.start_sample("echo", ECHO.target_port, "--banner")
+    endpoints = [pod.endpoint for pod in lab.pods]
     for name, address, wanted in (("whoami", "10.96.0.10", None), ("plain", "10.96.0.12", {})):
-        cluster.service(name, [WEB], cluster_ip=address, annotations=wanted)
-        cluster.endpoints(name, [WEB], targets)
-    cluster.service("echo", [ECHO], cluster_ip="10.96.0.11")
-    cluster.endpoints("echo", [ECHO], [_target(last)])
+        cluster.serve(name, WEB, endpoints, cluster_ip=address, annotations=wanted)
+    cluster.serve("echo", ECHO, [last.endpoint], cluster_ip="10.96.0.11")
     cluster.pods(node.spec for node in lab.nodes)
 
 
@@ -64,12 +63,12 @@ def describe(lab: Lab, cluster: Cluster) -> str:
         f"  {node.name}  {node.address:12}  an agent; its admin page: 127.0.0.1:15000 there"
         for node in lab.nodes
     ]
-    rows += [f"  {pod.name:5} {pod.address:12}  whoami on port {WEB.target}" for pod in lab.pods]
+    rows += [f"  {pod.name:5} {pod.address:12}  whoami on port {WEB.target_port}" for pod in lab.pods]
     return "\n".join(
         (
             "",
             *rows,
-            f"  echo is on {lab.pods[-1].name}, port {ECHO.target}",
+            f"  echo is on {lab.pods[-1].name}, port {ECHO.target_port}",
             "",
             f"Services (YAML, changes count at once): {cluster.directory}",
             f"Logs: {lab.directory}",
@@ -78,17 +77,13 @@ def describe(lab: Lab, cluster: Cluster) -> str:
             "  curl http://whoami.default.svc.mesh/        # answered by every pod in turn",
             "  nc whoami.default.svc.mesh 81               # not in the mesh: refused at once",
             "  nc echo.default.svc.mesh 7000               # a TCP service that speaks first",
-            f"  curl http://{lab.pods[-1].address}:{WEB.target}/             # past the mesh",
+            f"  curl http://{lab.pods[-1].address}:{WEB.target_port}/             # past the mesh",
             f"  nano {cluster.directory}/default.plain.service.yaml   # add svc.mesh/enabled: 'true'",
             "",
             "Leave the shell to remove all of it.",
             "",
         )
     )
-
-
-def _target(pod: Pod) -> Target:
-    return Target(address=pod.address, pod=pod.name, node=pod.name.partition("p")[0])
 
 
 def _shell_environment(pod: Pod) -> dict[str, str]:

@@ -1,44 +1,44 @@
-"""Services and EndpointSlices as YAML files in a folder, written so that a reader never sees half of one."""
+"""A folder of Kubernetes YAML that stands for a cluster: one file a Service, one its endpoints."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import yaml
-
+from hack.kit.manifests import (
+    ENABLED,
+    Document,
+    Endpoint,
+    Port,
+    endpoint_slice,
+    render,
+    replace_file,
+    service,
+)
 from hack.lab.topology import NodeSpec
 
 
-class Target(msgspec.Struct, frozen=True):
-    """An endpoint: a pod's address with its conditions."""
-
-    address: str
-    pod: str = ""
-    node: str = ""
-    ready: bool = True
-    serving: bool = True
-    terminating: bool = False
-
-
-class Port(msgspec.Struct, frozen=True):
-    """A Service port and the port its endpoints listen on."""
-
-    port: int
-    target: int
-    name: str = ""
-    app_protocol: str = ""
-
-
 class Cluster:
-    """A folder of Kubernetes YAML that changes as a test wants: one file a Service, one its endpoints."""
+    """The folder; it changes as a test wants, and a reader never sees half a file."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, namespace: str = "default") -> None:
         self.directory = directory
+        self._namespace = namespace
         directory.mkdir(parents=True, exist_ok=True)
+
+    def serve(
+        self,
+        name: str,
+        port: Port,
+        endpoints: Iterable[Endpoint],
+        *,
+        cluster_ip: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a Service of one port and its endpoints; see `service`."""
+        # In this order, so that whoever finds the name finds endpoints, too.
+        self.endpoints(name, [port], endpoints)
+        self.service(name, [port], cluster_ip=cluster_ip, annotations=annotations)
 
     def service(
         self,
@@ -47,94 +47,46 @@ class Cluster:
         *,
         cluster_ip: str,
         annotations: Mapping[str, str] | None = None,
-        namespace: str = "default",
     ) -> None:
         """Write a Service; without `annotations` it asks for the mesh.
 
         `cluster_ip` may be `None`, as text, for a headless one.
         """
-        wanted = {"svc.mesh/enabled": "true"} if annotations is None else dict(annotations)
-        self._write(
-            f"{namespace}.{name}.service",
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {"name": name, "namespace": namespace, "annotations": wanted},
-                "spec": {
-                    "clusterIP": cluster_ip,
-                    "clusterIPs": [cluster_ip],
-                    "selector": {"app": name},
-                    "ports": [_service_port(port) for port in ports],
-                },
-            },
+        wanted = ENABLED if annotations is None else annotations
+        document = service(
+            name,
+            ports,
+            namespace=self._namespace,
+            cluster_ip=cluster_ip,
+            annotations=wanted,
+            selector={"app": name},
         )
+        self._write(name, "service", document)
 
-    def endpoints(
-        self, name: str, ports: Iterable[Port], targets: Iterable[Target], *, namespace: str = "default"
-    ) -> None:
+    def endpoints(self, name: str, ports: Iterable[Port], endpoints: Iterable[Endpoint]) -> None:
         """Write the one EndpointSlice of a Service, in place of what it was."""
-        self._write(
-            f"{namespace}.{name}.endpoints",
-            {
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {
-                    "name": f"{name}-1",
-                    "namespace": namespace,
-                    "labels": {"kubernetes.io/service-name": name},
-                },
-                "addressType": "IPv4",
-                "ports": [{"name": port.name, "port": port.target, "protocol": "TCP"} for port in ports],
-                "endpoints": [_endpoint(target, namespace) for target in targets],
-            },
-        )
+        self._write(name, "endpoints", endpoint_slice(name, ports, endpoints, namespace=self._namespace))
 
-    def pods(self, nodes: Iterable[NodeSpec], *, namespace: str = "default") -> None:
+    def pods(self, nodes: Iterable[NodeSpec]) -> None:
         """Write a Pod object for each pod of the lab."""
         for node in nodes:
             for pod in node.pods:
-                self._write(
-                    f"{namespace}.{pod.name}.pod",
-                    {
-                        "apiVersion": "v1",
-                        "kind": "Pod",
-                        "metadata": {"name": pod.name, "namespace": namespace},
-                        "spec": {"nodeName": node.name, "serviceAccountName": "default"},
-                        "status": {"podIP": pod.address, "podIPs": [{"ip": pod.address}], "phase": "Running"},
-                    },
-                )
+                document = {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {"name": pod.name, "namespace": self._namespace},
+                    "spec": {"nodeName": node.name, "serviceAccountName": "default"},
+                    "status": {"podIP": pod.address, "podIPs": [{"ip": pod.address}], "phase": "Running"},
+                }
+                self._write(pod.name, "pod", document)
 
-    def remove(self, name: str, *, namespace: str = "default") -> None:
+    def remove(self, name: str) -> None:
         """Remove a Service and its endpoints."""
         for kind in ("service", "endpoints"):
-            (self.directory / f"{namespace}.{name}.{kind}.yaml").unlink(missing_ok=True)
+            self._path(name, kind).unlink(missing_ok=True)
 
-    def _write(self, stem: str, content: dict[str, Any]) -> None:
-        unfinished = self.directory / f".{stem}.tmp"
-        unfinished.write_text(yaml.safe_dump(content, sort_keys=False))
-        os.replace(unfinished, self.directory / f"{stem}.yaml")
+    def _write(self, name: str, kind: str, document: Document) -> None:
+        replace_file(self._path(name, kind), render(document))
 
-
-def _service_port(port: Port) -> dict[str, Any]:
-    spec: dict[str, Any] = {"port": port.port, "targetPort": port.target, "protocol": "TCP"}
-    if port.name:
-        spec["name"] = port.name
-    if port.app_protocol:
-        spec["appProtocol"] = port.app_protocol
-    return spec
-
-
-def _endpoint(target: Target, namespace: str) -> dict[str, Any]:
-    endpoint: dict[str, Any] = {
-        "addresses": [target.address],
-        "conditions": {
-            "ready": target.ready,
-            "serving": target.serving,
-            "terminating": target.terminating,
-        },
-    }
-    if target.node:
-        endpoint["nodeName"] = target.node
-    if target.pod:
-        endpoint["targetRef"] = {"kind": "Pod", "name": target.pod, "namespace": namespace}
-    return endpoint
+    def _path(self, name: str, kind: str) -> Path:
+        return self.directory / f"{self._namespace}.{name}.{kind}.yaml"

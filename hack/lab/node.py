@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hack.kit.manifests import Endpoint
 from hack.kit.processes import wait_until
 from hack.lab.namespace import POLL, LabProcess, NetworkNamespace
 from hack.lab.sandbox import Sandbox
@@ -66,6 +67,11 @@ class Agent:
 
 class Pod(NetworkNamespace):
     """A pod: its `/etc/resolv.conf` names the mesh DNS of its node."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """It as an endpoint of a Service."""
+        return Endpoint(self.address, pod=self.name, node=self.name.partition("p")[0])
 
 
 class Node(NetworkNamespace):

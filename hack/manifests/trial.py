@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from hack.kit.manifests import Port
 from hack.kit.processes import ProcessFailed
-from hack.lab.cluster import Cluster, Port, Target
+from hack.lab.cluster import Cluster
 from hack.lab.lab import Lab
 from hack.lab.node import Agent, Node
 
@@ -23,7 +24,7 @@ DAEMONSET = Path(__file__).resolve().parents[2] / "manifests" / "base" / "daemon
 SECCOMP = Path("/usr/share/containers/seccomp.json")
 """The default profile of Debian's container tools."""
 PATH = "/opt/svcmesh/privileged:/opt/svcmesh/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-WEB = Port(port=80, target=8080, name="http")
+WEB = Port(port=80, target_port=8080, name="http")
 # crun refuses machines that have both versions of control groups, unless it sees the second alone.
 ONE_HIERARCHY = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
 
@@ -126,10 +127,9 @@ def attempt(root: str, start: Start) -> str:
     with Lab(nodes=1, pods=2) as lab:
         node = lab.node(1)
         client, server = node.pods
-        server.start_sample("whoami", WEB.target)
+        server.start_sample("whoami", WEB.target_port)
         cluster = Cluster(lab.directory / "cluster")
-        cluster.service("whoami", [WEB], cluster_ip="10.96.0.10")
-        cluster.endpoints("whoami", [WEB], [Target(server.address, server.name, node.name)])
+        cluster.serve("whoami", WEB, [server.endpoint], cluster_ip="10.96.0.10")
         lab.directory.chmod(0o755)
         bundle = lab.directory / "bundle"
         bundle.mkdir()

@@ -108,14 +108,14 @@ class Fields:
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of this name by one."""
-        check_field(name, value)
+        forwarded_for, line = _line(name, value)
         self.remove(name)
-        self._add(name, value)
+        self._add(forwarded_for, value, line)
 
     def add(self, name: str, value: str) -> None:
         """Add one more field."""
-        check_field(name, value)
-        self._add(name, value)
+        forwarded_for, line = _line(name, value)
+        self._add(forwarded_for, value, line)
 
     def remove(self, name: str) -> None:
         """Remove all fields of this name."""
@@ -131,13 +131,24 @@ class Fields:
             return head.fields + b"X-Forwarded-For: " + head.forwarded_for + b"\r\n"
         return head.fields
 
-    def _add(self, name: str, value: str) -> None:
+    def _add(self, forwarded_for: bool, value: str, line: bytes) -> None:
         head = self._head
-        if name.lower() == "x-forwarded-for" and isinstance(head, RequestHead):
+        if forwarded_for and isinstance(head, RequestHead):
             before = head.forwarded_for + b", " if head.forwarded_for else b""
             head.forwarded_for = before + value.encode("latin-1")
         else:
-            head.fields += f"{name}: {value}\r\n".encode("latin-1")
+            head.fields += line
+
+
+@functools.lru_cache(maxsize=1024)
+def _line(name: str, value: str) -> tuple[bool, bytes]:
+    """Return whether this is X-Forwarded-For, and the field's line; layers add the same few again and again.
+
+    Raises:
+        ValueError: there can be no such field.
+    """
+    check_field(name, value)
+    return name.lower() == "x-forwarded-for", f"{name}: {value}\r\n".encode("latin-1")
 
 
 @functools.lru_cache(maxsize=1024)

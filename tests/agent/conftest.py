@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.manifests import ENABLED
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, service
-
-ENABLED = {"svc.mesh/enabled": "true"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ import dns.message
 import dns.query
 import dns.rcode
 
+from hack.kit import manifests
+from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_file
 from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
 from hack.kit.proc import children
 from hack.kit.waiting import until
 
+HTTP = Port(18080, 18080, "http")
 _ranges = itertools.count(128)
 
 
@@ -50,23 +53,21 @@ class Whoami:
         assert self.process.wait(20) == 0
 
 
-def service(name: str, annotations: dict[str, str], protocol_port: str = "http") -> str:
-    lines = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in annotations.items())
-    return (
-        f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n"
-        f"  annotations:\n{lines or '    other: x'}\n"
-        f"spec:\n  clusterIP: 10.96.7.10\n  ports: [{{name: {protocol_port}, port: 18080}}]\n"
+def service(name: str, annotations: Mapping[str, str]) -> str:
+    document = manifests.service(
+        name, [HTTP], namespace="shop", cluster_ip="10.96.7.10", annotations=annotations
     )
+    return render(document)
 
 
-def endpoints(name: str, ports: list[int], protocol_port: str = "http") -> str:
+def endpoints(name: str, ports: list[int]) -> str:
     """Return slices: one for each endpoint, because each has a port of its own on a laptop."""
-    return "".join(
-        f"---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{port}\n"
-        f"  namespace: shop\n  labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\n"
-        f"ports: [{{name: {protocol_port}, port: {port}}}]\nendpoints: [{{addresses: [127.0.0.1]}}]\n"
+    here = [Endpoint(LOCALHOST)]
+    slices = [
+        endpoint_slice(name, [Port(18080, port, "http")], here, namespace="shop", name=f"{name}-{port}")
         for port in ports
-    )
+    ]
+    return "---\n" + render(*slices)
 
 
 class Agent:
@@ -102,9 +103,7 @@ class Agent:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the cluster in one step."""
-        draft = self.cluster.parent / f"{name}.draft"
-        draft.write_text(text)
-        draft.rename(self.cluster / name)
+        replace_file(self.cluster / name, text)
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()

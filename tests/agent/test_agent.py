@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.manifests import ENABLED
 from hack.kit.ports import free_port
 from hack.kit.waiting import until
-from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, load, service
 
 REQUESTS = 'svcmesh_requests_total{service="web",namespace="shop",port="18080",code_class="2xx"}'

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.manifests import ENABLED
 from hack.kit.waiting import until
-from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.agent.test_sources import in_a_thread
 from tests.discovery.kube.fake_api import FakeApi

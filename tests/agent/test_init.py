@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.kit.manifests import ENABLED
 from hack.kit.proc import children
 from hack.kit.waiting import until
 from nodeagent.init import DEATHS, SETTLED, WINDOW, Death, starts_anew
-from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, load, service
 
 KILLED = int(signal.SIGKILL)

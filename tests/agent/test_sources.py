@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from hack.kit.manifests import ENABLED
 from hack.kit.waiting import until
-from tests.agent.conftest import ENABLED
 from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.discovery.kube.fake_api import FakeApi
 from tests.discovery.kube.objects import endpoint_slice

@@ -21,6 +21,7 @@ from nodeagent.meshctl.clusterdns.change import Change, backup_data, plan_instal
 from nodeagent.meshctl.clusterdns.stub import Stub
 from nodeagent.meshctl.main import main
 from tests.dns_install.samples import read
+from tests.kube.objects import person
 
 pytestmark = pytest.mark.kube
 T = TypeVar("T")
@@ -42,21 +43,6 @@ RIGHTS = {
     ],
 }
 """As docs/cluster-dns.md has them."""
-
-
-def person(cluster: ControlPlane) -> str:
-    """Return the kubeconfig of somebody with these rights and no other."""
-    group, name = "rbac.authorization.k8s.io", "dns-person"
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": SPACE}
-    cluster.admin.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": SPACE}}
-    )
-    for space, rules in RIGHTS.items():
-        where = {"apiVersion": f"{group}/v1", "metadata": {"name": name, "namespace": space}}
-        reference = {"apiGroup": group, "kind": "Role", "name": name}
-        cluster.admin.apply({**where, "kind": "Role", "rules": rules})
-        cluster.admin.apply({**where, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]})
-    return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(SPACE, name)})
 
 
 def run(kubeconfig: str, action: Callable[[ObjectClient], Awaitable[T]]) -> T:
@@ -108,7 +94,7 @@ def test_install_and_remove_leave_the_bytes_as_they_were(cluster: ControlPlane) 
         await effects.delete_backup(client, SPACE)
         assert await effects.read_backup(client, SPACE) == {}
 
-    kubeconfig = person(cluster)
+    kubeconfig = person(cluster, SPACE, "dns-person", RIGHTS)
     run(kubeconfig, install)
     assert "svc.mesh:53 {" in cluster.admin.get(COREDNS)["data"]["Corefile"]
     run(kubeconfig, remove)
@@ -129,14 +115,14 @@ def test_a_configmap_of_our_own_is_made_and_goes_again(cluster: ControlPlane) ->
         await effects.change_and_watch(client, [back], [], (), 1, gone=True)
         assert "coredns-custom" not in (await effects.read_dns(client)).configmaps
 
-    run(person(cluster), make)
+    run(person(cluster, SPACE, "dns-person", RIGHTS), make)
 
 
 def test_without_a_pod_that_could_be_asked_nothing_is_changed(cluster: ControlPlane) -> None:
     before = cluster.admin.get(COREDNS)
-    result = CliRunner().invoke(
-        main, ["dns", "install", "--yes", "--mesh-namespace", SPACE, "--kubeconfig", person(cluster)]
-    )
+    kubeconfig = person(cluster, SPACE, "dns-person", RIGHTS)
+    command = ["dns", "install", "--yes", "--mesh-namespace", SPACE, "--kubeconfig", kubeconfig]
+    result = CliRunner().invoke(main, command)
     assert (result.exit_code, "no running pod of CoreDNS" in result.output) == (1, True), result.output
     assert cluster.admin.get(COREDNS) == before
 
@@ -163,4 +149,4 @@ def test_a_forward_to_a_pod_that_does_not_exist(cluster: ControlPlane) -> None:
             pass
 
     with pytest.raises(ApiError, match="status 404"):
-        run(person(cluster), forward)
+        run(person(cluster, SPACE, "dns-person", RIGHTS), forward)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from hack.lab.cluster import Cluster, Port, Target
+from hack.kit.manifests import Port
+from hack.lab.cluster import Cluster
 from hack.lab.lab import Lab
 from hack.lab.node import Agent, Pod
 
-WEB = Port(port=80, target=8080, name="http")
-ECHO = Port(port=7000, target=7000, name="tcp-echo")
+WEB = Port(port=80, target_port=8080, name="http")
+ECHO = Port(port=7000, target_port=7000, name="tcp-echo")
 WHOAMI_ADDRESS = "250.96.0.10"
 
 
@@ -27,28 +28,20 @@ class Mesh:
 
     def start(self) -> None:
         for pod in self.servers:
-            pod.start_sample("whoami", WEB.target)
-        self.servers[-1].start_sample("echo", ECHO.target, "--banner")
+            pod.start_sample("whoami", WEB.target_port)
+        self.servers[-1].start_sample("echo", ECHO.target_port, "--banner")
         self.serve("whoami", "10.96.0.10", *self.servers)
-        self.cluster.service("plain", [WEB], cluster_ip="10.96.0.12", annotations={})
-        self.cluster.endpoints("plain", [WEB], [target(pod) for pod in self.servers])
-        self.cluster.service("echo", [ECHO], cluster_ip="10.96.0.11")
-        self.cluster.endpoints("echo", [ECHO], [target(self.servers[-1])])
-        self.cluster.service("headless", [WEB], cluster_ip="None")
-        self.cluster.endpoints("headless", [WEB], [target(self.servers[0])])
+        self.serve("plain", "10.96.0.12", *self.servers, annotations={})
+        self.cluster.serve("echo", ECHO, [self.servers[-1].endpoint], cluster_ip="10.96.0.11")
+        self.serve("headless", "None", self.servers[0])
         self.cluster.pods(node.spec for node in self.lab.nodes)
         self.agents = tuple(node.start_agent(self.cluster.directory) for node in self.lab.nodes)
 
     def serve(
         self, name: str, cluster_ip: str, *pods: Pod, annotations: dict[str, str] | None = None
     ) -> None:
-        # In this order, so that whoever finds the name finds endpoints, too.
-        self.cluster.endpoints(name, [WEB], [target(pod) for pod in pods])
-        self.cluster.service(name, [WEB], cluster_ip=cluster_ip, annotations=annotations)
-
-
-def target(pod: Pod) -> Target:
-    return Target(address=pod.address, pod=pod.name, node=pod.name.partition("p")[0])
+        endpoints = [pod.endpoint for pod in pods]
+        self.cluster.serve(name, WEB, endpoints, cluster_ip=cluster_ip, annotations=annotations)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from hack.kit.manifests import Port
 from hack.kit.waiting import pause, until
-from hack.lab.cluster import Port
 from hack.lab.namespace import LabProcess
 from hack.lab.node import Agent, Pod
-from tests.e2e.conftest import WHOAMI_ADDRESS, Mesh, target
+from tests.e2e.conftest import WHOAMI_ADDRESS, Mesh
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -187,7 +187,7 @@ def test_rolling_all_endpoints_under_load_loses_no_request(mesh: Mesh) -> None:
     rolled = mesh.cluster
 
     def publish(serving: list[Pod]) -> None:
-        rolled.endpoints("rolled", [Port(80, port, "http")], [target(pod) for pod in serving])
+        rolled.endpoints("rolled", [Port(80, port, "http")], [pod.endpoint for pod in serving])
 
     rolled.service("rolled", [Port(80, port, "http")], cluster_ip="10.96.0.30")
     publish(pods)

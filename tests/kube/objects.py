@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-from hack.kube.client import Client
-
-Document = dict[str, Any]
+from hack.kit import manifests
+from hack.kit.manifests import ENABLED, Document, Endpoint, Port
+from hack.kube.client import Client, path_of
+from hack.kube.control_plane import ControlPlane
 
 
 def namespace(name: str) -> Document:
@@ -15,33 +16,15 @@ def namespace(name: str) -> Document:
 
 def service(name: str, namespace: str = "shop", port: int = 80, **annotations: str) -> Document:
     """A Service without a selector: its slices are written by hand."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "annotations": {"svc.mesh/enabled": "true", **annotations},
-        },
-        "spec": {"ports": [{"name": "http", "port": port, "targetPort": 8080}]},
-    }
+    ports = [Port(port, 8080, "http")]
+    return manifests.service(name, ports, namespace=namespace, annotations={**ENABLED, **annotations})
 
 
 def endpoint_slice(
     service: str, namespace: str = "shop", address: str = "10.1.0.1", port: int = 8080, name: str = ""
 ) -> Document:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": name or f"{service}-1",
-            "namespace": namespace,
-            "labels": {"kubernetes.io/service-name": service},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-    }
+    ports = [Port(port, port, "http")]
+    return manifests.endpoint_slice(service, ports, [Endpoint(address)], namespace=namespace, name=name)
 
 
 def node(name: str) -> Document:
@@ -55,6 +38,32 @@ def pod(name: str, namespace: str = "shop", **labels: str) -> Document:
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "none"}]},
     }
+
+
+def person(cluster: ControlPlane, space: str, name: str, rights: Mapping[str, list[Document]]) -> str:
+    """Return the kubeconfig of somebody who has these rights, by namespace, and no other."""
+    group = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": space}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": space}}
+    cluster.admin.apply(account)
+    for where, rules in rights.items():
+        common = {"apiVersion": f"{group}/v1", "metadata": {"name": name, "namespace": where}}
+        role = {"apiGroup": group, "kind": "Role", "name": name}
+        cluster.admin.apply({**common, "kind": "Role", "rules": rules})
+        cluster.admin.apply({**common, "kind": "RoleBinding", "roleRef": role, "subjects": [subject]})
+    return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(space, name)})
+
+
+def run_pod(admin: Client, pod: Document, address: str) -> None:
+    """Make a Pod that is ready, as the kubelet would say."""
+    admin.apply(pod)
+    status = {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    admin.request("PATCH", f"{path_of(pod)}/status", {"status": status})
 
 
 def write_history(admin: Client) -> None:

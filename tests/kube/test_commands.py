@@ -17,42 +17,24 @@ from nodeagent.meshctl.main import main
 from tests.agent.harness import Agent, endpoints
 from tests.agent.harness import service as service_yaml
 from tests.kube.link import private_link
-from tests.kube.objects import Document, endpoint_slice, namespace, node, pod, service
+from tests.kube.objects import endpoint_slice, namespace, node, person, pod, run_pod, service
 
 pytestmark = pytest.mark.kube
 
 AGENTS = "meshctl-agents"
-RIGHTS = {
-    "reader": [
-        {"apiGroups": [""], "resources": ["services"], "verbs": ["list"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
-    ],
-    "watcher": [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-        {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
-    ],
-}
+READER = [
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["list"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
+]
+WATCHER = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
+]
 
 
 def meshctl(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.stdout, result.stderr
-
-
-def person(cluster: ControlPlane, space: str, name: str) -> str:
-    """Return the kubeconfig of somebody who has these rights, in one namespace only."""
-    account: Document = {"kind": "ServiceAccount", "apiVersion": "v1"}
-    group = "rbac.authorization.k8s.io"
-    role: Document = {"kind": "Role", "apiVersion": f"{group}/v1", "rules": RIGHTS[name]}
-    binding: Document = {
-        "kind": "RoleBinding",
-        "apiVersion": f"{group}/v1",
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": space}],
-    }
-    for document in (account, role, binding):
-        cluster.admin.apply({**document, "metadata": {"name": name, "namespace": space}})
-    return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(space, name)})
 
 
 def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
@@ -63,7 +45,8 @@ def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
     shared_cluster.admin.apply(service("till", space, 80, **{"svc.mesh/retry-attempts": "many"}))
     for name in ("cart", "till"):
         shared_cluster.admin.apply(endpoint_slice(name, space))
-    where = ("--cluster", "--kubeconfig", person(shared_cluster, space, "reader"), "--namespace", space)
+    reader = person(shared_cluster, space, "reader", {space: READER})
+    where = ("--cluster", "--kubeconfig", reader, "--namespace", space)
     code, output, _ = meshctl("check", *where)
     assert code == 1
     assert f"Service {space}/till: svc.mesh/retry-attempts: many" in output
@@ -89,14 +72,11 @@ def test_status(shared_cluster: ControlPlane, tmp_path: Path, address: str) -> N
     admin.apply(namespace(AGENTS))
     admin.apply(node("node-1"))
     until(lambda: admin.raw("GET", f"/api/v1/namespaces/{AGENTS}/serviceaccounts/default")[0] == 200)
-    watcher = person(shared_cluster, AGENTS, "watcher")
+    watcher = person(shared_cluster, AGENTS, "watcher", {AGENTS: WATCHER})
     arguments = ("status", "--kubeconfig", watcher, "-n", AGENTS, "--port", str(port))
     assert meshctl(*arguments)[0] == 1
 
-    admin.apply(pod("agent-1", AGENTS, **{"app.kubernetes.io/name": "svcmesh"}))
-    running = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
-    path = f"/api/v1/namespaces/{AGENTS}/pods/agent-1/status"
-    admin.request("PATCH", path, {"status": running}, kind="application/merge-patch+json")
+    run_pod(admin, pod("agent-1", AGENTS, **{"app.kubernetes.io/name": "svcmesh"}), address)
     code, output, _ = meshctl(*arguments)
     assert code == 1
     assert "node-1 (agent-1): unreachable: " in output

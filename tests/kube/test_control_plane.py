@@ -15,7 +15,7 @@ from hack.kit.waiting import until
 from hack.kube.assets import kubernetes_version
 from hack.kube.client import Client, Refused
 from hack.kube.control_plane import ControlPlane
-from tests.kube.objects import namespace, node, pod, service, write_history
+from tests.kube.objects import namespace, node, pod, run_pod, service, write_history
 
 pytestmark = pytest.mark.kube
 
@@ -54,15 +54,7 @@ def test_the_controllers_make_slices_and_collect_garbage(shared_cluster: Control
     admin.apply(selecting)
     until(lambda: admin.raw("GET", "/api/v1/namespaces/controllers/serviceaccounts/default")[0] == 200)
     admin.apply(node("node-1"))
-    admin.apply(pod("web-a", "controllers", app="web"))
-    status = {
-        "phase": "Running",
-        "podIP": "10.1.0.7",
-        "podIPs": [{"ip": "10.1.0.7"}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }
-    path = "/api/v1/namespaces/controllers/pods/web-a/status"
-    admin.request("PATCH", path, {"status": status}, kind="application/merge-patch+json")
+    run_pod(admin, pod("web-a", "controllers", app="web"), "10.1.0.7")
     slices = "/apis/discovery.k8s.io/v1/namespaces/controllers/endpointslices"
 
     def addresses() -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hack.lab.cluster import Cluster, Port, Target
+from hack.kit.manifests import Endpoint, Port
+from hack.lab.cluster import Cluster
 from hack.lab.topology import plan_nodes, render_script
 
 
@@ -36,13 +37,13 @@ def test_sizes_that_have_no_room(nodes: int, pods: int) -> None:
 
 def test_cluster_files(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
-    ports = [Port(port=80, target=8080, name="http")]
+    ports = [Port(port=80, target_port=8080, name="http")]
     cluster.service("web", ports, cluster_ip="10.96.0.10")
-    cluster.endpoints("web", ports, [Target("10.244.1.11", pod="n1p1", ready=False)])
+    cluster.endpoints("web", ports, [Endpoint("10.244.1.11", pod="n1p1", ready=False)])
     cluster.pods(plan_nodes(1, 1))
     service = yaml.safe_load((tmp_path / "default.web.service.yaml").read_text())
     assert service["metadata"]["annotations"] == {"svc.mesh/enabled": "true"}
-    assert service["spec"]["ports"] == [{"port": 80, "targetPort": 8080, "protocol": "TCP", "name": "http"}]
+    assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080}]
     endpoints = yaml.safe_load((tmp_path / "default.web.endpoints.yaml").read_text())
     assert endpoints["metadata"]["labels"] == {"kubernetes.io/service-name": "web"}
     assert endpoints["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]

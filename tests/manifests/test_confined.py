@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import nodeagent
-from hack.lab.cluster import Cluster, Port, Target
+from hack.kit.manifests import Port
+from hack.lab.cluster import Cluster
 from hack.lab.lab import Lab
 from hack.lab.node import Agent, Node
 from hack.manifests.confine import USER
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.lab
 ROOT = Path(nodeagent.__file__).parents[1]
 NET_ADMIN = "0000000000001000"
 NOTHING = "0000000000000000"
-WEB = Port(port=80, target=8080, name="http")
+WEB = Port(port=80, target_port=8080, name="http")
 STATUS = "print(open('/proc/self/status').read())"
 
 
@@ -113,10 +114,9 @@ def confined(lab_possible: None, programs: Path) -> Iterator[tuple[Node, Agent]]
     with Lab(nodes=1, pods=2) as lab:
         node = lab.node(1)
         lab.directory.chmod(0o755)
-        node.pods[1].start_sample("whoami", WEB.target)
+        node.pods[1].start_sample("whoami", WEB.target_port)
         cluster = Cluster(lab.directory / "cluster")
-        cluster.service("whoami", [WEB], cluster_ip="10.96.0.10")
-        cluster.endpoints("whoami", [WEB], [Target(node.pods[1].address, node.pods[1].name, node.name)])
+        cluster.serve("whoami", WEB, [node.pods[1].endpoint], cluster_ip="10.96.0.10")
         agent = start_confined(node, programs, cluster.directory)
         agent.wait_ready()
         yield node, agent
