@@ -259,7 +259,7 @@ class Exchange:
                 self._forget_body()
         if upstream is not None:
             upstream.send_data(data, end)
-        elif self._kept_size > self.listener.runtime.limits.replay_bytes:
+        elif not end and self._kept_size > self.listener.runtime.limits.replay_bytes:
             self.client.pause_reading()
 
     def request_failed(self, error: ExchangeError) -> None:
@@ -460,6 +460,7 @@ class Exchange:
     def upstream_lost(self, stream: UpstreamStream) -> None:
         """The endpoint's connection ended while this exchange owned it, before the response was whole."""
         self._upstream = None
+        self.client.resume_reading()
         if self.tunnel:
             self._break_off(None)
         elif self._response is not None:
@@ -510,6 +511,7 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
+            self.client.resume_reading()  # whom it may have kept waiting
 
     # The endpoint's answer
 
@@ -575,6 +577,7 @@ class Exchange:
         self._tried_in_vain()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
+            self.client.resume_reading()
             upstream.release(response.end and self.completed is not None, self.listener.runtime.now())
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
