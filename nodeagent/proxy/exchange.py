@@ -181,7 +181,7 @@ class Exchange(LayerRequest):
                 self._forget_body()
         if upstream is not None:
             upstream.send_data(data, end)
-        elif self._kept_size > self.listener.runtime.limits.replay_bytes:
+        elif not end and self._kept_size > self.listener.runtime.limits.replay_bytes:
             self.client.pause_reading()
 
     def request_failed(self, error: ExchangeError) -> None:
@@ -379,6 +379,7 @@ class Exchange(LayerRequest):
     def upstream_lost(self, stream: UpstreamStream) -> None:
         """The endpoint's connection ended while this exchange owned it, before the response was whole."""
         self._upstream = None
+        self.client.resume_reading()
         if self.tunnel:
             self._break_off(None)
         elif self._response is not None:
@@ -429,6 +430,7 @@ class Exchange(LayerRequest):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
+            self.client.resume_reading()  # whom it may have kept waiting
 
     # The endpoint's answer
 
@@ -494,6 +496,7 @@ class Exchange(LayerRequest):
         self._tried_in_vain()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
+            self.client.resume_reading()
             upstream.release(response.end and self.completed is not None, self.listener.runtime.now())
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:

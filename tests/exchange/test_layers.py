@@ -608,8 +608,8 @@ class TestRetry:
             a1 << "kept",
             client << "done",
             b1 >> "503",
-            b1 << "closed",
             client2 << "go on",
+            b1 << "closed",
             a1 << "PUT / x...",
             client2 >> "...y",
             a1 << "...y",
@@ -622,6 +622,26 @@ class TestRetry:
         stage.dialer.full = True
         stage.play(a >> "accepts", a1 << "PUT / x...", client << "hold on")
 
+    def test_a_held_client_is_let_go_for_a_tunnel(self, streams: Streams) -> None:
+        """The first endpoint did not read all of the head."""
+        stage = streams(endpoints="ab", annotations=RETRY)
+        stage.play(client >> "GET /upgrade", a << "dialled")
+        stage.dialer.full = True
+        stage.play(a >> "accepts", a1 << "GET /upgrade", client << "hold on")
+        stage.dialer.full = False
+        stage.play(
+            a1 >> "503",
+            client << "go on",
+            a1 << "kept",
+            b << "dialled",
+            b >> "accepts",
+            b1 << "GET /upgrade",
+            b1 >> "101",
+            client << "101 ...",
+            client >> "...ping...",
+            b1 << "...ping...",
+        )
+
     def test_a_held_client_of_a_retry_is_let_go(self, streams: Streams) -> None:
         """The first endpoint did not read, so the client was held; the next one reads."""
         streams(endpoints="ab", annotations=RETRY).play(
@@ -632,10 +652,10 @@ class TestRetry:
             a1 >> "stops reading",
             client << "hold on",
             a1 >> "503",
+            client << "go on",
             a1 << "closed",
             b << "dialled",
             b >> "accepts",
-            client << "go on",
             b1 << "PUT / x...",
             client >> "...y",
             b1 << "...y",

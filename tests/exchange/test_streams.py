@@ -524,6 +524,16 @@ class TestBackpressure:
             a1 << "...f",
         )
 
+    def test_the_end_of_a_large_body_holds_nobody(self, streams: Streams) -> None:
+        """From whom nothing is read, nobody learns that he has left."""
+        streams(limits=Limits(replay_bytes=4)).play(
+            client >> "POST / abc...",
+            a << "dialled",
+            client >> "...de",
+            a >> "accepts",
+            a1 << "POST / abcde",
+        )
+
     def test_an_endpoint_that_answers_while_it_does_not_read(self, streams: Streams) -> None:
         streams().play(
             client >> "POST / x...",
