@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import asyncinotify
 import pytest
 import uvloop
 
+import discovery.files.bell
 import discovery.files.source
 from discovery.files.source import FileSource, read_once
 from discovery.model import MeshObject, ObjectKey
@@ -150,7 +153,10 @@ async def test_a_file_replaced_by_way_of_a_backup_does_not_blink(tmp_path: Path,
     assert not [event for event in follower.events if isinstance(event, Deleted)]
 
 
-async def test_a_half_written_file_is_not_read(tmp_path: Path, follow: Follow) -> None:
+async def test_a_half_written_file_is_not_read(
+    tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery.files.source, "GRACE", 60.0)
     (tmp_path / "a.yaml").write_text(manifest("a"))
     follower = follow(tmp_path)
     await follower.until(lambda: not follower.stale)
@@ -181,7 +187,12 @@ async def test_folders_that_come_move_and_go(tmp_path: Path, follow: Follow) -> 
     )
     (top / "renamed" / "deep" / "a.yaml").write_text(manifest("a", 82))
     await follower.until_ports(a=82)
-    shutil.rmtree(top / "renamed")
+    (top / "renamed").rename(outside)
+    await follower.until_ports()
+    outside.rename(top / "back")
+    await follower.until_ports(a=82)
+    assert sum(isinstance(event, Deleted) for event in follower.events) == 1
+    shutil.rmtree(top / "back")
     await follower.until_ports()
 
 
@@ -321,6 +332,52 @@ async def test_more_changes_than_the_queue_holds(tmp_path: Path, follow: Follow)
     (tmp_path / "gone.yaml").unlink()
     (tmp_path / "b.yaml").write_text(manifest("b"))
     await follower.until_ports(a=81, b=80)
+
+
+@pytest.mark.parametrize("where", ["no instance", "no watch"])
+async def test_without_inotify_changes_are_found_by_looking(
+    tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    if where == "no instance":
+        monkeypatch.setattr(discovery.files.bell, "Inotify", refuse)
+    else:
+        monkeypatch.setattr(asyncinotify.Inotify, "add_watch", refuse)
+    monkeypatch.setattr(discovery.files.source, "POLL", 0.01)
+    (tmp_path / "a.yaml").write_text(manifest("a"))
+    follower = follow(tmp_path)
+    await follower.until_ports(a=80)
+    for port in range(81, 85):
+        (tmp_path / "a.yaml").write_text(manifest("a", port))
+        await follower.until_ports(a=port)
+    (tmp_path / "a.yaml").unlink()
+    await follower.until_ports()
+
+
+async def test_the_last_of_many_changes_counts(tmp_path: Path, follow: Follow) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(manifest("a", 1000))
+    follower = follow(tmp_path)
+    await follower.until_ports(a=1000)
+    for turn in range(1001, 1301):
+        path.write_text(manifest("a", turn))  # as long as the one before, and often in the same tick
+        if turn % 10 == 0:
+            await follower.until_ports(a=turn)
+
+
+async def test_an_editor_s_files_beside_it_are_not_read(tmp_path: Path, follow: Follow) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(manifest("a"))
+    follower = follow(tmp_path)
+    await follower.until_ports(a=80)
+    for name in (".a.yaml.swp", "a.yaml~", "#a.yaml#", "4913", ".#a.yaml"):
+        (tmp_path / name).write_text(manifest("x"))
+    (tmp_path / "a.yaml.tmp").write_text(manifest("a", 81))
+    (tmp_path / "a.yaml.tmp").replace(path)
+    await follower.until_ports(a=81)
+    assert {event.object.key.name for event in follower.events if isinstance(event, Upserted)} == {"a"}
 
 
 async def test_a_thousand_files_at_once(tmp_path: Path, follow: Follow) -> None:
