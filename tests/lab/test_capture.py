@@ -111,7 +111,8 @@ def tables(node: Node) -> str:
 
 
 def routes(node: Node) -> list[str]:
-    return node.run(["ip", "route", "show", "table", "all"], check=True).stdout.splitlines()
+    """Those of IPv4: the mesh makes no others, and the kernel adds IPv6's own when an interface is ready."""
+    return node.run(["ip", "-4", "route", "show", "table", "all"], check=True).stdout.splitlines()
 
 
 def our_routes(node: Node) -> list[str]:
