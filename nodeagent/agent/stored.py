@@ -19,12 +19,15 @@ from typing import Any
 import msgspec
 
 from discovery.model import MeshSnapshot, PodObject, Problem, Service, ServiceKey
+from nodeagent.agent.plausible import why_no_head, why_no_pod, why_no_service
 from nodeagent.plan.model import NodePlan, ServicePlan
 
 MAGIC = b"svcmesh\n"
 FORMAT = 1
 PORTION = 100
 """Services in one frame."""
+REASON = 300
+"""Characters of what a decoder says that are passed on: it may quote what it found."""
 
 _PREFIX = struct.Struct(">8sH8s32sQ")
 _LENGTH = struct.Struct(">I")
@@ -75,21 +78,47 @@ def decode_snapshot(content: bytes, source: str) -> Stored:
     Raises:
         SnapshotRefused: it is damaged, not one, of another source, or from a version that is not understood.
     """
-    frames = _split(_checked_body(content))
+    body = _checked_body(content)
     try:
-        head = msgspec.msgpack.decode(next(frames), type=Head)
-        if _PREFIX.unpack_from(content)[2] != _model():
-            raise SnapshotRefused(f"svc.mesh {head.mesh} wrote it, whose data are not those of this version")
-        if head.source != source:
-            raise SnapshotRefused(f"it is of the source {head.source}")
-        rest = msgspec.msgpack.decode(next(frames), type=_Rest)
-        portions = msgspec.msgpack.Decoder(tuple[_StoredService, ...])
-        stored = [one for frame in frames for one in portions.decode(frame)]
-    except (msgspec.DecodeError, StopIteration) as error:
-        raise SnapshotRefused(f"its checksum is right, its content is not: {error}") from error
-    services = {one.service.key: one.service for one in stored}
-    snapshot = MeshSnapshot(max(1, head.version), services, dict(rest.pods), rest.problems)
-    return Stored(head, snapshot, {one.service.key: one.effective for one in stored})
+        return _decode(body, _PREFIX.unpack_from(content)[2], source)
+    except SnapshotRefused:
+        raise
+    # Whoever writes a right checksum may write anything below it: bytes that are no text, lists in a
+    # thousand lists, a length beyond all memory. Every one of them has an exception of its own.
+    except Exception as error:
+        reason = str(error)[:REASON] or type(error).__name__
+        raise SnapshotRefused(f"its checksum is right, its content is not: {reason}") from error
+
+
+def _decode(body: bytes, model: bytes, source: str) -> Stored:
+    frames = _split(body)
+    head = msgspec.msgpack.decode(next(frames), type=Head)
+    if model != _model():
+        raise SnapshotRefused(f"svc.mesh {head.mesh[:40]} wrote it, whose data are not those of this version")
+    if head.source != source:
+        raise SnapshotRefused(f"it is of the source {head.source[:REASON]}")
+    _insist(why_no_head(head.version, head.written))
+    rest = msgspec.msgpack.decode(next(frames), type=_Rest)
+    pods: dict[str, PodObject] = {}
+    for address, pod in rest.pods:
+        _insist(why_no_pod(address, pod) or ("a Pod's address stands twice" if address in pods else ""))
+        pods[address] = pod
+    portions = msgspec.msgpack.Decoder(tuple[_StoredService, ...])
+    services: dict[ServiceKey, Service] = {}
+    effective: dict[ServiceKey, Mapping[str, str]] = {}
+    for frame in frames:
+        for one in portions.decode(frame):
+            key = one.service.key
+            _insist(why_no_service(one.service) or (f"{key} stands twice" if key in services else ""))
+            services[key], effective[key] = one.service, one.effective
+    snapshot = MeshSnapshot(max(1, head.version), services, pods, rest.problems)
+    return Stored(head, snapshot, effective)
+
+
+def _insist(reason: str) -> None:
+    """Raise what `decode_snapshot` says of content that is not right, if there is a reason to."""
+    if reason:
+        raise ValueError(reason)
 
 
 def remembered_plan(stored: Stored) -> NodePlan:
