@@ -215,7 +215,7 @@ class Agent:
 
     async def _remember(self, awaited: Sequence[ReadinessToken]) -> NodePlan:
         """Return what the snapshot on disk knows; serve it if the source has nothing to tell yet."""
-        stored = await asyncio.to_thread(self._snapshot_file.load)
+        stored = await self._snapshot_file.load()
         if stored is None:
             return EMPTY_PLAN
         remembered = remembered_plan(stored)

@@ -11,8 +11,8 @@ import contextlib
 import os
 import stat
 import tempfile
-import threading
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import structlog
 
 from discovery.model import MeshSnapshot
 from nodeagent.admin.freshness import SnapshotState
+from nodeagent.agent.aside import call_aside
 from nodeagent.agent.stored import Head, SnapshotRefused, Stored, decode_snapshot, encode_snapshot
 from nodeagent.plan.model import NodePlan
 
@@ -33,37 +34,52 @@ SHORTEST_PAUSE = 5.0
 """Seconds between two writes."""
 WRITE_RATE = 256 * 1024
 """Bytes a second, on average at most: a large cluster that never rests must not wear the disk out."""
+LOAD_PATIENCE = 2.0
+"""Seconds that a start waits for the file; a disk that hangs must not keep the mesh from being served."""
+WRITE_PATIENCE = 30.0
+"""Seconds after which a write that has not ended counts as failed, and is reported."""
+FLUSH_PATIENCE = 2.0
+"""Seconds that the end of an agent waits for the last write."""
 LEFTOVER_AGE = 60.0
 """Seconds after which a draft is one of an agent that was killed while it wrote."""
 
 
 class SnapshotFile:
-    """The snapshot of one source in a folder; an empty folder is no file: then every method does nothing."""
+    """The snapshot of one source in a folder; an empty folder is no file: then every method does nothing.
+
+    A disk that hangs holds up one thread and nothing else: of what is to be kept meanwhile the last waits until
+    that thread is back.
+    """
 
     def __init__(self, folder: str, source: str) -> None:
         self._folder = Path(folder) if folder else None
         self._source = source
         self._pending: tuple[MeshSnapshot, NodePlan] | None = None
         self._wake = asyncio.Event()
-        self._writing = threading.Lock()
+        self._writing: asyncio.Future[_Written] | None = None
         self._failing = False
         self.state = SnapshotState()
 
-    def load(self) -> Stored | None:
-        """Return what the file holds; None if there is none or it is refused, which is reported."""
+    async def load(self, patience: float = LOAD_PATIENCE) -> Stored | None:
+        """Return what the file holds; None if there is none, or it is refused or not read within `patience`.
+
+        A refusal is reported.
+        """
         if self._folder is None:
             return None
-        path = self._folder / FILE
+        reading = call_aside(partial(_load, self._folder, self._source), "snapshot-read")
+        done, _ = await asyncio.wait({reading}, timeout=patience)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._clear_leftovers(self._folder)
-            return decode_snapshot(_read(path), self._source)
+            if done:
+                return reading.result()
+            reason = f"it could not be read within {patience:g} s: the disk hangs"
+            reading.add_done_callback(_forget)
         except FileNotFoundError:
             return None
         except (OSError, SnapshotRefused) as error:
             reason = str(error)
         self.state = msgspec.structs.replace(self.state, refused=True)
-        log.error("snapshot_refused", path=str(path), reason=reason)
+        log.error("snapshot_refused", path=str(self._folder / FILE), reason=reason)
         return None
 
     def keep(self, snapshot: MeshSnapshot, plan: NodePlan) -> None:
@@ -76,41 +92,96 @@ class SnapshotFile:
         """Write what is to be kept, until cancelled."""
         while True:
             await self._wake.wait()
-            size = await self.flush()
+            size = await self._write(WRITE_PATIENCE)
+            if self._writing is not None:
+                size = await self._finish(None)
             await asyncio.sleep(max(SHORTEST_PAUSE, size / WRITE_RATE))
 
-    async def flush(self) -> int:
-        """Write what waits, if anything does; return its size in bytes."""
+    async def flush(self, patience: float = FLUSH_PATIENCE) -> int:
+        """Write what waits, if anything does; return its size in bytes.
+
+        After `patience` seconds it is left to itself, together with what is still being written by then.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience
+        size = await self._finish(patience)
+        if self._writing is None:
+            size += await self._write(max(0.0, end - loop.time()))
+        return size
+
+    async def _write(self, patience: float) -> int:
+        """Write what waits; return its size, or 0 if that failed or takes longer than `patience`."""
         pending, self._pending = self._pending, None
         self._wake.clear()
         if self._folder is None or pending is None:
             return 0
-        return await asyncio.to_thread(self._write, self._folder, *pending)
+        write = partial(_encode_and_replace, self._folder, self._source, *pending)
+        self._writing = call_aside(write, "snapshot-write")
+        return await self._finish(patience)
 
-    def _write(self, folder: Path, snapshot: MeshSnapshot, plan: NodePlan) -> int:
-        head = Head(version("svcmesh"), self._source, time.time(), snapshot.version)
+    async def _finish(self, patience: float | None) -> int:
+        """Wait for the write that is under way, if one is; return its size, or 0 if it failed or hangs."""
+        writing = self._writing
+        if writing is None:
+            return 0
+        # Not awaited itself: whoever cancels us must not cancel it, for its end is still to be noted.
+        done, _ = await asyncio.wait({writing}, timeout=patience)
+        if not done:
+            self._failed(f"the disk has not taken it within {patience:g} s")
+            return 0
+        self._writing = None
         try:
-            content = encode_snapshot(head, snapshot, plan)
-            with self._writing:
-                _replace(folder, content)
+            written = writing.result()
         # Text that is no Unicode (a lone surrogate) cannot be encoded.
         except (OSError, UnicodeEncodeError) as error:
-            self.state = msgspec.structs.replace(self.state, failures=self.state.failures + 1)
-            if not self._failing:
-                log.error("snapshot_not_written", path=str(folder / FILE), reason=str(error))  # noqa: TRY400
-            self._failing = True
+            self._failed(str(error))
             return 0
         self._failing = False
-        self.state = msgspec.structs.replace(self.state, written=head.written)
-        log.debug("snapshot_written", path=str(folder / FILE), version=snapshot.version, bytes=len(content))
-        return len(content)
+        self.state = msgspec.structs.replace(self.state, written=written.at)
+        log.debug("snapshot_written", path=written.path, version=written.version, bytes=written.size)
+        return written.size
 
-    @staticmethod
-    def _clear_leftovers(folder: Path) -> None:
-        for draft in folder.glob(f"{FILE}.*.draft"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - draft.stat().st_mtime > LEFTOVER_AGE:
-                    draft.unlink()
+    def _failed(self, reason: str) -> None:
+        self.state = msgspec.structs.replace(self.state, failures=self.state.failures + 1)
+        if not self._failing:
+            log.error("snapshot_not_written", path=f"{self._folder}/{FILE}", reason=reason)
+        self._failing = True
+
+
+class _Written(msgspec.Struct, frozen=True):
+    path: str
+    at: float
+    version: int
+    size: int
+
+
+def _forget(reading: asyncio.Future[Stored]) -> None:
+    """Take note of how a reading ended that nobody waits for any more."""
+    if not reading.cancelled():
+        reading.exception()
+
+
+def _load(folder: Path, source: str) -> Stored:
+    with contextlib.suppress(OSError):  # where there can be no folder there is no file: that tells enough
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _clear_leftovers(folder)
+    return decode_snapshot(_read(folder / FILE), source)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove old drafts; whatever cannot be removed (a folder of such a name) stays and does no harm."""
+    for draft in folder.glob(f"{FILE}.*.draft"):
+        with contextlib.suppress(OSError):
+            found = draft.lstat()
+            if not stat.S_ISDIR(found.st_mode) and time.time() - found.st_mtime > LEFTOVER_AGE:
+                draft.unlink()
+
+
+def _encode_and_replace(folder: Path, source: str, snapshot: MeshSnapshot, plan: NodePlan) -> _Written:
+    head = Head(version("svcmesh"), source, time.time(), snapshot.version)
+    content = encode_snapshot(head, snapshot, plan)
+    _replace(folder, content)
+    return _Written(str(folder / FILE), head.written, snapshot.version, len(content))
 
 
 def _read(path: Path) -> bytes:
