@@ -8,12 +8,15 @@ ConfigMap volume; links are followed, which is how such a volume is read all the
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 SUFFIXES = (".yaml", ".yml", ".json")
+STEP = 64
+"""Files that are looked at in a quarter of a millisecond."""
 
 
 class Stamp(NamedTuple):
@@ -46,37 +49,64 @@ class Listing(msgspec.Struct):
 def scan(top: str) -> Listing:
     """List what counts at `top`."""
     listing = Listing()
-    listing.outside.update((top, os.path.realpath(top)))
-    if os.path.isdir(top):
-        _scan_folder(top, listing, seen=set())
-    else:
-        _add_file(top, listing)
+    for _ in scan_in_steps(top, listing):
+        pass
     return listing
 
 
-def _scan_folder(folder: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return  # a link in a circle, or a second way to the same folder
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
+def scan_in_steps(top: str, listing: Listing) -> Iterator[None]:
+    """Add what counts at `top` to `listing`; yields every `STEP` files or folders, for others to have a turn."""
+    listing.outside.update((top, os.path.realpath(top)))
+    if not os.path.isdir(top):
+        _add_file(top, listing)
         return
-    except OSError as error:
-        listing.unreadable[folder] = error.strerror or str(error)
-        return
-    listing.folders.append(folder)
+    for number, folder in enumerate(_folders(top, listing)):
+        if number % STEP == STEP - 1:
+            yield
+        for place, path in enumerate(folder):
+            _add_file(path, listing)
+            if place % STEP == STEP - 1:
+                yield
+
+
+def _folders(top: str, listing: Listing) -> Iterator[list[str]]:
+    """Yield the files of each folder, a folder before its sub-folders; takes note of the folders themselves."""
+    seen: set[tuple[int, int]] = set()
+    ahead = [top]
+    while ahead:
+        folder = ahead.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue  # a link in a circle, or a second way to the same folder
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            listing.unreadable[folder] = error.strerror or str(error)
+            continue
+        listing.folders.append(folder)
+        files, folders = _sort_entries(found, listing)
+        ahead += reversed(folders)
+        yield files
+
+
+def _sort_entries(found: Iterable[os.DirEntry[str]], listing: Listing) -> tuple[list[str], list[str]]:
+    """Return the paths of the files that count and of the folders."""
+    files: list[str] = []
+    folders: list[str] = []
     for entry in found:
         if entry.name.startswith("."):
             continue
         if entry.is_symlink():
             listing.outside.add(os.path.realpath(entry.path))
         if _is_folder(entry):
-            _scan_folder(entry.path, listing, seen)
+            folders.append(entry.path)
         elif entry.name.endswith(SUFFIXES):
-            _add_file(entry.path, listing)
+            files.append(entry.path)
+    return files, folders
 
 
 def _add_file(path: str, listing: Listing) -> None:

@@ -23,7 +23,7 @@ from discovery.compat import Compat
 from discovery.files.bell import Bell
 from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
 from discovery.files.declared import Declarations
-from discovery.files.folder import Listing, Stamp, scan, stamp_of
+from discovery.files.folder import Listing, Stamp, scan, scan_in_steps, stamp_of
 from discovery.source import Event, SourceError, Stale, Synced
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -56,9 +56,13 @@ class FileSource:
         complete: set[str] = set()
         more = True
         async with Bell.open() as bell:
+            heard: Listing | None = None
             while True:
                 events, pause = await reading.look(complete, more)
-                new = bell.hear(reading.listing.folders, reading.listing.outside)
+                new = False
+                if reading.listing is not heard:
+                    heard = reading.listing
+                    new = bell.hear(heard.folders, heard.outside)
                 if events:
                     yield events
                 complete, more = await bell.wait(0 if new else pause)
@@ -76,7 +80,8 @@ def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> t
     declarations = Declarations()
     found: dict[str, str] = {}
     for path in paths:
-        listing = _scan_at_start(os.fspath(path))
+        top = os.fspath(path)
+        listing = _not_nothing(top, scan(top))
         for folder, reason in listing.unreadable.items():
             declarations.put(folder, _unreadable_folder(folder, reason))
         for file in listing.files:
@@ -114,14 +119,21 @@ class _Reading:
             SourceError: it is the first look, and there is nothing to look at.
         """
         now = time.monotonic()
-        if more or now - self._listed_at >= POLL or not complete <= self.listing.files.keys():
-            known = self._in_touch or self._stale
-            self.listing, self._listed_at = scan(self._top) if known else _scan_at_start(self._top), now
+        due = self._listed_at + POLL
+        if more or not complete <= self.listing.files.keys() or now >= due + POLL:
+            self.listing, self._listed_at = await self._list(), now
             return await self._compare(complete, now) if self.listing.present else self._lose(now)
-        for path in complete:  # a thousand others are not looked at for one
+        # A thousand others are not looked at for one, nor before it if it is time to: they are next.
+        for path in complete:
             with suppress(FileNotFoundError):
                 await self._update(path, stamp_of(path))
-        return self._declarations.take_events(), self._pause
+        return self._declarations.take_events(), GRACE if now >= due else min(self._pause, due - now)
+
+    async def _list(self) -> Listing:
+        listing = Listing()
+        for _ in scan_in_steps(self._top, listing):
+            await asyncio.sleep(0)
+        return listing if self._in_touch or self._stale else _not_nothing(self._top, listing)
 
     async def _compare(self, complete: Set[str], now: float) -> tuple[tuple[Event, ...], float]:
         """Read the files that are listed and not known as they are now."""
@@ -218,8 +230,12 @@ def _unreadable_folder(folder: str, reason: str) -> Content:
     return Content(problems=(file_problem(folder, 1, f"cannot be listed: {reason}", effect=effect),))
 
 
-def _scan_at_start(top: str) -> Listing:
-    listing = scan(top)
+def _not_nothing(top: str, listing: Listing) -> Listing:
+    """Return what a first look has found, if it is something to go by.
+
+    Raises:
+        SourceError: it is not.
+    """
     if not listing.present:
         raise SourceError(f"{top} does not exist: create it, or name another file or folder")
     if top in listing.unreadable:

@@ -47,8 +47,8 @@ LEFTOVER_AGE = 60.0
 class SnapshotFile:
     """The snapshot of one source in a folder; an empty folder is no file: then every method does nothing.
 
-    A disk that hangs holds up one thread and nothing else: of what is to be kept meanwhile the last waits until
-    that thread is back.
+    A disk that hangs holds up one thread and nothing else: of what is to be kept meanwhile the last waits
+    until that thread is back.
     """
 
     def __init__(self, folder: str, source: str) -> None:
