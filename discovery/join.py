@@ -6,10 +6,18 @@ slice to slice. The mesh speaks IPv4 so far, so slices of other address types gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from socket import inet_aton
 
+from discovery.bounds import MOST_PROBLEMS, bounded
 from discovery.model import Endpoint, Problem, Service, ServiceObject, ServicePort, SliceEndpoint, SliceObject
+
+MAX_ENDPOINTS = 20_000
+"""Of one Service, all its ports together; each of its ports has an equal share of them."""
+
+_Targets = Mapping[tuple[str, str], Sequence[tuple[SliceObject, int]]]
+"""Slices and the number that a port has in each, by the port's name and protocol."""
 
 
 def join_service(
@@ -20,27 +28,43 @@ def join_service(
     found = [*problems]
     if slices and not usable:
         found.append(_other_family(service, slices))
+    targets = _targets(usable)
+    offered = _targets([slice_ for slice_ in usable if slice_.endpoints]).keys()
+    share = max(1, MAX_ENDPOINTS // max(1, len(service.ports)))
     endpoints = {}
+    left_out = 0
     for index, port in enumerate(service.ports):
-        endpoints[port.name] = _join_port(port, usable)
-        if not endpoints[port.name] and (mismatch := _mismatch(service, index, port, usable)):
-            found.append(mismatch)
-    return Service(service, endpoints, tuple(found))
+        endpoints[port.name], beyond = _join_port(port, targets, share)
+        left_out += beyond
+        # Without endpoints slices name no ports.
+        if not endpoints[port.name] and offered and (port.name, port.protocol) not in offered:
+            found.append(_mismatch(service, index, port, offered))
+    if left_out:
+        found.append(_too_many(service, left_out))
+    return Service(service, endpoints, bounded(found))
 
 
-def _join_port(port: ServicePort, slices: Sequence[SliceObject]) -> tuple[Endpoint, ...]:
-    merged: dict[tuple[bytes, int], Endpoint] = {}
+def _targets(slices: Iterable[SliceObject]) -> _Targets:
+    targets: defaultdict[tuple[str, str], list[tuple[SliceObject, int]]] = defaultdict(list)
     for slice_ in slices:
-        for target in slice_.ports:
-            if target.name != port.name or target.protocol != port.protocol:
-                continue
-            for endpoint in slice_.endpoints:
-                place = (inet_aton(endpoint.address), target.port)
-                new = _to_endpoint(endpoint, target.port)
-                old = merged.get(place)
-                if old is None or _preference(new) < _preference(old):
-                    merged[place] = new
-    return tuple(merged[place] for place in sorted(merged))
+        for port in slice_.ports:
+            targets[port.name, port.protocol].append((slice_, port.port))
+    return targets
+
+
+def _join_port(port: ServicePort, targets: _Targets, share: int) -> tuple[tuple[Endpoint, ...], int]:
+    """Return the endpoints of a port, at most `share` as slices have them, and how many are left out."""
+    merged: dict[tuple[bytes, int], Endpoint] = {}
+    seen = 0
+    for slice_, number in targets.get((port.name, port.protocol), ()):
+        for endpoint in slice_.endpoints[: max(0, share - seen)]:
+            place = (inet_aton(endpoint.address), number)
+            new = _to_endpoint(endpoint, number)
+            old = merged.get(place)
+            if old is None or _preference(new) < _preference(old):
+                merged[place] = new
+        seen += len(slice_.endpoints)
+    return tuple(merged[place] for place in sorted(merged)), max(0, seen - share)
 
 
 def _to_endpoint(found: SliceEndpoint, port: int) -> Endpoint:
@@ -88,14 +112,11 @@ def _other_family(service: ServiceObject, slices: Sequence[SliceObject]) -> Prob
 
 
 def _mismatch(
-    service: ServiceObject, index: int, port: ServicePort, slices: Sequence[SliceObject]
-) -> Problem | None:
-    """Say so where endpoints exist but no slice has the port; without endpoints slices name no ports."""
-    populated = [slice_ for slice_ in slices if slice_.endpoints]
-    offered = {(target.name, target.protocol) for slice_ in populated for target in slice_.ports}
-    if not populated or (port.name, port.protocol) in offered:
-        return None
-    names = ", ".join(sorted(f"{name or '(unnamed)'}/{protocol}" for name, protocol in offered)) or "none"
+    service: ServiceObject, index: int, port: ServicePort, offered: Iterable[tuple[str, str]]
+) -> Problem:
+    """Say that endpoints exist but no slice has the port."""
+    shown = sorted(offered)[:MOST_PROBLEMS]
+    names = ", ".join(f"{name or '(unnamed)'}/{protocol}" for name, protocol in shown) or "none"
     return Problem(
         namespace=service.key.namespace,
         name=service.key.name,
@@ -104,5 +125,18 @@ def _mismatch(
         reason=f"no EndpointSlice has a port of this name and protocol ({port.protocol})",
         expected=f"the name of a port of its EndpointSlices: {names}",
         effect="the port has no endpoints",
+        origin=service.origin,
+    )
+
+
+def _too_many(service: ServiceObject, left_out: int) -> Problem:
+    return Problem(
+        namespace=service.key.namespace,
+        name=service.key.name,
+        field="EndpointSlice endpoints",
+        value="",
+        reason=f"there are more than the {MAX_ENDPOINTS:,} that are used of one Service",
+        expected="fewer ports, or several Services",
+        effect=f"{left_out:,} are left out",
         origin=service.origin,
     )

@@ -87,6 +87,8 @@ class ServiceObject(msgspec.Struct, frozen=True):
     """Annotations of another mesh that it has, by the one of `annotations` that each became (empty: none)."""
     uid: str = ""
     """As the API server has it; empty for what comes from files."""
+    unread: bool = False
+    """It has more annotations for the mesh than are read: those that were last in force stay so."""
 
     def written_as(self, annotation: str) -> str:
         """Return the name under which the owner wrote an annotation."""

@@ -11,11 +11,12 @@ keeps its place in the snapshot, with the origin it had.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import msgspec
 
+from discovery.bounds import bounded, more_problems
 from discovery.compat import PREFIXES
 from discovery.join import join_service
 from discovery.manifest import SERVICE_NAME_LABEL
@@ -36,6 +37,11 @@ from discovery.model import (
 )
 from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
 
+MOST_OF_NAMESPACE = 100
+"""Problems of no Service (of slices, say) that are told of one namespace; one more says how many others."""
+_Object = tuple[str, str, str]
+"""Namespace, name and kind."""
+
 
 class Registry:
     """Everything the source has told, and the snapshot of it."""
@@ -48,9 +54,12 @@ class Registry:
         """Services that slices name and nobody knows."""
         self._pods: dict[PodKey, PodObject] = {}
         self._pods_at: defaultdict[str, set[PodKey]] = defaultdict(set)
-        self._malformed: dict[str, tuple[Problem, ...]] = {}
+        self._malformed: dict[str, dict[_Object, list[Problem]]] = {}
+        """What is wrong with which objects, by origin."""
         self._synced = False
         self._stale = False
+        self._problems_dirty = False
+        """Whether something has changed that says which problems are told, and of whom."""
         self._dirty: set[ServiceKey] = set()
         self._dirty_addresses: set[str] = set()
         self._joined: dict[ServiceKey, Service] = {}
@@ -84,28 +93,32 @@ class Registry:
             case Deleted(key=key):
                 return self._delete(key)
             case Malformed(origin=origin, problems=problems):
-                changed = self._malformed.get(origin, ()) != problems
-                self._malformed[origin] = problems
+                wrong = _by_object(problems)
+                changed = self._malformed.get(origin, {}) != wrong
+                self._malformed[origin] = wrong
                 if not problems:
                     del self._malformed[origin]
+                self._problems_dirty |= changed
                 return changed
             case Synced():
                 changed = not self._synced or (self._stale and bool(self._orphans))
                 self._synced, self._stale = True, False
+                self._problems_dirty |= changed
                 return changed
             case Stale():
                 changed = self._synced and not self._stale and bool(self._orphans)
                 self._stale = True
+                self._problems_dirty |= changed
                 return changed
 
     def snapshot(self) -> MeshSnapshot:
         """Return what is known now; the same object as before if nothing changed."""
         before = self._snapshot
-        problems = self._sort_problems()
+        problems = self._sort_problems(before.problems)
         changed = self._join_dirty()
         services = dict(self._joined) if changed else before.services
         pods = self._place_pods(before.pods)
-        if changed or pods is not before.pods or problems != before.problems:
+        if changed or pods is not before.pods or problems is not before.problems:
             changes = None if self._continued else Changes(before.version, changed)
             self._continued = False
             self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems, changes)
@@ -134,6 +147,7 @@ class Registry:
             return False
         was_orphan = new.key in self._orphans
         self._orphans.discard(new.key)
+        self._problems_dirty |= old is None or old.meshed != new.meshed
         if not new.meshed and not (old is not None and old.meshed):
             # Problems of an unmeshed Service and of its slices are not told: some may go with its arrival.
             return was_orphan or bool(self._malformed)
@@ -144,6 +158,7 @@ class Registry:
         old = self._services.pop(key, None)
         if old is None:
             return False
+        self._problems_dirty = True
         if self._slices_of.get(key):
             self._orphans.add(key)
         if old.meshed:
@@ -155,6 +170,7 @@ class Registry:
         self._slices[new.key] = new
         if old is not None and says_the_same(old, new):
             return False
+        self._problems_dirty |= old is None or old.service != new.service
         changed = False
         if old is not None and old.service != new.service:
             changed = self._detach(old)
@@ -163,6 +179,7 @@ class Registry:
 
     def _delete_slice(self, key: SliceKey) -> bool:
         old = self._slices.pop(key, None)
+        self._problems_dirty |= old is not None
         return old is not None and self._detach(old)
 
     def _detach(self, old: SliceObject) -> bool:
@@ -239,42 +256,75 @@ class Registry:
         self._dirty_addresses.clear()
         return before if after == before else after
 
-    def _sort_problems(self) -> tuple[Problem, ...]:
-        """Give the problems of meshed Services to them, and return the others that are to be told."""
+    def _sort_problems(self, before: tuple[Problem, ...]) -> tuple[Problem, ...]:
+        """Give the problems of meshed Services to them, and return the others that are to be told.
+
+        All are looked through, so not for a change that has nothing to do with them.
+        """
+        if not self._problems_dirty:
+            return before
+        self._problems_dirty = False
         noted: defaultdict[ServiceKey, list[Problem]] = defaultdict(list)
-        others: list[Problem] = []
-        for problem in chain.from_iterable(self._malformed.values()):
-            key = ServiceKey(problem.namespace, problem.name)
-            if problem.kind == "Service" and self._is_meshed(key):
-                noted[key].append(problem)
-            elif not self._concerns_unmeshed(problem):
-                others.append(problem)
-        now = {key: tuple(sorted(problems)) for key, problems in noted.items()}
+        others: defaultdict[str, _Others] = defaultdict(_Others)
+        by_object = chain.from_iterable(found.items() for found in self._malformed.values())
+        for (namespace, name, kind), problems in sorted(by_object):
+            key = ServiceKey(namespace, name)
+            if kind == "Service" and self._is_meshed(key):
+                noted[key] += problems
+            elif not self._is_unmeshed_slice(kind, key):
+                others[namespace].add([one for one in problems if not self._concerns_unmeshed(one)])
+        now = {key: bounded(sorted(problems)) for key, problems in noted.items()}
         self._dirty |= {
             key for key in now.keys() | self._noted.keys() if now.get(key) != self._noted.get(key)
         }
         self._noted = now
         if self._synced and not self._stale:
-            slices = chain.from_iterable(self._slices_of[key] for key in self._orphans)
-            others += [_orphan_problem(self._slices[key]) for key in slices]
-        return tuple(sorted(others))
+            for slice_ in sorted(chain.from_iterable(self._slices_of[key] for key in self._orphans)):
+                others[slice_.namespace].add([_orphan_problem(self._slices[slice_])])
+        after = tuple(sorted(chain.from_iterable(found.told() for found in others.values())))
+        return before if after == before else after
 
     def _is_meshed(self, key: ServiceKey) -> bool:
         service = self._services.get(key)
         return service is not None and service.meshed
 
     def _concerns_unmeshed(self, problem: Problem) -> bool:
-        """Whether it is about something whose owner never asked for the mesh."""
-        if problem.kind == "Service" and not problem.field.startswith((ANNOTATION_PREFIX, *PREFIXES)):
-            return ServiceKey(problem.namespace, problem.name) in self._services
-        if problem.kind == "EndpointSlice":
-            slice_ = self._slices.get(SliceKey(problem.namespace, problem.name))
-            return (
-                slice_ is not None
-                and slice_.service in self._services
-                and not self._is_meshed(slice_.service)
-            )
-        return False
+        """Whether it is about a Service whose owner never asked for the mesh."""
+        if problem.kind != "Service" or problem.field.startswith((ANNOTATION_PREFIX, *PREFIXES)):
+            return False
+        return ServiceKey(problem.namespace, problem.name) in self._services
+
+    def _is_unmeshed_slice(self, kind: str, key: ServiceKey) -> bool:
+        """Whether an object is a slice of a Service whose owner never asked for the mesh."""
+        slice_ = self._slices.get(SliceKey(*key)) if kind == "EndpointSlice" else None
+        return slice_ is not None and slice_.service in self._services and not self._is_meshed(slice_.service)
+
+
+class _Others:
+    """The problems of a namespace that belong to no Service, as they are added, within bounds."""
+
+    def __init__(self) -> None:
+        self._listed: list[Problem] = []
+        self._more = 0
+
+    def add(self, problems: Sequence[Problem]) -> None:
+        """Add the problems of one object."""
+        room = MOST_OF_NAMESPACE - len(self._listed)
+        self._listed += problems[:room]
+        self._more += len(problems[room:])
+
+    def told(self) -> list[Problem]:
+        """Return those that are told."""
+        if not self._more:
+            return self._listed
+        return [*self._listed, more_problems(self._listed[-1], self._more, MOST_OF_NAMESPACE)]
+
+
+def _by_object(problems: Iterable[Problem]) -> dict[_Object, list[Problem]]:
+    found: defaultdict[_Object, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        found[problem.namespace, problem.name, problem.kind].append(problem)
+    return found
 
 
 def says_the_same(old: MeshObject, new: MeshObject) -> bool:

@@ -55,7 +55,7 @@ def scan(top: str) -> Listing:
 
 
 def scan_in_steps(top: str, listing: Listing) -> Iterator[None]:
-    """Add what counts at `top` to `listing`; yields every `STEP` files or folders, for others to have a turn."""
+    """Add what counts at `top` to `listing`; yields every `STEP` files or folders, so that others run."""
     listing.outside.update((top, os.path.realpath(top)))
     if not os.path.isdir(top):
         _add_file(top, listing)
@@ -70,7 +70,7 @@ def scan_in_steps(top: str, listing: Listing) -> Iterator[None]:
 
 
 def _folders(top: str, listing: Listing) -> Iterator[list[str]]:
-    """Yield the files of each folder, a folder before its sub-folders; takes note of the folders themselves."""
+    """Yield the files of each folder, a folder before its sub-folders; takes note of the folders."""
     seen: set[tuple[int, int]] = set()
     ahead = [top]
     while ahead:

@@ -43,7 +43,7 @@ def read_object(
         found = read_service(fields, compat)
     elif kind == "Pod" and version == "v1":
         found = read_pod(fields)
-    return found, tuple(fields.problems)
+    return found, fields.problems()
 
 
 def kind_of(found: MeshObject) -> str:

@@ -10,6 +10,11 @@ from discovery.model import ServiceKey, SliceEndpoint, SliceKey, SliceObject, Sl
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 ADDRESS_TYPES = ("IPv4", "IPv6", "FQDN")
+MAX_SLICE_ENDPOINTS = 1000
+"""Kubernetes takes no more in one slice."""
+MAX_SLICE_PORTS = 256
+MAX_HINTS = 8
+"""Kubernetes takes no more for one endpoint."""
 
 
 def read_slice(fields: Fields, version: str) -> SliceObject | None:
@@ -45,7 +50,8 @@ def read_slice(fields: Fields, version: str) -> SliceObject | None:
 
 def _ports(fields: Fields) -> tuple[SlicePort, ...]:
     ports: dict[str, SlicePort] = {}
-    for field, item in fields.mappings(fields.items(fields.document, "ports", "ports"), "ports"):
+    items = fields.items(fields.document, "ports", "ports")
+    for field, item in fields.mappings(fields.first(items, MAX_SLICE_PORTS, "ports", "ports"), "ports"):
         read = fields.port(item, field)
         if read is None:
             continue
@@ -58,6 +64,7 @@ def _ports(fields: Fields) -> tuple[SlicePort, ...]:
 
 def _endpoints(fields: Fields, address_type: str) -> Iterator[SliceEndpoint]:
     items = fields.items(fields.document, "endpoints", "endpoints")
+    items = fields.first(items, MAX_SLICE_ENDPOINTS, "endpoints", "endpoints")
     for field, item in fields.mappings(items, "endpoints"):
         address = _endpoint_address(fields, item, field, address_type)
         if address is None:
@@ -125,7 +132,8 @@ def _condition(
 def _hints(fields: Fields, item: Mapping[str, Any], field: str) -> tuple[str, ...]:
     hints = fields.mapping(item, "hints", f"{field}.hints")
     path = f"{field}.hints.forZones"
-    zones = fields.mappings(fields.items(hints, "forZones", path), path)
+    items = fields.first(fields.items(hints, "forZones", path), MAX_HINTS, path, "zones")
+    zones = fields.mappings(items, path)
     return tuple(name for at, zone in zones if (name := fields.text(zone, "name", f"{at}.name")))
 
 

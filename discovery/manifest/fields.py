@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Literal
 
+from discovery.bounds import MOST_PROBLEMS, bounded, more_problems, shorten
 from discovery.model import Problem
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -16,6 +17,10 @@ LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123 section 2.1, in lower case, as Kubernetes wants it of Services, namespaces and port names."""
 SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _SHOWN = 80
+MAX_ADDRESSES = 8
+"""Of a Service or Pod; Kubernetes gives one of each family."""
+LONGEST_TEXT = 512
+"""Characters of a field; Kubernetes takes fewer in every one that is read."""
 
 
 def show(value: object) -> str:
@@ -61,7 +66,8 @@ class Fields:
         self.document = document
         self.kind = kind
         self.origin = origin
-        self.problems: list[Problem] = []
+        self._problems: list[Problem] = []
+        self._more = 0
         self.namespace = "default"
         self.name = ""
 
@@ -73,12 +79,12 @@ class Fields:
         # A namespace of null or "" is what templates leave behind; kubectl takes the default for both.
         if namespace is not None and namespace != "":
             if not isinstance(namespace, str) or not LABEL.fullmatch(namespace):
-                self.name = name if isinstance(name, str) else ""
+                self.name = shorten(name) if isinstance(name, str) else ""
                 self.report("metadata.namespace", namespace, _why_no_name(namespace), "shop", left_out)
                 return None
             self.namespace = namespace
         if not isinstance(name, str) or not pattern.fullmatch(name):
-            if not self.problems:
+            if not self._problems:
                 self.report("metadata.name", name, _why_no_name(name), "whoami", left_out)
             return None
         self.name = name
@@ -93,8 +99,11 @@ class Fields:
         effect: str,
         severity: Literal["error", "info"] = "error",
     ) -> None:
-        """Take note of a problem."""
-        self.problems.append(
+        """Take note of a problem; of more than can be told of an object, only that there are."""
+        if len(self._problems) > MOST_PROBLEMS:
+            self._more += 1
+            return
+        self._problems.append(
             Problem(
                 namespace=self.namespace,
                 name=self.name,
@@ -108,6 +117,20 @@ class Fields:
                 severity=severity,
             )
         )
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what was found wrong so far, within bounds."""
+        if not self._more:
+            return bounded(self._problems)
+        told = self._problems[:MOST_PROBLEMS]
+        return bounded([*told, more_problems(self._problems[-1], self._more + 1, MOST_PROBLEMS)])
+
+    def first(self, items: list[Any], most: int, field: str, what: str) -> list[Any]:
+        """Return the items of a list up to `most`; the others are left out, which is reported."""
+        if len(items) > most:
+            reason = f"there are more than the {most} that are read"
+            self.report(field, None, reason, f"at most {most}", f"the {what} after those are left out")
+        return items[:most]
 
     def mapping(self, parent: Mapping[str, Any], name: str, field: str) -> Mapping[str, Any]:
         """Return a mapping, an empty one if it is none."""
@@ -143,9 +166,13 @@ class Fields:
         value = parent.get(name)
         if value is None:
             return ""
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) <= LONGEST_TEXT:
             return value
-        self.report(field, value, f"is {describe_type(value)}", "a string, in quotes", "it is ignored")
+        if isinstance(value, str):
+            reason, expected = f"has {len(value)} characters", f"at most {LONGEST_TEXT}"
+        else:
+            reason, expected = f"is {describe_type(value)}", "a string, in quotes"
+        self.report(field, value, reason, expected, "it is ignored")
         return ""
 
     def choice(

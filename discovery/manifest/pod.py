@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from discovery.manifest.fields import SUBDOMAIN, Fields
+from discovery.manifest.fields import MAX_ADDRESSES, SUBDOMAIN, Fields
 from discovery.model import PodKey, PodObject
 
 
@@ -33,7 +33,8 @@ def _addresses(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:
     status = fields.mapping(fields.document, "status", "status")
     if spec.get("hostNetwork") is True or status.get("phase") in ("Succeeded", "Failed"):
         return ()
-    several = fields.mappings(fields.items(status, "podIPs", "status.podIPs"), "status.podIPs")
+    items = fields.items(status, "podIPs", "status.podIPs")
+    several = fields.mappings(fields.first(items, MAX_ADDRESSES, "status.podIPs", "ones"), "status.podIPs")
     found = [(f"{at}.ip", item.get("ip")) for at, item in several]
     if not found and status.get("podIP") not in (None, ""):
         found = [("status.podIP", status["podIP"])]

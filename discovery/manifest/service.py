@@ -7,11 +7,17 @@ from typing import Any
 
 import msgspec
 
-from discovery.compat import PREFIXES, Compat, translate
-from discovery.manifest.fields import LABEL, Fields, describe_type, show
+from discovery.annotations import ENABLED
+from discovery.compat import PREFIXES, Compat, is_foreign, translate
+from discovery.manifest.fields import LABEL, MAX_ADDRESSES, Fields, describe_type, show
 from discovery.model import ANNOTATION_PREFIX, ServiceKey, ServiceObject, ServicePort
 
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
+MAX_ANNOTATIONS = 512
+"""For the mesh; a Service has one of each kind, and one for each of its ports."""
+MAX_ANNOTATION_CHARACTERS = 64 * 1024
+"""Of their names and values, all together."""
+MAX_PORTS = 256
 
 
 def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
@@ -23,6 +29,9 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
     service_type = fields.choice(spec, "type", "spec.type", SERVICE_TYPES, "ClusterIP")
     external = service_type == "ExternalName"
     written = fields.mapping(metadata, "annotations", "metadata.annotations")
+    unread = _hold_too_much(written, (ANNOTATION_PREFIX, *(PREFIXES if compat is not None else ())))
+    if unread:
+        written = _without_most(fields, written, unread, compat)
     service = ServiceObject(
         key=ServiceKey(fields.namespace, fields.name),
         annotations=_annotations(fields, written, (ANNOTATION_PREFIX,)),
@@ -32,10 +41,37 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
         ports=_ports(fields, spec),
         origin=fields.origin,
         uid=fields.text(metadata, "uid", "metadata.uid"),
+        unread=bool(unread),
     )
     if compat is not None:
         service = _translate(fields, service, _annotations(fields, written, PREFIXES))
     return service
+
+
+def _hold_too_much(written: Mapping[Any, Any], prefixes: tuple[str, ...]) -> str:
+    """Return how many annotations with these prefixes there are if they are more than are read."""
+    ours = [(n, v) for n, v in written.items() if isinstance(n, str) and n.startswith(prefixes)]
+    size = sum(len(name) + (len(value) if isinstance(value, str) else 0) for name, value in ours)
+    if len(ours) <= MAX_ANNOTATIONS and size <= MAX_ANNOTATION_CHARACTERS:
+        return ""
+    return f"{len(ours):,} for the mesh, of {size:,} characters"
+
+
+def _without_most(
+    fields: Fields, written: Mapping[Any, Any], found: str, compat: Compat | None
+) -> Mapping[Any, Any]:
+    """Report that there are too many annotations; return what is read of them: whether the mesh is wanted."""
+    fields.report(
+        "metadata.annotations",
+        found,
+        "are more than are read",
+        f"at most {MAX_ANNOTATIONS} of {MAX_ANNOTATION_CHARACTERS // 1024} Ki characters in all",
+        "those that were last in force stay so; if there are none, the Service is not meshed",
+    )
+    if ENABLED in written:
+        return {ENABLED: written[ENABLED]}
+    foreign = compat is not None and any(isinstance(name, str) and is_foreign(name) for name in written)
+    return {ENABLED: "true"} if foreign else {}
 
 
 def _translate(fields: Fields, service: ServiceObject, foreign: Mapping[str, str]) -> ServiceObject:
@@ -67,7 +103,8 @@ def _annotations(fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str
 
 
 def _cluster_ips(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:
-    several = fields.items(spec, "clusterIPs", "spec.clusterIPs")
+    items = fields.items(spec, "clusterIPs", "spec.clusterIPs")
+    several = fields.first(items, MAX_ADDRESSES, "spec.clusterIPs", "ones")
     found = [(f"spec.clusterIPs[{i}]", value) for i, value in enumerate(several)]
     if not found and spec.get("clusterIP") is not None:
         found = [("spec.clusterIP", spec["clusterIP"])]
@@ -82,7 +119,7 @@ def _external_name(fields: Fields, spec: Mapping[str, Any]) -> str:
 
 
 def _ports(fields: Fields, spec: Mapping[str, Any]) -> tuple[ServicePort, ...]:
-    items = fields.items(spec, "ports", "spec.ports")
+    items = fields.first(fields.items(spec, "ports", "spec.ports"), MAX_PORTS, "spec.ports", "ports")
     ports: list[ServicePort] = []
     names: set[str] = set()
     numbers: set[tuple[int, str]] = set()
