@@ -7,11 +7,12 @@ does not understand as HTTP/1.1 (gRPC, TLS, HTTP/2, a database) passes through i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Final, Literal
 
 import msgspec
 
+from discovery.bounds import MOST_PROBLEMS, shorten
 from discovery.model import ANNOTATION_PREFIX, Problem, ServiceObject, ServicePort
 
 PortProtocol = Literal["http", "tcp"]
@@ -104,6 +105,7 @@ def check_annotations(service: ServiceObject) -> list[Problem]:
     `info` problem stay in force themselves.
     """
     problems = []
+    selectors = {selector for port in service.ports for selector in (port.name, str(port.port)) if selector}
     for name in sorted(service.annotations):
         value = service.annotations[name]
         if name == ENABLED:
@@ -111,7 +113,7 @@ def check_annotations(service: ServiceObject) -> list[Problem]:
         elif name == PROTOCOL:
             problem = _check_protocol(service, name, value)
         elif name.startswith(PROTOCOL_OF_PORT):
-            problem = _check_port(service, name) or _check_protocol(service, name, value)
+            problem = _check_port(service, name, selectors) or _check_protocol(service, name, value)
         else:
             problem = None
         if problem is not None:
@@ -125,13 +127,13 @@ def _check_enabled(service: ServiceObject, value: str) -> Problem | None:
     return _problem(service, ENABLED, "is neither true nor false", '"true" or "false"')
 
 
-def _check_port(service: ServiceObject, name: str) -> Problem | None:
-    if any(names_port(name, port) for port in service.ports):
-        return None
-    known = ", ".join(port.name or str(port.port) for port in service.ports) or "none"
+def _check_port(service: ServiceObject, name: str, selectors: Set[str]) -> Problem | None:
     selector = name.removeprefix(PROTOCOL_OF_PORT)
+    if selector in selectors:
+        return None
+    known = ", ".join(port.name or str(port.port) for port in service.ports[:MOST_PROBLEMS]) or "none"
     return _problem(
-        service, name, f"the Service has no port {selector!r}", f"a port of this Service: {known}"
+        service, name, f"the Service has no port {shorten(selector)!r}", f"a port of this Service: {known}"
     )
 
 

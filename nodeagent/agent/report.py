@@ -1,20 +1,40 @@
-"""What a new plan changes, in the log."""
+"""What a new plan changes, in the log.
+
+Whoever may write one object must not fill it: there is a bound for each object, for each namespace and for
+the node. What is beyond is counted, and is to be seen in `/plan` all the same.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import structlog
 
-from discovery.model import Problem
+from discovery.model import Problem, ServiceKey
+from discovery.throttle import Throttle, Throttles
 from nodeagent.plan.diff import PlanDelta, ServiceChange
-from nodeagent.plan.model import NodePlan, ServicePlan
+from nodeagent.plan.model import NodePlan
 
 log = structlog.get_logger()
 
 EVERY = 1.0
-"""Seconds between two lines about endpoints alone."""
+"""Seconds between two lines about plans, on average; and between two about endpoints alone."""
+PLANS = 20
+"""Lines about plans that may come at once."""
+OF_OBJECT = (40, 10 / 60)
+"""Lines of one object that may come at once (all its problems, come and gone), and then in a second."""
+OF_NAMESPACE = (300, 2)
+OF_NODE = (3000, 20)
+LEFT_OUT_EVERY = 10.0
+"""Seconds between two lines that say how many were left out."""
+NAMED = 1000
+"""Objects of which lines that are left out are counted one by one."""
+
+_Object = tuple[str, str, str]
+"""Kind, namespace and name."""
+_OTHERS: _Object = ("", "", "")
 
 
 class Report:
@@ -23,6 +43,10 @@ class Report:
     def __init__(self) -> None:
         self._problems = 0
         self._told = -math.inf
+        self._plans = Throttles(Throttle(PLANS, 1 / EVERY))
+        self._objects = Throttles(Throttle(*OF_NODE), Throttle(*OF_NAMESPACE), Throttle(*OF_OBJECT))
+        self._left_out: dict[_Object, int] = {}
+        self._left_out_told = -math.inf
 
     def tell(
         self,
@@ -40,21 +64,68 @@ class Report:
         """
         for key, was, service in changed:
             if was is None and service is not None and service.address:
-                log.info("service_added", service=str(key), address=service.address)
-            elif service is None:
+                if self._admits(_of_service(key), now):
+                    log.info("service_added", service=str(key), address=service.address)
+            elif service is None and self._admits(_of_service(key), now):
                 log.info("service_removed", service=str(key))
-        before = {*old.problems, *_problems(change.old for change in changed)}
-        after = {*plan.problems, *_problems(change.new for change in changed)}
-        for problem in sorted(after - before):
-            _log_problem("problem_found", problem)
-        for problem in sorted(before - after):
-            _log_problem("problem_solved", problem)
-        self._problems += len(after) - len(before)
-        noise = before == after and _endpoints_alone(changed) and now < self._told + EVERY
+        found, solved = _compare_problems(old, plan, changed)
+        for problem in found:
+            if self._admits(_of_problem(problem), now):
+                write = log.warning if problem.severity == "error" else log.info
+                write("problem_found", **_said_of(problem))
+        for problem in solved:
+            if self._admits(_of_problem(problem), now):
+                log.info("problem_solved", **_said_of(problem))
+        self._tell_left_out(now)
+        self._problems += len(found) - len(solved)
+        noise = not found and not solved and _endpoints_alone(changed) and now < self._told + EVERY
+        noise = noise or not self._plans.admit(now, "")
         if not noise:
             self._told = now
         write = log.debug if noise else log.info
         write("plan_applied", **_describe(plan, delta), problems=self._problems)
+
+    def _admits(self, of: _Object, now: float) -> bool:
+        """Whether a line about an object may be written; it is counted if it may not."""
+        if self._objects.admit(now, "", of[1], of):
+            return True
+        # Of a million objects only the number counts.
+        one = of if of in self._left_out or len(self._left_out) < NAMED else _OTHERS
+        self._left_out[one] = self._left_out.get(one, 0) + 1
+        return False
+
+    def _tell_left_out(self, now: float) -> None:
+        if not self._left_out or now < self._left_out_told + LEFT_OUT_EVERY:
+            return
+        self._left_out_told = now
+        named = [one for one in self._left_out if one is not _OTHERS]
+        kind, namespace, name = max(named, key=self._left_out.__getitem__)
+        log.warning(
+            "changes_not_logged",
+            count=sum(self._left_out.values()),
+            most_of=f"{kind} {namespace}/{name}".strip(),
+            reason="they came too fast",
+            effect="/plan has what is in force",
+        )
+        self._left_out.clear()
+
+
+def _compare_problems(
+    old: NodePlan, plan: NodePlan, changed: Sequence[ServiceChange]
+) -> tuple[list[Problem], list[Problem]]:
+    """Return the problems that came and those that went, each once; only what changed is looked at."""
+    before: dict[Problem, None] = {}
+    after: dict[Problem, None] = {}
+    pairs: list[tuple[Sequence[Problem], Sequence[Problem]]] = [
+        (change.old.problems if change.old else (), change.new.problems if change.new else ())
+        for change in changed
+    ]
+    for was, now in chain(((old.problems, plan.problems),), pairs):
+        if was is now or was == now:
+            continue
+        before |= dict.fromkeys(was)
+        after |= dict.fromkeys(now)
+    return [one for one in after if one not in before], [one for one in before if one not in after]
 
 
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
@@ -75,13 +146,15 @@ def _endpoints_alone(changed: Iterable[ServiceChange]) -> bool:
     )
 
 
-def _problems(services: Iterable[ServicePlan | None]) -> Iterator[Problem]:
-    for service in services:
-        if service is not None:
-            yield from service.problems
+def _of_service(key: ServiceKey) -> _Object:
+    return ("Service", key.namespace, key.name)
 
 
-def _log_problem(event: str, problem: Problem) -> None:
+def _of_problem(problem: Problem) -> _Object:
+    return (problem.kind, problem.namespace, problem.name)
+
+
+def _said_of(problem: Problem) -> dict[str, str]:
     fields = {
         "object": f"{problem.kind} {problem.namespace}/{problem.name}",
         "field": problem.field,
@@ -91,5 +164,4 @@ def _log_problem(event: str, problem: Problem) -> None:
         "effect": problem.effect,
         "origin": problem.origin,
     }
-    write = log.warning if event == "problem_found" and problem.severity == "error" else log.info
-    write(event, **{name: value for name, value in fields.items() if value})
+    return {name: value for name, value in fields.items() if value}

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from discovery.bounds import bounded
 from discovery.model import Changes, MeshSnapshot, Problem, Service, ServiceKey
 from middleware.contract import Middleware
 from middleware.registry import installed
@@ -167,9 +168,9 @@ def _compile_service(
     """Compile one Service as if its claim were granted; None if it does not opt in and nothing is wrong."""
     last_good = old.effective if old is not None else _NO_ANNOTATIONS
     resolution = resolve_annotations(service.object, last_good, middlewares)
-    if not resolution.enabled and not resolution.problems:
+    if not resolution.enabled and not resolution.problems and not service.object.unread:
         return None
-    problems = [*service.problems, *resolution.problems]
+    problems = [*service.problems]
     plan = ServicePlan(service, "", (), (), resolution.annotations)
     if resolution.enabled:
         obstacle = _why_not_meshed(service)
@@ -181,7 +182,9 @@ def _compile_service(
             problems += _unused_layers(service, resolution, plan.listeners, by_name)
         else:
             problems.append(obstacle)
-    return _keep_same(msgspec.structs.replace(plan, problems=tuple(problems)), old)
+    # Those of annotations last: there may be hundreds, and then not all are told.
+    problems += resolution.problems
+    return _keep_same(msgspec.structs.replace(plan, problems=bounded(problems)), old)
 
 
 def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:
@@ -231,7 +234,7 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
         address=grant.address,
         listeners=listeners,
         backends=backends,
-        problems=(*plan.problems, problem),
+        problems=(problem, *plan.problems),
     )
 
 

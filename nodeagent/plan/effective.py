@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
+from discovery.bounds import LONGEST, MOST_PROBLEMS
 from discovery.model import Problem, ServiceObject
 from middleware import contract
 from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections, Setting
@@ -37,8 +38,11 @@ def resolve_annotations(
 ) -> Resolution:
     """Return what is in force for a Service; `last_good` is what was in force before.
 
-    Of a Service that does not opt in nothing but `svc.mesh/enabled` is looked at.
+    Of a Service that does not opt in nothing but `svc.mesh/enabled` is looked at. One whose annotations are
+    more than are read counts as if its owner had written what was in force before.
     """
+    if service.unread and service.annotations.get(ENABLED) != "false":
+        service = msgspec.structs.replace(service, annotations=last_good)
     in_force = dict(service.annotations)
     problems = [
         _mend_discovery(problem, service, in_force, last_good) for problem in check_annotations(service)
@@ -96,8 +100,13 @@ def _drop_unknown(
     known = known_annotations(middlewares)
     names = [n for n in sorted(in_force) if n not in known and not n.startswith(PROTOCOL_OF_PORT)]
     problems = []
-    for name in names:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    for number, name in enumerate(names):
+        # To find one costs a millisecond, and of more only their number is told.
+        close = (
+            []
+            if number >= MOST_PROBLEMS or len(name) > LONGEST
+            else difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        )
         expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
         reason = "is not an annotation the mesh knows"
         problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))

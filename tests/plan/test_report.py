@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from structlog.testing import capture_logs
 
 from discovery.model import Endpoint, Problem, Service
-from nodeagent.agent.report import EVERY, Report
+from nodeagent.agent.report import (
+    EVERY,
+    LEFT_OUT_EVERY,
+    NAMED,
+    OF_NAMESPACE,
+    OF_NODE,
+    OF_OBJECT,
+    PLANS,
+    Report,
+)
 from nodeagent.plan.diff import diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from tests.plan.builders import compile_services, make_service
@@ -86,3 +96,99 @@ def test_endpoints_that_change_all_the_time_do_not_fill_the_log() -> None:
     assert [line["log_level"] for line in told.next(2 * EVERY + 0.1, shop("10.1.0.4", protocol="tcp"))] == [
         "info"
     ], "an annotation is no endpoint"
+
+
+def events(lines: list[Any]) -> Counter[str]:
+    return Counter(line["event"] for line in lines)
+
+
+def many_problems(number: int, name: str = "shop", address: str = "10.96.0.10") -> Service:
+    annotations = {f"svc.mesh/noise-{number}-{one}": "x" for one in range(500)}
+    return make_service(name, annotations=annotations, cluster_ips=[address])
+
+
+def test_one_object_that_changes_all_the_time_does_not_fill_the_log() -> None:
+    told = Told()
+    lines = [line for second in range(60) for line in told.next(second, many_problems(second))]
+    counted = events(lines)
+    about_it = counted["problem_found"] + counted["problem_solved"] + counted["service_added"]
+    assert OF_OBJECT[0] <= about_it <= OF_OBJECT[0] + 60 * OF_OBJECT[1] + 1
+    assert counted["changes_not_logged"] <= 60 / LEFT_OUT_EVERY + 1
+    assert counted["plan_applied"] == 60
+    assert sum(len(str(line)) for line in lines) < 100_000
+
+
+def test_what_is_left_out_is_counted_and_said() -> None:
+    told = Told()
+    lines = [line for second in range(30) for line in told.next(second, many_problems(second))]
+    lines += told.next(1000, many_problems(29))
+    left_out = [line for line in lines if line["event"] == "changes_not_logged"]
+    assert {line["most_of"] for line in left_out} == {"Service default/shop"}
+    counted = events(lines)
+    # Sixteen problems and one for all others; that one stays the same.
+    all_there_were = 16 * (2 * 30 - 1) + 1
+    assert (
+        counted["problem_found"]
+        + counted["problem_solved"]
+        + counted["service_added"]
+        + sum(line["count"] for line in left_out)
+        == all_there_were + 1
+    )
+
+
+def test_the_noise_of_one_leaves_room_for_others() -> None:
+    told = Told()
+    for second in range(20):
+        told.next(second, many_problems(second))
+    quiet = make_service("quiet", annotations={"svc.mesh/protocol": "x"}, cluster_ips=["10.96.0.99"])
+    lines = told.next(21, many_problems(21), quiet)
+    assert {"problem_found", "service_added"} <= {
+        line["event"] for line in lines if "default/quiet" in str(line)
+    }
+
+
+def crowd(number: int, services: int) -> list[Service]:
+    return [
+        make_service(f"s{one}", annotations={"svc.mesh/protocol": f"x{number}"}, cluster_ips=[])
+        for one in range(services)
+    ]
+
+
+def test_many_objects_of_one_namespace_have_a_bound_together() -> None:
+    told = Told()
+    lines = [line for second in range(10) for line in told.next(second, *crowd(second, 400))]
+    counted = events(lines)
+    assert counted["problem_found"] + counted["problem_solved"] + counted["service_added"] <= (
+        OF_NAMESPACE[0] + 10 * OF_NAMESPACE[1]
+    )
+    assert lines[-1]["problems"] == 400, "all are counted"
+
+
+def test_many_namespaces_have_a_bound_together() -> None:
+    report = Report()
+    lines: list[Any] = []
+    before = NodePlan(0, {})
+    for second in range(10):
+        problems = tuple(
+            Problem(f"n{one}", "a", "f", str(second), "r", kind="EndpointSlice") for one in range(2000)
+        )
+        after = NodePlan(second + 1, {}, problems)
+        with capture_logs() as found:
+            report.tell(before, after, [], diff_plans([]), second)
+        lines += found
+        before = after
+    counted = events(lines)
+    assert counted["problem_found"] + counted["problem_solved"] <= OF_NODE[0] + 10 * OF_NODE[1]
+    assert len(report._left_out) <= NAMED + 1
+
+
+def test_plans_that_follow_each_other_fast_are_told_now_and_then() -> None:
+    told = Told()
+    lines = [
+        line
+        for number in range(200)
+        for line in told.next(number / 100, shop("10.1.0.1", protocol=("tcp", "http")[number % 2]))
+        if line["event"] == "plan_applied"
+    ]
+    assert len(lines) == 200
+    assert sum(line["log_level"] == "info" for line in lines) <= PLANS + 3
