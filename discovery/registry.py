@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import msgspec
 
@@ -39,6 +39,9 @@ from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
 
 MOST_OF_NAMESPACE = 100
 """Problems of no Service (of slices, say) that are told of one namespace; one more says how many others."""
+AT_ONCE = 200
+"""Services that are joined in a few milliseconds."""
+
 _Object = tuple[str, str, str]
 """Namespace, name and kind."""
 
@@ -61,8 +64,12 @@ class Registry:
         self._problems_dirty = False
         """Whether something has changed that says which problems are told, and of whom."""
         self._dirty: set[ServiceKey] = set()
+        self._changed: set[ServiceKey] = set()
+        """Services that are joined and differ from the last snapshot."""
         self._dirty_addresses: set[str] = set()
         self._joined: dict[ServiceKey, Service] = {}
+        self._others: tuple[Problem, ...] = ()
+        """Problems of no meshed Service that are told."""
         self._noted: dict[ServiceKey, tuple[Problem, ...]] = {}
         """What sources said of meshed Services, as the last snapshot has it."""
         self._snapshot = MeshSnapshot(version=0, services={})
@@ -111,11 +118,21 @@ class Registry:
                 self._problems_dirty |= changed
                 return changed
 
+    def join_some(self) -> bool:
+        """Do a part of what the next snapshot takes; return whether there is more than a moment's work."""
+        self._sort_problems()
+        if len(self._dirty) > AT_ONCE:
+            self._join(list(islice(self._dirty, AT_ONCE)))
+        return len(self._dirty) > AT_ONCE
+
     def snapshot(self) -> MeshSnapshot:
         """Return what is known now; the same object as before if nothing changed."""
         before = self._snapshot
-        problems = self._sort_problems(before.problems)
-        changed = self._join_dirty()
+        self._sort_problems()
+        problems = self._others
+        self._join(sorted(self._dirty))
+        changed = frozenset(self._changed)
+        self._changed.clear()
         services = dict(self._joined) if changed else before.services
         pods = self._place_pods(before.pods)
         if changed or pods is not before.pods or problems is not before.problems:
@@ -223,23 +240,21 @@ class Registry:
 
     # -- the snapshot ----------------------------------------------------------------------------------
 
-    def _join_dirty(self) -> frozenset[ServiceKey]:
-        """Join the Services anew that may have changed; return those that did."""
-        changed: set[ServiceKey] = set()
-        for key in sorted(self._dirty):
+    def _join(self, keys: Iterable[ServiceKey]) -> None:
+        """Join these Services anew, which may have changed; take note of those that did."""
+        for key in keys:
+            self._dirty.discard(key)
             found = self._services.get(key)
             old = self._joined.get(key)
             if found is None or not found.meshed:
                 if self._joined.pop(key, None) is not None:
-                    changed.add(key)
+                    self._changed.add(key)
                 continue
             slices = [self._slices[slice_] for slice_ in sorted(self._slices_of.get(key, ()))]
             new = join_service(found, slices, self._noted.get(key, ()))
             if new != old:
                 self._joined[key] = new
-                changed.add(key)
-        self._dirty.clear()
-        return frozenset(changed)
+                self._changed.add(key)
 
     def _place_pods(self, before: Mapping[str, PodObject]) -> Mapping[str, PodObject]:
         """Return the pods by address; of several with one address the first by name."""
@@ -256,13 +271,13 @@ class Registry:
         self._dirty_addresses.clear()
         return before if after == before else after
 
-    def _sort_problems(self, before: tuple[Problem, ...]) -> tuple[Problem, ...]:
-        """Give the problems of meshed Services to them, and return the others that are to be told.
+    def _sort_problems(self) -> None:
+        """Give the problems of meshed Services to them, and keep the others that are to be told.
 
         All are looked through, so not for a change that has nothing to do with them.
         """
         if not self._problems_dirty:
-            return before
+            return
         self._problems_dirty = False
         noted: defaultdict[ServiceKey, list[Problem]] = defaultdict(list)
         others: defaultdict[str, _Others] = defaultdict(_Others)
@@ -282,7 +297,8 @@ class Registry:
             for slice_ in sorted(chain.from_iterable(self._slices_of[key] for key in self._orphans)):
                 others[slice_.namespace].add([_orphan_problem(self._slices[slice_])])
         after = tuple(sorted(chain.from_iterable(found.told() for found in others.values())))
-        return before if after == before else after
+        if after != self._others:
+            self._others = after
 
     def _is_meshed(self, key: ServiceKey) -> bool:
         service = self._services.get(key)

@@ -6,6 +6,7 @@ reported; when the first goes, the other takes over. Only what changed is told. 
 
 from __future__ import annotations
 
+from discovery.bounds import bounded
 from discovery.files.content import EMPTY, Content
 from discovery.manifest import kind_of
 from discovery.model import MeshObject, ObjectKey, Problem
@@ -35,6 +36,11 @@ class Declarations:
     def paths(self) -> frozenset[str]:
         """The files that hold, or lately held, something."""
         return frozenset(self._contents)
+
+    @property
+    def waiting(self) -> int:
+        """How many objects may have changed since events were last taken."""
+        return len(self._dirty)
 
     def content(self, path: str) -> Content:
         """Return what the file held when it was last read."""
@@ -101,7 +107,7 @@ class Declarations:
             losers = [o for o in self._objects[path][identity] if o is not winner]
             if losers:
                 noted = self._duplicates.setdefault(path, {})
-                noted[identity] = tuple(_duplicate(winner, loser) for loser in losers)
+                noted[identity] = bounded([_duplicate(winner, loser) for loser in losers])
                 self._losers.setdefault(identity, []).append(path)
                 self._dirty_paths.add(path)
         return winner

@@ -30,6 +30,8 @@ MAX_BYTES = 64 * 1024 * 1024
 """Of one file; larger ones are reported and left out."""
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""
+MANY = 200
+"""Objects whose changes are told in a few milliseconds; of more a thread takes care as well."""
 POLL = 0.5
 """Seconds between two looks at most."""
 GRACE = 0.05
@@ -127,7 +129,7 @@ class _Reading:
         for path in complete:
             with suppress(FileNotFoundError):
                 await self._update(path, stamp_of(path))
-        return self._declarations.take_events(), GRACE if now >= due else min(self._pause, due - now)
+        return await self._take_events(), GRACE if now >= due else min(self._pause, due - now)
 
     async def _list(self) -> Listing:
         listing = Listing()
@@ -153,7 +155,7 @@ class _Reading:
             del self._gone[path]
         if self._gone:
             self._pause = GRACE
-        events = self._declarations.take_events()
+        events = await self._take_events()
         if not self._in_touch:
             self._in_touch, self._stale = True, False
             events = (*events, Synced())
@@ -187,15 +189,21 @@ class _Reading:
     async def _update(self, path: str, stamp: Stamp | None) -> None:
         # Within a tick of its last change a file may change again and have the same stamp.
         certain = stamp if stamp is not None and abs(_age(stamp)) > TICK else None
-        arguments = path, self._declarations.content(path), self._compat
         with suppress(FileNotFoundError):
             if stamp is None or stamp.size > SMALL:
-                content = await asyncio.to_thread(_read, *arguments)
+                await asyncio.to_thread(self._take_in, path)
             else:
-                content = _read(*arguments)
+                self._take_in(path)
                 await asyncio.sleep(0)
-            self._declarations.put(path, content)
             self._stamps[path] = certain
+
+    def _take_in(self, path: str) -> None:
+        self._declarations.put(path, _read(path, self._declarations.content(path), self._compat))
+
+    async def _take_events(self) -> tuple[Event, ...]:
+        if self._declarations.waiting <= MANY:
+            return self._declarations.take_events()
+        return await asyncio.to_thread(self._declarations.take_events)
 
 
 def _age(stamp: Stamp) -> float:

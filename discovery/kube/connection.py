@@ -18,7 +18,7 @@ import msgspec
 import yarl
 
 from discovery.kube.credentials import Access, Credentials, CredentialsUnavailable, TlsSettings
-from discovery.kube.failure import ApiError, Failure, FailureKind, read_failure
+from discovery.kube.failure import UNREADABLE, ApiError, Failure, FailureKind, read_failure
 from discovery.kube.reflection import ListPage, Watch
 from discovery.kube.resource import Resource
 from discovery.kube.timing import Timing
@@ -307,7 +307,7 @@ def read_page(resource: Resource, body: bytes) -> Page:
     """
     try:
         found = _list_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         start = body[:80].decode("utf-8", "replace")
         raise ApiError(Failure("malformed", f"not a {resource.kind}List: {error}: {start!r}")) from error
     if found.kind != f"{resource.kind}List" or not found.metadata.resource_version:

@@ -24,6 +24,9 @@ FailureKind = Literal[
     "malformed",  # not what the API speaks: HTML, half a document, another kind
 ]
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding may raise of bytes that are no JSON: bytes that are no text and lists in lists included."""
+
 REASON_LENGTH = 300
 RETRY_AFTER_LIMIT = 300.0
 """Seconds; a server that asks for more is not obeyed."""
@@ -87,7 +90,7 @@ def read_failure(status: int, body: bytes, *, content_type: str = "", retry_afte
 def _read_status(body: bytes) -> _Status | None:
     try:
         document = _status_decoder.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return document if document.kind == "Status" else None
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from discovery.kube.connection import Answer, Connection
-from discovery.kube.failure import ApiError, Failure, read_failure
+from discovery.kube.failure import UNREADABLE, ApiError, Failure, read_failure
 from discovery.kube.inventory import Inventory
 from discovery.kube.lines import LineBuffer, LineTooLong
 from discovery.kube.reflection import Check, ListPage, Reflection, Request, Step, Watch
@@ -22,6 +22,9 @@ log = structlog.get_logger()
 
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes; etcd stores no object larger than 1.5 MiB unless it is told to."""
+
+AT_ONCE = 50
+"""Objects of a list that are read in a few milliseconds; then others have a turn."""
 
 
 class Audience(Protocol):
@@ -135,7 +138,11 @@ class Reflector:
             self._audience.list_begun(kind)
         try:
             page = await self._connection.list_page(self._resource, request)
-            events = [event for item in page.items for event in self._inventory.put(_read_item(item))]
+            events: list[Event] = []
+            for number, item in enumerate(page.items):
+                events += self._inventory.put(_read_item(item))
+                if number % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)
         except ApiError as error:
             return self._reflection.failed(error.failure)
         self._audience.touched(kind)
@@ -200,7 +207,7 @@ class Reflector:
     def _apply(self, line: bytes, events: list[Event], began: float) -> Step | None:
         try:
             event = _event_decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ApiError(Failure("malformed", f"not an event: {error}: {line[:80]!r}")) from error
         if event.type == "ERROR":
             return self._reflection.error_event(read_failure(0, bytes(event.object)), self._clock() - began)
@@ -220,7 +227,7 @@ class Reflector:
 def _read_item(item: msgspec.Raw) -> dict[str, Any]:
     try:
         return _object_decoder.decode(item)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ApiError(Failure("malformed", f"not an object: {error}: {bytes(item[:80])!r}")) from error
 
 

@@ -11,10 +11,11 @@ import contextlib
 import gc
 import math
 import signal
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import dns.exception
 import msgspec
@@ -55,6 +56,15 @@ VERIFY_INTERVAL = 5.0
 """Seconds between two looks whether the kernel still does what it was told."""
 COLD_START_PATIENCE = 0.2
 """Seconds that the source has before the snapshot on disk is served."""
+
+
+MANY = 100
+"""Services that changed; what is to be done about more is done by a thread, and DNS is answered meanwhile."""
+SWITCH_INTERVAL = 0.001
+"""Seconds that a thread computes before another may: at most so long an answer of DNS waits for one."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class StartError(Exception):
@@ -196,8 +206,11 @@ class Agent:
         while True:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
+            while self._registry.join_some():
+                await asyncio.sleep(0)
             snapshot = self._registry.snapshot()
-            plan = compile_plan(snapshot, previous, self._settings)
+            size = len(snapshot.services if snapshot.changes is None else snapshot.changes.keys)
+            plan = await _beside(size, compile_plan, snapshot, previous, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
@@ -224,7 +237,8 @@ class Agent:
         head = stored.head
         self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
-        plan = compile_plan(stored.snapshot, remembered, self._settings)
+        size = len(stored.snapshot.services)
+        plan = await _beside(size, compile_plan, stored.snapshot, remembered, self._settings)
         await self._apply(plan)
         log.warning(
             "snapshot_loaded",
@@ -280,8 +294,9 @@ class Agent:
 
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
-        changed = diff_services(old, plan)
-        delta = diff_plans(changed)
+        size = len(plan.services if plan.changes is None else plan.changes.keys)
+        changed = await _beside(size, diff_services, old, plan)
+        delta = await _beside(size, diff_plans, changed)
         self._change_zone(departures(changed))
         if delta.removed:
             self._keys.difference_update(delta.removed)
@@ -296,7 +311,7 @@ class Agent:
         self._change_zone(changed)
         self._plan = plan
         self._plan_changed = time.time()
-        self._report.tell(old, plan, changed, delta, time.monotonic())
+        await _beside(size, self._report.tell, old, plan, changed, delta, time.monotonic())
 
     async def _steer(self) -> None:
         try:
@@ -347,6 +362,11 @@ class Agent:
         log.info("agent_stopped")
 
 
+async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what a call returns; one about `MANY` Services is made in a thread."""
+    return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
+
+
 def with_worker_port(settings: Settings) -> Settings:
     """Return the settings with a port for the workers that no other agent on this node uses.
 
@@ -369,6 +389,7 @@ def run_agent(settings: Settings, died: str = "") -> int:
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     if died:
         log.error("agent_died", reason=died, serving="its workers, until this one is ready")
 

@@ -9,6 +9,8 @@ import pytest
 
 from discovery import bounds
 from discovery.bounds import LONGEST, MOST_PROBLEMS, bounded, shorten
+from discovery.files.content import EMPTY, read_content
+from discovery.files.declared import Declarations
 from discovery.join import MAX_ENDPOINTS, join_service
 from discovery.manifest import read_object
 from discovery.manifest.endpointslice import MAX_SLICE_ENDPOINTS
@@ -208,6 +210,14 @@ def test_endpoints_of_one_service_are_bounded() -> None:
     joined = join_service(ServiceObject(WEB, {}, ports=ports), slices)
     assert {len(endpoints) for endpoints in joined.endpoints.values()} == {MAX_ENDPOINTS // 4}
     assert [said.field for said in joined.problems] == ["EndpointSlice endpoints"]
+
+
+def test_an_object_that_is_declared_a_thousand_times_is_one_object_s_problem() -> None:
+    text = b"---\n".join([b"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n"] * 1000)
+    declarations = Declarations()
+    declarations.put("shop.yaml", read_content("shop.yaml", text, EMPTY))
+    (problems,) = [event.problems for event in declarations.take_events() if isinstance(event, Malformed)]
+    assert len(problems) == MOST_PROBLEMS + 1
 
 
 def test_ports_that_no_slice_has_are_one_object_s_problems() -> None:

@@ -22,7 +22,7 @@ from discovery.model import (
     SliceObject,
     SlicePort,
 )
-from discovery.registry import Registry
+from discovery.registry import AT_ONCE, Registry
 from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
 
 ENABLED = {"svc.mesh/enabled": "true"}
@@ -341,3 +341,24 @@ def test_a_snapshot_only_differs_if_fold_said_so_and_equals_a_fresh_join(found: 
         fresh.fold(found[: index + 1])
         assert content(fresh.snapshot()) == content(after)
         before = after
+
+
+def test_many_services_are_joined_in_parts_and_told_at_once() -> None:
+    registry = Registry()
+    count = 2 * AT_ONCE + 1
+    made = [ServiceObject(ServiceKey("shop", f"s{n}"), {"svc.mesh/enabled": "true"}) for n in range(count)]
+    registry.fold([*map(Upserted, made), Synced()])
+    assert registry.join_some()
+    assert not registry.join_some()
+    snapshot = registry.snapshot()
+    assert len(snapshot.services) == count
+    assert snapshot.changes is not None
+    assert len(snapshot.changes.keys) == count
+    assert registry.snapshot() is snapshot
+    # What changes between two parts is in the next snapshot, whichever part it belonged to.
+    registry.fold([Deleted(one.key) for one in made])
+    assert registry.join_some()
+    registry.fold([Upserted(made[0]), Upserted(made[-1])])
+    while registry.join_some():
+        pass
+    assert set(registry.snapshot().services) == {made[0].key, made[-1].key}

@@ -15,7 +15,7 @@ import msgspec
 
 from discovery.kube.commands.reading import Cluster, connect, list_items
 from discovery.kube.connection import Connection
-from discovery.kube.failure import ApiError
+from discovery.kube.failure import UNREADABLE, ApiError
 from discovery.kube.resource import Resource
 from discovery.model import PodKey
 
@@ -107,7 +107,7 @@ async def _read_page(connection: Connection, path: str, query: Mapping[str, str]
         return Page(error=error.failure.reason)
     try:
         said = _status_decoder.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Page(status, body.decode("utf-8", "replace"), len(body) < PAGE_BYTES)
     if said.kind == "Status":
         return Page(status, error=said.message or f"the API server answers {status}")

@@ -19,7 +19,7 @@ import msgspec
 
 from discovery.kube.commands.reading import PATIENCE, Cluster, connect
 from discovery.kube.connection import FAILURE_BODY, Connection
-from discovery.kube.failure import ApiError, Failure, FailureKind, read_failure
+from discovery.kube.failure import UNREADABLE, ApiError, Failure, FailureKind, read_failure
 
 AT_ONCE = 16
 """Requests and forwarded ports under way."""
@@ -178,6 +178,6 @@ async def open_objects(
 def _decode(data: bytes) -> Document:
     try:
         return _document_decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         start = data[:80].decode("utf-8", "replace")
         raise ApiError(Failure("malformed", f"not JSON from the API server: {error}: {start!r}")) from error

@@ -18,7 +18,7 @@ import msgspec
 from discovery.compat import Compat
 from discovery.kube.connection import Connection, check_access
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
-from discovery.kube.failure import ApiError
+from discovery.kube.failure import UNREADABLE, ApiError
 from discovery.kube.inventory import Inventory
 from discovery.kube.library import load_library
 from discovery.kube.reflection import ListPage
@@ -80,7 +80,7 @@ async def list_items(connection: Connection, resource: Resource) -> AsyncIterato
             items = [_decode(item) for item in page.items]
         except ApiError as error:
             raise SourceError(f"cannot list {resource.kind}s: {error.failure.reason}") from error
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise SourceError(f"cannot list {resource.kind}s: not an object: {error}") from error
         yield items
         if not page.continue_token:

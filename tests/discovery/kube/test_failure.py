@@ -35,6 +35,12 @@ def test_the_reason_is_the_server_s_own() -> None:
     assert read_failure(403, body).reason == "status 403: pods is forbidden"
 
 
+@pytest.mark.parametrize("body", [b'{"kind":"\xff"}', b'{"kind":' + b"[" * 100_000, b"\xff" * 100, b""])
+def test_a_body_that_is_no_text_is_no_crash(body: bytes) -> None:
+    assert read_failure(503, body).kind == "server_error"
+    assert len(read_failure(503, body).reason) <= 300
+
+
 def test_the_reason_shows_what_came_instead() -> None:
     failure = read_failure(502, b"<html>Bad Gateway</html>" * 1000, content_type="text/html")
     assert "text/html" in failure.reason

@@ -75,6 +75,10 @@ FORBIDDEN = status(403, "Forbidden", 'services is forbidden: User "eve" cannot l
         (raw(200, b'{"kind": "ServiceList", "ite'), "not a ServiceList"),
         (raw(200, b"{}"), "not a ServiceList"),
         (raw(200, b'{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[7]}'), "not an object"),
+        (
+            raw(200, b'{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[{"a":"\xff"}]}'),
+            "not an object",
+        ),
         (cut_after(b'{"kind":'), "cannot list Services"),
     ],
 )

@@ -247,6 +247,8 @@ BAD_ANSWERS = {
     "server_error": answer(500, status(500, "InternalError", "etcd leader changed")),
     "server_error-html": raw(502, b"<html>Bad Gateway</html>", "text/html"),
     "malformed": raw(200, b"<html>please log in</html>", "text/html"),
+    "malformed-text": raw(200, b'{"kind":"ServiceList\xff","metadata":{"resourceVersion":"1"},"items":[]}'),
+    "malformed-deep": raw(200, b'{"kind":' + b"[" * 100_000),
     "malformed-json": raw(200, b'{"kind":"Serv'),
     "malformed-empty": raw(200, b"{}"),
     "malformed-other": raw(200, b'{"kind":"Status","metadata":{},"status":"Success"}'),
