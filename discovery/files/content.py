@@ -9,6 +9,7 @@ has filled the disk. Pure.
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -16,12 +17,24 @@ from typing import Any
 import msgspec
 
 from discovery.compat import Compat
-from discovery.files.documents import Chunk, Document, Unparsable, parse_json, parse_yaml, split
+from discovery.files.documents import (
+    Chunk,
+    Document,
+    Unparsable,
+    no_collection,
+    parse_item,
+    parse_json,
+    parse_yaml,
+    split,
+    take_apart,
+)
 from discovery.manifest import describe_type, kind_of, read_object
 from discovery.model import MeshObject, Problem
 
-MAX_DOCUMENTS = 200_000
+MAX_DOCUMENTS = 50_000
 """Of one file."""
+SEARCHED = 64 * 1024
+"""Bytes of a broken document in which names are looked for."""
 
 _NAME = re.compile(rb"\bname: *[\"']?([-.a-z0-9]+)")
 
@@ -92,17 +105,26 @@ def _read(path: str, chunk: Chunk, known: Mapping[bytes, Part], compat: Compat |
     """Read one document; it is not `whole` if it cannot be parsed."""
     if (same := known.get(chunk.text)) is not None:
         return _move(path, same, chunk.line)
-    objects: list[MeshObject] = []
-    problems: list[Problem] = []
     try:
-        for document in [parse_json(chunk.text)] if path.endswith(".json") else parse_yaml(chunk):
-            for value, line in _expand(document):
-                found, wrong = _read_value(path, value, line, compat)
-                problems += wrong
-                objects += (found,) if found is not None else ()
+        with no_collection(len(chunk.text)):
+            objects, problems = _read_objects(path, chunk, compat)
     except Unparsable as error:
         return _broken(path, chunk, error)
-    return Part(chunk.text, chunk.line, tuple(objects), tuple(problems))
+    return Part(chunk.text, chunk.line, objects, problems)
+
+
+def _read_objects(
+    path: str, chunk: Chunk, compat: Compat | None
+) -> tuple[tuple[MeshObject, ...], tuple[Problem, ...]]:
+    objects: list[MeshObject] = []
+    problems: list[Problem] = []
+    for document in [parse_json(chunk.text)] if path.endswith(".json") else parse_yaml(chunk):
+        for value, line in _expand(document):
+            found, wrong = _read_value(path, value, line, compat)
+            problems += wrong
+            objects += (found,) if found is not None else ()
+        take_apart(document)
+    return tuple(objects), tuple(problems)
 
 
 def _broken(path: str, chunk: Chunk, error: Unparsable) -> Part:
@@ -121,7 +143,8 @@ def _expand(document: Document) -> Iterator[tuple[Any, int]]:
     # The API server leaves kind and version out of the items of a ServiceList.
     defaults = {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
     lines = [document.first + node.start_mark.line for node in document.items]
-    for item, line in zip(value["items"], lines or [document.line] * len(value["items"]), strict=True):
+    for written, line in zip(value["items"], lines or [document.line] * len(value["items"]), strict=True):
+        item = parse_item(written)
         yield (defaults | item if kind != "List" and isinstance(item, dict) else item), line
 
 
@@ -169,7 +192,10 @@ def _why_cut(parts: Sequence[Part], previous: Content) -> str:
 
 
 def _is_blank(part: Part) -> bool:
-    return all(document.value is None for document in parse_yaml(Chunk(part.line, part.text)))
+    documents = parse_yaml(Chunk(part.line, part.text))
+    for document in documents:
+        take_apart(document)
+    return all(document.value is None for document in documents)
 
 
 def _missing(parts: Sequence[Part], previous: Content) -> list[Part]:
@@ -192,21 +218,40 @@ def _keep_last_good(parts: list[Part], previous: Content) -> list[Part]:
     the last of the file, the file may be cut off there: then it keeps all that is missing.
     """
     broken = [index for index, part in enumerate(parts) if not part.whole]
-    missing = _missing(parts, previous) if broken else []
+    missing = _Missing(_missing(parts, previous) if broken else [])
     for index in broken:
-        if not missing:
-            break
         part = parts[index]
-        if index == len(parts) - 1:
-            kept, missing = missing, []
-        else:
-            names = set(_NAME.findall(part.text))
-            likeness = [sum(o.key.name.encode() in names for o in one.objects) for one in missing]
-            kept = [missing.pop(likeness.index(max(likeness)))]
+        # If it is the last of the file, the file may be cut off there.
+        kept = missing.take_all() if index == len(parts) - 1 else missing.take_like(part.text)
+        if not kept:
+            break
         problem = _keeping(part.problems[0], [o for one in kept for o in one.objects])
         parts[index] = Part(kept[0].text, part.line, kept[0].objects, (problem,), whole=False)
         parts += (Part(one.text, one.line, one.objects, whole=False) for one in kept[1:])
     return parts
+
+
+class _Missing:
+    """Documents that are in the file no more, each to be taken once, by the names that it mentions."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = dict(enumerate(parts))
+        self._named: defaultdict[bytes, list[int]] = defaultdict(list)
+        for number, part in self._parts.items():
+            for name in {o.key.name.encode() for o in part.objects}:
+                self._named[name].append(number)
+
+    def take_all(self) -> list[Part]:
+        """Return all that are left."""
+        parts, self._parts = self._parts, {}
+        return list(parts.values())
+
+    def take_like(self, text: bytes) -> list[Part]:
+        """Return the one that shares most names with this text, else the first; nothing if none is left."""
+        names = set(_NAME.findall(text[:SEARCHED]))
+        shared = Counter(n for name in names for n in self._named.get(name, ()) if n in self._parts)
+        number = min(shared, key=lambda n: (-shared[n], n)) if shared else next(iter(self._parts), None)
+        return [self._parts.pop(number)] if number is not None else []
 
 
 def _keeping(problem: Problem, objects: Sequence[MeshObject]) -> Problem:

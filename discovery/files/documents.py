@@ -4,12 +4,18 @@ YAML is split into its documents first, so that a caller can keep those whose by
 broken document does not take its neighbours along. PyYAML reads them, with libyaml where it is there, and as
 Kubernetes does: keys are text, a key given twice is an error, dates stay text. An alias costs what it stands
 for, so a "billion laughs" is refused before it is a million. Pure.
+
+What a document may cost is bounded, and it is refused before it has cost it: a large one is counted first, by
+the parser's events, of which none is kept. Memory is not all of it. DNS is answered by the same interpreter,
+which no other thread can use while the collector looks through a million nodes or a tree of them is freed.
 """
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -24,11 +30,22 @@ except ImportError:  # PyYAML without libyaml: slower, and reads the same
 MAX_DEPTH = 100
 MAX_ALIASED = 10_000
 """Values that the aliases of one document may stand for, all together."""
-MAX_NODES = 2_000_000
+MAX_BYTES = 4 * 1024 * 1024
+"""Of one document, or one object of a JSON file; etcd stores no object larger than 1.5 MiB."""
+MAX_NODES = 200_000
 """Keys and values of one document, which take 300 bytes each while it is read."""
+LARGE = 20_000
+"""Nodes of a document from which on it matters what else the interpreter does with them."""
 
+MAX_JSON_BYTES = 8 * 1024 * 1024
+"""Of one JSON file: it is gone through in one go."""
+MAX_JSON_VALUES = 100_000
+"""Keys and values of one object in it, as its punctuation tells."""
+
+_NOT_JSON = (msgspec.DecodeError, RecursionError, ValueError)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _AFTER_MARKER = (b" ", b"\t", b"\r", b"\n", b"")
-_SILENT_LINE = re.compile(rb"^[ \t]*(#.*)?\r?$", re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _SCALARS = {
@@ -114,7 +131,14 @@ def _holds_only_directives(part: bytes) -> bool:
     """Whether no document begins in it; `split` cuts at markers, so one is at its start or nowhere."""
     if b"%" not in part or part.startswith(b"---"):
         return False
-    return _SILENT_LINE.sub(b"", part).lstrip().startswith(b"%")
+    start = 0
+    while start < len(part):  # line by line: most begin with something else, and are megabytes long
+        end = part.find(b"\n", start) + 1 or len(part)
+        line = part[start:end].strip()
+        if line and not line.startswith(b"#"):
+            return line.startswith(b"%")
+        start = end
+    return False
 
 
 def parse_yaml(chunk: Chunk) -> list[Document]:
@@ -124,11 +148,14 @@ def parse_yaml(chunk: Chunk) -> list[Document]:
         Unparsable: with the line in the file.
     """
     documents: list[Document] = []
+    if len(chunk.text) > MAX_BYTES:
+        raise Unparsable(chunk.line, 1, f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
     try:
+        if len(chunk.text) > LARGE:  # each node takes a byte at least
+            _count(chunk.text)
         loader = _Loader(chunk.text)
         while loader.check_node():
-            node = loader.get_node()
-            documents.append(Document(loader.construct_object(node), chunk.line, node))
+            documents.append(_construct(loader, chunk.line))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at, column = (mark.line, mark.column + 1) if mark else (0, 1)
@@ -141,6 +168,68 @@ def parse_yaml(chunk: Chunk) -> list[Document]:
         reason = str(getattr(error, "reason", "is not YAML"))
         raise Unparsable(chunk.line + before.count(b"\n"), column, reason) from error
     return documents
+
+
+def _construct(loader: _Loader, first: int) -> Document:
+    node = loader.get_node()
+    try:
+        return Document(loader.construct_object(node), first, node)
+    except yaml.YAMLError:
+        take_apart(Document(None, first, node))
+        raise
+
+
+def _count(text: bytes) -> None:
+    """Go through a text without keeping anything of it.
+
+    Raises:
+        yaml.YAMLError: it is none, or holds more or deeper than is read.
+    """
+    depth = nodes = 0
+    anchors: set[str] = set()
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            if isinstance(event, yaml.AliasEvent) and event.anchor not in anchors:
+                _fail(event, "found undefined alias")
+            if event.anchor is not None:
+                anchors.add(event.anchor)
+            if depth > MAX_DEPTH:
+                _fail(event, f"is nested deeper than {MAX_DEPTH}")
+            if nodes > MAX_NODES:
+                _too_many(event)
+
+
+@contextmanager
+def no_collection(size: int) -> Iterator[None]:
+    """While a document of so many bytes is read, keep the collector from looking through what it is made of.
+
+    It would find nothing: all of it is freed by itself, and should be by the end.
+    """
+    wanted = size > LARGE and gc.isenabled()
+    if wanted:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
+
+
+def take_apart(document: Document) -> None:
+    """Free what a document was made from, piece by piece: all at once nobody else could compute meanwhile."""
+    nodes = [document.node] if document.node is not None else []
+    while nodes:
+        node = nodes.pop()
+        value, node.value = node.value, ()
+        if isinstance(node, yaml.MappingNode):
+            for pair in value:
+                nodes += pair
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += value
 
 
 class _Loader(Loader):
@@ -160,7 +249,7 @@ class _Loader(Loader):
         if self._depth > MAX_DEPTH:
             _fail(current_node, f"is nested deeper than {MAX_DEPTH}")
         if self._nodes > MAX_NODES:
-            _fail(current_node, f"holds more than {MAX_NODES} keys and values")
+            _too_many(current_node)
 
     def ascend_resolver(self) -> None:
         """Called after each node."""
@@ -218,20 +307,58 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _fail(node: yaml.Node, reason: str) -> NoReturn:
-    raise ConstructorError(None, None, reason, node.start_mark)
+def _fail(at: Any, reason: str) -> NoReturn:
+    """Raise what is wrong at a node or event."""
+    raise ConstructorError(None, None, reason, at.start_mark)
+
+
+def _too_many(at: Any) -> NoReturn:
+    _fail(at, f"holds more than {MAX_NODES} keys and values; objects may be in documents of their own")
 
 
 def parse_json(text: bytes) -> Document:
-    """Read a JSON file.
+    """Read a JSON file; of a list the items are left as they are written, for `parse_item`.
 
     Raises:
-        Unparsable: the text is not JSON.
+        Unparsable: the text is not JSON, or more than is read.
     """
+    if len(text) > MAX_JSON_BYTES:
+        mebibytes = MAX_JSON_BYTES // 1024 // 1024
+        raise Unparsable(1, 1, f"is larger than {mebibytes} MiB: divide it, or make it YAML with '---'")
     try:
-        return Document(msgspec.json.decode(text))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if text.lstrip()[:1] != b"{":
+            return Document(_decode(text))
+        raw = _fields_decoder.decode(text)
+        value = {name: _decode(field) for name, field in raw.items() if name != "items"}
+        if "items" in raw:
+            written = bytes(raw["items"])
+            is_list = written.startswith(b"[")
+            value["items"] = _items_decoder.decode(written) if is_list else _decode(written)
+        return Document(value)
+    except _NOT_JSON as error:
         found = re.search(r"\(byte (\d+)\)", str(error))
         before = text[: int(found[1]) if found else 0]
         reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Unparsable(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"), reason) from error
+
+
+def parse_item(value: Any) -> Any:
+    """Return an item of a list as `parse_json` left it; any other value as it is.
+
+    Raises:
+        Unparsable: it is more than is read.
+    """
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return _decode(value)
+    except _NOT_JSON as error:
+        raise Unparsable(1, 1, f"an item cannot be read: {error}") from error
+
+
+def _decode(written: bytes | msgspec.Raw) -> Any:
+    """Return a value that costs a few milliseconds at most; nothing else is done meanwhile."""
+    text = bytes(written)
+    if len(text) > MAX_BYTES or sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise ValueError(f"holds more than {MAX_JSON_VALUES} values, or {MAX_BYTES // 1024 // 1024} MiB")
+    return msgspec.json.decode(text)

@@ -26,7 +26,7 @@ from discovery.files.declared import Declarations
 from discovery.files.folder import Listing, Stamp, scan, scan_in_steps, stamp_of
 from discovery.source import Event, SourceError, Stale, Synced
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 """Of one file; larger ones are reported and left out."""
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""

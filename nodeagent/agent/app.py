@@ -206,7 +206,8 @@ class Agent:
         while True:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
-            while self._registry.join_some():
+            # It is we who compute, so there is no event to wait for; others are to have a turn.
+            while self._registry.join_some():  # noqa: ASYNC110
                 await asyncio.sleep(0)
             snapshot = self._registry.snapshot()
             size = len(snapshot.services if snapshot.changes is None else snapshot.changes.keys)
