@@ -5,7 +5,8 @@ server takes the first and answers the others with 409, which settles the matter
 `events.events.k8s.io`, and nothing else: to look first would cost a read of the same price.
 
 The agents of a cluster spread over `SPREAD` seconds. What cannot be sent waits in a bounded queue and is
-dropped after `MAX_AGE`; Events are news, and nothing else depends on them.
+dropped after `MAX_AGE`; Events are news, and nothing else depends on them. A Service that changes again and
+again has few Events, and a namespace a part of the queue, so that others' are told in time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from discovery.kube.backoff import Backoff
 from discovery.kube.connection import Connection
 from discovery.kube.failure import ApiError
 from discovery.notice import Notice
+from discovery.throttle import Throttle, Throttles
 
 log = structlog.get_logger()
 
@@ -34,7 +37,12 @@ SPREAD = 1.0
 RATE = 5.0
 """Events a second, on average."""
 BURST = 20
+OF_SERVICE = (20, 1 / 60)
+"""Events of one Service that may come at once, and how many a second after that."""
+OF_NAMESPACE = (200, 0.5)
 QUEUE = 1000
+DROPS_EVERY = 10.0
+"""Seconds between two lines about what was dropped."""
 MAX_AGE = 600.0
 """Seconds after which what could not be told is old."""
 NOTE_BYTES = 1024
@@ -77,18 +85,27 @@ class EventWriter:
         self._tokens = float(BURST)
         self._filled = 0.0
         self._failing = False
-        self._overflowing = False
+        self._throttles = Throttles(Throttle(*OF_NAMESPACE), Throttle(*OF_SERVICE))
+        self._dropped = 0
+        self._drops_told = -math.inf
 
     def tell(self, notices: Iterable[Notice]) -> None:
-        """Have these told within `spread` seconds; what a full queue does not hold is dropped, and logged."""
+        """Have these told within `spread` seconds; what is too much is dropped, and logged."""
         now = asyncio.get_running_loop().time()
         for notice in notices:
-            if len(self._queue) < QUEUE:
+            if len(self._queue) >= QUEUE:
+                self._drop(notice, f"{QUEUE} wait already", now)
+            elif not self._throttles.admit(now, notice.service.namespace, notice.service):
+                self._drop(notice, "there were so many of this Service or its namespace", now)
+            else:
                 self._put(notice, now + self._random() * self._spread, now)
-            elif not self._overflowing:
-                self._overflowing = True
-                log.warning("events_dropped", service=str(notice.service), reason=f"{QUEUE} wait already")
         self._wake.set()
+
+    def _drop(self, notice: Notice, reason: str, now: float) -> None:
+        self._dropped += 1
+        if now >= self._drops_told + DROPS_EVERY:
+            log.warning("events_dropped", service=str(notice.service), reason=reason, count=self._dropped)
+            self._dropped, self._drops_told = 0, now
 
     async def run(self) -> None:
         """Create Events until cancelled."""
@@ -112,7 +129,6 @@ class EventWriter:
                 break
         await self._take_token(clock)
         waiting = heapq.heappop(self._queue)
-        self._overflowing = self._overflowing and len(self._queue) > 0
         if clock() - waiting.born > MAX_AGE:
             return
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from discovery.bounds import MORE, shorten
 from discovery.model import Problem, ServiceKey
 from discovery.notice import Notice
 from nodeagent.plan.diff import diff_services
@@ -62,7 +63,12 @@ class Notices:
 
 
 def _faults(service: ServicePlan) -> Mapping[_Fault, Problem]:
-    return {(p.field, p.value, p.reason): p for p in service.problems if p.severity == "error"}
+    # How many more there are changes with every one of them, and would be told each time.
+    return {
+        (p.field, p.value, "" if p.field == MORE else p.reason): p
+        for p in service.problems
+        if p.severity == "error"
+    }
 
 
 def _warning(key: ServiceKey, uid: str, problem: Problem, identity: tuple[str, ...]) -> Notice:
@@ -82,7 +88,7 @@ def _all_clear(
     if not _is_annotation(problem):
         return Notice(key, uid, "Normal", "ServiceMended", f"{problem.field}: in order again", identity)
     value = new.source.object.annotations.get(problem.field)
-    now = "was removed" if value is None else f"is {value} now, and in force"
+    now = "was removed" if value is None else f"is {shorten(value)} now, and in force"
     return Notice(key, uid, "Normal", "AnnotationMended", f"{problem.field}: {now}", identity)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from discovery.bounds import MORE
 from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from discovery.notice import Notice
 from nodeagent.agent import notices as module
@@ -135,3 +138,23 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         notices.changed(plan_of(problem(str(number))))
     notices.changed(plan_of())
     assert len(notices._mended) == 3
+
+
+def test_how_many_problems_are_not_listed_is_told_once() -> None:
+    notices = Notices()
+
+    def crowd(count: int) -> Problem:
+        return Problem("shop", "web", MORE, "", f"there are {count} more")
+
+    (first,) = notices.changed(plan_of(crowd(10)))
+    assert "there are 10 more" in first.note
+    assert notices.changed(plan_of(crowd(11))) == []
+    assert reasons(notices.changed(plan_of())) == ["ServiceMended"]
+
+
+def test_a_long_value_is_cut_where_it_is_quoted() -> None:
+    notices = Notices()
+    notices.changed(plan_of(problem()))
+    mended: dict[str, Any] = {RETRIES: "x" * 60_000}
+    (notice,) = notices.changed(plan_of(**mended))
+    assert len(notice.note) < 400

@@ -174,3 +174,28 @@ async def test_there_is_a_limit_to_the_rate(
     writer.tell(msgspec.structs.replace(NOTICE, uid=str(number)) for number in range(3))
     await until_async(lambda: len(api.events) == 2 and writer._tokens < 0)
     assert api.count("create", "Event") == 2
+
+
+async def test_one_service_and_one_namespace_leave_room_for_others(
+    api: FakeApi, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OF_SERVICE", (3, 0.0))
+    monkeypatch.setattr(module, "OF_NAMESPACE", (5, 0.0))
+    writer = start("node-1")
+
+    def notices(namespace: str, name: str, count: int) -> list[Notice]:
+        key = ServiceKey(namespace, name)
+        return [
+            msgspec.structs.replace(NOTICE, service=key, uid=f"{namespace}{name}", identity=(str(number),))
+            for number in range(count)
+        ]
+
+    with capture_logs() as logs:
+        writer.tell(notices("noisy", "a", 100))
+        writer.tell(notices("noisy", "b", 100))
+        writer.tell(notices("noisy", "c", 100))
+        writer.tell(notices("quiet", "d", 1))
+        await until_async(lambda: len(api.events) == 6)
+    told = [document["regarding"]["name"] for document in api.events.values()]
+    assert sorted(told) == ["a", "a", "a", "b", "b", "d"]
+    assert [line["service"] for line in logs if line["event"] == "events_dropped"] == ["noisy/a"]
