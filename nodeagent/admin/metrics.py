@@ -43,6 +43,8 @@ class AgentState(msgspec.Struct, frozen=True):
     snapshot: SnapshotState = SnapshotState()
     log_lines_lost: int = 0
     """By the agent; its workers count for themselves."""
+    admin_malformed: int = 0
+    """Requests to the admin server that were no HTTP, or broke a limit."""
 
 
 class AgentCollector(Collector):
@@ -74,6 +76,12 @@ class AgentCollector(Collector):
             "DNS responses by transport.",
             ["transport"],
             (((transport,), number) for transport, number in state.dns_responses.items()),
+        )
+        yield _counter(
+            "svcmesh_admin_malformed_requests",
+            "Requests to the admin server that were no HTTP, or broke a limit.",
+            [],
+            [((), state.admin_malformed)],
         )
         yield from _worker_families(state)
 

@@ -28,6 +28,7 @@ from discovery.registry import Registry
 from discovery.source import Source, SourceError, Stale, Synced
 from nodeagent.admin.freshness import Freshness, describe_state
 from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
@@ -104,7 +105,7 @@ class Agent:
                     version("svcmesh"),
                     settings.node_name,
                 ).render,
-                plan=lambda: plan_document(self._plan),
+                plan=PlanPage(lambda: self._plan, plan_document).body,
                 notes=self._notes,
             ),
             share=settings.capture == "nftables",
@@ -124,6 +125,7 @@ class Agent:
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
+            admin_malformed=self._admin.malformed,
         )
 
     def _notes(self) -> Iterable[str]:
