@@ -86,7 +86,7 @@ class _Logger:
         # One write for a line with its end: agent and workers share the descriptor.
         _writer.write(line + "\n", _writer.untold)
 
-    debug = info = warning = error = critical = exception = msg
+    debug = info = warning = error = msg
 
 
 class _StandardError(io.TextIOBase):
