@@ -13,11 +13,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
 
+from discovery.model import PodObject
 from middleware.registry import installed
 from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
@@ -31,6 +32,7 @@ from nodeagent.control.messages import (
     SlottedBackend,
     SlottedListener,
 )
+from nodeagent.control.sources import SourceTable
 from nodeagent.control.successor import successor_address
 from nodeagent.plan.diff import PlanDelta
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey
@@ -79,6 +81,7 @@ class Supervisor:
         self._keepers: list[asyncio.Task[None]] = []
         self._listeners: dict[ListenerKey, SlottedListener] = {}
         self._backends: dict[BackendKey, SlottedBackend] = {}
+        self._sources = SourceTable()
         self._version = 0
         self._stopping = False
 
@@ -129,6 +132,7 @@ class Supervisor:
                 successor_address(settings.mesh_range),
             )
         )
+        channel.send(self._sources.everything())
         if self._version:
             channel.send(
                 Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
@@ -192,6 +196,13 @@ class Supervisor:
             if place.channel is not None:
                 place.channel.send(message)
         await asyncio.gather(*(self._wait(place, version) for place in self._places))
+
+    def tell_sources(self, pods: Mapping[str, PodObject]) -> None:
+        """Let every worker know which pods this node has, by address; one that starts later is told as well."""
+        message = self._sources.change(pods)
+        for place in self._places if message else ():
+            if place.channel is not None:
+                place.channel.send(message)
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]
