@@ -193,7 +193,7 @@ class Agent:
                 self._wake.set()
 
     def _check_node_name(self) -> None:
-        """Say it, once, if no Pod is on a node of our name: where this agent is one, there is at least itself."""
+        """Say it, once, if no Pod is on a node of our name: an agent in a cluster is one itself."""
         if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
             self._node_name_doubted = True
             log.warning(

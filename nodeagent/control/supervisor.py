@@ -198,7 +198,7 @@ class Supervisor:
         await asyncio.gather(*(self._wait(place, version) for place in self._places))
 
     def tell_sources(self, pods: Mapping[str, PodObject]) -> None:
-        """Let every worker know which pods this node has, by address; one that starts later is told as well."""
+        """Let every worker know the node's pods by address; one that starts later is told as well."""
         message = self._sources.change(pods)
         for place in self._places if message else ():
             if place.channel is not None:

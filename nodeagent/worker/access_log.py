@@ -1,8 +1,8 @@
 """The access log of a worker: a line for requests, or only for those that the mesh itself had to answer.
 
 Bounded: past `LINES_PER_SECOND` lines are counted instead, and the next line says how many were left out.
-Of the request target only the path is shown, a query may hold secrets. Who a client is, is looked up for lines
-that are written, when they are: a pod that has gone by then has an address only.
+Of the request target only the path is shown, a query may hold secrets. The client's pod is looked up for a
+line that is written, when it is: of one that has gone by then there is the address alone.
 """
 
 from __future__ import annotations

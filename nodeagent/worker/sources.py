@@ -1,4 +1,4 @@
-"""Which pod a client's address belongs to: the agent tells, everything in a worker that names clients asks."""
+"""Which pod a client's address belongs to: told by the agent, asked by all in a worker that names clients."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class SourcePods:
         self._pods.update(message.upserted)
 
     def find(self, address: str) -> SourcePod | None:
-        """Return the pod with this address; None for the node itself, other machines, and pods not heard of yet."""
+        """Return the pod with this address; None if it is the node's own, a stranger's, or too new."""
         return self._pods.get(address)
