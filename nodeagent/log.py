@@ -1,7 +1,7 @@
 """Logging: structlog, one line an event, for a person on a terminal and as JSON in a pod.
 
-Events are stable snake_case names; keys are `service` (namespace/name), `port`, `endpoint`, `source`,
-`reason`. Nothing secret is ever logged: no header values, no bodies.
+Events are stable snake_case names; keys are `service` (namespace/name), `port`, `endpoint`, `source`
+and `source_pod` (the client), `reason`. Nothing secret is ever logged: no header values, no bodies.
 """
 
 from __future__ import annotations

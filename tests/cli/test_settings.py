@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_defaults_of_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_node_name_it_is_the_host_s_as_the_kubelet_has_it(
     given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.socket, "gethostname", lambda: "Worker-7.example.org")
+    monkeypatch.setattr(socket, "gethostname", lambda: "Worker-7.example.org")
     assert resolve_settings(Given(capture="loopback", node_name=given)).node_name == "worker-7.example.org"
 
 
