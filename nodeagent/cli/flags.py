@@ -55,6 +55,8 @@ class Given(msgspec.Struct, frozen=True):
     state_dir: str = ""
     compat: Compat | None = None
     service_selector: str = ""
+    kept: bool = False
+    """Whether process 1 starts another agent when this one dies."""
 
 
 def resolve_settings(given: Given) -> Settings:
@@ -89,6 +91,7 @@ def resolve_settings(given: Given) -> Settings:
         compat=given.compat,
         service_selector=given.service_selector,
         first_bindable_port=first_bindable_port() if laptop else 1,
+        workers_outlive=given.kept or not laptop,
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))

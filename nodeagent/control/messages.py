@@ -30,6 +30,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     log_level: str
     log_format: Literal["console", "json"]
     successor_address: str
+    outlives_agent: bool
+    """Serve on when the agent is gone, until another is ready; else end with it."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):

@@ -15,33 +15,11 @@ from typing import Final
 import structlog
 
 from middleware.contract import Ended, ExchangeError
+from nodeagent.log.budget import LineBudget
 from nodeagent.settings import AccessLog
 from nodeagent.worker.sources import SourcePods
 
 LINES_PER_SECOND: Final = 50
-
-
-class LineBudget:
-    """Lets so many lines a second through and counts the rest. Pure: time is an argument."""
-
-    def __init__(self, per_second: int = LINES_PER_SECOND) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._used = 0
-        self._suppressed = 0
-
-    def spend(self, now: float) -> int | None:
-        """Return None if the line must be left out, else how many lines were before it."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._used = 0
-        if self._used >= self._per_second:
-            self._suppressed += 1
-            return None
-        self._used += 1
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
 
 
 class AccessLogger:
@@ -53,7 +31,7 @@ class AccessLogger:
         self.wants_all = mode == "all"
         self._log = structlog.get_logger().bind(worker=worker)
         self._sources = sources
-        self._budget = LineBudget()
+        self._budget = LineBudget(LINES_PER_SECOND)
         self._now = now
 
     def ended(self, ended: Ended) -> None:

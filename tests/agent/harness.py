@@ -84,6 +84,7 @@ class Agent:
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
+            error = self.standard_error()
             self.process = subprocess.Popen(
                 [
                     *self.prefix(),
@@ -93,9 +94,13 @@ class Agent:
                     *("--admin-listen", f"127.0.0.1:{self.admin_port}", "--log-format", "json"),
                     *("--drain-timeout", "10s", *self.arguments),
                 ],
-                stderr=log,
+                stderr=log if error is None else error,
             )
         return self.process
+
+    def standard_error(self) -> int | None:
+        """Return the descriptor that the log goes to; None: the file."""
+        return None
 
     def prefix(self) -> list[str]:
         """Return what the agent is started by."""
