@@ -79,6 +79,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._source = Freshness()
         self._announced = False
+        self._node_name_doubted = False
         self._listen_failures: dict[ListenerKey, str] = {}
         self._announcer: Announcer | None = None
         self._notices = Notices()
@@ -198,9 +199,21 @@ class Agent:
                         self._source = self._source.regained(time.time())
                         awaited.release()
                         self._debounce.synced(time.monotonic())
+                        self._check_node_name()
                 if changed:
                     self._debounce.changed(time.monotonic())
                 self._wake.set()
+
+    def _check_node_name(self) -> None:
+        """Say it, once, if no Pod is on a node of our name: an agent in a cluster is one itself."""
+        if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
+            self._node_name_doubted = True
+            log.warning(
+                "node_without_pods",
+                node=self._settings.node_name,
+                reason="no Pod is on a node of this name: clients are known by their address alone; "
+                "if there should be, set --node-name to the node's name in Kubernetes",
+            )
 
     async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
         """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
@@ -209,6 +222,12 @@ class Agent:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
             snapshot = self._registry.snapshot()
+            self._supervisor.tell_sources(snapshot.pods)
+            if snapshot.version == previous.version:  # nothing but pods differs, and no plan depends on them
+                self._snapshot_file.keep(snapshot, previous, soon=False)
+                ended = time.monotonic()
+                self._debounce.applied(ended, ended - started)
+                continue
             plan = compile_plan(snapshot, previous, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
@@ -236,6 +255,7 @@ class Agent:
         head = stored.head
         self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
+        self._supervisor.tell_sources(stored.snapshot.pods)
         plan = compile_plan(stored.snapshot, remembered, self._settings)
         await self._apply(plan)
         log.warning(

@@ -17,6 +17,7 @@ from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,
+    parse_node_name,
     parse_range,
     parse_source,
     parse_workers,
@@ -129,9 +130,9 @@ def main() -> None:
 )
 @_flag(
     "--node-name",
-    type=str,
-    metavar="NAME",
-    help="The name of this node, as in Kubernetes.  [default: the host name]",
+    type=Parsed("NAME", parse_node_name),
+    help="The name of this node, as in Kubernetes: the pods that the access log names are those on it.  "
+    "[default: the host name in lower case]",
 )
 @_flag(
     "--ready-file",

@@ -13,11 +13,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
 
+from discovery.model import PodObject
 from middleware.registry import installed
 from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
@@ -32,6 +33,7 @@ from nodeagent.control.messages import (
     SlottedListener,
 )
 from nodeagent.control.pulse import Pulse
+from nodeagent.control.sources import SourceTable
 from nodeagent.control.successor import successor_address
 from nodeagent.plan.diff import PlanDelta
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey
@@ -113,6 +115,7 @@ class Supervisor:
         self._watcher: asyncio.Task[None] | None = None
         self._listeners: dict[ListenerKey, SlottedListener] = {}
         self._backends: dict[BackendKey, SlottedBackend] = {}
+        self._sources = SourceTable()
         self._version = 0
         self._stopping = False
 
@@ -166,6 +169,7 @@ class Supervisor:
                 settings.workers_outlive,
             )
         )
+        channel.send(self._sources.everything())
         if self._version:
             place.tell(
                 Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
@@ -255,6 +259,13 @@ class Supervisor:
         for place in self._places:
             place.tell(message)
         await asyncio.gather(*(self._wait(place, version) for place in punctual))
+
+    def tell_sources(self, pods: Mapping[str, PodObject]) -> None:
+        """Let every worker know the node's pods by address; one that starts later is told as well."""
+        message = self._sources.change(pods)
+        for place in self._places if message else ():
+            if place.channel is not None:
+                place.channel.send(message)
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]

@@ -1,7 +1,7 @@
 """Sets up logging: structlog, one line an event, for a person on a terminal and as JSON in a pod.
 
-Events are stable snake_case names; keys are `service` (namespace/name), `port`, `endpoint`, `source`,
-`reason`. Nothing secret is ever logged: no header values, no bodies.
+Events are stable snake_case names; keys are `service` (namespace/name), `port`, `endpoint`, `source`
+and `source_pod` (the client), `reason`. Nothing secret is ever logged: no header values, no bodies.
 
 Whatever this process says on standard error goes through a `LineWriter`: events, what libraries log, and the
 traceback that Python prints when it fails.

@@ -30,6 +30,7 @@ from nodeagent.control.messages import (
     Drain,
     ListenFailure,
     Message,
+    Sources,
     typed_backend,
     typed_listener,
 )
@@ -52,6 +53,7 @@ from nodeagent.stats.columns import (
 from nodeagent.stats.region import StatsRegion
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.open_files import most_clients, raise_limit
+from nodeagent.worker.sources import SourcePods
 
 log = structlog.get_logger()
 
@@ -81,6 +83,7 @@ class Worker:
         self._region = StatsRegion.open(descriptors.stats, self._layout)
         self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
         self._base = self._layout.base(WORKER_SLOT)
+        self._sources = SourcePods()
         self._data_plane: DataPlane | None = None
         self._servers: dict[ListenerKey | None, asyncio.Server] = {}
         self._settings: Configure | None = None
@@ -116,6 +119,8 @@ class Worker:
         elif isinstance(message, Apply):
             failures = await self._apply(message)
             channel.send(Applied(message.version, failures))
+        elif isinstance(message, Sources):
+            self._sources.change(message)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 
@@ -130,7 +135,7 @@ class Worker:
         configure_logging(settings.log_level, settings.log_format)
         observer = None
         if settings.access_log != "off":
-            observer = AccessLogger(settings.access_log, settings.index)
+            observer = AccessLogger(settings.access_log, settings.index, self._sources)
         limits = settings.limits
         self._data_plane = DataPlane(
             self._loop,
