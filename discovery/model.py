@@ -139,7 +139,6 @@ class PodObject(msgspec.Struct, frozen=True):
     workload: str
     """What made the pod, in its namespace: `deployment/web`; a pod that nothing made is `pod/web`."""
     addresses: tuple[str, ...] = ()
-    service_account: str = "default"
     origin: str = ""
 
 

@@ -16,12 +16,10 @@ def read_pod(fields: Fields) -> PodObject | None:
     if metadata is None:
         return None
     spec = fields.mapping(fields.document, "spec", "spec")
-    account = fields.text(spec, "serviceAccountName", "spec.serviceAccountName")
     return PodObject(
         key=PodKey(fields.namespace, fields.name),
         workload=workload_of(fields, metadata),
         addresses=_addresses(fields, spec),
-        service_account=account or fields.text(spec, "serviceAccount", "spec.serviceAccount") or "default",
         origin=fields.origin,
     )
 

@@ -15,8 +15,8 @@ from nodeagent.worker.sources import SourcePods
 Pods = dict[str, PodObject]
 
 
-def pod(name: str, workload: str = "deployment/web", account: str = "default") -> PodObject:
-    return PodObject(PodKey("shop", name), workload, service_account=account)
+def pod(name: str, workload: str = "deployment/web", origin: str = "") -> PodObject:
+    return PodObject(PodKey("shop", name), workload, origin=origin)
 
 
 def told(name: str, workload: str = "deployment/web") -> SourcePod:
@@ -33,7 +33,7 @@ def test_what_is_told_is_what_changed() -> None:
 def test_a_change_that_names_nobody_else_is_not_told() -> None:
     table = SourceTable()
     assert table.change({"10.1.0.1": pod("a")}) == Sources({"10.1.0.1": told("a")})
-    assert not table.change({"10.1.0.1": pod("a", account="till")})
+    assert not table.change({"10.1.0.1": pod("a", origin="web.yaml:7")})
     assert table.change({"10.1.0.1": pod("a", "job/web")}) == Sources({"10.1.0.1": told("a", "job/web")})
 
 

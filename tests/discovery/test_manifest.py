@@ -355,7 +355,7 @@ def test_a_pod_keeps_the_addresses_that_are_its_own(spec: Any, status: Any, addr
         "spec": {"serviceAccountName": "web", "nodeName": "node-1", **spec},
         "status": status,
     }
-    expected = PodObject(PodKey("default", "web-0.a"), "pod/web-0.a", addresses, "web", "x:1")
+    expected = PodObject(PodKey("default", "web-0.a"), "pod/web-0.a", addresses, "x:1")
     assert read_object(document, "x:1") == (expected, ())
 
 
@@ -435,7 +435,7 @@ anything = st.recursive(
 )
 FIELDS = {
     "Service": ("type", "clusterIP", "clusterIPs", "ports", "externalName"),
-    "Pod": ("serviceAccountName", "hostNetwork"),
+    "Pod": ("hostNetwork",),
     "EndpointSlice": (),
 }
 
