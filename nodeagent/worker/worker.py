@@ -31,8 +31,6 @@ from nodeagent.control.messages import (
     ListenFailure,
     Message,
     Sources,
-    typed_backend,
-    typed_listener,
 )
 from nodeagent.control.successor import wait_for_successor
 from nodeagent.log.configure import configure_logging, lost_lines
@@ -52,6 +50,7 @@ from nodeagent.stats.columns import (
 )
 from nodeagent.stats.region import StatsRegion
 from nodeagent.worker.access_log import AccessLogger
+from nodeagent.worker.applying import apply_change
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
 
@@ -153,13 +152,7 @@ class Worker:
         data_plane, settings = self._data_plane, self._settings
         assert data_plane is not None
         assert settings is not None
-        data_plane.apply(
-            [(typed_listener(one.listener), one.slot) for one in message.upserted],
-            message.removed,
-            [(typed_backend(one.backend), one.slot) for one in message.backends],
-            message.removed_backends,
-        )
-        failures: list[ListenFailure] = []
+        failures = apply_change(data_plane, message)
         if settings.capture == "loopback":
             for key in message.removed:
                 server = self._servers.pop(key, None)
