@@ -100,7 +100,9 @@ WORKER_HEAD_TIMEOUTS = 7
 """Connections closed because a head took too long."""
 WORKER_LOG_LINES_LOST = 8
 """Lines of its log that could not be written."""
-WORKER_MALFORMED = 9
+WORKER_REFUSED_MEMORY = 9
+"""Connections broken off because their source made the worker hold more than it has memory for."""
+WORKER_MALFORMED = 10
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
