@@ -10,7 +10,6 @@ from middleware.expression import (
     Comparison,
     Every,
     Expression,
-    ExpressionError,
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
@@ -18,8 +17,8 @@ from middleware.expression import (
     Some,
     figures,
     holds,
-    parse_expression,
 )
+from middleware.expression_parser import ExpressionError, parse_expression
 from middleware.outcomes import Outcomes
 
 A = Comparison(NetworkErrorRatio(), ">", 0.5)
