@@ -37,7 +37,7 @@ class ServiceMigration(msgspec.Struct, frozen=True):
 
 def plan_migration(events: Sequence[Event], plan: NodePlan) -> tuple[ServiceMigration, ...]:
     """Return what is to be done, by namespace and name; events and plan must be made with `--compat`."""
-    services = sorted((s for s in services_of(events) if s.translated), key=lambda service: service.key)
+    services = sorted((s for s in services_of(events) if s.foreign), key=lambda service: service.key)
     findings: dict[ServiceKey, list[Finding]] = {service.key: [] for service in services}
     for finding in report_on(events, plan).findings:
         key = ServiceKey(finding.problem.namespace, finding.problem.name)
@@ -47,7 +47,7 @@ def plan_migration(events: Sequence[Event], plan: NodePlan) -> tuple[ServiceMigr
         ServiceMigration(
             service.key,
             _annotations(service, plan),
-            tuple(sorted(service.translated)),
+            tuple(sorted(service.foreign)),
             tuple(findings[service.key]),
         )
         for service in services
@@ -58,7 +58,7 @@ def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
     """Return what takes the place of the foreign annotations, as it is in force."""
     compiled = plan.services.get(service.key)
     in_force = compiled.effective if compiled is not None else {}
-    names = [ENABLED, *sorted(set(service.translated.values()))]
+    names = [ENABLED, *sorted(service.translated)]
     return {name: in_force[name] for name in names if name in in_force}
 
 
