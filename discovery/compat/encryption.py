@@ -2,7 +2,7 @@
 
 The mesh speaks no TLS to endpoints. What another mesh encrypted, or may have, must not be sent in plain text
 because an annotation was misspelt, so where it cannot be told the Service stays out. Which of the two meshes
-read the annotations is not known, Traefik Mesh (the newer prefix first) or Maesh (the older one only), so what
+read the annotations is unknown, Traefik Mesh (the newer prefix first) or Maesh (only the older one), so what
 either of them would read counts.
 
 With `traffic-type: tcp` both meshes pass on the client's own bytes, as we do, and `https` has no meaning.
