@@ -32,7 +32,7 @@ TRAFFIC_TARGET: Final = "TrafficTarget"
 
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([mk]?)")
 _SCALE: Final = {"": Fraction(1), "m": Fraction(1, 1000), "k": Fraction(1000)}
-_SHOWN = 5
+_SHOWN = 3
 
 
 class SmiKind(msgspec.Struct, frozen=True):
@@ -78,11 +78,11 @@ def _report_target(fields: Fields) -> None:
     sources = [_account(one, fields.namespace) for one in _mappings(spec, "sources")]
     named = ", ".join(sources[:_SHOWN]) + (f" and {len(sources) - _SHOWN} more" if sources[_SHOWN:] else "")
     destination = _mapping(spec, "destination")
-    whom = _account(destination, fields.namespace) if destination else "no destination"
+    whom = _account(destination, fields.namespace) if destination else "(no destination)"
     fields.report(
         field,
         named or "nobody",
-        f"lets only these reach pods of {whom}, and the mesh has no access control yet",
+        f"lets only these ServiceAccounts reach the pods of {whom}, and the mesh has no access control yet",
         "NetworkPolicies that let in the same, or the Services left out of the mesh; if Traefik Mesh ran"
         " without ACL mode, the object had no effect there either",
         "access that was limited to these sources is open to whoever reaches the node",
@@ -90,8 +90,7 @@ def _report_target(fields: Fields) -> None:
 
 
 def _account(reference: Mapping[str, Any], namespace: str) -> str:
-    kind, name = reference.get("kind", "ServiceAccount"), reference.get("name", "")
-    return show(f"{kind} {reference.get('namespace') or namespace}/{name}")
+    return show(f"{reference.get('namespace') or namespace}/{reference.get('name')}")
 
 
 def _report_split(fields: Fields) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -95,14 +96,10 @@ def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
     return {name: in_force[name] for name in names if name in in_force}
 
 
-def reminder_lines() -> Iterator[str]:
-    """Yield what no object in the input shows."""
-    yield _comment(
-        "If Traefik Mesh ran in ACL mode (acl: true), it let nobody in without a TrafficTarget. Nothing here"
-    )
-    yield _comment(
-        "says whether it did, and this mesh lets in whoever reaches the node: use NetworkPolicies."
-    )
+REMINDER: Final = (
+    "# If Traefik Mesh ran in ACL mode, which no object shows, it let nobody in without a TrafficTarget; here"
+    " whoever reaches the node is let in."
+)
 
 
 def annotate_lines(migration: Migration, kubectl: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import click
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import plan_of
 from nodeagent.meshctl.commands.cluster import Where, read_events, where_options
-from nodeagent.meshctl.migrate import annotate_lines, plan_migration, reminder_lines, remove_lines
+from nodeagent.meshctl.migrate import REMINDER, annotate_lines, plan_migration, remove_lines
 
 
 @click.command(short_help="Print kubectl lines that replace annotations of Traefik Mesh or Maesh.")
@@ -42,9 +42,8 @@ def migrate(where: Where, remove: bool, accept_open: bool) -> None:
         *(["--kubeconfig", cluster.kubeconfig] if cluster.kubeconfig else []),
         *(["--context", cluster.context] if cluster.context else []),
     ]
-    if (migration.services or migration.findings) and not accept_open:
-        for line in reminder_lines():
-            click.echo(line)
+    if (migration.services or migration.findings) and not (remove or accept_open):
+        click.echo(REMINDER)
     for line in (remove_lines if remove else annotate_lines)(migration, kubectl):
         click.echo(line)
     lost = sum(not service.lossless for service in migration.services)
