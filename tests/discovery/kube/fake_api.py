@@ -203,7 +203,7 @@ class FakeApi:
         self._history.clear()
 
     def install(self, group: str, *versions: str) -> None:
-        """Have a group of custom resources; the last version is preferred. Fill `resources` with its kinds."""
+        """Have a group of custom resources, the last version preferred; `resources` says what they hold."""
         self._groups[f"/apis/{group}"] = tuple(f"{group}/{version}" for version in versions)
 
     # -- misbehaviour ----------------------------------------------------------------------------------
