@@ -106,14 +106,14 @@ def test_smi_objects_of_a_cluster(api: FakeApi, tmp_path: Path) -> None:
     api.install("access.smi-spec.io", "v1alpha1", "v1alpha2")
     api.install("split.smi-spec.io", "v1alpha3")
     api.resources["/apis/access.smi-spec.io/v1alpha2/traffictargets"] = [TARGET]
-    api.resources["/apis/access.smi-spec.io/v1alpha2/namespaces/shop/traffictargets"] = [TARGET]
     api.resources["/apis/split.smi-spec.io/v1alpha3/trafficsplits"] = [SPLIT]
     code, output, _ = meshctl(*CHECK, kubeconfig)
     assert code == 1
     assert "error: TrafficTarget shop/cart: spec.sources: front/web\n" in output
     assert "error: TrafficSplit shop/canary: spec.backends: v1=9 v2=1\n" in output
     assert output.splitlines()[-1] == "0 Services checked, 0 in the mesh, 2 problems"
-    assert meshctl(*CHECK, kubeconfig, "-n", "shop")[1].count("error: ") == 1
+    assert meshctl(*CHECK, kubeconfig, "-n", "shop")[1].count("error: ") == 2
+    assert meshctl(*CHECK, kubeconfig, "-n", "pay")[1].count("error: ") == 0
     assert meshctl("check", "--cluster", "--kubeconfig", kubeconfig)[0] == 0, "nobody asked for them"
     code, output, _ = meshctl("migrate", "--cluster", "--kubeconfig", kubeconfig, "--accept-open")
     assert (code, "# TrafficTarget shop/cart" in output) == (1, True)
@@ -127,6 +127,8 @@ def test_where_the_kinds_are_not_installed(api: FakeApi, tmp_path: Path) -> None
     assert meshctl(*CHECK, kubeconfig) == (0, "0 Services checked, 0 in the mesh, 0 problems\n", "")
     api.install("specs.smi-spec.io", "v1alpha3")
     api.resources["/apis/specs.smi-spec.io/v1alpha3/tcproutes"] = []
+    forbidden = answer(403, status(403, "Forbidden", "as is said of what is not there, too"))
+    api.answers["/apis/specs.smi-spec.io/v1alpha3/httproutegroups"] = forbidden
     assert meshctl(*CHECK, kubeconfig)[0] == 0, "the group, and of its kinds only one"
 
 
@@ -152,6 +154,7 @@ def test_what_may_not_be_looked_at_counts_as_lost(api: FakeApi, tmp_path: Path, 
 def test_an_api_server_that_fails_is_no_empty_list(api: FakeApi, tmp_path: Path) -> None:
     kubeconfig = api.write_kubeconfig(tmp_path / "config")
     api.install("access.smi-spec.io", "v1alpha3")
+    api.resources["/apis/access.smi-spec.io/v1alpha3/traffictargets"] = []
     api.answers["/apis/access.smi-spec.io/v1alpha3/traffictargets"] = answer(
         503, status(503, "ServiceUnavailable", "later")
     )

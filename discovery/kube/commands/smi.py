@@ -1,12 +1,13 @@
 """Objects of the Service Mesh Interface in a cluster, each as a problem (see `discovery.manifest.smi`).
 
-They are custom resources, and may not be there at all. Which versions the server has is asked first: a list
-of what is not installed is answered like one that the person may not see.
+They are custom resources, and may not be there at all. Which kinds the server has, in which versions, is
+asked first: a list of what is not installed is answered like one that the person may not see.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from discovery.kube.resource import Resource
 from discovery.manifest import SMI_KINDS, SmiKind, read_object
 from discovery.model import Problem, ServiceKey
 from discovery.source import Event, Malformed, SourceError
+
+T = TypeVar("T")
 
 UNSEEN: Final = "*"
 """The name in a problem of objects that could not be looked at."""
@@ -32,7 +35,16 @@ class _Group(msgspec.Struct, rename="camel"):
     preferred_version: _Version | None = None
 
 
+class _NamedResource(msgspec.Struct):
+    name: str
+
+
+class _Resources(msgspec.Struct):
+    resources: list[_NamedResource] = []
+
+
 _group_decoder = msgspec.json.Decoder(_Group)
+_resources_decoder = msgspec.json.Decoder(_Resources)
 
 
 async def read_smi(connection: Connection, namespace: str, compat: Compat) -> tuple[Event, ...]:
@@ -44,55 +56,64 @@ async def read_smi(connection: Connection, namespace: str, compat: Compat) -> tu
         SourceError: the API server could not be asked; the message says why.
     """
     events: list[Event] = []
-    versions: dict[str, tuple[str, ...]] = {}
+    served: dict[str, Mapping[str, str]] = {}
     for kind in SMI_KINDS:
         try:
-            if kind.group not in versions:
-                versions[kind.group] = await _versions_of(connection, kind.group)
-            events += await _list(connection, kind, versions[kind.group], namespace, compat)
+            if kind.group not in served:
+                served[kind.group] = await _served(connection, kind.group)
+            version = served[kind.group].get(kind.plural)
+            if version is not None:
+                events += await _list(connection, kind, version, namespace, compat)
         except ApiError as error:
+            if error.failure.status == 404:
+                continue  # it was taken away a moment ago
             if error.failure.kind != "forbidden":
                 raise SourceError(f"cannot list {kind.kind}s: {error.failure.reason}") from error
             events.append(_unseen(kind, namespace, error.failure))
     return tuple(events)
 
 
-async def _versions_of(connection: Connection, group: str) -> tuple[str, ...]:
-    """Return the versions of a group that the server has, the one it prefers first; empty if it has none."""
-    status, body, content_type = await connection.exchange(
-        "GET", f"/apis/{group}", {}, None, "application/json"
-    )
+async def _served(connection: Connection, group: str) -> Mapping[str, str]:
+    """Return for each resource of a group the `apiVersion` to list it in: the preferred one that has it.
+
+    Every version that has a resource shows all of its objects.
+    """
+    found = await _get(connection, f"/apis/{group}", _group_decoder)
+    if found is None:
+        return {}
+    preferred = [found.preferred_version] if found.preferred_version else []
+    served: dict[str, str] = {}
+    for version in dict.fromkeys(one.group_version for one in [*preferred, *found.versions]):
+        listed = await _get(connection, f"/apis/{version}", _resources_decoder)
+        for resource in listed.resources if listed is not None else ():
+            served.setdefault(resource.name, version)
+    return served
+
+
+async def _get(connection: Connection, path: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Return what the server says at `path`, None if there is nothing."""
+    status, body, content_type = await connection.exchange("GET", path, {}, None, "application/json")
     if status == 404:
-        return ()
+        return None
     if status >= 300:
         raise ApiError(read_failure(status, body[:FAILURE_BODY], content_type=content_type))
     try:
-        found = _group_decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise ApiError(Failure("malformed", f"not an APIGroup: {error}")) from error
-    preferred = [found.preferred_version] if found.preferred_version else []
-    return tuple(dict.fromkeys(version.group_version for version in [*preferred, *found.versions]))
+        raise ApiError(Failure("malformed", f"{path}: {error}")) from error
 
 
 async def _list(
-    connection: Connection, kind: SmiKind, versions: tuple[str, ...], namespace: str, compat: Compat
+    connection: Connection, kind: SmiKind, version: str, namespace: str, compat: Compat
 ) -> list[Event]:
-    """List a kind in the first version that has it; each version shows all objects."""
     inside = f"/namespaces/{namespace}" if namespace else ""
-    for version in versions:
-        resource = Resource(kind.kind, version, f"/apis/{version}{inside}/{kind.plural}", ServiceKey)
-        events: list[Event] = []
-        try:
-            async for items in list_pages(connection, resource):
-                for item in items:
-                    _, problems = read_object({**item, "kind": kind.kind, "apiVersion": version}, "", compat)
-                    events += (Malformed(_origin(problem), (problem,)) for problem in problems)
-        except ApiError as error:
-            if error.failure.status == 404:
-                continue
-            raise
-        return events
-    return []
+    resource = Resource(kind.kind, version, f"/apis/{version}{inside}/{kind.plural}", ServiceKey)
+    events: list[Event] = []
+    async for items in list_pages(connection, resource):
+        for item in items:
+            _, problems = read_object({**item, "kind": kind.kind, "apiVersion": version}, "", compat)
+            events += (Malformed(_origin(problem), (problem,)) for problem in problems)
+    return events
 
 
 def _unseen(kind: SmiKind, namespace: str, failure: Failure) -> Malformed:

@@ -268,12 +268,16 @@ class FakeApi:
             versions = [{"groupVersion": version} for version in self._groups[path]]
             group = {"kind": "APIGroup", "versions": versions, "preferredVersion": versions[-1]}
             return web.json_response(group)
-        if path in self.resources:
-            kind = CUSTOM_KINDS[path.rpartition("/")[2]]
-            metadata = {"resourceVersion": "1"}
-            return web.json_response(
-                {"kind": f"{kind}List", "metadata": metadata, "items": self.resources[path]}
-            )
+        if any(path.removeprefix("/apis/") in versions for versions in self._groups.values()):
+            names = [{"name": known.rpartition("/")[2]} for known in self.resources if known.startswith(path)]
+            return web.json_response({"kind": "APIResourceList", "resources": names})
+        everywhere, inside, rest = path.partition("/namespaces/")
+        namespace, _, plural = rest.partition("/")
+        found = self.resources.get(f"{everywhere}/{plural}" if inside else path)
+        if found is not None:
+            kind, metadata = CUSTOM_KINDS[path.rpartition("/")[2]], {"resourceVersion": "1"}
+            items = [item for item in found if not inside or item["metadata"]["namespace"] == namespace]
+            return web.json_response({"kind": f"{kind}List", "metadata": metadata, "items": items})
         return web.Response(status=404, text="404 page not found")
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
