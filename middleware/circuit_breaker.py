@@ -43,14 +43,8 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.expression import (
-    Expression,
-    ExpressionError,
-    LatencyAtQuantile,
-    figures,
-    holds,
-    parse_expression,
-)
+from middleware.expression import Expression, LatencyAtQuantile, figures, holds
+from middleware.expression_parser import ExpressionError, parse_expression
 from middleware.outcomes import Outcomes
 
 log = structlog.get_logger()
@@ -86,7 +80,7 @@ class Options(msgspec.Struct, frozen=True):
     """When to open."""
 
     expression: str
-    """As `middleware.expression` reads it."""
+    """As `middleware.expression_parser` reads it."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:

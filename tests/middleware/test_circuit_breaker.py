@@ -31,7 +31,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.expression import parse_expression
+from middleware.expression_parser import parse_expression
 from middleware.testing import FakeContext, FakeRequest, FakeResponse, Scripted, run, sent_over, status_of
 
 NAME = "svc.mesh/circuit-breaker"
