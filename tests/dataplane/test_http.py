@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+import msgspec
 import pytest
 
 from nodeagent.settings import Limits
@@ -438,6 +439,19 @@ class TestLimits:
         writer.write(GET)
         with pytest.raises(ConnectionResetError):
             await read_head(reader)
+
+    async def test_the_worker_is_full(self, mesh: Mesh) -> None:
+        await mesh.serve(await mesh.endpoint(answering()))
+        mesh.proxy.runtime.limits = msgspec.structs.replace(mesh.proxy.runtime.limits, connections=1)
+        first, writer = await mesh.connect()
+        writer.write(GET)
+        await read_head(first)
+        second, _ = await mesh.connect()
+        with pytest.raises(ConnectionResetError):
+            await second.read()
+        assert mesh.cells[columns.WORKER_REFUSED_FULL] == 1
+        writer.write(GET_CLOSE)
+        assert (await first.read()).endswith(b"ok")
 
     async def test_a_head_that_is_too_large(self, mesh: Mesh) -> None:
         await mesh.serve(await mesh.endpoint(answering()))
