@@ -9,19 +9,19 @@
     operator = "<" | "<=" | ">" | ">=" | "==" | "!="
 
 As in oxy the figure stands on the left and a constant on the right; unlike there `> 1` and `> 1.0` are the
-same. Length and depth are bounded. The result is a frozen tree of values; `holds` evaluates it.
+same. Length and depth are bounded. The result is a frozen tree of values, which `middleware.condition`
+compiles.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 
-from middleware.outcomes import Outcomes
 from middleware.values import quote
 
 LONGEST: Final = 512
@@ -55,10 +55,6 @@ class ExpressionError(ValueError):
 class NetworkErrorRatio(msgspec.Struct, frozen=True, tag=True):
     """The share of requests that the network failed."""
 
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, 0 to 1."""
-        return outcomes.network_error_ratio(now)
-
     def __str__(self) -> str:
         return "NetworkErrorRatio()"
 
@@ -71,11 +67,6 @@ class ResponseCodeRatio(msgspec.Struct, frozen=True, tag=True):
     divided_from: int
     divided_to: int
 
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, 0 or more."""
-        part, whole = range(self.start, self.to), range(self.divided_from, self.divided_to)
-        return outcomes.response_code_ratio(now, part, whole)
-
     def __str__(self) -> str:
         return f"ResponseCodeRatio({self.start}, {self.to}, {self.divided_from}, {self.divided_to})"
 
@@ -84,10 +75,6 @@ class LatencyAtQuantile(msgspec.Struct, frozen=True, tag=True):
     """The latency that so many per cent of the requests do not exceed."""
 
     quantile: float
-
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, in milliseconds."""
-        return outcomes.latency_at_quantile(now, self.quantile) * 1000
 
     def __str__(self) -> str:
         return f"LatencyAtQuantileMS({self.quantile})"
@@ -123,31 +110,6 @@ class Some(msgspec.Struct, frozen=True, tag=True):
 
 
 Expression = Comparison | Not | Every | Some
-
-
-def holds(expression: Expression, outcomes: Outcomes, now: float) -> bool:
-    """Return whether the expression is true of the outcomes in the window that ends at `now`."""
-    match expression:
-        case Comparison(figure=figure, operator=sign, bound=bound):
-            return OPERATORS[sign](figure.value(outcomes, now), bound)
-        case Not(term=term):
-            return not holds(term, outcomes, now)
-        case Every(terms=terms):
-            return all(holds(term, outcomes, now) for term in terms)
-        case Some(terms=terms):
-            return any(holds(term, outcomes, now) for term in terms)
-
-
-def figures(expression: Expression) -> Iterator[Figure]:
-    """Yield the figures that the expression asks for, in its order."""
-    match expression:
-        case Comparison(figure=figure):
-            yield figure
-        case Not(term=term):
-            yield from figures(term)
-        case Every(terms=terms) | Some(terms=terms):
-            for term in terms:
-                yield from figures(term)
 
 
 def parse_expression(text: str) -> Expression:

@@ -38,6 +38,7 @@ from nodeagent.settings import Settings
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import REFUSALS, Layout
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
+from nodeagent.stats.windows import SharedWindows
 
 log = structlog.get_logger()
 
@@ -75,6 +76,7 @@ class Supervisor:
         self._settings = settings
         self._failed = failed
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
+        self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._listeners: dict[ListenerKey, SlottedListener] = {}
@@ -103,7 +105,7 @@ class Supervisor:
 
     async def _spawn(self, place: _Place) -> None:
         ours, theirs = socket.socketpair()
-        files = [theirs.fileno(), place.region.fd, self._shared.fd]
+        files = [theirs.fileno(), place.region.fd, self._shared.fd, self._windows.fd]
         if place.listener is not None:
             files.append(place.listener.fileno())
         numbers = [*files, *([] if place.listener else [-1]), self._settings.workers]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from middleware.contract import Ended, ExchangeError, SharedTable
+from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_SLOT, Layout
@@ -55,6 +55,14 @@ class NoObserver:
         """Not told."""
 
 
+class Windows(Protocol):
+    """Windows of counters that all workers of the node share, by key."""
+
+    def window(self, key: bytes, counters: int) -> NodeWindow:
+        """Return the window of this key and so many counters."""
+        ...
+
+
 class Timed(Protocol):
     """An open connection, of whichever kind. `deadline` is in the clock's time."""
 
@@ -83,6 +91,7 @@ class Runtime:
         layout: Layout,
         cells: memoryview,
         shared: SharedTable,
+        windows: Windows,
         observer: Observer | None = None,
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
@@ -92,6 +101,7 @@ class Runtime:
         self.layout = layout
         self.cells = cells
         self.shared = shared
+        self.windows = windows
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now

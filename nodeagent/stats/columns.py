@@ -97,7 +97,9 @@ WORKER_REFUSED_LIMIT = 6
 """Connections closed because their source has too many."""
 WORKER_HEAD_TIMEOUTS = 7
 """Connections closed because a head took too long."""
-WORKER_MALFORMED = 8
+WORKER_LOCKS_FORGONE = 8
+"""Locks on memory shared by workers that another did not let go of in time."""
+WORKER_MALFORMED = 9
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)

@@ -41,6 +41,7 @@ from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import (
     REFUSALS,
     WORKER_HEARTBEAT,
+    WORKER_LOCKS_FORGONE,
     WORKER_LOOP_LAG,
     WORKER_PLAN_VERSION,
     WORKER_SLOT,
@@ -48,6 +49,7 @@ from nodeagent.stats.columns import (
     Layout,
 )
 from nodeagent.stats.region import StatsRegion
+from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 
 log = structlog.get_logger()
@@ -63,9 +65,10 @@ class Descriptors(msgspec.Struct, frozen=True):
     control: int
     stats: int
     shared: int
+    windows: int
     listen: int
     workers: int
-    """Not a file: how many workers share the table of `shared`."""
+    """Not a file: how many workers share `shared` and `windows`."""
 
 
 class Worker:
@@ -76,7 +79,8 @@ class Worker:
         self._loop = loop
         self._layout = Layout(installed().middlewares, REFUSALS)
         self._region = StatsRegion.open(descriptors.stats, self._layout)
-        self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
+        alone = descriptors.workers == 1
+        self._shared = SharedCells.open(descriptors.shared, alone, self._lock_forgone)
         self._base = self._layout.base(WORKER_SLOT)
         self._data_plane: DataPlane | None = None
         self._servers: dict[ListenerKey | None, asyncio.Server] = {}
@@ -130,6 +134,9 @@ class Worker:
             self._layout,
             self._region.cells,
             self._shared,
+            SharedWindows(
+                self._descriptors.windows, self._descriptors.workers, settings.index, self._lock_forgone
+            ),
             observer,
             settings.index,
         )
@@ -190,6 +197,9 @@ class Worker:
         assert self._data_plane is not None
         self._data_plane.sweep()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
+
+    def _lock_forgone(self) -> None:
+        self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1
 
     def _agent_lost(self) -> None:
         if self._draining is None and not self._ended.is_set():

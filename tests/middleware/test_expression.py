@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from middleware.outcomes import Outcomes
 
 from middleware.expression import (
     OPERATORS,
@@ -20,7 +21,6 @@ from middleware.expression import (
     holds,
     parse_expression,
 )
-from middleware.outcomes import Outcomes
 
 A = Comparison(NetworkErrorRatio(), ">", 0.5)
 B = Comparison(LatencyAtQuantile(50.0), ">=", 100.0)
