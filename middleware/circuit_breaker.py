@@ -181,7 +181,8 @@ class CircuitBreaker:
         self.state = State.CLOSED
         """As of the last `advance` or `record`."""
         self.settled = 0
-        """The moment of an opening (0: none) after which the breaker is closed again: all requests pass."""
+        """The moment of an opening (0: none) after which the breaker is closed again: all requests pass. -1:
+        it is not."""
         self._opened = 0
         """The moment that `state` follows from."""
         self._ends = float("inf")
@@ -204,8 +205,7 @@ class CircuitBreaker:
             self._enter(TRANSITIONS[self.state, Event.TIME_IS_UP], self._ends)
             first = self._window.reach(opened, STAGES[self.state])
             yield self._change(self._window.sums(now), first=first)
-        if self.state is State.CLOSED:
-            self.settled = opened
+        self.settled = opened if self.state is State.CLOSED else -1
 
     def admit(self, now: float) -> bool:
         """Decide on a request, after `advance`."""
@@ -244,7 +244,7 @@ class CircuitBreaker:
         fewest = 1 if recovering else FEWEST_OUTCOMES
         if sums[TOTAL] < fewest or not self._condition.holds(sums) or not self._window.begin(now, opened):
             return None
-        self._opened = self._window.moment()
+        self._opened, self.settled = self._window.moment(), -1
         self._enter(State.OPEN, self._opened / SECOND)
         return self._change(sums, first=True)
 

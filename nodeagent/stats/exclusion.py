@@ -9,15 +9,16 @@ wait for the same part again for `PAUSE`. What to do then is the caller's decisi
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Callable
 
-PATIENCE = 0.005
-"""Seconds. Much more than a lock is held, even by a process that others push off its core meanwhile, and less
-than a client notices: the worker's loop stands still."""
+PATIENCE = 0.01
+"""Seconds. Longer than a holder is usually kept from its core by others, and hardly seen by a client: the
+worker's loop stands still."""
 PAUSE = 1.0
 """Seconds for which a part whose lock was not to be had is not waited for again."""
+NAP = 0.00005
+"""Seconds between two tries: the holder may need this very core to come to an end."""
 
 
 class Exclusion:
@@ -48,7 +49,7 @@ class Exclusion:
         now = time.monotonic()
         deadline = now + PATIENCE if now >= self._impatient.get(start, 0.0) else now
         while time.monotonic() < deadline:
-            os.sched_yield()  # to the holder, if it waits for this core
+            time.sleep(NAP)  # noqa: TID251 blocks the loop: so does every lock, and this one not for long
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
             except (BlockingIOError, PermissionError):

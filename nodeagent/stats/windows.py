@@ -25,7 +25,7 @@ later. A moment that must be set is set without the lock then: two workers may b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Final, Self
 
@@ -62,6 +62,12 @@ _NOWHERE: Final = memoryview(bytes(_HEAD * CELL_BYTES)).cast("q")
 _ZEROS: Final = memoryview(bytes(MOST_COUNTERS * CELL_BYTES)).cast("q")
 
 
+def owner_of(key: bytes, counters: int) -> int:
+    """Return what stands for a window in memory: the same in every process, never 0."""
+    digest = blake2b(b"%d|%b" % (counters, key), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
+
+
 class SharedWindows(SharedMemory):
     """The windows of a node, as the worker with this index uses them: implements `proxy.runtime.Windows`.
 
@@ -96,11 +102,13 @@ class SharedWindows(SharedMemory):
         """
         if not 1 <= counters <= MOST_COUNTERS:
             raise ValueError(f"a window has 1 to {MOST_COUNTERS} counters, not {counters}")
-        digest = blake2b(b"%d|%b" % (counters, key), digest_size=8).digest()
-        return SharedWindow(self, int.from_bytes(digest, "little", signed=True) or 1, counters)
+        return SharedWindow(self, owner_of(key, counters), counters)
 
     def find(self, owner: int) -> int | None:
         """Return the first cell of the head of the owner's place; None if there is none for it now."""
+        at = self._look(owner)
+        if at is not None:
+            return at
         if not self.lock():
             return None
         try:
@@ -127,18 +135,27 @@ class SharedWindows(SharedMemory):
         """Let them again."""
         self._exclusion.leave(*_LOCKED)
 
+    def _look(self, owner: int) -> int | None:
+        """Return the head of the place that the owner has already; no lock is needed for that."""
+        for at in self._probes(owner):
+            known = self.cells[at + _OWNER]
+            if known == owner:
+                return at
+            if known == 0:  # an owner is never replaced by none, so what is looked for is not behind this
+                break
+        return None
+
     def _take(self, owner: int, second: int) -> int | None:
+        """Return the head of the owner's place, which it may get only now: one that is not in use."""
+        known = self._look(owner)  # another worker may have been faster
+        if known is not None:
+            return known
         cells = self.cells
         best, oldest = None, second - IDLE
-        for probe in range(PROBES):
-            at = (owner + probe) % PLACES * _HEAD
-            known = cells[at + _OWNER]
-            if known == owner:
-                cells[at + _USED] = second
-                return at
-            if known == 0:
+        for at in self._probes(owner):
+            if cells[at + _OWNER] == 0:
                 best = at if best is None else best
-                break  # an owner is never replaced by none, so what is looked for is not behind this
+                break
             if cells[at + _USED] < oldest:
                 best, oldest = at, cells[at + _USED]
         if best is not None:
@@ -147,6 +164,9 @@ class SharedWindows(SharedMemory):
             cells[best + _USED] = second
             cells[best + _OWNER] = owner
         return best
+
+    def _probes(self, owner: int) -> Iterator[int]:
+        return ((owner + probe) % PLACES * _HEAD for probe in range(PROBES))
 
 
 class SharedWindow:

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from middleware.outcomes import Outcomes
 
 from middleware.expression import (
     OPERATORS,
@@ -17,8 +16,6 @@ from middleware.expression import (
     Not,
     ResponseCodeRatio,
     Some,
-    figures,
-    holds,
     parse_expression,
 )
 
@@ -88,7 +85,7 @@ comparisons = st.builds(
     Comparison,
     st.one_of(
         st.just(NetworkErrorRatio()),
-        st.builds(LatencyAtQuantile, st.floats(0, 100)),
+        st.builds(LatencyAtQuantile, st.integers(0, 100_000).map(lambda n: n / 1000)),
         st.builds(
             lambda a, b, c, d: ResponseCodeRatio(a, a + b, c, c + d),
             *[st.integers(0, 500), st.integers(1, 500)] * 2,
@@ -112,9 +109,7 @@ def render(expression: Expression) -> str:
     match expression:
         case Comparison(figure=figure, operator=sign, bound=bound):
             quantile = (
-                f"LatencyAtQuantileMS({figure.quantile:.20f})"
-                if isinstance(figure, LatencyAtQuantile)
-                else ""
+                f"LatencyAtQuantileMS({figure.quantile:.3f})" if isinstance(figure, LatencyAtQuantile) else ""
             )
             return f"{quantile or figure} {sign} {bound:.3f}"
         case Not(term=term):
@@ -129,10 +124,7 @@ def render(expression: Expression) -> str:
 def test_what_is_written_is_read(expression: Expression) -> None:
     text = render(expression)
     if len(text) <= 512:
-        read = parse_expression(text)
-        assert [type(figure) for figure in figures(read)] == [type(figure) for figure in figures(expression)]
-        outcomes = outcomes_of(200, 200, 500, 502)
-        assert holds(read, outcomes, 1.0) == holds(expression, outcomes, 1.0)
+        assert parse_expression(text) == expression
 
 
 @given(st.text(alphabet="()!&|<>=., 0159NetworkErrorRatioLatencyAtQuantileMS", max_size=60))
@@ -143,28 +135,3 @@ def test_any_text_is_an_expression_or_an_error(text: str) -> None:
     except ExpressionError as error:
         column = error.column
     assert 1 <= column <= len(text) + 1
-
-
-def outcomes_of(*statuses: int) -> Outcomes:
-    outcomes = Outcomes(latencies=True)
-    for status in statuses:
-        outcomes.record(1.0, 0.1, status, False)
-    return outcomes
-
-
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [
-        ("NetworkErrorRatio() > 0.25", False),
-        ("NetworkErrorRatio() >= 0.25", True),
-        ("NetworkErrorRatio() == 0.25", True),
-        ("NetworkErrorRatio() != 0.25", False),
-        ("NetworkErrorRatio() < 0.25", False),
-        ("NetworkErrorRatio() <= 0.25", True),
-        ("!NetworkErrorRatio() == 0.25", False),
-        ("ResponseCodeRatio(500, 600, 0, 600) > 0.4 && LatencyAtQuantileMS(50) > 90", True),
-        ("LatencyAtQuantileMS(50) > 110 || LatencyAtQuantileMS(99.9) < 90", False),
-    ],
-)
-def test_expressions_hold_or_not(text: str, truth: bool) -> None:
-    assert holds(parse_expression(text), outcomes_of(200, 200, 500, 502), 1.0) is truth
