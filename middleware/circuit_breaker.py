@@ -119,10 +119,9 @@ def _compile(text: str) -> Condition:
     try:
         return Condition(expression)
     except TooManyCounters as error:
-        reason = f"the expression compares too much: it needs {error.needed} counters"
-        raise ExpressionError(
-            1, reason, f"at most {MOST_COUNTERS} different ranges of codes and latencies"
-        ) from error
+        reason = f"the expression counts {error.needed - 1} different things"
+        expected = f"at most {MOST_COUNTERS - 1} ranges of status codes and bounds of latencies"
+        raise ExpressionError(1, reason, expected) from error
 
 
 class State(enum.IntEnum):

@@ -80,8 +80,8 @@ def test_an_expression_that_needs_too_many_counters_is_a_problem() -> None:
     text = "||".join(f"ResponseCodeRatio({n},{n + 1},{n},{n + 2})>1" for n in range(16))
     problem = parse({NAME: text})
     assert isinstance(problem, Problem)
-    assert problem.reason == "at column 1: the expression compares too much: it needs 33 counters"
-    assert problem.expected.startswith("at most 31 ")
+    assert problem.reason == "at column 1: the expression counts 32 different things"
+    assert problem.expected.startswith("at most 30 ranges of status codes and bounds of latencies")
 
 
 class Workers:
