@@ -27,6 +27,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from operator import add
 from typing import Final, Self
 
 import structlog
@@ -178,10 +179,13 @@ class SharedWindow:
         "_cells",
         "_counters",
         "_ends",
+        "_older",
         "_owner",
+        "_recent",
         "_retry",
         "_row",
         "_rows",
+        "_summed",
         "_tag",
         "_windows",
     )
@@ -201,6 +205,10 @@ class SharedWindow:
         """When this second ends, or the head has to be looked at."""
         self._retry = float("inf")
         """When to look for a place, if this worker counts for itself."""
+        self._summed = (-1, 0)
+        """The second and the moment that `_older` and `_recent` are for."""
+        self._older: list[int] = []
+        self._recent = range(0)
 
     def moment(self) -> int:
         """Return when counting last began anew."""
@@ -223,18 +231,28 @@ class SharedWindow:
         return True
 
     def sums(self, now: float) -> Sequence[int]:
-        """Return every counter's sum over the window and all workers."""
+        """Return every counter's sum over the window and all workers.
+
+        What is older than a second or two does not change any more and is added up once a second.
+        """
         moment = self.moment()
-        cells, tag, counters = self._cells, self._tag, self._counters
         newest = int(now)
-        oldest = max(newest - WINDOW_SECONDS, moment // SECOND) + 1
-        sums = [0] * counters
+        if self._summed != (newest, moment):
+            oldest = max(newest - WINDOW_SECONDS, moment // SECOND) + 1
+            self._older = self._sum([0] * self._counters, range(oldest, newest - 1))
+            self._recent = range(max(newest - 1, oldest), newest + 1)
+            self._summed = (newest, moment)
+        return self._sum(self._older, self._recent)
+
+    def _sum(self, sums: list[int], seconds: range) -> list[int]:
+        """Return the sums and what all workers have counted in these seconds."""
+        cells, tag, counters = self._cells, self._tag, self._counters
         for row in self._rows:
-            for second in range(oldest, newest + 1):
+            for second in seconds:
                 bucket = row + second % _BUCKETS * _BUCKET
                 if cells[bucket] == tag + second:
                     counted = cells[bucket + 1 : bucket + 1 + counters]
-                    sums = [sum_ + count for sum_, count in zip(sums, counted, strict=True)]
+                    sums = list(map(add, sums, counted))
         return sums
 
     def begin(self, now: float, seen: int) -> bool:
@@ -288,7 +306,7 @@ class SharedWindow:
         """Take a place, or count for this worker alone."""
         windows = self._windows
         at = windows.find(self._owner)
-        self._ends = 0.0
+        self._ends, self._summed = 0.0, (-1, 0)
         if at is not None:
             self._cells, self._at, self._rows = windows.cells, at, windows.rows(at)
             self._row = self._rows[windows.index]

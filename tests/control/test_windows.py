@@ -52,6 +52,8 @@ def test_counts_of_all_workers_are_summed(node: list[SharedWindows]) -> None:
         assert count(window, 1000.0 + number, 0, number)
     for window in shared:
         assert list(window.sums(1002.5)) == [4, 1, 1]
+    assert list(shared[0].sums(1009.9)) == [4, 1, 1]
+    assert list(shared[0].sums(1010.0)) == [2, 1, 1], "the first second is forgotten"
     other = node[0].window(b"b", 3)
     assert list(other.sums(1002.5)) == [0, 0, 0]
     assert list(node[0].window(b"a", 2).sums(1002.5)) == [0, 0], "of as many counters, too"
