@@ -31,11 +31,12 @@ demo: $(STAMP) ## run the mesh with a small shop of sample services; Ctrl-C ends
 smoke: $(STAMP) ## the demo without a person: real traffic through every sample, a table, exit code
 	@$(BIN)/python -m hack.demo --smoke
 
-lint: $(STAMP) ## ruff, mypy --strict, import contracts
+lint: $(STAMP) ## ruff, mypy --strict, import contracts, dead code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/vulture
 
 format: $(STAMP) ## rewrite the sources in the house style
 	@$(BIN)/ruff check --fix .

@@ -136,9 +136,9 @@ class PodObject(msgspec.Struct, frozen=True):
     """A Kubernetes Pod, trimmed to what names the source of a connection."""
 
     key: PodKey
+    workload: str
+    """What made the pod, in its namespace: `deployment/web`; a pod that nothing made is `pod/web`."""
     addresses: tuple[str, ...] = ()
-    service_account: str = "default"
-    node: str = ""
     origin: str = ""
 
 
@@ -195,9 +195,10 @@ class MeshSnapshot(msgspec.Struct, frozen=True):
     """
 
     version: int
+    """Grows with every change of anything but `pods`."""
     services: Mapping[ServiceKey, Service]
     pods: Mapping[str, PodObject] = {}
-    """Pods by address."""
+    """Pods by address; the same object as before if they are the same."""
     problems: tuple[Problem, ...] = ()
     """Problems that belong to no Service of `services` (a slice for an unknown Service, say)."""
     changes: Changes | None = None

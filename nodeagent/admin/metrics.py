@@ -41,6 +41,10 @@ class AgentState(msgspec.Struct, frozen=True):
     dns_responses: Mapping[str, int]
     """By transport."""
     snapshot: SnapshotState = SnapshotState()
+    log_lines_lost: int = 0
+    """By the agent; its workers count for themselves."""
+    admin_malformed: int = 0
+    """Requests to the admin server that were no HTTP, or broke a limit."""
 
 
 class AgentCollector(Collector):
@@ -72,6 +76,12 @@ class AgentCollector(Collector):
             "DNS responses by transport.",
             ["transport"],
             (((transport,), number) for transport, number in state.dns_responses.items()),
+        )
+        yield _counter(
+            "svcmesh_admin_malformed_requests",
+            "Requests to the admin server that were no HTTP, or broke a limit.",
+            [],
+            [((), state.admin_malformed)],
         )
         yield from _worker_families(state)
 
@@ -208,18 +218,22 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
     )
     yield _counter(
         "svcmesh_connections_refused",
-        "Connections closed at once: for no plan has a route, or the source has too many.",
+        "Connections closed at once: no plan has a route, the source has too many, or the worker has.",
         ["reason"],
         [
             (("no_route",), total(columns.WORKER_REFUSED_NO_ROUTE)),
             (("limit",), total(columns.WORKER_REFUSED_LIMIT)),
+            (("full",), total(columns.WORKER_REFUSED_FULL)),
         ],
     )
     yield _counter(
-        "svcmesh_accept_errors",
-        "Connections that could not be accepted.",
-        [],
-        [((), total(columns.WORKER_ACCEPT_ERRORS))],
+        "svcmesh_log_lines_lost",
+        "Lines of the log that could not be written, by process.",
+        ["process"],
+        [
+            (("agent",), state.log_lines_lost),
+            (("workers",), total(columns.WORKER_LOG_LINES_LOST)),
+        ],
     )
     yield _counter(
         "svcmesh_shared_locks_forgone",

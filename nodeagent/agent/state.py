@@ -66,11 +66,12 @@ class SnapshotFile:
         log.error("snapshot_refused", path=str(path), reason=reason)
         return None
 
-    def keep(self, snapshot: MeshSnapshot, plan: NodePlan) -> None:
-        """Have this written soon, in place of what still waits."""
+    def keep(self, snapshot: MeshSnapshot, plan: NodePlan, *, soon: bool = True) -> None:
+        """Have this written soon, in place of what still waits; if not `soon`, then by the next `flush`."""
         if self._folder is not None:
             self._pending = (snapshot, plan)
-            self._wake.set()
+            if soon:
+                self._wake.set()
 
     async def write_changes(self) -> None:
         """Write what is to be kept, until cancelled."""

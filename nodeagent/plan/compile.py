@@ -9,6 +9,7 @@ looked at, as long as no two Services ask for one address. Both plans must be ma
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,10 @@ def compile_plan(
     addresses = address_range(settings.mesh_range)
 
     def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
-        return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
+        try:
+            return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
+        except Exception as error:
+            return _uncompiled(service, old, error)
 
     services = changes = None
     if snapshot.changes is not None and snapshot.changes.since == previous.version:
@@ -182,6 +186,21 @@ def _compile_service(
         else:
             problems.append(obstacle)
     return _keep_same(msgspec.structs.replace(plan, problems=tuple(problems)), old)
+
+
+def _uncompiled(service: Service, old: ServicePlan | None, error: Exception) -> ServicePlan:
+    """Return a plan in place of one that could not be made: a bug, which must not end every agent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    problem = service_problem(
+        service.object,
+        "metadata.name",
+        str(service.key),
+        f"the mesh failed to compile it: {error!r} in {frame.name}, line {frame.lineno}",
+        "a report to the makers of the mesh, with the Service",
+        "its last plan stays in force" if old is not None else "the Service is not meshed",
+    )
+    kept = old if old is not None else ServicePlan(service, "", (), (), {})
+    return msgspec.structs.replace(kept, source=service, problems=(problem,))
 
 
 def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:

@@ -21,8 +21,6 @@ AHEAD: Final = 4
 """It has sent more than can be used yet."""
 TURN: Final = 8
 """Others have their turn first."""
-THINKING: Final = 16
-"""A layer has not decided."""
 
 
 class Connection(asyncio.Protocol):

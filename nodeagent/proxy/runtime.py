@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.settings import Limits
-from nodeagent.stats.columns import WORKER_SLOT, Layout
+from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
 
 FOREVER: Final = float("inf")
 """A deadline that never passes."""
@@ -120,8 +120,12 @@ class Runtime:
         self.cells[self._base + column] += amount
 
     def admit(self, source: str) -> bool:
-        """Count a new connection of this source; False if it has too many already."""
+        """Count a new connection of this source, or its refusal: the source has too many, or the worker."""
+        if self.clients >= self.limits.connections:
+            self.count(WORKER_REFUSED_FULL)
+            return False
         if self._by_source[source] >= self.limits.connections_per_source:
+            self.count(WORKER_REFUSED_LIMIT)
             return False
         self._by_source[source] += 1
         self.clients += 1

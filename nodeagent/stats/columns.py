@@ -90,16 +90,19 @@ WORKER_PLAN_VERSION = 2
 """The version of the plan it serves; a gauge."""
 WORKER_LOOP_LAG = 3
 """How late the last heartbeat was, in microseconds; a gauge."""
-WORKER_ACCEPT_ERRORS = 4
+WORKER_REFUSED_FULL = 4
+"""Connections closed because the worker has no descriptors for more."""
 WORKER_REFUSED_NO_ROUTE = 5
 """Connections closed because their mesh address and port are in no plan."""
 WORKER_REFUSED_LIMIT = 6
 """Connections closed because their source has too many."""
 WORKER_HEAD_TIMEOUTS = 7
 """Connections closed because a head took too long."""
-WORKER_LOCKS_FORGONE = 8
+WORKER_LOG_LINES_LOST = 8
+"""Lines of its log that could not be written."""
+WORKER_LOCKS_FORGONE = 9
 """Locks on memory shared by workers that another did not let go of in time."""
-WORKER_MALFORMED = 9
+WORKER_MALFORMED = 10
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)

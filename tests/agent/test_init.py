@@ -47,6 +47,40 @@ def test_an_agent_that_dies_again_and_again_is_left_to_the_kubelet() -> None:
 def test_what_is_said_of_a_death() -> None:
     assert (Death(KILLED, 1.0).reason, Death(KILLED, 1.0).exit_code) == ("killed by SIGKILL", 137)
     assert (Death(3 << 8, 1.0).reason, Death(3 << 8, 1.0).exit_code) == ("exit status 3", 3)
+    assert Death(KILLED, 1.0, hung=True).reason == "hung: no sign of life for 20 s"
+
+
+KEEP = """
+import os, signal, sys
+from nodeagent.init import keep
+def agent(kept):
+    print("started", os.getpid(), kept.died, flush=True)
+    if kept.died:
+        os._exit(0)
+    BEFORE
+    os.write(kept.pulse, b".")
+    HANG
+sys.exit(keep(agent, hung=2))
+"""
+
+
+@pytest.mark.parametrize("hang", ["signal.pause()", "os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_an_agent_without_a_pulse_is_killed_and_followed_by_another(hang: str) -> None:
+    script = KEEP.replace("HANG", hang).replace("BEFORE", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert second.endswith("hung: no sign of life for 20 s")
+    assert first.split()[1] != second.split()[1]
+
+
+def test_an_agent_that_has_had_no_pulse_yet_is_given_its_time() -> None:
+    script = KEEP.replace("BEFORE", "signal.sigtimedwait([], 4); os._exit(7)").replace("HANG", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (7, 1)
 
 
 def unshare() -> list[str]:

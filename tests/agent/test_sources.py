@@ -19,7 +19,7 @@ from hack.kit.ports import free_port
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.discovery.kube.fake_api import FakeApi
-from tests.discovery.kube.objects import endpoint_slice
+from tests.discovery.kube.objects import endpoint_slice, pod
 from tests.discovery.kube.objects import service as kube_service
 
 
@@ -71,6 +71,38 @@ def test_the_kube_source_leads_to_the_same_mesh(
             assert agent.ask()["name"] == "from-the-api"
         finally:
             assert agent.stop() == 0
+
+
+def test_a_node_name_that_no_pod_knows_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+    (tmp_path / "cluster").mkdir()
+    with in_a_thread(api) as act:
+        act(lambda: api.put(pod("agent", node="node-1")))
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        agents = [
+            Agent(tmp_path / "cluster", "--source", "kube", "--node-name", name)
+            for name in ("node-1", "node-2")
+        ]
+        try:
+            for agent in agents:
+                until(agent.ready)
+            # What has to be listed again is synced again.
+            act(api.forget_history)
+            act(lambda: api.cut_watches("Pod"))
+            until(lambda: len(pod_lists(agents[0])) == 4)
+            act(lambda: api.put(kube_service("web", "10.96.7.10")))
+            for agent in agents:
+                until(lambda agent=agent: agent.metric("svcmesh_services ") == 1)  # type: ignore[misc]
+            (line,) = agents[0].events("node_without_pods")  # of both: they share a log
+            assert (line["level"], line["node"]) == ("warning", "node-2")
+            assert "--node-name" in line["reason"]
+        finally:
+            assert [agent.stop() for agent in agents] == [0, 0]
+
+
+def pod_lists(agent: Agent) -> list[int]:
+    """Return how many Pods each list of them had."""
+    return [line["objects"] for line in agent.events("source_listed") if line["resource"] == "Pod"]
 
 
 def test_a_burst_of_a_thousand_changes_costs_a_few_plans(agent: Agent) -> None:

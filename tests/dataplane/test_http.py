@@ -59,6 +59,18 @@ async def test_forwarded_for_and_hop_by_hop(mesh: Mesh) -> None:
     ]
 
 
+async def test_what_a_client_says_of_those_before_it_passes(mesh: Mesh) -> None:
+    """It may be an ingress that knows; docs/middleware/headers.md says whom endpoints may believe."""
+    seen: list[bytes] = []
+    await mesh.serve(await mesh.endpoint(answering(seen=seen)))
+    fields = (
+        b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nX-Real-IP: 1.2.3.4\r\n"
+        b"Forwarded: for=1.2.3.4;proto=https\r\n"
+    )
+    await mesh.ask(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n" + fields + b"\r\n")
+    assert seen == [b"GET / HTTP/1.1\r\nHost: web\r\n" + fields + b"X-Forwarded-For: 127.0.0.1\r\n\r\n"]
+
+
 async def test_response_hop_by_hop_fields_are_removed(mesh: Mesh) -> None:
     extra = b"Connection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nX-End: 2\r\n"
     await mesh.serve(await mesh.endpoint(answering(extra=extra)))

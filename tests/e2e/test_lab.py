@@ -100,6 +100,18 @@ def test_the_node_itself_may_use_mesh_addresses(mesh: Mesh) -> None:
     assert json.loads(done.stdout)["name"] in {pod.name for pod in mesh.servers}
 
 
+def test_who_sends_what_is_no_request_is_named_by_the_agent_of_its_node(mesh: Mesh) -> None:
+    babble = f"exec 3<>/dev/tcp/{WHOAMI_ADDRESS}/80; printf 'what is this?\\r\\n\\r\\n' >&3; cat <&3"
+    assert mesh.client.run(["bash", "-c", babble]).stdout.startswith("HTTP/1.1 400")
+    here, there = mesh.agents
+    named = f"default/{mesh.client.name}"
+    line = until(
+        lambda: [line for line in here.log.splitlines() if "request_refused" in line and named in line]
+    )
+    assert f"default/pod/{mesh.client.name}" in line[-1]
+    assert named not in there.log
+
+
 def test_pod_addresses_pass_by_every_agent(mesh: Mesh) -> None:
     before = [requests_seen(agent) for agent in mesh.agents]
     for pod in mesh.servers:
