@@ -42,6 +42,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Of a request's body, kept so that it can be sent again."""
     connections_per_source: int = 4096
     """From one source address, for each worker."""
+    memory: int = 0
+    """Bytes that a worker may take before it breaks off the source that makes it hold most; 0: no limit."""
     connections: int = 65_536
     """From all clients, for each worker; fewer where it may not have the descriptors for them."""
 

@@ -218,12 +218,13 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
     )
     yield _counter(
         "svcmesh_connections_refused",
-        "Connections closed at once: no plan has a route, the source has too many, or the worker has.",
+        "Connections that the mesh closed: no route, too many of a source or in all, too much memory.",
         ["reason"],
         [
             (("no_route",), total(columns.WORKER_REFUSED_NO_ROUTE)),
             (("limit",), total(columns.WORKER_REFUSED_LIMIT)),
             (("full",), total(columns.WORKER_REFUSED_FULL)),
+            (("memory",), total(columns.WORKER_REFUSED_MEMORY)),
         ],
     )
     yield _counter(

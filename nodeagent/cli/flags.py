@@ -18,8 +18,17 @@ from middleware.values import InvalidValue, parse_duration
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
 from nodeagent.cli.cpu import available_cpus
+from nodeagent.cli.memory import worker_memory
 from nodeagent.plan.addresses import LONGEST_PREFIX
-from nodeagent.settings import DNS_PORT, LOOPBACK_RANGE, NFTABLES_RANGE, AccessLog, CaptureKind, Settings
+from nodeagent.settings import (
+    DNS_PORT,
+    LOOPBACK_RANGE,
+    NFTABLES_RANGE,
+    AccessLog,
+    CaptureKind,
+    Limits,
+    Settings,
+)
 
 SHORTEST_PREFIX = 4
 MAX_WORKERS = 256
@@ -71,6 +80,7 @@ def resolve_settings(given: Given) -> Settings:
     _check_source(given)
     capture = choose_capture(given.capture).kind
     laptop = capture == "loopback"
+    workers = given.workers or available_cpus()
     settings = Settings(
         source=given.source,
         capture=capture,
@@ -80,7 +90,8 @@ def resolve_settings(given: Given) -> Settings:
         dns_listen=given.dns_listen or (LOCALHOST, LAPTOP_DNS_PORT),
         # On a node the kubelet and Prometheus come from elsewhere; on a laptop nobody does.
         admin_listen=given.admin_listen or (LOCALHOST if laptop else ANYWHERE, ADMIN_PORT),
-        workers=given.workers or available_cpus(),
+        workers=workers,
+        limits=Limits(memory=worker_memory(workers)),
         node_name=given.node_name or _host_name(),
         drain_timeout=given.drain_timeout,
         log_level=given.log_level,

@@ -46,6 +46,16 @@ class Connection(asyncio.Protocol):
         self.lost = True
         self.runtime.connections.discard(self)
 
+    @property
+    def owner(self) -> str:
+        """The address of the client whose connection this is; empty if it is nobody's."""
+        return ""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait here for somebody."""
+        return self.transport.get_write_buffer_size()
+
     def hold(self, reason: int) -> None:
         """Read no more, for this reason."""
         if not self._holds and not self.transport.is_closing():

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
 from nodeagent.proxy.deadlines import Deadlines
@@ -68,6 +68,16 @@ class Timed(Protocol):
 
     deadline: float
 
+    @property
+    def owner(self) -> str:
+        """The address of the client; empty for connections to endpoints, which several clients share."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Bytes in this process's memory that its peers have yet to complete, take or use."""
+        ...
+
     def expire(self, now: float) -> None:
         """The deadline has passed: end whatever took too long."""
         ...
@@ -79,6 +89,15 @@ class Timed(Protocol):
     def reset(self) -> None:
         """Break off."""
         ...
+
+
+class Holding(NamedTuple):
+    """What one source makes the worker hold."""
+
+    source: str
+    connections: int
+    held: int
+    """Bytes."""
 
 
 class Runtime:
@@ -148,6 +167,24 @@ class Runtime:
                 connection.expire(now)
             elif self.draining:
                 connection.drain(now)
+
+    def greediest(self) -> Holding | None:
+        """Return the source that makes this worker hold most; None without clients."""
+        held: Counter[str] = Counter()
+        connections: Counter[str] = Counter()
+        for connection in self.connections:
+            if source := connection.owner:
+                held[source] += connection.held
+                connections[source] += 1
+        for source, size in held.most_common(1):
+            return Holding(source, connections[source], size)
+        return None
+
+    def break_off(self, source: str) -> None:
+        """Reset every connection of a source."""
+        for connection in list(self.connections):
+            if connection.owner == source:
+                connection.reset()
 
     def close(self) -> None:
         """Break off everything that is still open."""

@@ -53,6 +53,7 @@ from nodeagent.stats.region import StatsRegion
 from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.applying import apply_change
+from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
 
@@ -88,6 +89,7 @@ class Worker:
         self._base = self._layout.base(WORKER_SLOT)
         self._sources = SourcePods()
         self._data_plane: DataPlane | None = None
+        self._memory: MemoryGuard | None = None
         self._servers: dict[ListenerKey | None, asyncio.Server] = {}
         self._settings: Configure | None = None
         self._applying: asyncio.Queue[Message] = asyncio.Queue()
@@ -152,6 +154,7 @@ class Worker:
             observer,
             settings.index,
         )
+        self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
         self._beat(self._loop.time())
 
@@ -205,6 +208,8 @@ class Worker:
         self._lines_lost = lost
         assert self._data_plane is not None
         self._data_plane.sweep()
+        assert self._memory is not None
+        self._memory.look()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
     def _lock_forgone(self) -> None:

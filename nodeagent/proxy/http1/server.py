@@ -117,6 +117,17 @@ class Http1Connection(Connection):
         self._rechunk = False
         self._unchunked: Unchunked | None = None
 
+    @property
+    def owner(self) -> str:
+        """The client's address."""
+        return self.source.address
+
+    @property
+    def held(self) -> int:
+        """Bytes of requests that are not whole or wait, of a body kept for a retry, and of the response."""
+        exchange = self._exchange
+        return super().held + len(self._pending) + (exchange.held if exchange is not None else 0)
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
