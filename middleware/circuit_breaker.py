@@ -48,7 +48,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.expression import ExpressionError, parse_expression
+from middleware.expression_parser import ExpressionError, parse_expression
 
 log = structlog.get_logger()
 
@@ -92,7 +92,7 @@ class Options(msgspec.Struct, frozen=True):
     """When to open."""
 
     expression: str
-    """As `middleware.expression` reads it."""
+    """As `middleware.expression_parser` reads it."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:

@@ -106,6 +106,10 @@ class Container(Agent):
         return int(until(lambda: [pid for pid in children(self.first()) if not is_worker(pid)])[-1])
 
 
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def is_worker(pid: int) -> bool:
     return b"nodeagent.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
@@ -136,6 +140,32 @@ def test_an_agent_that_is_killed_is_followed_by_another_and_no_request_fails(con
     assert container.events("agent_died")[0]["reason"] == "killed by SIGKILL"
     assert container.first() == first
     assert container.agent() != agent
+
+
+def test_an_agent_that_is_stopped_is_followed_by_another_and_no_request_fails(container: Container) -> None:
+    agent = container.agent()
+    with load(container, connections=2) as outcome:
+        os.kill(agent, signal.SIGSTOP)
+        until(lambda: container.events("agent_died"), seconds=60)
+        until(lambda: len(container.events("agent_ready")) == 2)
+    assert (outcome["failed"], outcome["ok"] > 0) == (0, True)
+    assert container.events("agent_died")[0]["reason"].startswith("hung")
+
+
+def test_an_orphaned_worker_leaves_when_it_is_told_to(container: Container) -> None:
+    """The agent that would tell it is stopped, so nobody else does."""
+    (worker,) = children(container.agent())
+    os.kill(worker, signal.SIGTERM)
+    assert container.ask()["name"] == "a", "while it has an agent it obeys nobody else"
+    first, agent = container.first(), container.agent()
+    os.kill(first, signal.SIGSTOP)
+    os.kill(agent, signal.SIGKILL)
+    until(lambda: container.events("agent_lost"))
+    os.kill(worker, signal.SIGTERM)
+    until(lambda: container.events("worker_draining"))
+    until(lambda: is_zombie(worker))
+    os.kill(first, signal.SIGCONT)
+    until(lambda: len(container.events("agent_ready")) == 2)
 
 
 def test_sigterm_reaches_the_agent_and_ends_all(container: Container) -> None:

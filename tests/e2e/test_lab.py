@@ -282,6 +282,16 @@ def test_a_killed_worker(mesh: Mesh) -> None:
     assert outcome["failing_seconds"] < 5
 
 
+def test_a_stopped_worker_is_replaced_and_who_comes_meanwhile_is_served(mesh: Mesh) -> None:
+    agent = mesh.agents[0]
+    started = [line for line in agent.log.splitlines() if '"worker_started"' in line]
+    pid = json.loads(started[-1])["pid"]
+    assert mesh.lab.node(1).run(["kill", "-STOP", str(pid)]).returncode == 0
+    # Its connections wait in the socket that the agent keeps, and belong to the next worker.
+    assert curl(mesh.client, WHOAMI, "--max-time", "30")["name"]
+    assert '"worker_hung"' in agent.log
+
+
 def test_a_killed_agent_and_its_successor(mesh: Mesh) -> None:
     load = start_load(mesh.client, 120)
     mesh.agents[0].kill()

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from middleware.circuit_breaker import FEWEST_OUTCOMES, CircuitBreaker, State
 from middleware.condition import Condition
-from middleware.expression import parse_expression
+from middleware.expression_parser import parse_expression
 from nodeagent.stats.windows import SharedWindows
 
 WORKERS = 3

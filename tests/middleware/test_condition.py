@@ -19,8 +19,8 @@ from middleware.expression import (
     Not,
     ResponseCodeRatio,
     Some,
-    parse_expression,
 )
+from middleware.expression_parser import parse_expression
 from tests.middleware.test_expression import trees
 
 
@@ -78,8 +78,8 @@ def test_network_errors_are_gateway_statuses_and_what_brought_no_response() -> N
 @pytest.mark.parametrize("milliseconds", [0.0, 99.0, 100.0, 101.0])
 def test_latencies_are_exact(sign: str, milliseconds: float) -> None:
     outcomes = [Outcome(200, ms / 1000) for ms in (1, 100.0, 5000)]
-    text = f"LatencyAtQuantileMS(50) {sign} {milliseconds}"
-    assert holds(text, outcomes) == OPERATORS[sign](100.0, milliseconds)
+    condition = Condition(Comparison(LatencyAtQuantile(50.0), sign, milliseconds))
+    assert condition.holds(sums_of(condition, outcomes)) == OPERATORS[sign](100.0, milliseconds)
 
 
 @pytest.mark.parametrize("sign", sorted(OPERATORS))

@@ -10,14 +10,13 @@ from middleware.expression import (
     Comparison,
     Every,
     Expression,
-    ExpressionError,
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
     ResponseCodeRatio,
     Some,
-    parse_expression,
 )
+from middleware.expression_parser import ExpressionError, parse_expression
 
 A = Comparison(NetworkErrorRatio(), ">", 0.5)
 B = Comparison(LatencyAtQuantile(50.0), ">=", 100.0)
@@ -46,41 +45,6 @@ def test_expressions_are_trees(text: str, expression: Expression) -> None:
     assert msgspec.json.decode(msgspec.json.encode(expression), type=Expression) == expression
 
 
-@pytest.mark.parametrize(
-    ("text", "column", "reason"),
-    [
-        ("", 1, "the expression ends too early"),
-        ("NetworkErrorRatio", 18, "the expression ends too early"),
-        ("NetworkErrorRatio > 0.5", 19, '">" means nothing here'),
-        ("NetworkErrorRatio() > 50", 23, "50 is out of range"),
-        ("NetworkErrorRatio() > -1", 23, '"-" means nothing here'),
-        ("NetworkErrorRatio() > 0.5 and x", 27, '"and" means nothing here'),
-        ("NetworkErrorRatio() > 0.5)", 26, '")" means nothing here'),
-        ("(NetworkErrorRatio() > 0.5", 27, "the expression ends too early"),
-        ("networkErrorRatio() > 0.5", 1, '"networkErrorRatio" is not known'),
-        ("0.5 < NetworkErrorRatio()", 1, '"0.5" means nothing here'),
-        ("NetworkErrorRatio() > NetworkErrorRatio()", 23, '"NetworkErrorRatio" means nothing here'),
-        ("NetworkErrorRatio() & 1", 21, '"&" means nothing here'),
-        ("NetworkErrorRatio() = 1", 21, '"=" means nothing here'),
-        ("LatencyAtQuantileMS() > 1", 21, '")" means nothing here'),
-        ("LatencyAtQuantileMS(101) > 1", 21, "101 is out of range"),
-        ("LatencyAtQuantileMS(50ms) > 1", 21, '"50ms" means nothing here'),
-        ("ResponseCodeRatio(500, 600) > 1", 27, '")" means nothing here'),
-        ("ResponseCodeRatio(600, 500, 0, 600) > 1", 24, "the range from 600 to 500 is empty"),
-        ("ResponseCodeRatio(1.5, 500, 0, 600) > 1", 19, "1.5 is not a status code"),
-        ("ResponseCodeRatio(0, 9999999999, 0, 600) > 1", 22, "9999999999 is not a status code"),
-        ("(" * 17 + A_TEXT + ")" * 17, 18, "the expression is too deep"),
-        ("!" * 400 + A_TEXT, 18, "the expression is too deep"),
-        (" || ".join([A_TEXT] * 40), 513, "the expression is too long"),
-    ],
-)
-def test_a_bad_expression_says_where(text: str, column: int, reason: str) -> None:
-    with pytest.raises(ExpressionError) as error:
-        parse_expression(text)
-    assert (error.value.column, error.value.reason) == (column, reason)
-    assert error.value.expected
-
-
 comparisons = st.builds(
     Comparison,
     st.one_of(
@@ -92,7 +56,7 @@ comparisons = st.builds(
         ),
     ),
     st.sampled_from(sorted(OPERATORS)),
-    st.integers(0, 1000).map(lambda n: n / 1000),
+    st.integers(1, 999).map(lambda n: n / 1000),  # at 0 and 1 some can never hold
 )
 trees = st.recursive(
     comparisons,

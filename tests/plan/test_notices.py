@@ -135,3 +135,19 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         notices.changed(plan_of(problem(str(number))))
     notices.changed(plan_of())
     assert len(notices._mended) == 3
+
+
+def test_another_meshs_annotation_is_mended_under_the_name_it_was_written_with() -> None:
+    burst = "mesh.traefik.io/ratelimit-burst"
+    found = ServiceObject(
+        KEY,
+        {"svc.mesh/rate-limit": "100/s burst=5 per=source"},
+        uid="u1",
+        foreign={burst: "5"},
+        translated={"svc.mesh/rate-limit": (burst,)},
+    )
+    mended = NodePlan(2, {KEY: ServicePlan(Service(found, {}), "240.0.1.1", (), (), {})})
+    notices = Notices()
+    notices.changed(plan_of(problem("hello", burst)))
+    (notice,) = notices.changed(mended)
+    assert notice.note == f"{burst}: is 5 now, and in force"
