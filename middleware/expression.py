@@ -1,18 +1,16 @@
 """Circuit breaker expressions as values: the language of Traefik's users (vulcand/oxy and its predicates).
 
-`middleware.expression_parser` reads them from text. The result is a frozen tree of values; `holds` evaluates
-it.
+`middleware.expression_parser` reads them from text; the result is a frozen tree of values, which
+`middleware.condition` compiles.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
-
-from middleware.outcomes import Outcomes
 
 OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
@@ -27,10 +25,6 @@ OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 class NetworkErrorRatio(msgspec.Struct, frozen=True, tag=True):
     """The share of requests that the network failed."""
 
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, 0 to 1."""
-        return outcomes.network_error_ratio(now)
-
     def __str__(self) -> str:
         return "NetworkErrorRatio()"
 
@@ -43,11 +37,6 @@ class ResponseCodeRatio(msgspec.Struct, frozen=True, tag=True):
     divided_from: int
     divided_to: int
 
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, 0 or more."""
-        part, whole = range(self.start, self.to), range(self.divided_from, self.divided_to)
-        return outcomes.response_code_ratio(now, part, whole)
-
     def __str__(self) -> str:
         return f"ResponseCodeRatio({self.start}, {self.to}, {self.divided_from}, {self.divided_to})"
 
@@ -56,10 +45,6 @@ class LatencyAtQuantile(msgspec.Struct, frozen=True, tag=True):
     """The latency that so many per cent of the requests do not exceed."""
 
     quantile: float
-
-    def value(self, outcomes: Outcomes, now: float) -> float:
-        """Return the figure, in milliseconds."""
-        return outcomes.latency_at_quantile(now, self.quantile) * 1000
 
     def __str__(self) -> str:
         return f"LatencyAtQuantileMS({self.quantile})"
@@ -95,28 +80,3 @@ class Some(msgspec.Struct, frozen=True, tag=True):
 
 
 Expression = Comparison | Not | Every | Some
-
-
-def holds(expression: Expression, outcomes: Outcomes, now: float) -> bool:
-    """Return whether the expression is true of the outcomes in the window that ends at `now`."""
-    match expression:
-        case Comparison(figure=figure, operator=sign, bound=bound):
-            return OPERATORS[sign](figure.value(outcomes, now), bound)
-        case Not(term=term):
-            return not holds(term, outcomes, now)
-        case Every(terms=terms):
-            return all(holds(term, outcomes, now) for term in terms)
-        case Some(terms=terms):
-            return any(holds(term, outcomes, now) for term in terms)
-
-
-def figures(expression: Expression) -> Iterator[Figure]:
-    """Yield the figures that the expression asks for, in its order."""
-    match expression:
-        case Comparison(figure=figure):
-            yield figure
-        case Not(term=term):
-            yield from figures(term)
-        case Every(terms=terms) | Some(terms=terms):
-            for term in terms:
-                yield from figures(term)

@@ -236,6 +236,12 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
             (("workers",), total(columns.WORKER_LOG_LINES_LOST)),
         ],
     )
+    yield _counter(
+        "svcmesh_shared_locks_forgone",
+        "Locks on numbers shared by workers that one held too long, so that the others went on without.",
+        [],
+        [((), total(columns.WORKER_LOCKS_FORGONE))],
+    )
 
 
 def _worker_numbers(region: StatsRegion) -> list[int]:

@@ -41,6 +41,7 @@ from nodeagent.settings import Settings
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import REFUSALS, Layout
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
+from nodeagent.stats.windows import SharedWindows
 
 log = structlog.get_logger()
 
@@ -110,6 +111,7 @@ class Supervisor:
         self._failed = failed
         self._serving = serving
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
+        self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._watcher: asyncio.Task[None] | None = None
@@ -141,7 +143,7 @@ class Supervisor:
 
     async def _spawn(self, place: _Place) -> None:
         ours, theirs = socket.socketpair()
-        files = [theirs.fileno(), place.region.fd, self._shared.fd]
+        files = [theirs.fileno(), place.region.fd, self._shared.fd, self._windows.fd]
         if place.listener is not None:
             files.append(place.listener.fileno())
         numbers = [*files, *([] if place.listener else [-1]), self._settings.workers]

@@ -18,7 +18,7 @@ from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.listeners import ListenerTable
 from nodeagent.proxy.pool import Dialer, Pools, SocketDialer
-from nodeagent.proxy.runtime import Observer, Runtime
+from nodeagent.proxy.runtime import Observer, Runtime, Windows
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import Layout
 
@@ -33,12 +33,13 @@ class DataPlane:
         layout: Layout,
         cells: memoryview,
         shared: SharedTable,
+        windows: Windows,
         observer: Observer | None = None,
         index: int = 0,
         dialer: Dialer | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, observer, index, now)
+        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now)
         self.backends = Backends(Pools(self.runtime, dialer or SocketDialer(loop), Http1Upstream))
         self.listeners = ListenerTable(self.runtime, self.backends)
 

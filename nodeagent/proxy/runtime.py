@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from middleware.contract import Ended, ExchangeError, SharedTable
+from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
@@ -53,6 +53,14 @@ class NoObserver:
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Not told."""
+
+
+class Windows(Protocol):
+    """Windows of counters that all workers of the node share, by key."""
+
+    def window(self, key: bytes, counters: int) -> NodeWindow:
+        """Return the window of this key and so many counters."""
+        ...
 
 
 class Timed(Protocol):
@@ -102,6 +110,7 @@ class Runtime:
         layout: Layout,
         cells: memoryview,
         shared: SharedTable,
+        windows: Windows,
         observer: Observer | None = None,
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
@@ -111,6 +120,7 @@ class Runtime:
         self.layout = layout
         self.cells = cells
         self.shared = shared
+        self.windows = windows
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now

@@ -102,7 +102,9 @@ WORKER_LOG_LINES_LOST = 8
 """Lines of its log that could not be written."""
 WORKER_REFUSED_MEMORY = 9
 """Connections broken off because their source made the worker hold more than it has memory for."""
-WORKER_MALFORMED = 10
+WORKER_LOCKS_FORGONE = 10
+"""Locks on memory shared by workers that another did not let go of in time."""
+WORKER_MALFORMED = 11
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)

@@ -41,6 +41,7 @@ from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import (
     REFUSALS,
     WORKER_HEARTBEAT,
+    WORKER_LOCKS_FORGONE,
     WORKER_LOG_LINES_LOST,
     WORKER_LOOP_LAG,
     WORKER_PLAN_VERSION,
@@ -49,6 +50,7 @@ from nodeagent.stats.columns import (
     Layout,
 )
 from nodeagent.stats.region import StatsRegion
+from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.applying import apply_change
 from nodeagent.worker.memory import MemoryGuard
@@ -68,9 +70,10 @@ class Descriptors(msgspec.Struct, frozen=True):
     control: int
     stats: int
     shared: int
+    windows: int
     listen: int
     workers: int
-    """Not a file: how many workers share the table of `shared`."""
+    """Not a file: how many workers share `shared` and `windows`."""
 
 
 class Worker:
@@ -81,7 +84,8 @@ class Worker:
         self._loop = loop
         self._layout = Layout(installed().middlewares, REFUSALS)
         self._region = StatsRegion.open(descriptors.stats, self._layout)
-        self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
+        alone = descriptors.workers == 1
+        self._shared = SharedCells.open(descriptors.shared, alone, self._lock_forgone)
         self._base = self._layout.base(WORKER_SLOT)
         self._sources = SourcePods()
         self._data_plane: DataPlane | None = None
@@ -144,6 +148,9 @@ class Worker:
             self._layout,
             self._region.cells,
             self._shared,
+            SharedWindows(
+                self._descriptors.windows, self._descriptors.workers, settings.index, self._lock_forgone
+            ),
             observer,
             settings.index,
         )
@@ -204,6 +211,9 @@ class Worker:
         assert self._memory is not None
         self._memory.look()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
+
+    def _lock_forgone(self) -> None:
+        self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1
 
     def _told_to_leave(self) -> None:
         """SIGTERM or SIGINT. The agent decides when its workers leave; an orphan has nobody else to obey.

@@ -214,12 +214,14 @@ def test_the_workers_own_numbers(node: Node) -> None:
         region.cells[base + LAYOUT.malformed_column("unheard of")] += 3
         region.cells[base + columns.WORKER_REFUSED_LIMIT] += 4
         region.cells[base + columns.WORKER_HEAD_TIMEOUTS] += 5
+        region.cells[base + columns.WORKER_LOCKS_FORGONE] += 6
     node.regions[1].cells[base + columns.WORKER_PLAN_VERSION] = 6
     node.regions[1].cells[base + columns.WORKER_HEARTBEAT] = 1
     assert node.value("svcmesh_malformed_requests_total", reason="bare_lf") == 4
     assert node.value("svcmesh_malformed_requests_total", reason="other") == 6
     assert node.value("svcmesh_malformed_requests_total", reason="head_timeout") == 10
     assert node.value("svcmesh_connections_refused_total", reason="limit") == 8
+    assert node.value("svcmesh_shared_locks_forgone_total") == 12
     assert node.value("svcmesh_connections_refused_total", reason="no_route") == 0
     assert node.value("svcmesh_worker_plan_version", worker="0") == 0
     assert node.value("svcmesh_worker_plan_version", worker="1") == 6

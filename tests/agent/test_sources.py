@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hack.kit.manifests import ENABLED
+from hack.kit.ports import free_port
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.discovery.kube.fake_api import FakeApi
@@ -136,6 +137,34 @@ def test_a_rate_limit_holds_for_the_node_whatever_the_number_of_workers(
         assert passed == pytest.approx(100 * elapsed + 10, rel=0.05)
     finally:
         agent.stop()
+
+
+def test_a_circuit_breaker_is_the_nodes_whatever_the_number_of_workers(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    protected = {**ENABLED, "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5"}
+    (cluster / "web.yaml").write_text(service("web", protected) + endpoints("web", [free_port()]))
+    agent = Agent(cluster, "--workers", "4")
+    try:
+        until(agent.ready)
+        agent.address("web.shop")
+        until(lambda: "circuit_open" in refusal(agent))
+        refusals = [refusal(agent) for _ in range(20)]
+        assert [one for one in refusals if "circuit_open" not in one] == [], "by whichever worker"
+        assert agent.metric("svcmesh_circuit_breaker_opened_total") == 1
+        assert len(agent.events("circuit_breaker_opened")) == 1
+    finally:
+        agent.stop()
+
+
+def refusal(agent: Agent) -> str:
+    """Ask on a new connection; return how the mesh says that it answered itself."""
+    connection = agent.connect()
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.getheader("Proxy-Status") or ""
 
 
 def flood(address: str, seconds: float) -> tuple[int, float]:

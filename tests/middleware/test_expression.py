@@ -15,11 +15,8 @@ from middleware.expression import (
     Not,
     ResponseCodeRatio,
     Some,
-    figures,
-    holds,
 )
 from middleware.expression_parser import ExpressionError, parse_expression
-from middleware.outcomes import Outcomes
 
 A = Comparison(NetworkErrorRatio(), ">", 0.5)
 B = Comparison(LatencyAtQuantile(50.0), ">=", 100.0)
@@ -52,7 +49,7 @@ comparisons = st.builds(
     Comparison,
     st.one_of(
         st.just(NetworkErrorRatio()),
-        st.builds(LatencyAtQuantile, st.floats(0, 100)),
+        st.builds(LatencyAtQuantile, st.integers(0, 100_000).map(lambda n: n / 1000)),
         st.builds(
             lambda a, b, c, d: ResponseCodeRatio(a, a + b, c, c + d),
             *[st.integers(0, 500), st.integers(1, 500)] * 2,
@@ -76,9 +73,7 @@ def render(expression: Expression) -> str:
     match expression:
         case Comparison(figure=figure, operator=sign, bound=bound):
             quantile = (
-                f"LatencyAtQuantileMS({figure.quantile:.20f})"
-                if isinstance(figure, LatencyAtQuantile)
-                else ""
+                f"LatencyAtQuantileMS({figure.quantile:.3f})" if isinstance(figure, LatencyAtQuantile) else ""
             )
             return f"{quantile or figure} {sign} {bound:.3f}"
         case Not(term=term):
@@ -93,10 +88,7 @@ def render(expression: Expression) -> str:
 def test_what_is_written_is_read(expression: Expression) -> None:
     text = render(expression)
     if len(text) <= 512:
-        read = parse_expression(text)
-        assert [type(figure) for figure in figures(read)] == [type(figure) for figure in figures(expression)]
-        outcomes = outcomes_of(200, 200, 500, 502)
-        assert holds(read, outcomes, 1.0) == holds(expression, outcomes, 1.0)
+        assert parse_expression(text) == expression
 
 
 @given(st.text(alphabet="()!&|<>=., 0159NetworkErrorRatioLatencyAtQuantileMS", max_size=60))
@@ -107,28 +99,3 @@ def test_any_text_is_an_expression_or_an_error(text: str) -> None:
     except ExpressionError as error:
         column = error.column
     assert 1 <= column <= len(text) + 1
-
-
-def outcomes_of(*statuses: int) -> Outcomes:
-    outcomes = Outcomes(latencies=True)
-    for status in statuses:
-        outcomes.record(1.0, 0.1, status, False)
-    return outcomes
-
-
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [
-        ("NetworkErrorRatio() > 0.25", False),
-        ("NetworkErrorRatio() >= 0.25", True),
-        ("NetworkErrorRatio() == 0.25", True),
-        ("NetworkErrorRatio() != 0.25", False),
-        ("NetworkErrorRatio() < 0.25", False),
-        ("NetworkErrorRatio() <= 0.25", True),
-        ("!NetworkErrorRatio() == 0.25", False),
-        ("ResponseCodeRatio(500, 600, 0, 600) > 0.4 && LatencyAtQuantileMS(50) > 90", True),
-        ("LatencyAtQuantileMS(50) > 110 || LatencyAtQuantileMS(99.9) < 90", False),
-    ],
-)
-def test_expressions_hold_or_not(text: str, truth: bool) -> None:
-    assert holds(parse_expression(text), outcomes_of(200, 200, 500, 502), 1.0) is truth

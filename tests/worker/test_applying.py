@@ -9,6 +9,7 @@ import structlog
 
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
+from middleware.testing import FakeWindows
 from nodeagent.control.messages import Apply, SlottedBackend, SlottedListener
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
 from nodeagent.proxy.data_plane import DataPlane
@@ -31,7 +32,7 @@ def backend(name: str, balance: str = "round-robin") -> BackendSpec:
 async def test_what_cannot_be_taken_harms_nothing_else() -> None:
     layout = Layout(MIDDLEWARES, REFUSALS)
     cells = memoryview(bytearray(8 * 64 * layout.slot_columns)).cast("q")
-    data_plane = DataPlane(asyncio.get_running_loop(), Limits(), layout, cells, Table())
+    data_plane = DataPlane(asyncio.get_running_loop(), Limits(), layout, cells, Table(), FakeWindows())
     gone = listener("gone", "240.0.1.4")
     assert apply_change(data_plane, Apply(1, (SlottedListener(gone, 5),), ())) == []
 
