@@ -117,6 +117,7 @@ class Agent:
             worker_restarts=self._supervisor.restarts,
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
+            tasks=len(asyncio.all_tasks()),
         )
 
     def _notes(self) -> Iterable[str]:

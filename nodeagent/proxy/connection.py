@@ -30,6 +30,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("_holds", "deadline", "lost", "runtime", "transport", "write_paused")
 
+    of_client = False
+
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.transport = NO_TRANSPORT
@@ -47,6 +49,16 @@ class Connection(asyncio.Protocol):
         """Asyncio calls this once, last."""
         self.lost = True
         self.runtime.connections.discard(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way on it; unless it knows better, that is all it is for."""
+        return True
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing is read from it for now."""
+        return self._holds != 0
 
     def hold(self, reason: int) -> None:
         """Read no more, for this reason."""

@@ -97,10 +97,39 @@ WORKER_REFUSED_LIMIT = 6
 """Connections closed because their source has too many."""
 WORKER_HEAD_TIMEOUTS = 7
 """Connections closed because a head took too long."""
-WORKER_MALFORMED = 8
+WORKER_TASKS = 8
+"""Tasks of its loop; this gauge and the following ones are as of the last heartbeat."""
+WORKER_CLIENTS = 9
+"""Connections of clients."""
+WORKER_EXCHANGES = 10
+"""Requests, tunnels and tcp connections under way."""
+WORKER_UPSTREAMS_ACTIVE = 11
+"""Connections to endpoints that carry one of them."""
+WORKER_UPSTREAMS_IDLE = 12
+"""Connections to endpoints that wait in a pool, or are closing."""
+WORKER_WAITING = 13
+"""Requests that wait for a connection to an endpoint to become free."""
+WORKER_PAUSED = 14
+"""Connections from which nothing is read, because what they bring cannot be passed on or used yet."""
+WORKER_LONGEST_PAUSE = 15
+"""How long the longest of those pauses has lasted, in microseconds, exact to a second."""
+WORKER_MALFORMED = 16
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
-WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
+WORKER_GAUGES = (
+    WORKER_HEARTBEAT,
+    WORKER_STARTED,
+    WORKER_PLAN_VERSION,
+    WORKER_LOOP_LAG,
+    WORKER_TASKS,
+    WORKER_CLIENTS,
+    WORKER_EXCHANGES,
+    WORKER_UPSTREAMS_ACTIVE,
+    WORKER_UPSTREAMS_IDLE,
+    WORKER_WAITING,
+    WORKER_PAUSED,
+    WORKER_LONGEST_PAUSE,
+)
 
 _CACHE_LINE = 8
 """Cells of a cache line: slots begin on one."""

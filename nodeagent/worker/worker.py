@@ -45,6 +45,7 @@ from nodeagent.stats.columns import (
     WORKER_PLAN_VERSION,
     WORKER_SLOT,
     WORKER_STARTED,
+    WORKER_TASKS,
     Layout,
 )
 from nodeagent.stats.region import StatsRegion
@@ -187,8 +188,10 @@ class Worker:
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
         cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
+        cells[self._base + WORKER_TASKS] = len(asyncio.all_tasks(self._loop))
         assert self._data_plane is not None
         self._data_plane.sweep()
+        self._data_plane.count()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
     def _agent_lost(self) -> None:

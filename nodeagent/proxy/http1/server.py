@@ -76,6 +76,8 @@ class Http1Connection(Connection):
         "source",
     )
 
+    of_client = True
+
     def __init__(
         self,
         listener: RunningListener,
@@ -116,6 +118,11 @@ class Http1Connection(Connection):
         self._responding = False
         self._rechunk = False
         self._unchunked: Unchunked | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._exchange is not None
 
     # What asyncio calls
 
