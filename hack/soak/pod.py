@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import zlib
 from collections.abc import Sequence
 
 import uvloop
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from hack.kit.waiting import until_async
 
 GRACE = 25.0
 """Seconds that requests in flight may take after SIGTERM."""
+LAST_BYTES = 2.0
+"""Seconds that the end of a response may take to get through then."""
 PIECE = 64 * 1024
 PERIOD = 251
 PATTERN = bytes(range(PERIOD)) * (PIECE // PERIOD + 2)
@@ -31,8 +37,23 @@ def expected(offset: int, size: int) -> bytes:
     return PATTERN[start : start + size]
 
 
-def make_app(name: str) -> web.Application:
+class Active:
+    """How many requests and tunnels are under way. aiohttp cuts tunnels short when it shuts down."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def make_app(name: str, active: Active) -> web.Application:
     """Return the application: answers as `name`."""
+
+    @web.middleware
+    async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        active.count += 1
+        try:
+            return await handler(request)
+        finally:
+            active.count -= 1
 
     def described(request: web.Request, status: int = 200) -> web.Response:
         fields = {key.lower(): value for key, value in request.headers.items()}
@@ -77,7 +98,7 @@ def make_app(name: str) -> web.Application:
                 await socket.send_bytes(message.data)
         return socket
 
-    app = web.Application(client_max_size=0)
+    app = web.Application(client_max_size=0, middlewares=[counted])
     app.router.add_get("/", plain)
     app.router.add_get("/delay/{seconds}", delay)
     app.router.add_get("/status/{code}", status)
@@ -87,18 +108,24 @@ def make_app(name: str) -> web.Application:
     return app
 
 
-async def serve(app: web.Application, address: str, ports: Sequence[int]) -> None:
+async def serve(name: str, address: str, ports: Sequence[int]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+    active = Active()
+    runner = web.AppRunner(make_app(name, active), access_log=None, shutdown_timeout=LAST_BYTES)
     await runner.setup()
     try:
-        for port in ports:
-            await web.TCPSite(runner, address, port, reuse_address=True).start()
+        sites = [web.TCPSite(runner, address, port, reuse_address=True) for port in ports]
+        for site in sites:
+            await site.start()
         print(f"pod: listening on {address}", flush=True)
         await stop.wait()
+        for site in sites:
+            await site.stop()
+        with contextlib.suppress(TimeoutError):
+            await until_async(lambda: not active.count, GRACE, 0.05)
     finally:
         await runner.cleanup()
 
@@ -113,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True)
     given = parser.parse_args(arguments)
     ports = [int(port) for port in given.ports.split(",")]
-    uvloop.run(serve(make_app(given.name), given.address, ports))
+    uvloop.run(serve(given.name, given.address, ports))
 
 
 if __name__ == "__main__":

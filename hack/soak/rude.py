@@ -80,7 +80,7 @@ class Rude(Clients):
         """Some KB/s, for some seconds; the response is more than all buffers on its way."""
         size = self.random.randint(30, 120) * 1024
         async with self.connect("plain") as wire:
-            wire.writer.write(wire.head("GET", f"/bytes/{size + 8 * 1024 * 1024}"))
+            wire.send(wire.head("GET", f"/bytes/{size + 8 * 1024 * 1024}"))
             read = 0
             await wire.reader.readuntil(b"\r\n\r\n")
             while read < size:
@@ -98,7 +98,7 @@ class Rude(Clients):
         """A head that takes a second or two; the limit is ten."""
         async with self.connect("plain") as wire:
             for byte in wire.head("GET", "/"):
-                wire.writer.write(bytes((byte,)))
+                wire.send(bytes((byte,)))
                 await asyncio.sleep(0.02)
             return judge("plain", await wire.receive())
 
@@ -106,8 +106,8 @@ class Rude(Clients):
         """It has asked and will ask no more, and waits for its answer."""
         size = self.random.randint(1, 300_000)
         async with self.connect("plain") as wire:
-            wire.writer.write(wire.head("GET", f"/bytes/{size}"))
-            wire.writer.write_eof()
+            wire.send(wire.head("GET", f"/bytes/{size}"))
+            wire.send_end()
             answer = await wire.receive(pattern=True)
             if await wire.reader.read(1):
                 raise Broken(Break.ANSWER, "more than one response")
@@ -116,7 +116,7 @@ class Rude(Clients):
     async def _malformed(self) -> Judged:
         """Must be refused, never answered as if it were right."""
         async with self.connect("plain") as wire:
-            wire.writer.write(self.random.choice(MALFORMED))
+            wire.send(self.random.choice(MALFORMED))
             answer = await wire.receive()
             if answer.status < 400:
                 raise Broken(Break.ANSWER, f"{answer.status} for what is malformed")
@@ -126,27 +126,27 @@ class Rude(Clients):
 
     async def _reset_request(self) -> None:
         async with self.connect("plain") as wire:
-            wire.writer.write(wire.head("POST", "/sum", "Content-Length: 500000") + bytes(100_000))
+            wire.send(wire.head("POST", "/sum", "Content-Length: 500000") + bytes(100_000))
             await self.rest(0.1)
             break_off(wire.writer)
 
     async def _end_in_request(self) -> None:
         async with self.connect("plain") as wire:
-            wire.writer.write(wire.head("POST", "/sum", "Transfer-Encoding: chunked") + b"ff\r\nhalf")
+            wire.send(wire.head("POST", "/sum", "Transfer-Encoding: chunked") + b"ff\r\nhalf")
             await self.rest(0.5)
-            wire.writer.write_eof()
+            wire.send_end()
             await wire.reader.read()
 
     async def _reset_response(self) -> None:
         async with self.connect("plain") as wire:
-            wire.writer.write(wire.head("GET", "/bytes/4000000"))
+            wire.send(wire.head("GET", "/bytes/4000000"))
             await wire.reader.readexactly(self.random.randint(1, WINDOW))
             break_off(wire.writer)
 
     async def _never_read(self) -> None:
         async with self.connect("plain") as wire:
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            wire.writer.write(wire.head("GET", "/bytes/8000000") * 3)
+            wire.send(wire.head("GET", "/bytes/8000000") * 3)
             await self.rest(5)
             break_off(wire.writer)
 
@@ -160,19 +160,19 @@ class Rude(Clients):
         upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
         async with self.connect("plain") as wire:
             key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-            wire.writer.write(wire.head("GET", "/tunnel", *upgrade, key))
+            wire.send(wire.head("GET", "/tunnel", *upgrade, key))
             await wire.reader.readuntil(b"\r\n\r\n")
             await self.rest(1)
             if self.random.random() < 0.7:
                 break_off(wire.writer)
             else:
-                wire.writer.write_eof()
+                wire.send_end()
                 await wire.reader.read()
 
     async def _leave_stream(self) -> None:
         async with self.connect("stream") as wire:
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            wire.writer.write(bytes(2_000_000))
+            wire.send(bytes(2_000_000))
             await self.rest(2)
             break_off(wire.writer)
 

@@ -80,15 +80,19 @@ class Soak:
         try:
             await self.stage.open(PODS)
             self._watch.start()
-            return await self._run(stopped)
+            report = await self._run(stopped)
         except BaseException:
-            await self._trouble.cancel()
+            await self._break_off()
             self.stage.kill()
             raise
-        finally:
-            awry = await self.stage.close()
-            for what in awry:
-                self._say(f"soak: {what}")
+        for what in await self.stage.close():
+            self._say(f"soak: {what}")
+        return report
+
+    async def _break_off(self) -> None:
+        await self._trouble.cancel()
+        for part in (self._traffic, self._rude, self._watch):
+            await part.cancel()
 
     async def _run(self, stopped: asyncio.Event) -> Report | None:
         await until_async(lambda: len(self._watch.processes()) == 3)
@@ -101,10 +105,7 @@ class Soak:
         self._trouble.start()
         await self._go_on(stopped)
         if stopped.is_set():
-            await self._trouble.cancel()
-            for clients in (self._traffic, self._rude):
-                await clients.cancel()
-            await self._watch.stop()
+            await self._break_off()
             return None
         seconds = time.monotonic() - self._began
         used = {"load": time.process_time() - own, **self._watch.cpu_seconds()}

@@ -16,6 +16,8 @@ from hack.soak.pod import PIECE, expected
 from hack.soak.services import PORT, SERVICES
 from hack.soak.wire import Broken, Wire
 
+BETWEEN = 0.03
+"""Seconds between two requests on it, on average."""
 KEPT = 100
 """Requests on one kept connection at most."""
 PIPELINED = 5
@@ -29,7 +31,7 @@ class Traffic(Clients):
     def start(self) -> None:
         """Let them go."""
         for name in ("plain", "retry", "split", "split-a"):
-            self.go_round(3, 0.5, lambda name=name: self._keep_alive(name))  # type: ignore[misc]
+            self.go_round(4, 0.5, lambda name=name: self._keep_alive(name))  # type: ignore[misc]
         for name in ("breaker", "limited", "fault"):
             self.go_round(2, 1.0, lambda name=name: self._keep_alive(name, name == "breaker"))  # type: ignore[misc]
         self.go_round(2, 0.2, self._changed_headers)
@@ -57,7 +59,7 @@ class Traffic(Clients):
                     status = 500 if errors and self.random.random() < 0.2 else 200
                     if not await self.measured("keep-alive", name, self._get(wire, name, status)):
                         break
-                    await self.rest(0.05)
+                    await self.rest(BETWEEN)
         except OSError as error:
             await self.measured("connect", name, _raise(error))
 
@@ -140,7 +142,7 @@ class Traffic(Clients):
 
         async def work() -> Judged:
             async with self.connect(name) as wire:
-                wire.writer.write(wire.head("GET", f"/{kind}/{size}"))
+                wire.send(wire.head("GET", f"/{kind}/{size}"))
                 answer = await wire.receive(pattern=True)
             if answer.status == 200 and answer.size != size:
                 raise Broken(Break.ANSWER, f"{answer.size} bytes instead of {size}")
@@ -155,7 +157,7 @@ class Traffic(Clients):
 
         async def work() -> Judged:
             async with self.connect(name) as wire:
-                wire.writer.write(b"".join(wire.head("GET", f"/bytes/{size}") for size in sizes))
+                wire.send(b"".join(wire.head("GET", f"/bytes/{size}") for size in sizes))
                 for size in sizes:
                     answer = await wire.receive(pattern=True)
                     if answer.status == 200 and answer.size != size:
@@ -202,11 +204,11 @@ class Traffic(Clients):
                     raise Broken(Break.ANSWER, "another greeting")
                 for _ in range(self.random.randint(1, 5)):
                     said = expected(self.random.randrange(1000), self.random.randint(1, PIECE))
-                    wire.writer.write(said)
+                    wire.send(said)
                     if await wire.reader.readexactly(len(said)) != said:
                         raise Broken(Break.ANSWER, "something else was said back")
                     await self.rest(0.1)
-                wire.writer.write_eof()
+                wire.send_end()
                 if await wire.reader.read(1):
                     raise Broken(Break.ANSWER, "more than was said came back")
             return OK

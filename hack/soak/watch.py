@@ -79,6 +79,12 @@ class Watch:
             asyncio.create_task(self._repeat(self._every, self._sample)),
         ]
 
+    async def cancel(self) -> None:
+        """Break it off."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def stop(self) -> None:
         """Sample no more; read the rest of the log."""
         for task in self._tasks:

@@ -73,6 +73,26 @@ class Wire:
         """Whether another request may be sent, as far as one can tell."""
         return not (self._over or self.reader.at_eof() or self.writer.transport.is_closing())
 
+    def send(self, data: bytes) -> None:
+        """Send this, sooner or later.
+
+        Raises:
+            Broken: the connection has ended.
+        """
+        if self.writer.transport.is_closing():
+            raise Broken(Break.CONNECTION, "the connection ended before all was sent")
+        self.writer.write(data)
+
+    def send_end(self) -> None:
+        """Say that nothing more will be sent.
+
+        Raises:
+            Broken: the connection has ended.
+        """
+        if self.writer.transport.is_closing():
+            raise Broken(Break.CONNECTION, "the connection ended before all was sent")
+        self.writer.write_eof()
+
     def head(self, method: str, path: str, *fields: str) -> bytes:
         """Return a request's head."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", *fields]
@@ -80,19 +100,19 @@ class Wire:
 
     async def ask(self, method: str, path: str, *fields: str) -> Answer:
         """Send a request without a body, and read its response."""
-        self.writer.write(self.head(method, path, *fields))
+        self.send(self.head(method, path, *fields))
         await self.writer.drain()
         return await self.receive()
 
     async def post(self, path: str, body: Iterable[bytes], length: int | None) -> Answer:
         """Send a request with a body, chunked if there is no length, and read its response."""
         framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-        self.writer.write(self.head("POST", path, framing))
+        self.send(self.head("POST", path, framing))
         for piece in body:
-            self.writer.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.send(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
             await self.writer.drain()
         if length is None:
-            self.writer.write(b"0\r\n\r\n")
+            self.send(b"0\r\n\r\n")
         await self.writer.drain()
         return await self.receive()
 
