@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from hack.soak.chance import begin, chance
 from hack.soak.ledger import Break, Ledger, Outcome, Result
 from hack.soak.services import BY_NAME, PORT
 from hack.soak.stage import Stage
@@ -48,10 +48,10 @@ def judge(service: str, answer: Answer, wanted: int = 200) -> Judged:
 class Clients:
     """The tasks of all clients of one sort."""
 
-    def __init__(self, stage: Stage, ledger: Ledger, seed: int) -> None:
+    def __init__(self, stage: Stage, ledger: Ledger, seed: str) -> None:
         self.stage = stage
         self.ledger = ledger
-        self.random = random.Random(seed)
+        self._seed = seed
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,18 +63,20 @@ class Clients:
     def go_round(self, count: int, pause: float, once: Callable[[], Awaitable[None]]) -> None:
         """Have `count` clients do something again and again, `pause` seconds apart on average."""
 
-        async def run() -> None:
+        async def run(number: int) -> None:
+            begin(f"{self._seed}/{number}")
             while not self.stopped:
                 await self.rest(pause)
                 if not self.stopped:
                     await once()
 
-        self._tasks += [asyncio.create_task(run()) for _ in range(count)]
+        first = len(self._tasks)
+        self._tasks += [asyncio.create_task(run(first + n)) for n in range(count)]
 
     async def rest(self, mean: float) -> None:
         """Let a random time pass, less if they are told to stop."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.random.expovariate(1 / mean)):
+            async with asyncio.timeout(chance().expovariate(1 / mean)):
                 await self._stopped.wait()
 
     async def stop(self) -> None:

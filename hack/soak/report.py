@@ -145,7 +145,8 @@ def render(report: Report) -> str:
     ]
     if report.good:
         return "\n".join([*lines, "", "No violation."])
-    lines += ["", f"{len(report.violations)} VIOLATIONS"]
+    count = len(report.violations)
+    lines += ["", f"{count} VIOLATION{'S' if count > 1 else ''}"]
     lines += [f"  at {_clock(one.at)}: {one.what}" for one in report.violations[:MOST_SHOWN]]
     if len(report.violations) > MOST_SHOWN:
         lines.append(f"  and {len(report.violations) - MOST_SHOWN} more")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+from hack.soak.chance import chance
 from hack.soak.clients import OK, Clients, Judged, judge
 from hack.soak.ledger import Break, Result
 from hack.soak.pod import expected
@@ -78,7 +79,7 @@ class Rude(Clients):
 
     async def _read_slowly(self) -> Judged:
         """Some KB/s, for some seconds; the response is more than all buffers on its way."""
-        size = self.random.randint(30, 120) * 1024
+        size = chance().randint(30, 120) * 1024
         async with self.connect("plain") as wire:
             wire.send(wire.head("GET", f"/bytes/{size + 8 * 1024 * 1024}"))
             read = 0
@@ -104,7 +105,7 @@ class Rude(Clients):
 
     async def _half_close(self) -> Judged:
         """It has asked and will ask no more, and waits for its answer."""
-        size = self.random.randint(1, 300_000)
+        size = chance().randint(1, 300_000)
         async with self.connect("plain") as wire:
             wire.send(wire.head("GET", f"/bytes/{size}"))
             wire.send_end()
@@ -116,7 +117,7 @@ class Rude(Clients):
     async def _malformed(self) -> Judged:
         """Must be refused, never answered as if it were right."""
         async with self.connect("plain") as wire:
-            wire.send(self.random.choice(MALFORMED))
+            wire.send(chance().choice(MALFORMED))
             answer = await wire.receive()
             if answer.status < 400:
                 raise Broken(Break.ANSWER, f"{answer.status} for what is malformed")
@@ -140,7 +141,7 @@ class Rude(Clients):
     async def _reset_response(self) -> None:
         async with self.connect("plain") as wire:
             wire.send(wire.head("GET", "/bytes/4000000"))
-            await wire.reader.readexactly(self.random.randint(1, WINDOW))
+            await wire.reader.readexactly(chance().randint(1, WINDOW))
             break_off(wire.writer)
 
     async def _never_read(self) -> None:
@@ -153,7 +154,7 @@ class Rude(Clients):
     async def _say_nothing(self) -> None:
         async with self.connect("plain") as wire:
             await self.rest(2)
-            if self.random.random() < 0.5:
+            if chance().random() < 0.5:
                 break_off(wire.writer)
 
     async def _leave_tunnel(self) -> None:
@@ -163,7 +164,7 @@ class Rude(Clients):
             wire.send(wire.head("GET", "/tunnel", *upgrade, key))
             await wire.reader.readuntil(b"\r\n\r\n")
             await self.rest(1)
-            if self.random.random() < 0.7:
+            if chance().random() < 0.7:
                 break_off(wire.writer)
             else:
                 wire.send_end()
@@ -179,7 +180,7 @@ class Rude(Clients):
     async def _toggled(self) -> None:
         """Of a Service that comes and goes, speaks this and that, and has endpoints that never answer."""
         try:
-            async with self.connect("toggled") as wire, asyncio.timeout(self.random.uniform(0.1, 5)):
+            async with self.connect("toggled") as wire, asyncio.timeout(chance().uniform(0.1, 5)):
                 while wire.usable and not self.stopped:
                     await wire.ask("GET", "/")
                     await self.rest(0.02)

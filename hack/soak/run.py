@@ -65,10 +65,10 @@ class Soak:
         self._violations: list[Violation] = []
         self._began = time.monotonic()
         self._trouble = Trouble(
-            self.stage, self._ledger, self._log, plan.seed, plan.pace, self._complain, self._is_late
+            self.stage, self._ledger, self._log, str(plan.seed), plan.pace, self._complain, self._is_late
         )
-        self._traffic = Traffic(self.stage, self._ledger, plan.seed + 1)
-        self._rude = Rude(self.stage, self._ledger, plan.seed + 2)
+        self._traffic = Traffic(self.stage, self._ledger, f"{plan.seed}/traffic")
+        self._rude = Rude(self.stage, self._ledger, f"{plan.seed}/rude")
         self._watch = Watch(self.stage, self._log, plan.every, self._complain)
 
     async def run(self, stopped: asyncio.Event) -> Report | None:

@@ -63,11 +63,8 @@ class Trend(msgspec.Struct, frozen=True):
     per_hour: float
     """The slope."""
     allowance: float
-
-    @property
-    def growth(self) -> float:
-        """From the first quarter to the last."""
-        return self.last - self.first
+    growth: float
+    """From the first quarter to the last."""
 
     @property
     def grows(self) -> bool:
@@ -89,7 +86,9 @@ def trend(
     first = statistics.median(value for _, value in kept[:quarter])
     last = statistics.median(value for _, value in kept[-quarter:])
     seconds = kept[-1][0] - kept[0][0]
-    return Trend(process, figure, len(kept), seconds, first, last, slope(kept) * 3600, bound.allowance(first))
+    per_hour = slope(kept) * 3600
+    allowance = bound.allowance(first)
+    return Trend(process, figure, len(kept), seconds, first, last, per_hour, allowance, last - first)
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:

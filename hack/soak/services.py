@@ -102,10 +102,10 @@ SERVICES: tuple[SoakService, ...] = (
     _service(
         "timed",
         14,
-        {"timeout": "1s", "connect-timeout": "500ms", "idle-timeout": "30s"},
-        {"timeout": "1500ms", "per-try-timeout": "1s"},
+        {"timeout": "4s", "connect-timeout": "2s", "idle-timeout": "30s"},
+        {"timeout": "5s", "per-try-timeout": "4s"},
         {"timeout": "soon"},
-        {"timeout": "1s", "connect-timeout": "-1s"},
+        {"timeout": "4s", "connect-timeout": "-1s"},
     ),
     _service(
         "headers",

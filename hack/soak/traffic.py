@@ -10,6 +10,7 @@ import aiohttp
 import dns.exception
 
 from hack.demo.exchange import resolve
+from hack.soak.chance import chance
 from hack.soak.clients import OK, Clients, Judged, judge
 from hack.soak.ledger import Break, Result
 from hack.soak.pod import PIECE, expected
@@ -47,16 +48,16 @@ class Traffic(Clients):
         self.go_round(2, 0.2, self._names)
 
     def _some(self, *names: str) -> str:
-        return self.random.choice(names)
+        return chance().choice(names)
 
     async def _keep_alive(self, name: str, errors: bool = False) -> None:
         """One request after another on a connection that is kept."""
-        left = self.random.randint(1, KEPT)
+        left = chance().randint(1, KEPT)
         try:
             async with self.connect(name) as wire:
                 while left and wire.usable and not self.stopped:
                     left -= 1
-                    status = 500 if errors and self.random.random() < 0.2 else 200
+                    status = 500 if errors and chance().random() < 0.2 else 200
                     if not await self.measured("keep-alive", name, self._get(wire, name, status)):
                         break
                     await self.rest(BETWEEN)
@@ -96,11 +97,11 @@ class Traffic(Clients):
 
     async def _timed(self) -> None:
         """One request that is in time, now and then one that is not."""
-        late = self.random.random() < 0.05
+        late = chance().random() < 0.05
 
         async def work() -> Judged:
             async with self.connect("timed") as wire:
-                answer = await wire.ask("GET", "/delay/3" if late else "/delay/0.02")
+                answer = await wire.ask("GET", "/delay/7" if late else "/delay/0.02")
             if late and (answer.status, answer.reason) in ((504, "request_timeout"), (504, "try_timeout")):
                 return Result.MEANT, answer.reason
             return judge("timed", answer, 504 if late else 200)
@@ -118,11 +119,11 @@ class Traffic(Clients):
 
     async def _post(self, name: str) -> None:
         """A body, with a length or in chunks; the endpoint tells what it got."""
-        size = self.random.choice((0, 1, 1000, 70_000, 300_000))
-        chunked = self.random.random() < 0.5
+        size = chance().choice((0, 1, 1000, 70_000, 300_000))
+        chunked = chance().random() < 0.5
 
         async def work() -> Judged:
-            bite = self.random.randint(500, PIECE)
+            bite = chance().randint(500, PIECE)
             pieces = [expected(at, min(bite, size - at)) for at in range(0, size, bite)]
             async with self.connect(name) as wire:
                 answer = await wire.post("/sum", pieces, None if chunked else size)
@@ -137,7 +138,7 @@ class Traffic(Clients):
     async def _download(self) -> None:
         """Some megabytes, every byte checked."""
         name = self._some("plain", "split-b")
-        size = self.random.randint(500_000, 4_000_000)
+        size = chance().randint(500_000, 4_000_000)
         kind = self._some("bytes", "chunked")
 
         async def work() -> Judged:
@@ -153,7 +154,7 @@ class Traffic(Clients):
     async def _pipeline(self) -> None:
         """Several requests at once on one connection, answered in order."""
         name = self._some("plain", "split-a")
-        sizes = [self.random.randint(1, 20_000) for _ in range(PIPELINED)]
+        sizes = [chance().randint(1, 20_000) for _ in range(PIPELINED)]
 
         async def work() -> Judged:
             async with self.connect(name) as wire:
@@ -180,8 +181,8 @@ class Traffic(Clients):
                     aiohttp.ClientSession(connector=connector) as session,
                     session.ws_connect(url, max_msg_size=0) as socket,
                 ):
-                    for number in range(self.random.randint(1, 20)):
-                        said = expected(self.random.randrange(1000), self.random.randint(1, PIECE))
+                    for number in range(chance().randint(1, 20)):
+                        said = expected(chance().randrange(1000), chance().randint(1, PIECE))
                         doing = f"message {number} of {len(said)} bytes"
                         await socket.send_bytes(said)
                         if await socket.receive_bytes() != said:
@@ -202,8 +203,8 @@ class Traffic(Clients):
             async with self.connect("stream") as wire:
                 if not (await wire.reader.readuntil(b"\n")).startswith(b"220 "):
                     raise Broken(Break.ANSWER, "another greeting")
-                for _ in range(self.random.randint(1, 5)):
-                    said = expected(self.random.randrange(1000), self.random.randint(1, PIECE))
+                for _ in range(chance().randint(1, 5)):
+                    said = expected(chance().randrange(1000), chance().randint(1, PIECE))
                     wire.send(said)
                     if await wire.reader.readexactly(len(said)) != said:
                         raise Broken(Break.ANSWER, "something else was said back")
@@ -217,8 +218,8 @@ class Traffic(Clients):
 
     async def _names(self) -> None:
         """A name resolves to its address, or does not exist, over UDP and over TCP."""
-        one = self.random.choice(SERVICES)
-        over = "tcp" if self.random.random() < 0.3 else "udp"
+        one = chance().choice(SERVICES)
+        over = "tcp" if chance().random() < 0.3 else "udp"
 
         async def work() -> Judged:
             try:

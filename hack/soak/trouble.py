@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
 import signal
 import time
@@ -16,6 +15,7 @@ import msgspec
 from hack.kit.proc import lives
 from hack.kit.waiting import until_async
 from hack.soak.agentlog import AgentLog
+from hack.soak.chance import begin, chance
 from hack.soak.ledger import Ledger
 from hack.soak.services import SERVICES
 from hack.soak.stage import WORKERS, Stage
@@ -51,7 +51,7 @@ class Trouble:
         stage: Stage,
         ledger: Ledger,
         log: AgentLog,
-        seed: int,
+        seed: str,
         pace: Pace,
         complain: Callable[[str], None],
         late: Callable[[], bool],
@@ -61,7 +61,7 @@ class Trouble:
         self._stage = stage
         self._ledger = ledger
         self._log = log
-        self._random = random.Random(seed)
+        self._seed = seed
         self._pace = pace
         self._complain = complain
         self._late = late
@@ -118,7 +118,8 @@ class Trouble:
         return None
 
     async def _again(self, kind: str, mean: float, once: Callable[[], Awaitable[None]]) -> None:
-        while not await self._rest(self._random.uniform(0.5, 1.5) * mean):
+        begin(f"{self._seed}/{kind}")
+        while not await self._rest(chance().uniform(0.5, 1.5) * mean):
             try:
                 await once()
             except TroubleFailed as error:
@@ -155,11 +156,11 @@ class Trouble:
 
     async def _spoil(self) -> None:
         """Bad endpoints join a Service's good ones for a while."""
-        one = self._random.choice([one for one in SERVICES if one.bad])
-        kinds = self._random.sample(one.bad, self._random.randint(1, min(2, len(one.bad))))
+        one = chance().choice([one for one in SERVICES if one.bad])
+        kinds = chance().sample(one.bad, chance().randint(1, min(2, len(one.bad))))
         self._stage.files.bad[one.name] = tuple(kinds)
         await self._write(one.name)
-        await self._rest(self._random.uniform(1, 5))
+        await self._rest(chance().uniform(1, 5))
         self._stage.files.bad.pop(one.name)
         await self._write(one.name)
 
@@ -167,21 +168,21 @@ class Trouble:
 
     async def _annotate(self) -> None:
         """A Service's annotations change, to good ones or bad ones."""
-        one = self._random.choice([one for one in SERVICES if one.variants])
-        self._stage.files.annotations[one.name] = self._random.choice(one.variants)
+        one = chance().choice([one for one in SERVICES if one.variants])
+        self._stage.files.annotations[one.name] = chance().choice(one.variants)
         await self._write(one.name)
 
     async def _cut(self) -> None:
         """A file is cut off where no YAML ends: in the middle of a write, or as if its writer had died."""
-        name = self._random.choice(SERVICES).name
+        name = chance().choice(SERVICES).name
         async with self._files:
             text, path = self._stage.manifest(name), self._stage.path(name)
-            within = self._random.choice([place.end() for place in re.finditer(r"[\[{]", text)])
-            half = self._random.uniform(0.01, 1.0)
+            within = chance().choice([place.end() for place in re.finditer(r"[\[{]", text)])
+            half = chance().uniform(0.01, 1.0)
             with path.open("w") as file:
                 file.write(text[:within])
                 file.flush()
-                if self._random.random() < 0.5:
+                if chance().random() < 0.5:
                     await self._rest(half)
                     file.write(text[within:])
                     return
@@ -227,7 +228,7 @@ class Trouble:
 
         In the second half the first worker is left alone, so that one of them gets old.
         """
-        place = self._random.randrange(1 if self._late() else 0, WORKERS)
+        place = chance().randrange(1 if self._late() else 0, WORKERS)
         return place, self._log.workers[place], self._log.starts
 
     async def _replaced(self, starts: int, seconds: float) -> None:
