@@ -40,7 +40,8 @@ def plan_of(given: argparse.Namespace) -> Plan:
     if given.no_stop:
         means["stop"] = 0.0
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
-    return Plan(seconds, seed, Pace(**means), every=min(5.0, max(0.5, seconds / 120)))
+    every, warm_up = min(5.0, max(0.5, seconds / 120)), min(60.0, seconds / 5)
+    return Plan(seconds, seed, Pace(**means), every, warm_up)
 
 
 async def run(plan: Plan, directory: Path) -> Report | None:

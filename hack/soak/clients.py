@@ -74,9 +74,9 @@ class Clients:
         self._tasks += [asyncio.create_task(run(first + n)) for n in range(count)]
 
     async def rest(self, mean: float) -> None:
-        """Let a random time pass, less if they are told to stop."""
+        """Let a random time pass, at most three times the mean, less if they are told to stop."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(chance().expovariate(1 / mean)):
+            async with asyncio.timeout(min(3 * mean, chance().expovariate(1 / mean))):
                 await self._stopped.wait()
 
     async def stop(self) -> None:

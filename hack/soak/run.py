@@ -46,10 +46,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     seconds: float
     seed: int
-    pace: Pace = Pace()
-    every: float = 5.0
+    pace: Pace
+    every: float
     """Seconds between two samples."""
-    warm_up: float = 60.0
+    warm_up: float
     """Seconds of each process that are not judged: pools and caches fill, code is compiled."""
 
 

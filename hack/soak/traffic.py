@@ -32,7 +32,7 @@ class Traffic(Clients):
     def start(self) -> None:
         """Let them go."""
         for name in ("plain", "retry", "split", "split-a"):
-            self.go_round(4, 0.5, lambda name=name: self._keep_alive(name))  # type: ignore[misc]
+            self.go_round(7, 0.5, lambda name=name: self._keep_alive(name))  # type: ignore[misc]
         for name in ("breaker", "limited", "fault"):
             self.go_round(2, 1.0, lambda name=name: self._keep_alive(name, name == "breaker"))  # type: ignore[misc]
         self.go_round(2, 0.2, self._changed_headers)

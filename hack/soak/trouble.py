@@ -24,7 +24,7 @@ PATIENCE = 60.0
 """Seconds in which a change must have reached every worker."""
 HUNG_TIME = 30.0
 """Seconds in which a worker that hangs must have been replaced."""
-_VERSION = re.compile(r'^svcmesh_(?:plan_version|worker_plan_version\{worker="\d+"\}) (\S+)$', re.MULTILINE)
+_VERSION = re.compile(r'^svcmesh_worker_plan_version\{worker="\d+"\} (\S+)$', re.MULTILINE)
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Trouble:
             self._stage.files.annotations[one.name] = one.annotations
             self._stage.files.bad.pop(one.name, None)
             self._stage.write(one.name)
-        await self._settled()
+        await self._settled("the plan of the beginning")
 
     async def cancel(self) -> None:
         """End it at once; a worker that is stopped goes on, so that it can be ended."""
@@ -144,11 +144,11 @@ class Trouble:
         pods = stage.files.pods
         pods.append(new)
         await self._write()
-        await self._settled(lambda plan: f"{new.address}:" in plan)
+        await self._settled(f"new endpoint {new.address}", lambda plan: f"{new.address}:" in plan)
         old = pods[0]
         old.leaving = True
         await self._write()
-        await self._settled(lambda plan: f"{old.address}:" not in plan)
+        await self._settled(f"that {old.address} leaves", lambda plan: f"{old.address}:" not in plan)
         pods.remove(old)
         await self._write()
         self._leaving = [task for task in self._leaving if not task.done()]
@@ -236,7 +236,7 @@ class Trouble:
             await until_async(lambda: self._log.starts > starts, seconds, 0.05)
         except TimeoutError:
             raise TroubleFailed(f"no worker was started within {seconds:g} s for one that died") from None
-        await self._settled()
+        await self._settled("the plan, after a worker was replaced,")
 
     # What has taken effect
 
@@ -245,16 +245,20 @@ class Trouble:
             for name in names or [one.name for one in SERVICES]:
                 self._stage.write(name)
 
-    async def _settled(self, condition: Callable[[str], bool] | None = None) -> None:
-        """Wait until the agent's plan is as it should be, and every worker serves it."""
+    async def _settled(self, what: str, condition: Callable[[str], bool] | None = None) -> None:
+        """Wait until the agent's plan is as it should be, and every worker serves it.
+
+        The agent shows a plan once its workers have it, but for those that do not answer. Workers hear only
+        of what concerns them, so they are compared with each other and not with the agent.
+        """
 
         async def settled() -> bool:
             if condition is not None and not condition(await self._stage.read_admin("/plan")):
                 return False
-            wanted, *versions = map(float, _VERSION.findall(await self._stage.read_admin("/metrics")))
-            return all(version >= wanted for version in versions)
+            versions = set(map(float, _VERSION.findall(await self._stage.read_admin("/metrics"))))
+            return len(versions) == 1 and 0 not in versions
 
         try:
             await until_async(settled, PATIENCE, 0.1)
         except TimeoutError:
-            raise TroubleFailed(f"a change has not reached every worker within {PATIENCE:g} s") from None
+            raise TroubleFailed(f"{what} has not reached every worker within {PATIENCE:g} s") from None
