@@ -127,6 +127,7 @@ class Agent:
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
             admin_malformed=self._admin.malformed,
+            tasks=len(asyncio.all_tasks()),
         )
 
     def _notes(self) -> Iterable[str]:

@@ -28,6 +28,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("_holds", "deadline", "lost", "runtime", "transport", "write_paused")
 
+    of_client = False
+
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.transport = NO_TRANSPORT
@@ -55,6 +57,16 @@ class Connection(asyncio.Protocol):
     def held(self) -> int:
         """Bytes that wait here for somebody."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way on it; unless it knows better, that is all it is for."""
+        return True
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it for now."""
+        return self._holds != 0
 
     def hold(self, reason: int) -> None:
         """Read no more, for this reason."""

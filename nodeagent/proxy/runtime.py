@@ -67,6 +67,18 @@ class Timed(Protocol):
     """An open connection, of whichever kind. `deadline` is in the clock's time."""
 
     deadline: float
+    of_client: bool
+    """Whether a client is at the other end, and not an endpoint."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way on it: a request, a tunnel, a tcp connection."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it for now."""
+        ...
 
     @property
     def owner(self) -> str:

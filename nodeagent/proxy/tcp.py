@@ -138,6 +138,8 @@ class TcpConnection(TcpSide):
         "source",
     )
 
+    of_client = True
+
     def __init__(
         self, listener: RunningListener, source: Source, connect_time: float, idle_time: float | None
     ) -> None:

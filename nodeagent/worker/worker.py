@@ -47,6 +47,7 @@ from nodeagent.stats.columns import (
     WORKER_PLAN_VERSION,
     WORKER_SLOT,
     WORKER_STARTED,
+    WORKER_TASKS,
     Layout,
 )
 from nodeagent.stats.region import StatsRegion
@@ -203,6 +204,7 @@ class Worker:
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
         cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
+        cells[self._base + WORKER_TASKS] = len(asyncio.all_tasks(self._loop))
         lost = lost_lines()
         cells[self._base + WORKER_LOG_LINES_LOST] += lost - self._lines_lost
         self._lines_lost = lost
@@ -210,6 +212,7 @@ class Worker:
         self._data_plane.sweep()
         assert self._memory is not None
         self._memory.look()
+        self._data_plane.count()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
     def _lock_forgone(self) -> None:

@@ -73,6 +73,7 @@ class Node:
             worker_restarts=3,
             dns_queries={"noerror": 11, "nxdomain": 2},
             dns_responses={"udp": 11, "tcp": 2},
+            tasks=9,
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -203,6 +204,7 @@ def test_the_agents_own_state(node: Node) -> None:
     assert node.value("svcmesh_source_last_sync_timestamp_seconds") == 1_700_000_000
     assert node.value("svcmesh_dns_queries_total", result="noerror") == 11
     assert node.value("svcmesh_workers") == 2
+    assert node.value("svcmesh_agent_tasks") == 9
     assert node.value("svcmesh_worker_restarts_total") == 3
     assert (node.value("process_resident_memory_bytes") or 0) > 1_000_000
 
@@ -227,6 +229,35 @@ def test_the_workers_own_numbers(node: Node) -> None:
     assert node.value("svcmesh_worker_plan_version", worker="1") == 6
     assert node.value("svcmesh_worker_heartbeat_age_seconds", worker="0") is None, "it never served"
     assert (node.value("svcmesh_worker_heartbeat_age_seconds", worker="1") or 0) > 0
+
+
+def test_what_each_worker_has_open(node: Node) -> None:
+    base = LAYOUT.base(WORKER_SLOT)
+    cells = node.regions[1].cells
+    for column in (columns.WORKER_TASKS, columns.WORKER_CLIENTS, columns.WORKER_EXCHANGES):
+        cells[base + column] = column
+    cells[base + columns.WORKER_UPSTREAMS_ACTIVE] = 3
+    cells[base + columns.WORKER_UPSTREAMS_IDLE] = 4
+    cells[base + columns.WORKER_WAITING] = 5
+    cells[base + columns.WORKER_PAUSED] = 6
+    cells[base + columns.WORKER_LONGEST_PAUSE] = 7_500_000
+    seen = {
+        name: node.value(f"svcmesh_worker_{name}", worker="1")
+        for name in (
+            "tasks",
+            "client_connections",
+            "exchanges",
+            "upstream_connections_active",
+            "upstream_connections_idle",
+            "requests_waiting",
+            "connections_paused",
+            "longest_pause_seconds",
+        )
+    }
+    assert list(seen.values()) == [
+        columns.WORKER_TASKS, columns.WORKER_CLIENTS, columns.WORKER_EXCHANGES, 3, 4, 5, 6, 7.5,
+    ]  # fmt: skip
+    assert node.value("svcmesh_worker_tasks", worker="0") == 0
 
 
 def test_many_ports_come_in_pieces() -> None:

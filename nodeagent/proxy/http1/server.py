@@ -76,6 +76,8 @@ class Http1Connection(Connection):
         "source",
     )
 
+    of_client = True
+
     def __init__(
         self,
         listener: RunningListener,
@@ -127,6 +129,11 @@ class Http1Connection(Connection):
         """Bytes of requests that are not whole or wait, of a body kept for a retry, and of the response."""
         exchange = self._exchange
         return super().held + len(self._pending) + (exchange.held if exchange is not None else 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._exchange is not None
 
     # What asyncio calls
 
