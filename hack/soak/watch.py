@@ -70,6 +70,8 @@ class Watch:
         self._every = every
         self._complain = complain
         self._tasks: list[asyncio.Task[None]] = []
+        self._stuck: set[int] = set()
+        """Workers of which it was told that a connection is paused for too long."""
         self._cpu: dict[tuple[str, int], float] = {}
 
     def start(self) -> None:
@@ -163,7 +165,10 @@ class Watch:
                 numbers.get("tasks", 0),
             )
             pause = numbers.get("longest_pause_seconds", 0)
-            if pause > LONGEST_PAUSE:
+            if pause <= LONGEST_PAUSE:
+                self._stuck.discard(place)
+            elif place not in self._stuck:
+                self._stuck.add(place)
                 self._complain(f"worker {place}: nothing is read from a connection for {pause:.0f} s")
 
 
