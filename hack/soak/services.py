@@ -15,7 +15,7 @@ from hack.kit.manifests import ENABLED
 
 NAMESPACE = "soak"
 ZONE = "svc.mesh"
-PORT = 18080
+PORT = 18090
 
 Annotations = Mapping[str, str]
 Bad = Literal["refuse", "reset", "stall"]

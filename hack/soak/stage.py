@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import socket
 import struct
 import sys
@@ -18,7 +17,7 @@ import msgspec
 
 from hack.demo.exchange import fetch
 from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_file, service
-from hack.kit.ports import LOCALHOST, free_ports, listens
+from hack.kit.ports import LOCALHOST, claim_number, free_ports, listens
 from hack.kit.processes import Process, wait_until
 from hack.kit.waiting import until_async
 from hack.soak.services import BY_NAME, NAMESPACE, PORT, SERVICES, Annotations, Bad, SoakService
@@ -27,31 +26,25 @@ WORKERS = 2
 DRAIN_TIME = 5
 POD_GRACE = 30.0
 """Seconds that a pod that was told to leave may take: a little more than it gives its own requests."""
-# Of this run alone: agents on one range would share its ports, and pods at one address their traffic.
-_BLOCK = os.getpid() % 60
-MESH_RANGE = f"127.{128 + _BLOCK}.0.0/16"
-_BAD_ADDRESSES: Mapping[Bad, str] = {
-    "refuse": f"127.{1 + _BLOCK}.0.1",
-    "reset": f"127.{1 + _BLOCK}.0.2",
-    "stall": f"127.{1 + _BLOCK}.0.3",
-}
+BLOCKS = 25
+"""Soaks that may run at the same time. Each has addresses of its own, for the mesh and for endpoints: two
+agents with the same ones would share the connections."""
+FIRST_MESH = 228
+"""Mesh addresses are 127.228.0.0/16 and up, above those of the benchmark."""
+_BAD_HOSTS: Mapping[Bad, int] = {"refuse": 1, "reset": 2, "stall": 3}
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Pod:
     """A good endpoint of every Service: a process for HTTP and one for TCP, at one address."""
 
-    def __init__(self, number: int, http: Process, tcp: Process) -> None:
+    def __init__(self, number: int, address: str, http: Process, tcp: Process) -> None:
         self.number = number
+        self.address = address
         self.http = http
         self.tcp = tcp
         self.leaving = False
         """Listed as terminating, so that it gets nothing new."""
-
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return pod_address(self.number)
 
     @property
     def processes(self) -> tuple[Process, Process]:
@@ -63,11 +56,6 @@ class Pod:
         """It as an endpoint."""
         leaving = self.leaving
         return Endpoint(self.address, f"pod-{self.number}", ready=not leaving, terminating=leaving)
-
-
-def pod_address(number: int) -> str:
-    """Return the address of the pod with this number."""
-    return f"127.{1 + _BLOCK}.{1 + number // 250 % 250}.{number % 250 + 1}"
 
 
 class Files(msgspec.Struct):
@@ -82,6 +70,7 @@ class Stage:
     """Everything that runs, from `open` to `close`. Its files are in `directory`."""
 
     def __init__(self, directory: Path) -> None:
+        self._block, self._claim = claim_number("svcmesh-soak", BLOCKS)
         self.directory = directory
         self.cluster = directory / "cluster"
         self.agent_log = directory / "agent.log"
@@ -106,10 +95,10 @@ class Stage:
         for one in SERVICES:
             self.write(one.name)
         command = [sys.executable, "-m", "nodeagent", "run", "--source", f"file:{self.cluster}"]
-        command += ["--capture", "loopback", "--mesh-range", MESH_RANGE, "--workers", str(WORKERS)]
+        command += ["--capture", "loopback", "--mesh-range", self._mesh_range, "--workers", str(WORKERS)]
         command += ["--dns-listen", f"{LOCALHOST}:{self.dns_port}", "--drain-timeout", f"{DRAIN_TIME}s"]
         command += ["--admin-listen", f"{LOCALHOST}:{self._admin_port}", "--log-format", "json"]
-        self.agent = Process("agent", command, self.agent_log)
+        self.agent = self._start("agent", command, self.agent_log)
         wait_until(self._ready, self.agent)
 
     async def close(self) -> list[str]:
@@ -120,6 +109,7 @@ class Stage:
         if agent is not None and not await asyncio.to_thread(agent.stop, DRAIN_TIME + 10.0):
             awry.append(f"the agent did not end by itself: {agent.ending}")
         await self.stop_pods()
+        self._claim.close()
         return awry
 
     def close_bad(self) -> None:
@@ -140,11 +130,13 @@ class Stage:
         pods = [process for pod in self.files.pods for process in pod.processes]
         for process in (*pods, *self._leaving, *([self.agent] if self.agent else [])):
             process.stop(0)
+        self._claim.close()
 
     async def start_pod(self) -> Pod:
         """Start one more pod and wait until it listens; no file is touched."""
         self._pods += 1
-        number, address = self._pods, pod_address(self._pods)
+        number = self._pods
+        address = f"127.{1 + self._block}.{1 + number // 250 % 250}.{number % 250 + 1}"
         web = [self._ports[one.name] for one in SERVICES if one.protocol == "http"]
         (tcp,) = (self._ports[one.name] for one in SERVICES if one.protocol == "tcp")
         name = f"pod-{number}"
@@ -154,8 +146,9 @@ class Stage:
         tcp_command += ["--name", name, "--banner"]
         pod = Pod(
             number,
-            Process(name, http_command, self.directory / "pods.log"),
-            Process(f"{name}-tcp", tcp_command, self.directory / "echo.log"),
+            address,
+            self._start(name, http_command, self.directory / "pods.log"),
+            self._start(f"{name}-tcp", tcp_command, self.directory / "echo.log"),
         )
         self._leaving.update(pod.processes)  # so that it is ended, should this be broken off
 
@@ -180,14 +173,25 @@ class Stage:
 
     def mesh_address(self, name: str) -> str:
         """Return the mesh address of a Service."""
-        return f"127.{128 + _BLOCK}.4.{BY_NAME[name].number}"
+        return f"127.{FIRST_MESH + self._block}.4.{BY_NAME[name].number}"
+
+    @property
+    def _mesh_range(self) -> str:
+        return f"127.{FIRST_MESH + self._block}.0.0/16"
+
+    def _bad_address(self, kind: Bad) -> str:
+        return f"127.{1 + self._block}.0.{_BAD_HOSTS[kind]}"
+
+    def _start(self, name: str, command: list[str], log: Path) -> Process:
+        """Start a process; for as long as it lives nobody else gets the addresses of this soak."""
+        return Process(name, command, log, pass_fds=(self._claim.fileno(),))
 
     def manifest(self, name: str) -> str:
         """Return the YAML of a Service as it is to be now."""
         one: SoakService = BY_NAME[name]
         ports = [Port(PORT, self._ports[name], one.port_name)]
         endpoints = [pod.endpoint for pod in self.files.pods]
-        endpoints += [Endpoint(_BAD_ADDRESSES[kind], kind) for kind in self.files.bad.get(name, ())]
+        endpoints += [Endpoint(self._bad_address(kind), kind) for kind in self.files.bad.get(name, ())]
         return render(
             service(
                 name,
@@ -240,7 +244,7 @@ class Stage:
                 self._held.discard(writer)
                 break_off(writer)
 
-        self._bad_servers.append(await asyncio.start_server(serve, _BAD_ADDRESSES[kind], port))
+        self._bad_servers.append(await asyncio.start_server(serve, self._bad_address(kind), port))
 
 
 def break_off(writer: asyncio.StreamWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_nothing_outlives_a_soak_that_is_killed(tmp_path: Path) -> None:
         until(lambda: not [pid for pid in members if lives(pid)], 60)
     finally:
         soak.stop(1)
+        shutil.rmtree(files_of((tmp_path / "soak.log").read_text()))  # that is all that it can leave
 
 
 def test_its_command_line_explains_itself() -> None:
