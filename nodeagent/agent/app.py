@@ -320,8 +320,7 @@ class Agent:
             self._keys.difference_update(delta.removed)
             await self._steer()
         first = not old.version
-        if delta or first:
-            await self._supervisor.apply(plan.version, delta)
+        await self._supervisor.apply(plan.version, delta)
         added = {listener.key for listener in delta.upserted} - self._keys
         if added or first:
             self._keys |= added

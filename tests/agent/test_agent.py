@@ -38,6 +38,17 @@ def test_a_name_leads_to_every_endpoint_in_turn(agent: Agent) -> None:
     assert agent.resolve("_http._tcp.web.shop", "SRV")[1] == ["0 100 18080 web.shop.svc.mesh."]
 
 
+def test_workers_follow_a_plan_that_changes_nothing_for_them(agent: Agent) -> None:
+    text = (agent.cluster / "web.yaml").read_text()
+    agent.write("web.yaml", text.replace("svc.mesh/enabled", "svc.mesh/protocol: quic\n    svc.mesh/enabled"))
+    until(lambda: agent.events("problem_found"))
+    until(
+        lambda: (
+            agent.metric("svcmesh_plan_version") == agent.metric('svcmesh_worker_plan_version{worker="0"}')
+        )
+    )
+
+
 def test_opting_out_and_in_again(agent: Agent) -> None:
     address = agent.address("web.shop")
     text = (agent.cluster / "web.yaml").read_text()
