@@ -93,6 +93,23 @@ def unread(cluster: Path) -> Iterator[Unread]:
     agent.hang_up()
 
 
+class Closed(Agent):
+    """An agent that is started with standard input, output and error closed."""
+
+    def prefix(self) -> list[str]:
+        return ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh"]
+
+
+def test_closed_standard_files_are_never_somebody_elses(cluster: Path) -> None:
+    agent = Closed(cluster)
+    until(agent.ready)
+    for process in (agent.process.pid, *agent.workers()):
+        files = [os.readlink(f"/proc/{process}/fd/{number}") for number in (0, 1, 2)]
+        assert set(files) == {os.devnull}
+    assert agent.ask()["name"] == "a"
+    assert agent.stop() == 0
+
+
 def send_bad_requests(agent: Agent) -> None:
     """Send malformed requests, each answered with 400 and, within the budget, logged."""
     address = (agent.address("web.shop"), 18080)
