@@ -110,6 +110,8 @@ class Holding(NamedTuple):
     connections: int
     held: int
     """Bytes."""
+    total: int
+    """Bytes of all sources."""
 
 
 class Runtime:
@@ -189,7 +191,7 @@ class Runtime:
                 held[source] += connection.held
                 connections[source] += 1
         for source, size in held.most_common(1):
-            return Holding(source, connections[source], size)
+            return Holding(source, connections[source], size, held.total())
         return None
 
     def break_off(self, source: str) -> None:

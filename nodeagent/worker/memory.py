@@ -22,7 +22,9 @@ log = structlog.get_logger()
 
 MIB: Final = 1024 * 1024
 GREEDY: Final = 1 / 16
-"""Of the budget: a source that makes the worker hold less is not what fills it."""
+"""Of the budget: a source that makes the worker hold less is not what fills it, unless many do together."""
+MANY: Final = 1 / 2
+"""Of the budget, held for all sources together."""
 
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -43,7 +45,9 @@ def too_greedy(used: int, budget: int, holding: Callable[[], Holding | None]) ->
     if used <= budget:
         return None
     most = holding()
-    return most if most is not None and most.held > budget * GREEDY else None
+    if most is None or (most.held <= budget * GREEDY and most.total <= budget * MANY):
+        return None
+    return most
 
 
 class MemoryGuard:

@@ -8,7 +8,8 @@ from nodeagent.proxy.runtime import Holding
 from nodeagent.worker.memory import MIB, resident, too_greedy, trim
 
 BUDGET = 320 * MIB
-GREEDY = Holding("10.0.0.1", 4096, 21 * MIB)
+GREEDY = Holding("10.0.0.1", 4096, 21 * MIB, 21 * MIB)
+MANY = Holding("10.0.0.1", 10, 9 * MIB, 161 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,12 @@ GREEDY = Holding("10.0.0.1", 4096, 21 * MIB)
     [
         (BUDGET, GREEDY, None),
         (BUDGET + 1, GREEDY, GREEDY),
-        (BUDGET + 1, Holding("10.0.0.1", 10, 20 * MIB), None),  # it is not the clients that fill it
+        (BUDGET + 1, MANY, MANY),
+        (
+            BUDGET + 1,
+            Holding("10.0.0.1", 10, 20 * MIB, 160 * MIB),
+            None,
+        ),  # it is not the clients that fill it
         (BUDGET + 1, None, None),
     ],
 )
