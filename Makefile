@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
+MINUTES ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns locks clean
+.PHONY: help demo smoke soak test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,11 +33,12 @@ demo: $(STAMP) ## run the mesh with a small shop of sample services; Ctrl-C ends
 smoke: $(STAMP) ## the demo without a person: real traffic through every sample, a table, exit code
 	@$(BIN)/python -m hack.demo --smoke
 
-lint: $(STAMP) ## ruff, mypy --strict, import contracts
+lint: $(STAMP) ## ruff, mypy --strict, import contracts, dead code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/vulture
 
 format: $(STAMP) ## rewrite the sources in the house style
 	@$(BIN)/ruff check --fix .
@@ -52,6 +55,9 @@ kube-assets: $(STAMP) ## build kube-apiserver and find etcd, for test-kube (the 
 
 bench: $(BENCH_STAMP) ## compare with nginx, HAProxy, Envoy and dnsmasq; writes build/bench.json
 	@$(BIN)/python -m hack.bench
+
+soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothing may fail, leak or hang
+	@$(BIN)/python -m hack.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
 	@$(BIN)/python -m hack.lab shell

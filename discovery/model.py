@@ -69,6 +69,17 @@ class ServicePort(msgspec.Struct, frozen=True):
     app_protocol: str = ""
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """An annotation of another mesh whose value cannot be read: what was in force before stays so."""
+
+    annotation: str
+    value: str
+    reason: str
+    expected: str
+    ours: str
+    """The annotation of ours that it would have become."""
+
+
 class ServiceObject(msgspec.Struct, frozen=True):
     """A Kubernetes Service, trimmed. Only annotations below `svc.mesh/` are kept.
 
@@ -83,16 +94,26 @@ class ServiceObject(msgspec.Struct, frozen=True):
     external_name: str = ""
     ports: tuple[ServicePort, ...] = ()
     origin: str = ""
-    translated: Mapping[str, str] = {}
-    """Annotations of another mesh that it has, by the one of `annotations` that each became (empty: none)."""
+    foreign: Mapping[str, str] = {}
+    """Annotations of another mesh that it has, as they are written."""
+    translated: Mapping[str, tuple[str, ...]] = {}
+    """For each of `annotations` that was made of `foreign` ones, their names."""
+    unread: tuple[Unread, ...] = ()
     uid: str = ""
     """As the API server has it; empty for what comes from files."""
-    unread: bool = False
+    overlong: bool = False
     """It has more annotations for the mesh than are read: those that were last in force stay so."""
 
-    def written_as(self, annotation: str) -> str:
-        """Return the name under which the owner wrote an annotation."""
-        return next((name for name, ours in self.translated.items() if ours == annotation), annotation)
+    def written_as(self, annotation: str) -> tuple[str, str]:
+        """Return name and value of an annotation as the owner wrote it; of several, the first."""
+        for name in self.translated.get(annotation, ()):
+            return name, self.foreign[name]
+        return annotation, self.annotations.get(annotation, "")
+
+    def written(self, name: str) -> str | None:
+        """Return the value that the owner wrote for an annotation of ours or of another mesh."""
+        own = self.annotations.get(name) if name not in self.translated else None
+        return self.foreign.get(name, own)
 
     @property
     def meshed(self) -> bool:
@@ -138,9 +159,9 @@ class PodObject(msgspec.Struct, frozen=True):
     """A Kubernetes Pod, trimmed to what names the source of a connection."""
 
     key: PodKey
+    workload: str
+    """What made the pod, in its namespace: `deployment/web`; a pod that nothing made is `pod/web`."""
     addresses: tuple[str, ...] = ()
-    service_account: str = "default"
-    node: str = ""
     origin: str = ""
 
 
@@ -197,9 +218,10 @@ class MeshSnapshot(msgspec.Struct, frozen=True):
     """
 
     version: int
+    """Grows with every change of anything but `pods`."""
     services: Mapping[ServiceKey, Service]
     pods: Mapping[str, PodObject] = {}
-    """Pods by address."""
+    """Pods by address; the same object as before if they are the same."""
     problems: tuple[Problem, ...] = ()
     """Problems that belong to no Service of `services` (a slice for an unknown Service, say)."""
     changes: Changes | None = None

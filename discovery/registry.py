@@ -73,18 +73,23 @@ class Registry:
         self._noted: dict[ServiceKey, tuple[Problem, ...]] = {}
         """What sources said of meshed Services, as the last snapshot has it."""
         self._snapshot = MeshSnapshot(version=0, services={})
-        self._continued = False
-        """The version before the next is that of a snapshot which others made."""
+        self._unrelated = True
+        """The next snapshot is the first, or comes after one that others made: it says not what changed."""
 
     @property
     def synced(self) -> bool:
         """True once the source has told everything; it stays so while the source is stale."""
         return self._synced
 
+    @property
+    def knows_pods(self) -> bool:
+        """Whether there is any Pod, with an address of its own or without."""
+        return bool(self._pods)
+
     def continue_from(self, version: int) -> None:
         """Give the next snapshot a version above this one: a plan was made before there was a snapshot."""
         self._snapshot = msgspec.structs.replace(self._snapshot, version=max(version, self._snapshot.version))
-        self._continued = True
+        self._unrelated = True
 
     def fold(self, events: Iterable[Event]) -> bool:
         """Take events in and return whether the next snapshot may differ from the last."""
@@ -126,7 +131,10 @@ class Registry:
         return len(self._dirty) > AT_ONCE
 
     def snapshot(self) -> MeshSnapshot:
-        """Return what is known now; the same object as before if nothing changed."""
+        """Return what is known now; the same object as before if nothing changed.
+
+        If nothing but pods did, the version stays: nobody's plan depends on them.
+        """
         before = self._snapshot
         self._sort_problems()
         problems = self._others
@@ -135,10 +143,12 @@ class Registry:
         self._changed.clear()
         services = dict(self._joined) if changed else before.services
         pods = self._place_pods(before.pods)
-        if changed or pods is not before.pods or problems is not before.problems:
-            changes = None if self._continued else Changes(before.version, changed)
-            self._continued = False
+        if changed or problems is not before.problems or self._unrelated:
+            changes = None if self._unrelated else Changes(before.version, changed)
+            self._unrelated = False
             self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems, changes)
+        elif pods is not before.pods:
+            self._snapshot = msgspec.structs.replace(before, pods=pods)
         return self._snapshot
 
     # -- objects ---------------------------------------------------------------------------------------

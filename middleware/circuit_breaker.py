@@ -1,16 +1,18 @@
 """`svc.mesh/circuit-breaker: NetworkErrorRatio() > 0.5`: stop sending to a Service that fails anyway.
 
-The breaker is that of vulcand/oxy, which users of Traefik have, for one port of a Service in one worker:
+The breaker is that of vulcand/oxy, which users of Traefik have, for one port of a Service on one node: its
+workers count together, and what one of them decides holds for all.
 
 - *closed*: every request passes. Every 100 ms at most, when a response comes, the condition is asked of the
-  outcomes of the last ten seconds, once these are at least ten: the first failure of a quiet Service is no
-  ratio.
+  outcomes of the last ten seconds, once these are at least `FEWEST_OUTCOMES`.
 - *open*: for ten seconds every request is answered 503 with `Retry-After`; nothing is sent.
 - *recovering*: for ten more seconds a share of the requests passes that grows evenly from none to all. The
-  condition is asked as before; if it holds, the breaker opens again.
+  condition is asked as before, from the first outcome on; if it holds, the breaker opens again.
 
+Workers share no state but the moment of the last opening (`NodeWindow.moment`): state follows from it and
+from the clock, which is the same for all of them, so a breaker that nobody asked for a minute is closed.
 Opening forgets all outcomes, and what is answered later to a request from before does not count: a state is
-judged by what was sent in it. States end by the clock, so a breaker that nobody asked for a minute is closed.
+judged by what was sent in it.
 
 What counts as an outcome: every response, and every error that is the endpoints' fault. What the mesh itself
 refused or had no endpoint for does not, nor what the client spoilt. A request that the client gave up counts
@@ -22,14 +24,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Final
 
 import msgspec
 import structlog
 
+from middleware.condition import TOTAL, Condition, TooManyCounters
 from middleware.contract import (
+    MOST_COUNTERS,
     Annotation,
     Context,
     ExchangeError,
@@ -37,21 +41,14 @@ from middleware.contract import (
     Layer,
     Metric,
     Middleware,
+    NodeWindow,
     NoEndpoint,
     Problem,
     Rejected,
     Request,
     Response,
 )
-from middleware.expression import (
-    Expression,
-    ExpressionError,
-    LatencyAtQuantile,
-    figures,
-    holds,
-    parse_expression,
-)
-from middleware.outcomes import Outcomes
+from middleware.expression_parser import ExpressionError, parse_expression
 
 log = structlog.get_logger()
 
@@ -59,8 +56,17 @@ CIRCUIT_BREAKER: Final = "svc.mesh/circuit-breaker"
 CHECK_INTERVAL: Final = 0.1
 OPEN_TIME: Final = 10.0
 RECOVERY_TIME: Final = 10.0
-FEWEST_OUTCOMES: Final = 10
-"""In the window, before the condition is asked at all."""
+FEWEST_OUTCOMES: Final = 3
+"""Of the whole node in the window, before the condition is asked of a closed breaker.
+
+One failure is no ratio, and two may be one client that tried again. Three is the least that is neither, and
+more would leave a quiet Service without protection: at 0.8 requests a second a window holds eight, at 0.3
+three. (oxy has no least number: it opens at the first failure.) While the breaker recovers one outcome is
+enough, as in oxy: the Service failed a moment ago, and what is let through is there to find out whether it
+still does.
+"""
+SECOND: Final = 1_000_000_000
+"""In nanoseconds, as moments are."""
 CLIENT_CLOSED_REQUEST: Final = 499
 """The status, as nginx and Traefik count it, of a request that the client gave up."""
 
@@ -86,7 +92,7 @@ class Options(msgspec.Struct, frozen=True):
     """When to open."""
 
     expression: str
-    """As `middleware.expression` reads it."""
+    """As `middleware.expression_parser` reads it."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
@@ -96,11 +102,26 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
         return None
     text = value.strip()
     try:
-        parse_expression(text)
+        _compile(text)
     except ExpressionError as error:
         reason = f"at column {error.column}: {error.reason}"
         return Problem(CIRCUIT_BREAKER, value, reason, f"{error.expected}, as in NetworkErrorRatio() > 0.5")
     return Options(text)
+
+
+def _compile(text: str) -> Condition:
+    """Return what an expression asks for.
+
+    Raises:
+        ExpressionError: it cannot be read, or asks for too much.
+    """
+    expression = parse_expression(text)
+    try:
+        return Condition(expression)
+    except TooManyCounters as error:
+        reason = f"the expression counts {error.needed - 1} different things"
+        expected = f"at most {MOST_COUNTERS - 1} ranges of status codes and bounds of latencies"
+        raise ExpressionError(1, reason, expected) from error
 
 
 class State(enum.IntEnum):
@@ -126,38 +147,64 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 }
 """What is not in the table does not change the state."""
 
-DURATIONS: Final = {State.CLOSED: float("inf"), State.OPEN: OPEN_TIME, State.RECOVERING: RECOVERY_TIME}
+DURATIONS: Final = {State.OPEN: OPEN_TIME, State.RECOVERING: RECOVERY_TIME}
+"""Being closed has no end."""
+STAGES: Final = {State.RECOVERING: 1, State.CLOSED: 2}
+"""What `NodeWindow.reach` calls the states that follow an opening."""
 
 
 class Change(msgspec.Struct, frozen=True):
     """The breaker has entered a state; the figures are those it was decided by, or stood at."""
 
     state: State
-    outcomes: int
-    figures: str
+    first: bool
+    """No other worker of the node has seen it before: this one tells people."""
+    outcomes: int = 0
+    figures: str = ""
     """`NetworkErrorRatio()=0.62`, for every figure of the expression."""
 
 
 class CircuitBreaker:
-    """The policy: pure but for its own state; `now` in seconds never goes back."""
+    """The policy of one worker; what it shares with the others is in `window`, made for the condition's
+    counters. `now` in seconds never goes back.
 
-    def __init__(self, expression: Expression) -> None:
-        self._expression = expression
-        wanted = tuple(dict.fromkeys(figures(expression)))
-        self._figures = wanted
-        self._outcomes = Outcomes(latencies=any(isinstance(figure, LatencyAtQuantile) for figure in wanted))
+    A request asks for `window.moment()` when it comes: if that is not `settled`, `advance` and `admit`
+    decide on it. With the same moment it goes to `record` when it is answered.
+    """
+
+    def __init__(self, condition: Condition, window: NodeWindow) -> None:
+        self._condition = condition
+        self._indices = condition.indices
+        self._window = window
+        self._add = window.add
         self.state = State.CLOSED
-        self._since = 0.0
-        """When the state began; being closed has no end, so its beginning does not matter."""
-        self._opened = float("-inf")
+        """As of the last `advance` or `record`."""
+        self.settled = 0
+        """The moment of an opening (0: none) after which the breaker is closed again: all requests pass. -1:
+        it is not."""
+        self._opened = 0
+        """The moment that `state` follows from."""
+        self._ends = float("inf")
+        """When `state` ends, unless the condition holds again."""
         self._next_check = float("-inf")
         self._credit = 0.0
         """Requests that may pass in recovery, the whole part of it."""
 
-    def advance(self, now: float) -> Iterator[Change]:
-        """Leave every state whose time is up; yield the changes."""
-        while now >= (ends := self._since + DURATIONS[self.state]):
-            yield self._enter(TRANSITIONS[self.state, Event.TIME_IS_UP], ends, now)
+    def advance(self, now: float, opened: int) -> Iterator[Change]:
+        """Make the state follow the moment of the last opening and the clock; yield the changes."""
+        if opened != self._opened:
+            self._opened = opened
+            if opened:  # by another worker, or before this one came
+                self._enter(State.OPEN, opened / SECOND)
+                yield Change(State.OPEN, first=False)
+            elif self.state is not State.CLOSED:  # nobody has used the window for so long that it is gone
+                self._enter(State.CLOSED, now)
+                yield Change(State.CLOSED, first=False)
+        while now >= self._ends:
+            self._enter(TRANSITIONS[self.state, Event.TIME_IS_UP], self._ends)
+            first = self._window.reach(opened, STAGES[self.state])
+            yield self._change(self._window.sums(now), first=first)
+        self.settled = opened if self.state is State.CLOSED else -1
 
     def admit(self, now: float) -> bool:
         """Decide on a request, after `advance`."""
@@ -166,39 +213,46 @@ class CircuitBreaker:
         if self.state is State.OPEN:
             return False
         # A share that grows with time, spent a whole request at a time: even at one request a second.
-        self._credit += (now - self._since) / RECOVERY_TIME
+        self._credit += 1 - (self._ends - now) / RECOVERY_TIME
         if self._credit < 1:
             return False
         self._credit -= 1
         return True
 
     def record(
-        self, now: float, started: float, latency: float, status: int, network_error: bool = False
+        self, now: float, opened: int, latency: float, status: int, network_error: bool = False
     ) -> Change | None:
-        """Count what became of a request that was admitted at `started`; opens the breaker if that is due."""
-        if started < self._opened or self.state is State.OPEN:
+        """Count what became of a request that came when `opened` was the moment of the last opening.
+
+        Opens the breaker if that is due.
+        """
+        if not self._add(now, self._indices(status, latency, network_error), opened):
             return None
-        self._outcomes.record(now, latency, status, network_error)
         if now < self._next_check:
             return None
         self._next_check = now + CHECK_INTERVAL
-        if self._outcomes.total(now) < FEWEST_OUTCOMES or not holds(self._expression, self._outcomes, now):
-            return None
-        self._opened = now
-        return self._enter(TRANSITIONS[self.state, Event.CONDITION_HOLDS], now, now)
+        return self._check(now, opened)
 
     def retry_after(self, now: float) -> float:
         """Return the seconds until requests may pass (again, or all of them)."""
-        return max(self._since + DURATIONS[self.state] - now, 0.0)
+        return max(self._ends - now, 0.0)
 
-    def _enter(self, state: State, since: float, now: float) -> Change:
-        outcomes = self._outcomes
-        shown = ", ".join(f"{figure}={figure.value(outcomes, now):.3g}" for figure in self._figures)
-        change = Change(state, outcomes.total(now), shown)
-        if state is State.OPEN:
-            outcomes.clear()
-        self.state, self._since, self._credit = state, since, 0.0
-        return change
+    def _check(self, now: float, opened: int) -> Change | None:
+        sums = self._window.sums(now)
+        recovering = opened and now < opened / SECOND + OPEN_TIME + RECOVERY_TIME
+        fewest = 1 if recovering else FEWEST_OUTCOMES
+        if sums[TOTAL] < fewest or not self._condition.holds(sums) or not self._window.begin(now, opened):
+            return None
+        self._opened, self.settled = self._window.moment(), -1
+        self._enter(State.OPEN, self._opened / SECOND)
+        return self._change(sums, first=True)
+
+    def _enter(self, state: State, since: float) -> None:
+        self.state, self._credit = state, 0.0
+        self._ends = since + DURATIONS.get(state, float("inf"))
+
+    def _change(self, sums: Sequence[int], first: bool) -> Change:
+        return Change(self.state, first, sums[TOTAL], self._condition.figures(sums))
 
 
 def latency(now: float, started: float, completed: float | None) -> float:
@@ -215,12 +269,15 @@ def build(options: Options, context: Context) -> Layer:
     Raises:
         ExpressionError: the options were not made by `parse`.
     """
-    breaker = CircuitBreaker(parse_expression(options.expression))
+    condition = _compile(options.expression)
+    window = context.window(f"circuit_breaker|{options.expression}", condition.counters)
+    breaker = CircuitBreaker(condition, window)
+    moment, timed = window.moment, condition.timed
     now, rejected = context.now, context.counter(REJECTED)
     announce = _announcer(options, context)
 
-    def check(started: float) -> None:
-        for change in breaker.advance(started):
+    def check(started: float, opened: int) -> None:
+        for change in breaker.advance(started, opened):
             announce(change)
         if not breaker.admit(started):
             rejected(1)
@@ -228,29 +285,32 @@ def build(options: Options, context: Context) -> Layer:
             detail = f"the circuit breaker is {breaker.state.name.lower()}: {options.expression}"
             raise CircuitOpen(detail, (("Retry-After", str(seconds)),))
 
-    def record(request: Request, started: float, status: int, network_error: bool = False) -> None:
+    def record(
+        request: Request, started: float, opened: int, status: int, network_error: bool = False
+    ) -> None:
         ended = now()
-        took = latency(ended, started, request.completed)
-        change = breaker.record(ended, started, took, status, network_error)
+        took = latency(ended, started, request.completed) if timed else 0.0
+        change = breaker.record(ended, opened, took, status, network_error)
         if change is not None:
             announce(change)
 
     def layer(handler: Handler) -> Handler:
         async def break_circuit(request: Request) -> Response:
             started = now()
-            if breaker.state is not State.CLOSED:
-                check(started)
+            opened = moment()
+            if opened != breaker.settled:
+                check(started, opened)
             try:
                 response = await handler(request)
             except ExchangeError as error:
                 if error.fault == "upstream" and not isinstance(error, NoEndpoint):
-                    record(request, started, error.status, network_error=True)
+                    record(request, started, opened, error.status, network_error=True)
                 raise
             except (GeneratorExit, asyncio.CancelledError):
                 if request.completed is not None:
-                    record(request, started, CLIENT_CLOSED_REQUEST)
+                    record(request, started, opened, CLIENT_CLOSED_REQUEST)
                 raise
-            record(request, started, response.status)
+            record(request, started, opened, response.status)
             return response
 
         return break_circuit
@@ -259,13 +319,15 @@ def build(options: Options, context: Context) -> Layer:
 
 
 def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
-    """Return what tells people and metrics of a change."""
+    """Return what tells metrics of a change, and people if no other worker has."""
     state, opened = context.gauge(STATE), context.counter(OPENED)
     state(State.CLOSED)
     bound = log.bind(service=context.service, port=context.port, expression=options.expression)
 
     def announce(change: Change) -> None:
         state(change.state)
+        if not change.first:
+            return
         seen = {"requests": change.outcomes, "figures": change.figures}
         if change.state is State.OPEN:
             opened(1)

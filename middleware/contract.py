@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -398,6 +398,55 @@ class SharedTable(Protocol):
         ...
 
 
+WINDOW_SECONDS: Final = 10
+"""How far back a `NodeWindow` reaches."""
+MOST_COUNTERS: Final = 31
+"""Of one `NodeWindow`."""
+
+
+class NodeWindow(Protocol):
+    """Counters over the last `WINDOW_SECONDS`, summed over all workers of the node, and a moment they share.
+
+    The moment is when something began for the whole node, such as a breaker's opening. It is in nanoseconds
+    of `Context.now`, 0 if there was none yet; any worker may set it, and the others see it at once. What
+    was counted up to it is forgotten.
+
+    Counting costs an addition for each counter, no lock and no system call. Seconds are forgotten as a whole,
+    so the window reaches back between `WINDOW_SECONDS - 1` and `WINDOW_SECONDS`. A window that no worker has
+    used for a minute may be forgotten, its moment included.
+    """
+
+    def moment(self) -> int:
+        """Return the moment."""
+        ...
+
+    def begin(self, now: float, seen: int) -> bool:
+        """Make `now` the moment if that is still `seen`; return whether it was, for one worker of several.
+
+        What is counted within the same second is forgotten, too.
+        """
+        ...
+
+    def reach(self, moment: int, stage: int) -> bool:
+        """Return True to the first worker that says that this stage (1, 2, ...) after the moment is reached.
+
+        False if another has said so of this stage or a later one, or if the moment is another by now.
+        """
+        ...
+
+    def add(self, now: float, indices: Iterable[int], moment: int) -> bool:
+        """Add 1 to the counters of these numbers (from 0), unless the moment is another than `moment` by now.
+
+        `moment` is as it was when what is counted began, so that what began before is not counted after.
+        Returns whether it was counted.
+        """
+        ...
+
+    def sums(self, now: float) -> Sequence[int]:
+        """Return every counter's sum over the window."""
+        ...
+
+
 class Context(Protocol):
     """What the data plane gives to a layer when it is built for one port of one Service."""
 
@@ -414,6 +463,17 @@ class Context(Protocol):
     @property
     def shared(self) -> SharedTable:
         """Numbers shared by the node's workers; start keys with the middleware's name, service and port."""
+        ...
+
+    def window(self, name: str, counters: int) -> NodeWindow:
+        """Return a window of so many counters, at most `MOST_COUNTERS`, that the node's workers share.
+
+        Start its name with the middleware's, and say in it all that makes the counts comparable, such as the
+        options: windows of equal name, counters, service, port and rule are one and the same.
+
+        Raises:
+            ValueError: a window has not that many counters.
+        """
         ...
 
     def now(self) -> float:

@@ -15,6 +15,8 @@ from typing import Any, cast
 import msgspec
 
 from middleware.contract import (
+    MOST_COUNTERS,
+    WINDOW_SECONDS,
     Ended,
     ExchangeError,
     Handler,
@@ -132,19 +134,95 @@ class FakeTable:
             self.numbers[key] = number
 
 
-class FakeContext:
-    """A clock that stands still until a test moves it, and metrics that can be read."""
+class FakeWindow:
+    """The counts that workers share: a list of what was counted, and when."""
 
-    def __init__(self, *, shared: FakeTable | None = None, port: int = 80) -> None:
+    def __init__(self, counters: int) -> None:
+        self.counters = counters
+        self.counted: list[tuple[int, tuple[int, ...]]] = []
+        """The second, and the counters."""
+        self.began = 0
+        self.stage = 0
+
+    def moment(self) -> int:
+        """As `NodeWindow.moment`."""
+        return self.began
+
+    def begin(self, now: float, seen: int) -> bool:
+        """As `NodeWindow.begin`."""
+        if self.began != seen:
+            return False
+        self.began, self.stage = round(now * 1e9), 0
+        return True
+
+    def reach(self, moment: int, stage: int) -> bool:
+        """As `NodeWindow.reach`."""
+        if self.began != moment or self.stage >= stage:
+            return False
+        self.stage = stage
+        return True
+
+    def add(self, now: float, indices: Iterable[int], moment: int) -> bool:
+        """As `NodeWindow.add`."""
+        if self.began != moment:
+            return False
+        counters = tuple(indices)
+        assert all(0 <= index < self.counters for index in counters)
+        self.counted.append((int(now), counters))
+        return True
+
+    def sums(self, now: float) -> list[int]:
+        """As `NodeWindow.sums`."""
+        newest, begun = int(now), self.began // 10**9
+        oldest = max(newest - WINDOW_SECONDS, begun)
+        sums = [0] * self.counters
+        for second, counters in self.counted:
+            if oldest < second <= newest:
+                for index in counters:
+                    sums[index] += 1
+        return sums
+
+
+class FakeWindows:
+    """The windows of one node."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[bytes, int], FakeWindow] = {}
+
+    def window(self, key: bytes, counters: int) -> FakeWindow:
+        """Return the window of this key and so many counters."""
+        if not 1 <= counters <= MOST_COUNTERS:
+            raise ValueError(f"a window has 1 to {MOST_COUNTERS} counters, not {counters}")
+        return self.made.setdefault((key, counters), FakeWindow(counters))
+
+
+class FakeContext:
+    """A clock that stands still until a test moves it, and metrics that can be read.
+
+    Contexts that are given the same `shared` and `windows` are those of several workers of one node.
+    """
+
+    def __init__(
+        self,
+        *,
+        shared: FakeTable | None = None,
+        windows: FakeWindows | None = None,
+        port: int = 80,
+    ) -> None:
         self.service = "default/whoami"
         self.port = port
         self.shared = shared or FakeTable()
+        self.windows = windows or FakeWindows()
         self.time = 1000.0
         self.metrics: dict[str, int] = {}
 
     def now(self) -> float:
         """Return `time`."""
         return self.time
+
+    def window(self, name: str, counters: int) -> FakeWindow:
+        """Return the window of this name."""
+        return self.windows.window(name.encode(), counters)
 
     def counter(self, metric: Metric) -> Callable[[int], None]:
         """Return what adds to `metrics[metric.name]`."""

@@ -4,6 +4,20 @@ import os
 import sys
 
 
+def open_standard_files() -> None:
+    """Open /dev/null in place of standard input, output and error where whoever started us has closed them.
+
+    Else the next file that is opened gets their number, a socket or shared memory perhaps, and the log is
+    written there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(number, True)
+
+
 def load_structlog() -> None:
     """Import structlog without rich, which it would load wherever that happens to be installed.
 
@@ -18,6 +32,7 @@ def load_structlog() -> None:
         del sys.modules["rich"]
 
 
+open_standard_files()
 # Process 1 of a container does no more than keep an agent running, and stays small: see nodeagent.init.
 if os.getpid() != 1:
     load_structlog()

@@ -4,15 +4,15 @@ import sys
 from typing import NoReturn
 
 from nodeagent import load_structlog
-from nodeagent.init import is_process_one, keep
+from nodeagent.init import Kept, is_process_one, keep
 
 
-def main(died: str = "") -> NoReturn:
-    """Run the command line; `died` is why the agent before this one did, if there was one."""
+def main(kept: Kept | None = None) -> NoReturn:
+    """Run the command line; `kept` is given where process 1 keeps the agent running."""
     load_structlog()
     from nodeagent.cli.main import main as run
 
-    run(prog_name="nodeagent", obj=died)
+    run(prog_name="nodeagent", obj=kept)
     raise SystemExit(0)
 
 

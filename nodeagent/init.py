@@ -4,6 +4,9 @@ When process 1 of a PID namespace ends, the kernel kills all others in it. Were 
 death would be that of its workers, and of every connection of the node; so it is its child. The workers serve
 on until the next agent is ready (`nodeagent.control.successor`). When the agent ends in order, this does too.
 
+An agent can also stop without dying. It writes a byte into a pipe every second; one that has stopped doing so
+is killed, and followed by another like one that died.
+
 Nothing but the standard library is imported here: this stays as small as Python is.
 """
 
@@ -21,7 +24,22 @@ SETTLED: Final = 10.0
 DEATHS: Final = 5
 """Of which the last within `WINDOW` seconds is left to whoever started the container."""
 WINDOW: Final = 60.0
-_FORWARDED: Final = (signal.SIGTERM, signal.SIGINT)
+LOOK: Final = 1.0
+"""Seconds between two looks at the agent's pulse."""
+HUNG: Final = 20
+"""Looks without a pulse after which an agent that had one is killed. Looks, not seconds: while the whole
+container is frozen, nobody looks."""
+_FORWARDED: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_AWAITED: Final = _FORWARDED | {signal.SIGCHLD}
+
+
+class Kept(NamedTuple):
+    """What an agent learns from the process that keeps it running."""
+
+    died: str
+    """Why the agent before it died; empty for the first."""
+    pulse: int
+    """The descriptor into which it is to write a byte every second."""
 
 
 class Death(NamedTuple):
@@ -29,10 +47,14 @@ class Death(NamedTuple):
 
     status: int
     lived: float
+    hung: bool = False
+    """It had no pulse any more, and was killed for it."""
 
     @property
     def reason(self) -> str:
         """For the log."""
+        if self.hung:
+            return f"hung: no sign of life for {HUNG * LOOK:g} s"
         if os.WIFSIGNALED(self.status):
             return f"killed by {signal.Signals(os.WTERMSIG(self.status)).name}"
         return f"exit status {os.WEXITSTATUS(self.status)}"
@@ -56,57 +78,81 @@ def starts_anew(death: Death, before: Sequence[float], now: float, *, leaving: b
     return death.sudden and not leaving and recent < DEATHS - 1
 
 
-def keep(agent: Callable[[str], NoReturn]) -> int:
+def keep(agent: Callable[[Kept], NoReturn], hung: int = HUNG) -> int:
     """Run `agent` in a child, again when it dies, until it ends in order; return the exit status.
 
-    `agent` gets the reason why the one before it died, empty for the first. SIGTERM and SIGINT are passed on.
+    SIGTERM and SIGINT are passed on. `hung` is how many looks without a pulse are too many.
     """
-    child = 0
-    leaving = False
-
-    def forward(number: int, _: object) -> None:
-        nonlocal leaving
-        leaving = True
-        os.kill(child, number)
-
+    # They wait until they are asked for: none is missed, and none comes at a bad moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     deaths: list[float] = []
     reason = ""
-    # Signals have to wait but for the time that there is a child to pass them on to.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    leaving = False
     while True:
         started = time.monotonic()
+        ours, theirs = os.pipe()
         child = os.fork()
         if child == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-            agent(reason)
-        for number in _FORWARDED:
-            signal.signal(number, forward)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-        status = _wait_for(child)
+            os.close(ours)
+            os.set_blocking(theirs, False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
+            agent(Kept(reason, theirs))
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        status, was_hung, told = _attend(child, ours, hung)
+        os.close(ours)
+        leaving = leaving or told
         now = time.monotonic()
-        death = Death(status, now - started)
+        death = Death(status, now - started, was_hung)
         if not starts_anew(death, deaths, now, leaving=leaving):
             return death.exit_code
         deaths = [moment for moment in deaths if now - moment < WINDOW] + [now]
         reason = death.reason
 
 
-def _wait_for(child: int) -> int:
-    """Return the wait status of the child; signals are blocked from the moment that it is no more.
-
-    Whoever else ends meanwhile is an orphan of an agent that died.
-    """
+def _attend(child: int, pulse: int, hung: int) -> tuple[int, bool, bool]:
+    """Wait until the child ends; return its wait status, whether it hung, whether it was told to leave."""
+    leaving = was_hung = False
+    missed = -1  # not counted before there has been a pulse
+    look_at = time.monotonic() + LOOK
     while True:
-        # Looked at before it is reaped: its number stays its own until signals are blocked.
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if ended.si_pid == child:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
-        pid, status = os.waitpid(ended.si_pid, 0)
+        came = signal.sigtimedwait(_AWAITED, max(0.0, look_at - time.monotonic()))
+        if came is None:
+            look_at = time.monotonic() + LOOK
+            if _beats(pulse):
+                missed = 0
+            elif missed >= 0:
+                missed += 1
+            if missed == hung:
+                was_hung = True
+                os.kill(child, signal.SIGKILL)
+        elif came.si_signo in _FORWARDED:
+            leaving = True
+            os.kill(child, came.si_signo)
+        elif (status := _reap(child)) is not None:
+            return status, was_hung, leaving
+
+
+def _beats(pulse: int) -> bool:
+    """Return whether the agent has written since the last look."""
+    try:
+        return bool(os.read(pulse, 4096))
+    except BlockingIOError:
+        return False
+
+
+def _reap(child: int) -> int | None:
+    """Reap all that ended, orphans of agents that died too; return the child's wait status if it did."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
         if pid == child:
-            return status
+            found = status
 
 
 def is_process_one() -> bool:

@@ -42,6 +42,10 @@ class Limits(msgspec.Struct, frozen=True):
     """Of a request's body, kept so that it can be sent again."""
     connections_per_source: int = 4096
     """From one source address, for each worker."""
+    memory: int = 0
+    """Bytes that a worker may take before it breaks off the source that makes it hold most; 0: no limit."""
+    connections: int = 65_536
+    """From all clients, for each worker; fewer where it may not have the descriptors for them."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -75,6 +79,9 @@ class Settings(msgspec.Struct, frozen=True):
     worker_port: int = 15001
     """Where this agent's workers listen on `worker_address` in nftables capture: one of `WORKER_PORTS`."""
     limits: Limits = Limits()
+    workers_outlive: bool = False
+    """Whether workers serve on when the agent is killed, until the next one is ready: on a node, where there
+    will be a next one. On a laptop nothing outlives the agent."""
 
     @property
     def network(self) -> ipaddress.IPv4Network:

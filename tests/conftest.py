@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,17 @@ def shared_cluster() -> Iterator[ControlPlane]:
     """One control plane for every test that only adds objects of names of its own."""
     with ControlPlane() as cluster:
         yield cluster
+
+
+def pytest_configure() -> None:
+    """Take signals as a program does that was started from a shell, whoever started us.
+
+    A background job ignores SIGINT, a container perhaps SIGCHLD, and everything that a test starts would too.
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -43,5 +44,7 @@ def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ..
     )
     if not node_name:
         return (services, slices)
-    living = f"spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed"
+    # As the server takes selectors apart: a host name, which may stand for the node's, can be anything.
+    node = re.sub(r"([\\,=])", r"\\\1", node_name)
+    living = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
     return (services, slices, Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living))

@@ -18,9 +18,18 @@ from discovery.manifest.endpointslice import SERVICE_NAME_LABEL, read_slice
 from discovery.manifest.fields import Fields, describe_type
 from discovery.manifest.pod import read_pod
 from discovery.manifest.service import read_service
+from discovery.manifest.smi import SMI_KINDS, TRAFFIC_TARGET, SmiKind, is_smi, report_smi
 from discovery.model import MeshObject, Problem, ServiceObject, SliceObject
 
-__all__ = ["SERVICE_NAME_LABEL", "describe_type", "kind_of", "read_object"]
+__all__ = [
+    "SERVICE_NAME_LABEL",
+    "SMI_KINDS",
+    "TRAFFIC_TARGET",
+    "SmiKind",
+    "describe_type",
+    "kind_of",
+    "read_object",
+]
 
 
 def read_object(
@@ -29,8 +38,8 @@ def read_object(
     """Trim a Service, EndpointSlice or Pod to what the mesh uses.
 
     Returns the object, or None if it is of another kind or cannot be used at all, and what is wrong with it.
-    `origin` goes into object and problems as it is. With `compat` the annotations of that mesh are read too.
-    Never raises for bad input.
+    `origin` goes into object and problems as it is. With `compat` the annotations of that mesh are read too,
+    and its other objects reported. Never raises for bad input.
     """
     kind, version = document.get("kind"), document.get("apiVersion")
     if not (isinstance(kind, str) and isinstance(version, str)):
@@ -43,6 +52,8 @@ def read_object(
         found = read_service(fields, compat)
     elif kind == "Pod" and version == "v1":
         found = read_pod(fields)
+    elif compat is not None and is_smi(kind, version):
+        report_smi(fields)
     return found, fields.problems()
 
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from discovery.manifest.fields import MAX_ADDRESSES, SUBDOMAIN, Fields
+from discovery.manifest.workload import workload_of
 from discovery.model import PodKey, PodObject
 
 
 def read_pod(fields: Fields) -> PodObject | None:
     """Return the Pod, or None if it has no usable name."""
-    if fields.identify(SUBDOMAIN) is None:
+    metadata = fields.identify(SUBDOMAIN)
+    if metadata is None:
         return None
     spec = fields.mapping(fields.document, "spec", "spec")
-    account = fields.text(spec, "serviceAccountName", "spec.serviceAccountName")
     return PodObject(
         key=PodKey(fields.namespace, fields.name),
+        workload=workload_of(fields, metadata),
         addresses=_addresses(fields, spec),
-        service_account=account or fields.text(spec, "serviceAccount", "spec.serviceAccount") or "default",
-        node=fields.text(spec, "nodeName", "spec.nodeName"),
         origin=fields.origin,
     )
 

@@ -29,22 +29,23 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
     service_type = fields.choice(spec, "type", "spec.type", SERVICE_TYPES, "ClusterIP")
     external = service_type == "ExternalName"
     written = fields.mapping(metadata, "annotations", "metadata.annotations")
-    unread = _hold_too_much(written, (ANNOTATION_PREFIX, *(PREFIXES if compat is not None else ())))
-    if unread:
-        written = _without_most(fields, written, unread, compat)
+    overlong = _hold_too_much(written, (ANNOTATION_PREFIX, *(PREFIXES if compat is not None else ())))
+    if overlong:
+        written = _without_most(fields, written, overlong, compat)
+    own, _ = _annotations(fields, written, (ANNOTATION_PREFIX,))
     service = ServiceObject(
         key=ServiceKey(fields.namespace, fields.name),
-        annotations=_annotations(fields, written, (ANNOTATION_PREFIX,)),
+        annotations=own,
         type=service_type,
         cluster_ips=() if external else _cluster_ips(fields, spec),
         external_name=_external_name(fields, spec) if external else "",
         ports=_ports(fields, spec),
         origin=fields.origin,
         uid=fields.text(metadata, "uid", "metadata.uid"),
-        unread=bool(unread),
+        overlong=bool(overlong),
     )
     if compat is not None:
-        service = _translate(fields, service, _annotations(fields, written, PREFIXES))
+        service = _translate(fields, service, *_annotations(fields, written, PREFIXES))
     return service
 
 
@@ -74,32 +75,43 @@ def _without_most(
     return {ENABLED: "true"} if foreign else {}
 
 
-def _translate(fields: Fields, service: ServiceObject, foreign: Mapping[str, str]) -> ServiceObject:
+def _translate(
+    fields: Fields, service: ServiceObject, foreign: Mapping[str, str], unreadable: Mapping[str, str]
+) -> ServiceObject:
     if not foreign:
         return service
-    translation = translate({**foreign, **service.annotations})
+    translation = translate({**foreign, **service.annotations}, unreadable)
     for note in translation.notes:
         fields.report(
             note.annotation, note.value, note.reason, note.expected, note.effect, severity=note.severity
         )
     return msgspec.structs.replace(
-        service, annotations=translation.annotations, translated=translation.became
+        service,
+        annotations=translation.annotations,
+        foreign=foreign,
+        translated=translation.origins,
+        unread=translation.unread,
     )
 
 
-def _annotations(fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str, ...]) -> Mapping[str, str]:
+def _annotations(
+    fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str, ...]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the annotations below these prefixes, and those that are no strings with what stands there."""
     kept: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     for name, value in written.items():
         if not isinstance(name, str) or not name.startswith(prefixes):
             continue
         if isinstance(value, str):
             kept[name] = value
             continue
+        unreadable[name] = show(value)
         quoted = isinstance(value, bool | int | float)
         expected = f'"{show(value)}", in quotes' if quoted else "a string"
         reason = f"is {describe_type(value)}, and Kubernetes takes only strings"
         fields.report(name, value, reason, expected, "the annotation is ignored")
-    return kept
+    return kept, unreadable
 
 
 def _cluster_ips(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, R
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
+from nodeagent.stats.windows import SharedWindows
 
 
 class LocalTable:
@@ -27,7 +28,7 @@ def start_data_plane(
     """Return a data plane that serves these at `address`, all of them by this endpoint."""
     layout = Layout(MIDDLEWARES, REFUSALS)
     cells = memoryview(bytearray(8 * (FIRST_SLOT + len(services)) * layout.slot_columns)).cast("q")
-    data_plane = DataPlane(loop, Limits(), layout, cells, LocalTable())
+    data_plane = DataPlane(loop, Limits(), layout, cells, LocalTable(), SharedWindows.create(workers=1))
     for index, (port, asked) in enumerate(services):
         key = BackendKey(ServiceKey("bench", f"service-{index}"), port)
         rule = Rule("all", (Weighted(key),), layers=layers_of(asked))

@@ -52,7 +52,7 @@ def lines_to_paste(stage: Stage, plan: dict[str, Any]) -> list[Line]:
             ("429",),
         ),
         Line(
-            "the circuit breaker: after ten errors or more the mesh answers 503 by itself, for ten seconds",
+            "the circuit breaker: after three errors or more the mesh answers 503 by itself, for ten seconds",
             f"{codes} {_url(stage, plan, 'catalog', '?status=500&delay=0.02&try=[1-20]')}",
             ("503",),
         ),

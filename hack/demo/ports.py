@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from hack.kit.ports import NothingFree, is_free
+from hack.kit.ports import NothingFree, claim_number, is_free
 
 BLOCKS = 256
 STEP = 1000
@@ -16,15 +16,7 @@ def claim_block() -> tuple[int, socket.socket]:
     Raises:
         NothingFree: there are 256 demos already.
     """
-    for block in range(BLOCKS):
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            claim.bind(f"\0svcmesh-demo/{block}")
-        except OSError:
-            claim.close()
-        else:
-            return block, claim
-    raise NothingFree(f"{BLOCKS} demos run on this machine already")
+    return claim_number("svcmesh-demo", BLOCKS)
 
 
 def choose_port(address: str, preferred: int) -> int:

@@ -35,6 +35,25 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
+def claim_number(what: str, count: int) -> tuple[int, socket.socket]:
+    """Return the first number below `count` that nobody on this machine has claimed of `what`.
+
+    It is held until the last copy of the socket is closed: those that processes inherited count too.
+
+    Raises:
+        NothingFree: all are claimed.
+    """
+    for number in range(count):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(f"\0{what}/{number}")
+        except OSError:
+            claim.close()
+        else:
+            return number, claim
+    raise NothingFree(f"all {count} numbers of {what} are in use on this machine")
+
+
 def is_free(address: str, port: int) -> bool:
     """Return whether this process could listen there, for TCP and UDP; every address is the empty one."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -33,6 +33,16 @@ def until(
             raise TimeoutError(f"the condition did not come true within {seconds:g} s")
         pause(every)
     return value
+
+
+@overload
+async def until_async(
+    condition: Callable[[], Awaitable[T]], seconds: float = 20.0, every: float = 0.01
+) -> T: ...
+
+
+@overload
+async def until_async(condition: Callable[[], T], seconds: float = 20.0, every: float = 0.01) -> T: ...
 
 
 async def until_async(

@@ -10,7 +10,14 @@ from hack.kit.manifests import Document
 from hack.kit.ports import LOCALHOST
 
 _PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
-_CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+_CLUSTER_WIDE = {
+    "Namespace",
+    "Node",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "PriorityClass",
+    "CustomResourceDefinition",
+}
 
 
 class Refused(Exception):

@@ -42,8 +42,6 @@ class PortFamily(msgspec.Struct, frozen=True):
     """Shown for every port that uses this middleware, whatever the numbers."""
 
 
-LABELS = ("service", "namespace", "port")
-
 DURATION_NAME = "svcmesh_request_duration_seconds"
 DURATION_HELP = "Time from a request's head to the end of its response."
 

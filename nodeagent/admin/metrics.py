@@ -41,6 +41,12 @@ class AgentState(msgspec.Struct, frozen=True):
     dns_responses: Mapping[str, int]
     """By transport."""
     snapshot: SnapshotState = SnapshotState()
+    log_lines_lost: int = 0
+    """By the agent; its workers count for themselves."""
+    admin_malformed: int = 0
+    """Requests to the admin server that were no HTTP, or broke a limit."""
+    tasks: int = 0
+    """Of the agent's own loop."""
 
 
 class AgentCollector(Collector):
@@ -72,6 +78,12 @@ class AgentCollector(Collector):
             "DNS responses by transport.",
             ["transport"],
             (((transport,), number) for transport, number in state.dns_responses.items()),
+        )
+        yield _counter(
+            "svcmesh_admin_malformed_requests",
+            "Requests to the admin server that were no HTTP, or broke a limit.",
+            [],
+            [((), state.admin_malformed)],
         )
         yield from _worker_families(state)
 
@@ -166,6 +178,7 @@ def _snapshot_families(snapshot: SnapshotState) -> Iterator[Metric]:
 
 
 def _worker_families(state: AgentState) -> Iterator[Metric]:
+    yield _gauge("svcmesh_agent_tasks", "Tasks of the agent's own loop.", state.tasks)
     yield _gauge("svcmesh_workers", "Workers that are alive.", state.workers)
     restarts = CounterMetricFamily("svcmesh_worker_restarts", "Workers that died and were replaced.")
     restarts.add_metric([], state.worker_restarts)
@@ -189,7 +202,49 @@ def _worker_families(state: AgentState) -> Iterator[Metric]:
             silence.add_metric([str(index)], max(0, now - numbers[columns.WORKER_HEARTBEAT]) / 1e9)
         lag.add_metric([str(index)], numbers[columns.WORKER_LOOP_LAG] / 1e6)
     yield from (version, silence, lag)
+    yield from _worker_gauges(slots)
     yield from _worker_counters(state, slots)
+
+
+_WORKER_GAUGES: Sequence[tuple[str, str, int, float]] = (
+    ("tasks", "Tasks of a worker's loop.", columns.WORKER_TASKS, 1),
+    ("client_connections", "Connections of clients.", columns.WORKER_CLIENTS, 1),
+    ("exchanges", "Requests, tunnels and tcp connections under way.", columns.WORKER_EXCHANGES, 1),
+    (
+        "upstream_connections_active",
+        "Connections to endpoints that carry a request, a tunnel or a tcp connection.",
+        columns.WORKER_UPSTREAMS_ACTIVE,
+        1,
+    ),
+    (
+        "upstream_connections_idle",
+        "Connections to endpoints that wait to be used again, or are closing.",
+        columns.WORKER_UPSTREAMS_IDLE,
+        1,
+    ),
+    ("requests_waiting", "Requests that wait for a connection to an endpoint.", columns.WORKER_WAITING, 1),
+    (
+        "connections_paused",
+        "Connections from which nothing is read for now: who gets their bytes does not keep up.",
+        columns.WORKER_PAUSED,
+        1,
+    ),
+    (
+        "longest_pause_seconds",
+        "How long the longest of those pauses has lasted.",
+        columns.WORKER_LONGEST_PAUSE,
+        1e6,
+    ),
+)
+"""What a worker counts once a second: the end of the name, the help, the column, and cells of one unit."""
+
+
+def _worker_gauges(slots: list[list[int]]) -> Iterator[Metric]:
+    for name, text, column, unit in _WORKER_GAUGES:
+        family = GaugeMetricFamily(f"svcmesh_worker_{name}", text, labels=["worker"])
+        for index, numbers in enumerate(slots):
+            family.add_metric([str(index)], numbers[column] / unit)
+        yield family
 
 
 def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metric]:
@@ -208,18 +263,29 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
     )
     yield _counter(
         "svcmesh_connections_refused",
-        "Connections closed at once: for no plan has a route, or the source has too many.",
+        "Connections that the mesh closed: no route, too many of a source or in all, too much memory.",
         ["reason"],
         [
             (("no_route",), total(columns.WORKER_REFUSED_NO_ROUTE)),
             (("limit",), total(columns.WORKER_REFUSED_LIMIT)),
+            (("full",), total(columns.WORKER_REFUSED_FULL)),
+            (("memory",), total(columns.WORKER_REFUSED_MEMORY)),
         ],
     )
     yield _counter(
-        "svcmesh_accept_errors",
-        "Connections that could not be accepted.",
+        "svcmesh_log_lines_lost",
+        "Lines of the log that could not be written, by process.",
+        ["process"],
+        [
+            (("agent",), state.log_lines_lost),
+            (("workers",), total(columns.WORKER_LOG_LINES_LOST)),
+        ],
+    )
+    yield _counter(
+        "svcmesh_shared_locks_forgone",
+        "Locks on numbers shared by workers that one held too long, so that the others went on without.",
         [],
-        [((), total(columns.WORKER_ACCEPT_ERRORS))],
+        [((), total(columns.WORKER_LOCKS_FORGONE))],
     )
 
 

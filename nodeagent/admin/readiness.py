@@ -1,5 +1,7 @@
 """Readiness as tokens: whoever must be up before the agent is ready holds one and releases it.
 
+Who is down again later holds it again.
+
 The agent is ready when no token is held and it is not draining. Nothing here knows what the components are.
 """
 
@@ -18,6 +20,10 @@ class ReadinessToken:
     def release(self) -> None:
         """Say that the component is up; to say it again changes nothing."""
         self._readiness._release(self)
+
+    def hold(self) -> None:
+        """Say that the component is down again; to say it again changes nothing."""
+        self._readiness._hold(self)
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +64,11 @@ class Readiness:
     def released(self) -> tuple[str, ...]:
         """The components that are up."""
         return tuple(name for name in self._released if name not in self.pending)
+
+    def _hold(self, token: ReadinessToken) -> None:
+        if token not in self._held:
+            self._held.append(token)
+            self._released.pop(token.name, None)
 
     def _release(self, token: ReadinessToken) -> None:
         if token in self._held:

@@ -18,20 +18,19 @@ class ReadyFile:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
-        self.remove()  # a killed predecessor may have left one
+        self._shown: bool | None = None
+        self.show(False)  # a killed predecessor may have left one
 
-    def create(self) -> None:
-        """Say that the agent is ready."""
-        if self._path is not None:
-            try:
+    def show(self, ready: bool) -> None:
+        """Make or remove the file."""
+        if self._path is None or ready is self._shown:
+            return
+        try:
+            if ready:
                 self._path.touch()
-            except OSError as error:
-                log.error("ready_file_failed", path=str(self._path), reason=error.strerror)  # noqa: TRY400
-
-    def remove(self) -> None:
-        """Say that it is not."""
-        if self._path is not None:
-            try:
+            else:
                 self._path.unlink(missing_ok=True)
-            except OSError as error:
-                log.error("ready_file_failed", path=str(self._path), reason=error.strerror)  # noqa: TRY400
+        except OSError as error:
+            log.error("ready_file_failed", path=str(self._path), reason=error.strerror)  # noqa: TRY400
+        else:
+            self._shown = ready

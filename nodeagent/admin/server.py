@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.readiness import Readiness
 
@@ -37,11 +37,11 @@ PAGES = {
 
 
 class AdminView(msgspec.Struct, frozen=True):
-    """What the admin server shows. `plan` is called in a thread, the others on the loop."""
+    """What the admin server shows."""
 
     readiness: Readiness
     metrics: Callable[[], Iterator[bytes]]
-    plan: Callable[[], Mapping[str, Any]]
+    plan: Callable[[], Awaitable[bytes]]
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; they decide nothing."""
 
@@ -62,6 +62,14 @@ class AdminServer:
         self._view = view
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self._malformed = MalformedRequests()
+        self._making = asyncio.Lock()
+        """Held by the one of all responses of which a piece is made."""
+
+    @property
+    def malformed(self) -> int:
+        """How many requests were no HTTP, or broke a limit."""
+        return self._malformed.count
 
     @property
     def address(self) -> tuple[str, int]:
@@ -95,6 +103,7 @@ class AdminServer:
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
             shutdown_timeout=1.0,
+            logger=self._malformed.logger(),
         )
         await runner.setup()
         host, port = self._listen
@@ -144,7 +153,7 @@ class AdminServer:
             return response
         try:
             async with asyncio.timeout(RESPONSE_TIME):
-                await _send(response, self._view.metrics())
+                await self._send(response, self._view.metrics())
         except ConnectionError:
             log.debug("admin_client_left", path=request.path)
         except TimeoutError:
@@ -156,11 +165,20 @@ class AdminServer:
         return response
 
     async def _plan(self, _: web.Request) -> web.Response:
-        body = await asyncio.to_thread(self._write_plan)
+        body = await self._view.plan()
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
-    def _write_plan(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self._view.plan()), indent=2) + b"\n"
+    async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
+        """Send a long page: however many are asked for, DNS is answered after each piece of one of them."""
+        while True:
+            async with self._making:
+                piece = next(pieces, None)
+                await asyncio.sleep(0)
+            if piece is None:
+                break
+            if piece:
+                await response.write(piece)
+        await response.write_eof()
 
 
 def _admit(runner: web.AppRunner) -> asyncio.Protocol:
@@ -183,14 +201,6 @@ async def _guard(
     except Exception:
         log.exception("admin_request_failed", path=request.path)
         return _text("this page could not be made; the agent's log says why\n", 500)
-
-
-async def _send(response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
-    for piece in pieces:
-        if piece:
-            await response.write(piece)
-        await asyncio.sleep(0)  # DNS is answered between two pieces
-    await response.write_eof()
 
 
 def _abort(request: web.Request) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from discovery.registry import Registry
 from discovery.source import Event, Source, SourceError, Stale, Synced
 from nodeagent.admin.freshness import Freshness, describe_state
 from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
@@ -43,7 +45,8 @@ from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
-from nodeagent.log import configure_logging
+from nodeagent.init import Kept
+from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
@@ -55,6 +58,8 @@ log = structlog.get_logger()
 
 VERIFY_INTERVAL = 5.0
 """Seconds between two looks whether the kernel still does what it was told."""
+PULSE = 1.0
+"""Seconds between two signs of life to process 1."""
 COLD_START_PATIENCE = 0.2
 """Seconds that the source has before the snapshot on disk is served."""
 
@@ -92,12 +97,15 @@ class Agent:
         self._wake = asyncio.Event()
         self._source = Freshness()
         self._announced = False
+        self._node_name_doubted = False
         self._listen_failures: dict[ListenerKey, str] = {}
         self._announcer: Announcer | None = None
         self._notices = Notices()
         self._report = Report()
         self._readiness = Readiness()
-        self._supervisor = Supervisor(settings, self._listen_failed)
+        self._serving = 0
+        self._workers = self._readiness.register("workers")
+        self._supervisor = Supervisor(settings, self._listen_failed, self._workers_serve)
         self._capture = make_capture(settings)
         self._zone = empty_zone(settings)
         try:
@@ -116,7 +124,7 @@ class Agent:
                     version("svcmesh"),
                     settings.node_name,
                 ).render,
-                plan=lambda: plan_document(self._plan),
+                plan=PlanPage(lambda: self._plan, plan_document).body,
                 notes=self._notes,
             ),
             share=settings.capture == "nftables",
@@ -135,11 +143,17 @@ class Agent:
             worker_restarts=self._supervisor.restarts,
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
+            log_lines_lost=lost_lines(),
+            admin_malformed=self._admin.malformed,
+            tasks=len(asyncio.all_tasks()),
         )
 
     def _notes(self) -> Iterable[str]:
         plan = self._plan
-        return describe_state(self._source, plan.version, self._plan_changed, len(plan.services), time.time())
+        yield from describe_state(
+            self._source, plan.version, self._plan_changed, len(plan.services), time.time()
+        )
+        yield f"workers: {self._serving} of {self._settings.workers} serve"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
@@ -204,6 +218,7 @@ class Agent:
                         self._source = self._source.regained(time.time())
                         awaited.release()
                         self._debounce.synced(time.monotonic())
+                        self._check_node_name()
                 if changed:
                     self._debounce.changed(time.monotonic())
                 self._wake.set()
@@ -225,6 +240,17 @@ class Agent:
                 await asyncio.sleep(0)
             return self._registry.snapshot()
 
+    def _check_node_name(self) -> None:
+        """Say it, once, if no Pod is on a node of our name: an agent in a cluster is one itself."""
+        if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
+            self._node_name_doubted = True
+            log.warning(
+                "node_without_pods",
+                node=self._settings.node_name,
+                reason="no Pod is on a node of this name: clients are known by their address alone; "
+                "if there should be, set --node-name to the node's name in Kubernetes",
+            )
+
     async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
         """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
         previous = await self._remember(awaited)
@@ -232,6 +258,12 @@ class Agent:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
             snapshot = await self._take_snapshot()
+            self._supervisor.tell_sources(snapshot.pods)
+            if snapshot.version == previous.version:  # nothing but pods differs, and no plan depends on them
+                self._snapshot_file.keep(snapshot, previous, soon=False)
+                ended = time.monotonic()
+                self._debounce.applied(ended, ended - started)
+                continue
             size = len(snapshot.services if snapshot.changes is None else snapshot.changes.keys)
             plan = await _beside(size, compile_plan, snapshot, previous, self._settings)
             compiled = time.monotonic()
@@ -260,6 +292,7 @@ class Agent:
         head = stored.head
         self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
+        self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
         plan = await _beside(size, compile_plan, stored.snapshot, remembered, self._settings)
         await self._apply(plan)
@@ -297,7 +330,7 @@ class Agent:
             token.release()
         self._announced = True
         self._presence.announce()
-        self._ready_file.create()
+        self._show_readiness()
         log.info("agent_ready", services=len(self._plan.services))
         # What is there now stays: looking through it again would hold up a change for tens of ms.
         gc.freeze()
@@ -325,8 +358,7 @@ class Agent:
             self._keys.difference_update(delta.removed)
             await self._steer()
         first = not old.version
-        if delta or first:
-            await self._supervisor.apply(plan.version, delta)
+        await self._supervisor.apply(plan.version, delta)
         added = {listener.key for listener in delta.upserted} - self._keys
         if added or first:
             self._keys |= added
@@ -356,6 +388,18 @@ class Agent:
         if differ:
             self._dns.set_zone(self._zone, differ)
 
+    def _workers_serve(self, number: int) -> None:
+        """So many workers carry traffic now."""
+        self._serving = number
+        if number:
+            self._workers.release()
+        else:
+            self._workers.hold()
+        self._show_readiness()
+
+    def _show_readiness(self) -> None:
+        self._ready_file.show(self._readiness.ready)
+
     def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
         for failure in failures:
             if self._listen_failures.get(failure.key) != failure.reason:
@@ -368,7 +412,7 @@ class Agent:
         """Refuse what is new, finish what is under way, and take away everything that was made."""
         log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
         self._readiness.drain()
-        self._ready_file.remove()
+        self._show_readiness()
         await self._presence.close()
         # From here on the zone gets old, and a successor that shares the port answers from a younger one.
         await self._dns.close()
@@ -404,29 +448,39 @@ def with_worker_port(settings: Settings) -> Settings:
         raise StartError(str(error)) from error
 
 
-def run_agent(settings: Settings, died: str = "") -> int:
-    """Run an agent until SIGINT or SIGTERM; return the exit status.
+async def _beat(pulse: int) -> None:
+    """Write a byte every second, so that process 1 knows that this loop turns."""
+    while True:
+        # A full pipe: process 1 does not look, so it does not miss anything either.
+        with contextlib.suppress(OSError):
+            os.write(pulse, b".")
+        await asyncio.sleep(PULSE)
 
-    `died` is why the agent before it in this container did, if there was one.
-    """
+
+def run_agent(settings: Settings, kept: Kept | None = None) -> int:
+    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept`: by process 1 of a container."""
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*COLLECTOR)
-    if died:
-        log.error("agent_died", reason=died, serving="its workers, until this one is ready")
+    if kept is not None and kept.died:
+        log.error("agent_died", reason=kept.died, serving="its workers, until this one is ready")
 
     async def serve() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        pulse = loop.create_task(_beat(kept.pulse)) if kept is not None else None
         try:
             await Agent(with_worker_port(settings)).run(stop)
         except (StartError, SourceError) as error:
             log.error("agent_failed", reason=str(error))  # noqa: TRY400 the message is for people
             return 1
+        finally:
+            if pulse is not None:
+                pulse.cancel()
         return 0
 
     return uvloop.run(serve())

@@ -87,7 +87,7 @@ def _all_clear(
 ) -> Notice:
     if not _is_annotation(problem):
         return Notice(key, uid, "Normal", "ServiceMended", f"{problem.field}: in order again", identity)
-    value = new.source.object.annotations.get(problem.field)
+    value = new.source.object.written(problem.field)
     now = "was removed" if value is None else f"is {shorten(value)} now, and in force"
     return Notice(key, uid, "Normal", "AnnotationMended", f"{problem.field}: {now}", identity)
 

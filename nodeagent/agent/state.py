@@ -82,11 +82,12 @@ class SnapshotFile:
         log.error("snapshot_refused", path=str(self._folder / FILE), reason=reason)
         return None
 
-    def keep(self, snapshot: MeshSnapshot, plan: NodePlan) -> None:
-        """Have this written soon, in place of what still waits."""
+    def keep(self, snapshot: MeshSnapshot, plan: NodePlan, *, soon: bool = True) -> None:
+        """Have this written soon, in place of what still waits; if not `soon`, then by the next `flush`."""
         if self._folder is not None:
             self._pending = (snapshot, plan)
-            self._wake.set()
+            if soon:
+                self._wake.set()
 
     async def write_changes(self) -> None:
         """Write what is to be kept, until cancelled."""
@@ -104,10 +105,8 @@ class SnapshotFile:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + patience
-        size = await self._finish(patience)
-        if self._writing is None:
-            size += await self._write(max(0.0, end - loop.time()))
-        return size
+        await self._finish(patience)
+        return await self._write(max(0.0, end - loop.time())) if self._writing is None else 0
 
     async def _write(self, patience: float) -> int:
         """Write what waits; return its size, or 0 if that failed or takes longer than `patience`."""

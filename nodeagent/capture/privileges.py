@@ -1,4 +1,4 @@
-"""What this process may do, as the kernel says it in `/proc/self/status`, and giving all of it up.
+"""What this process may do, as the kernel says it in `/proc/self/status`, and giving it up, life included.
 
 Being root says little in a container: what counts is the effective capability set (capabilities(7)).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from pathlib import Path
 
 CAP_NET_BIND_SERVICE = 10
@@ -14,6 +15,7 @@ CAP_NET_ADMIN = 12
 
 STATUS = Path("/proc/self/status")
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -28,6 +30,11 @@ def has_capability(number: int, status: Path = STATUS) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, even if this one is stopped by then."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def drop_capabilities() -> None:

@@ -18,8 +18,17 @@ from middleware.values import InvalidValue, parse_duration
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
 from nodeagent.cli.cpu import available_cpus
+from nodeagent.cli.memory import worker_memory
 from nodeagent.plan.addresses import LONGEST_PREFIX
-from nodeagent.settings import DNS_PORT, LOOPBACK_RANGE, NFTABLES_RANGE, AccessLog, CaptureKind, Settings
+from nodeagent.settings import (
+    DNS_PORT,
+    LOOPBACK_RANGE,
+    NFTABLES_RANGE,
+    AccessLog,
+    CaptureKind,
+    Limits,
+    Settings,
+)
 
 SHORTEST_PREFIX = 4
 MAX_WORKERS = 256
@@ -55,6 +64,8 @@ class Given(msgspec.Struct, frozen=True):
     state_dir: str = ""
     compat: Compat | None = None
     service_selector: str = ""
+    kept: bool = False
+    """Whether process 1 starts another agent when this one dies."""
 
 
 def resolve_settings(given: Given) -> Settings:
@@ -69,6 +80,7 @@ def resolve_settings(given: Given) -> Settings:
     _check_source(given)
     capture = choose_capture(given.capture).kind
     laptop = capture == "loopback"
+    workers = given.workers or available_cpus()
     settings = Settings(
         source=given.source,
         capture=capture,
@@ -78,8 +90,9 @@ def resolve_settings(given: Given) -> Settings:
         dns_listen=given.dns_listen or (LOCALHOST, LAPTOP_DNS_PORT),
         # On a node the kubelet and Prometheus come from elsewhere; on a laptop nobody does.
         admin_listen=given.admin_listen or (LOCALHOST if laptop else ANYWHERE, ADMIN_PORT),
-        workers=given.workers or available_cpus(),
-        node_name=given.node_name or socket.gethostname(),
+        workers=workers,
+        limits=Limits(memory=worker_memory(workers)),
+        node_name=given.node_name or _host_name(),
         drain_timeout=given.drain_timeout,
         log_level=given.log_level,
         log_format=_log_format(given.log_format),
@@ -89,6 +102,7 @@ def resolve_settings(given: Given) -> Settings:
         compat=given.compat,
         service_selector=given.service_selector,
         first_bindable_port=first_bindable_port() if laptop else 1,
+        workers_outlive=given.kept or not laptop,
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
@@ -133,6 +147,11 @@ def _log_format(given: Literal["auto", "console", "json"]) -> Literal["console",
     if given != "auto":
         return given
     return "console" if sys.stderr.isatty() else "json"
+
+
+def _host_name() -> str:
+    """Return the name that the kubelet gives its node if nobody says otherwise."""
+    return socket.gethostname().strip().lower()
 
 
 def parse_source(text: str) -> str:
@@ -202,6 +221,19 @@ def parse_listen(text: str) -> Listen:
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"{port!r} is not a port from 1 to 65535; {example}")
     return str(parsed), int(port)
+
+
+def parse_node_name(text: str) -> str:
+    """Read the name of a Node; an empty one, as of an environment variable that is not filled in, is none.
+
+    Raises:
+        ValueError: no Node can have this name.
+    """
+    name = text.strip()
+    if name and (len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split("."))):
+        hint = f"; did you mean {name.lower()}?" if name != name.lower() else ""
+        raise ValueError(f"{text!r} is not the name of a Node as `kubectl get nodes` shows it{hint}")
+    return name
 
 
 def parse_workers(text: str) -> int:

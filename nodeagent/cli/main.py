@@ -17,13 +17,15 @@ from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,
+    parse_node_name,
     parse_range,
     parse_source,
     parse_workers,
     parse_zone,
     resolve_settings,
 )
-from nodeagent.log import LEVELS
+from nodeagent.init import Kept
+from nodeagent.log.configure import LEVELS
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -128,9 +130,9 @@ def main() -> None:
 )
 @_flag(
     "--node-name",
-    type=str,
-    metavar="NAME",
-    help="The name of this node, as in Kubernetes.  [default: the host name]",
+    type=Parsed("NAME", parse_node_name),
+    help="The name of this node, as in Kubernetes: the pods that the access log names are those on it.  "
+    "[default: the host name in lower case]",
 )
 @_flag(
     "--ready-file",
@@ -177,7 +179,7 @@ def main() -> None:
     help="Which requests are logged: none, those the mesh or an endpoint failed, or all.",
 )
 @click.pass_obj
-def run(died: str | None, /, **given: Any) -> None:
+def run(kept: Kept | None, /, **given: Any) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT.
 
     On a laptop, without privileges:
@@ -185,13 +187,13 @@ def run(died: str | None, /, **given: Any) -> None:
         nodeagent run --source file:DIR --capture loopback
     """
     try:
-        settings = resolve_settings(Given(**given))
+        settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     # Imported here so that --help and mistakes are answered at once.
     from nodeagent.agent.app import run_agent
 
-    sys.exit(run_agent(settings, died or ""))
+    sys.exit(run_agent(settings, kept))
 
 
 @main.command(short_help="Print the version.")

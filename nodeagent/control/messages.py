@@ -1,14 +1,14 @@
 """What agent and worker say to each other: msgpack, each message behind its length in four bytes.
 
-A worker is told what it is (`Configure`), then what to serve (`Apply`, again for every change), at last to
-leave (`Drain`). It answers each `Apply` with `Applied`.
+A worker is told what it is (`Configure`), then what to serve (`Apply`, again for every change) and which pods
+the node has (`Sources`, the same way), at last to leave (`Drain`). It answers each `Apply` with `Applied`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, cast
 
 import msgspec
@@ -30,6 +30,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     log_level: str
     log_format: Literal["console", "json"]
     successor_address: str
+    outlives_agent: bool
+    """Serve on when the agent is gone, until another is ready; else end with it."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):
@@ -56,6 +58,28 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     removed_backends: tuple[BackendKey, ...] = ()
 
 
+class SourcePod(msgspec.Struct, frozen=True, array_like=True):
+    """The pod behind an address of this node, for whom its connections come from."""
+
+    namespace: str
+    name: str
+    workload: str
+    """`deployment/web`, in the same namespace."""
+
+
+class Sources(msgspec.Struct, frozen=True, tag=True):
+    """Addresses that belong to another pod than before, or to none; the first holds all that have one.
+
+    An address is in one of both at most. Nothing is answered: a worker that is late names a pod late.
+    """
+
+    upserted: Mapping[str, SourcePod]
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.upserted or self.removed)
+
+
 class Drain(msgspec.Struct, frozen=True, tag=True):
     """Accept no more, finish what is under way, and exit within `timeout` seconds."""
 
@@ -76,7 +100,7 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
     failures: tuple[ListenFailure, ...] = ()
 
 
-Message = Configure | Apply | Drain | Applied
+Message = Configure | Apply | Sources | Drain | Applied
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -8,11 +8,15 @@ process); orphaned workers try to connect to it, and drain when they can.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import struct
 from typing import Final
 
 RETRY: Final = 0.5
 """Seconds between two tries."""
+_CREDENTIALS: Final = struct.Struct("3i")
+"""Process, user and group (unix(7), SO_PEERCRED)."""
 
 
 def successor_address(mesh_range: str) -> str:
@@ -63,7 +67,15 @@ async def wait_for_successor(address: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
             try:
                 await loop.sock_connect(probe, address)
+                if _is_ours(probe):
+                    return
             except OSError:
-                await asyncio.sleep(RETRY)
-            else:
-                return
+                pass  # nobody listens yet
+        await asyncio.sleep(RETRY)
+
+
+def _is_ours(probe: socket.socket) -> bool:
+    """Whether whoever listens runs as the same user: anybody in the network namespace may take the name."""
+    credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    return bool(user == os.geteuid())

@@ -13,11 +13,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
 
+from discovery.model import PodObject
 from middleware.registry import installed
 from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
@@ -31,6 +32,8 @@ from nodeagent.control.messages import (
     SlottedBackend,
     SlottedListener,
 )
+from nodeagent.control.pulse import Pulse
+from nodeagent.control.sources import SourceTable
 from nodeagent.control.successor import successor_address
 from nodeagent.plan.diff import PlanDelta
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey
@@ -38,6 +41,7 @@ from nodeagent.settings import Settings
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import REFUSALS, Layout
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
+from nodeagent.stats.windows import SharedWindows
 
 log = structlog.get_logger()
 
@@ -47,6 +51,12 @@ CRASHES: Final = 3
 """Deaths within `CRASH_WINDOW` seconds after which a worker's next start waits `CRASH_PAUSE` seconds."""
 CRASH_WINDOW: Final = 5.0
 CRASH_PAUSE: Final = 1.0
+LOOK: Final = 1.0
+"""Seconds between two looks at the workers' heartbeats."""
+HUNG: Final = 5
+"""Looks without a heartbeat after which a worker is taken for hung, and killed."""
+SLOW_START: Final = 60
+"""The same before it has served for the first time: a machine that boots is slow."""
 EXIT_TIME: Final = 2.0
 """Seconds beyond the drain time after which a worker is killed."""
 
@@ -61,24 +71,53 @@ class _Place:
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
         self.applied = 0
+        self.sent = 0
+        """The version of the last change that it was told."""
         self.changed = asyncio.Event()
         self.deaths: list[float] = []
+        self.pulse = Pulse()
+        self.missed = 0
+        """Looks without a heartbeat, in a row."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a worker that carries traffic."""
+        return self.channel is not None and self.applied > 0 and self.missed < HUNG
+
+    def tell(self, change: Apply) -> None:
+        """Send a change to the worker, if there is one."""
+        if self.channel is not None:
+            self.channel.send(change)
+            self.sent = change.version
 
 
 class Supervisor:
-    """The workers of this agent. `applied` hears of addresses that a worker could not listen on."""
+    """The workers of this agent.
 
-    def __init__(self, settings: Settings, failed: Callable[[Iterable[ListenFailure]], None]) -> None:
+    `failed` hears of addresses that a worker could not listen on, `serving` of how many workers serve,
+    whenever that may have changed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        failed: Callable[[Iterable[ListenFailure]], None],
+        serving: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
         self.allocator = SlotAllocator()
         self.restarts = 0
         self._settings = settings
         self._failed = failed
+        self._serving = serving
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
+        self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
         self._keepers: list[asyncio.Task[None]] = []
+        self._watcher: asyncio.Task[None] | None = None
         self._listeners: dict[ListenerKey, SlottedListener] = {}
         self._backends: dict[BackendKey, SlottedBackend] = {}
+        self._sources = SourceTable()
         self._version = 0
         self._stopping = False
 
@@ -100,10 +139,11 @@ class Supervisor:
         for place in self._places:
             await self._spawn(place)
             self._keepers.append(asyncio.create_task(self._keep(place)))
+        self._watcher = asyncio.create_task(self._watch())
 
     async def _spawn(self, place: _Place) -> None:
         ours, theirs = socket.socketpair()
-        files = [theirs.fileno(), place.region.fd, self._shared.fd]
+        files = [theirs.fileno(), place.region.fd, self._shared.fd, self._windows.fd]
         if place.listener is not None:
             files.append(place.listener.fileno())
         numbers = [*files, *([] if place.listener else [-1]), self._settings.workers]
@@ -116,7 +156,8 @@ class Supervisor:
             lambda: Channel(lambda message: self._heard(place, message), lambda: self._lost(place)), sock=ours
         )
         place.channel = channel
-        place.applied = 0
+        place.applied = place.sent = place.missed = 0
+        place.pulse = Pulse()
         settings = self._settings
         channel.send(
             Configure(
@@ -127,10 +168,12 @@ class Supervisor:
                 settings.log_level,
                 settings.log_format,
                 successor_address(settings.mesh_range),
+                settings.workers_outlive,
             )
         )
+        channel.send(self._sources.everything())
         if self._version:
-            channel.send(
+            place.tell(
                 Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
             )
         log.info("worker_started", worker=place.index, pid=place.process.pid)
@@ -141,10 +184,36 @@ class Supervisor:
             place.changed.set()
             if message.failures:
                 self._failed(message.failures)
+            self._tell_who_serves()
 
     def _lost(self, place: _Place) -> None:
         place.channel = None
         place.changed.set()
+        self._tell_who_serves()
+
+    def _tell_who_serves(self) -> None:
+        self._serving(sum(place.serves for place in self._places))
+
+    async def _watch(self) -> None:
+        """Kill a worker that gives no sign of life, so that the next one takes its place.
+
+        It may be stopped, or wait for something that never comes. What comes to it meanwhile waits in its
+        listening socket and is served by the next.
+        """
+        while True:
+            await asyncio.sleep(LOOK)
+            for place in self._places:
+                if place.channel is None or place.process is None:
+                    continue
+                place.missed = place.pulse.look(place.region.heartbeat)
+                patience = HUNG if place.applied else SLOW_START
+                if place.missed == patience:
+                    log.error(
+                        "worker_hung", worker=place.index, pid=place.process.pid, seconds=patience * LOOK
+                    )
+                    self._tell_who_serves()
+                    with contextlib.suppress(ProcessLookupError):
+                        place.process.kill()
 
     async def _keep(self, place: _Place) -> None:
         """Replace the worker of this place whenever it dies."""
@@ -169,8 +238,8 @@ class Supervisor:
     async def apply(self, version: int, delta: PlanDelta) -> None:
         """Make every worker serve this change; returns when all that live do.
 
-        A worker that does not answer within `APPLY_TIME` is left behind with a log line: it has the change
-        in its queue, and its heartbeat shows in the metrics.
+        A worker that does not answer within `APPLY_TIME` is left behind with a log line, and not waited for
+        again until it has caught up: it has the changes in its queue.
         """
         listeners = self._listeners
         changed = (*delta.removed, *(listener.key for listener in delta.upserted))
@@ -188,10 +257,17 @@ class Supervisor:
         self._backends.update({one.backend.key: one for one in backends})
         self._version = version
         message = Apply(version, upserted, delta.removed, backends, delta.removed_backends)
+        punctual = [place for place in self._places if place.applied == place.sent]
         for place in self._places:
+            place.tell(message)
+        await asyncio.gather(*(self._wait(place, version) for place in punctual))
+
+    def tell_sources(self, pods: Mapping[str, PodObject]) -> None:
+        """Let every worker know the node's pods by address; one that starts later is told as well."""
+        message = self._sources.change(pods)
+        for place in self._places if message else ():
             if place.channel is not None:
                 place.channel.send(message)
-        await asyncio.gather(*(self._wait(place, version) for place in self._places))
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]
@@ -216,6 +292,8 @@ class Supervisor:
             if place.channel is not None:
                 place.channel.send(Drain(seconds))
         await asyncio.gather(*(self._end(place, seconds) for place in self._places))
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _end(self, place: _Place, seconds: float) -> None:
         process = place.process

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from discovery.annotations import ENABLED
-from discovery.files.source import read_once
 from discovery.model import Problem, ServiceObject
 from discovery.registry import Registry
 from discovery.source import Event, Upserted
@@ -44,16 +43,6 @@ class Report(msgspec.Struct, frozen=True):
     def errors(self) -> int:
         """How many findings are wrong, not only worth knowing."""
         return sum(finding.problem.severity == "error" for finding in self.findings)
-
-
-def check_paths(paths: Sequence[str], settings: Settings) -> Report:
-    """Check files and folders of Kubernetes YAML together, as one cluster.
-
-    Raises:
-        SourceError: a path does not exist or cannot be listed.
-    """
-    events = read_once(*paths, compat=settings.compat)
-    return report_on(events, plan_of(events, settings))
 
 
 def plan_of(events: Sequence[Event], settings: Settings) -> NodePlan:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from discovery.annotations import ENABLED
+from discovery.kube.commands.smi import UNSEEN
+from discovery.manifest import SMI_KINDS, TRAFFIC_TARGET
 from discovery.model import ServiceKey, ServiceObject
 from discovery.source import Event
 from nodeagent.meshctl.check import Finding, report_on, services_of
 from nodeagent.plan.model import NodePlan
+
+_OTHER_KINDS = frozenset(kind.kind for kind in SMI_KINDS)
 
 
 class ServiceMigration(msgspec.Struct, frozen=True):
@@ -35,22 +40,51 @@ class ServiceMigration(msgspec.Struct, frozen=True):
         return all(finding.problem.severity != "error" for finding in self.findings)
 
 
-def plan_migration(events: Sequence[Event], plan: NodePlan) -> tuple[ServiceMigration, ...]:
+class Migration(msgspec.Struct, frozen=True):
+    """All that carries annotations of another mesh, and that mesh's own objects."""
+
+    services: tuple[ServiceMigration, ...]
+    findings: tuple[Finding, ...]
+    """About objects of the other mesh that this one does not heed."""
+
+    def lost(self, accept_open: bool) -> tuple[Finding, ...]:
+        """Return those of `findings` that lose something; open access may have been accepted.
+
+        What could not be looked at is never accepted: nobody knows what it is.
+        """
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.problem.severity == "error" and not (accept_open and _opens(finding))
+        )
+
+
+def _opens(finding: Finding) -> bool:
+    return finding.problem.kind == TRAFFIC_TARGET and finding.problem.name != UNSEEN
+
+
+def plan_migration(events: Sequence[Event], plan: NodePlan) -> Migration:
     """Return what is to be done, by namespace and name; events and plan must be made with `--compat`."""
-    services = sorted((s for s in services_of(events) if s.translated), key=lambda service: service.key)
+    services = sorted((s for s in services_of(events) if s.foreign), key=lambda service: service.key)
     findings: dict[ServiceKey, list[Finding]] = {service.key: [] for service in services}
+    others = []
     for finding in report_on(events, plan).findings:
         key = ServiceKey(finding.problem.namespace, finding.problem.name)
         if finding.problem.kind == "Service" and key in findings:
             findings[key].append(finding)
-    return tuple(
-        ServiceMigration(
-            service.key,
-            _annotations(service, plan),
-            tuple(sorted(service.translated)),
-            tuple(findings[service.key]),
-        )
-        for service in services
+        elif finding.problem.kind in _OTHER_KINDS:
+            others.append(finding)
+    return Migration(
+        tuple(
+            ServiceMigration(
+                service.key,
+                _annotations(service, plan),
+                tuple(sorted(service.foreign)),
+                tuple(findings[service.key]),
+            )
+            for service in services
+        ),
+        tuple(others),
     )
 
 
@@ -58,24 +92,34 @@ def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
     """Return what takes the place of the foreign annotations, as it is in force."""
     compiled = plan.services.get(service.key)
     in_force = compiled.effective if compiled is not None else {}
-    names = [ENABLED, *sorted(set(service.translated.values()))]
+    names = [ENABLED, *sorted(service.translated)]
     return {name: in_force[name] for name in names if name in in_force}
 
 
-def annotate_lines(services: Sequence[ServiceMigration], kubectl: Sequence[str]) -> Iterator[str]:
+REMINDER: Final = (
+    "# If Traefik Mesh ran in ACL mode, which no object shows, it let nobody in without a TrafficTarget; here"
+    " whoever reaches the node is let in."
+)
+
+
+def annotate_lines(migration: Migration, kubectl: Sequence[str]) -> Iterator[str]:
     """Yield a shell script that sets our annotations beside the old ones; what is lost is in its comments."""
-    for service in services:
+    for service in migration.services:
         for finding in service.findings:
             yield from _comments(finding)
         if service.annotations:
             pairs = [f"{name}={value}" for name, value in service.annotations.items()]
             yield _line(kubectl, "--overwrite", service, pairs)
+    for finding in migration.findings:
+        yield from _comments(finding)
 
 
-def remove_lines(services: Sequence[ServiceMigration], kubectl: Sequence[str]) -> Iterator[str]:
+def remove_lines(migration: Migration, kubectl: Sequence[str]) -> Iterator[str]:
     """Yield a shell script that removes the old annotations, for when the other mesh has gone."""
-    for service in services:
+    for service in migration.services:
         yield _line(kubectl, "", service, [f"{name}-" for name in service.foreign])
+    for finding in migration.findings:
+        yield from _comments(finding)
 
 
 def _line(kubectl: Sequence[str], flag: str, service: ServiceMigration, pairs: Sequence[str]) -> str:
@@ -87,8 +131,10 @@ def _line(kubectl: Sequence[str], flag: str, service: ServiceMigration, pairs: S
 def _comments(finding: Finding) -> Iterator[str]:
     problem = finding.problem
     place = f" ({finding.file}:{finding.line})" if finding.line else ""
-    service = f"{problem.namespace}/{problem.name}"
-    yield _comment(f"{service}{place}: {problem.field}: {problem.value}: {problem.reason}")
+    name = "/".join(filter(None, (problem.namespace, problem.name)))
+    whose = name if problem.kind == "Service" else f"{problem.kind} {name}"
+    said = ": ".join(filter(None, (f"{whose}{place}", problem.field, problem.value, problem.reason)))
+    yield _comment(said)
     for label, text in (("instead", problem.expected), ("effect", problem.effect)):
         if text:
             yield _comment(f"    {label}: {text}")

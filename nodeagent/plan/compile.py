@@ -9,6 +9,7 @@ looked at, as long as no two Services ask for one address. Both plans must be ma
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,10 @@ def compile_plan(
     addresses = address_range(settings.mesh_range)
 
     def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
-        return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
+        try:
+            return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
+        except Exception as error:
+            return _uncompiled(service, old, error)
 
     services = changes = None
     if snapshot.changes is not None and snapshot.changes.since == previous.version:
@@ -168,7 +172,7 @@ def _compile_service(
     """Compile one Service as if its claim were granted; None if it does not opt in and nothing is wrong."""
     last_good = old.effective if old is not None else _NO_ANNOTATIONS
     resolution = resolve_annotations(service.object, last_good, middlewares)
-    if not resolution.enabled and not resolution.problems and not service.object.unread:
+    if not resolution.enabled and not resolution.problems and not service.object.overlong:
         return None
     problems = [*service.problems]
     plan = ServicePlan(service, "", (), (), resolution.annotations)
@@ -185,6 +189,21 @@ def _compile_service(
     # Those of annotations last: there may be hundreds, and then not all are told.
     problems += resolution.problems
     return _keep_same(msgspec.structs.replace(plan, problems=bounded(problems)), old)
+
+
+def _uncompiled(service: Service, old: ServicePlan | None, error: Exception) -> ServicePlan:
+    """Return a plan in place of one that could not be made: a bug, which must not end every agent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    problem = service_problem(
+        service.object,
+        "metadata.name",
+        str(service.key),
+        f"the mesh failed to compile it: {error!r} in {frame.name}, line {frame.lineno}",
+        "a report to the makers of the mesh, with the Service",
+        "its last plan stays in force" if old is not None else "the Service is not meshed",
+    )
+    kept = old if old is not None else ServicePlan(service, "", (), (), {})
+    return msgspec.structs.replace(kept, source=service, problems=bounded([problem]))
 
 
 def _keep_same(plan: ServicePlan, old: ServicePlan | None) -> ServicePlan:

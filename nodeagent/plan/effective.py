@@ -7,7 +7,7 @@ counts as absent. What was wrong and what is in force instead becomes a `Problem
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,7 +41,7 @@ def resolve_annotations(
     Of a Service that does not opt in nothing but `svc.mesh/enabled` is looked at. One whose annotations are
     more than are read counts as if its owner had written what was in force before.
     """
-    if service.unread and service.annotations.get(ENABLED) != "false":
+    if service.overlong and service.annotations.get(ENABLED) != "false":
         service = msgspec.structs.replace(service, annotations=last_good)
     in_force = dict(service.annotations)
     problems = [
@@ -50,6 +50,9 @@ def resolve_annotations(
     if not is_enabled(in_force):
         return Resolution(False, {}, (), (), tuple(p for p in problems if p.field == ENABLED))
     problems += _drop_unknown(service, in_force, middlewares)
+    for unread in service.unread:
+        if unread.ours in last_good:
+            in_force[unread.ours] = last_good[unread.ours]
     connections, faults = _read_options(CONNECTIONS, in_force, last_good)
     problems += [_reader_problem(service, CONNECTIONS, f, connections, in_force) for f in faults]
     layers = []
@@ -57,6 +60,7 @@ def resolve_annotations(
     for middleware in middlewares:
         options, faults = _read_options(middleware, in_force, last_good)
         problems += [_reader_problem(service, middleware, f, options, in_force) for f in faults]
+        problems += _unread_problems(service, middleware, options, in_force)
         if options is not None:
             layers.append(LayerSpec(middleware.name, options))
             present = [a.name for a in middleware.annotations if a.name in in_force]
@@ -71,8 +75,9 @@ def _mend_discovery(
 ) -> Problem:
     """Put right in `in_force` what `problem` is about; return the problem with its effect."""
     name = problem.field
+    written, value = service.written_as(name)
     if problem.severity == "info":
-        return msgspec.structs.replace(problem, field=service.written_as(name))
+        return msgspec.structs.replace(problem, field=written, value=value)
     good = last_good.get(name)
     if good is not None and not _still_bad(service, name, good):
         in_force[name] = good
@@ -80,7 +85,7 @@ def _mend_discovery(
     else:
         del in_force[name]
         effect = "the Service is not meshed" if name == ENABLED else "it is ignored"
-    return msgspec.structs.replace(problem, field=service.written_as(name), effect=effect)
+    return msgspec.structs.replace(problem, field=written, value=value, effect=effect)
 
 
 def _still_bad(service: ServiceObject, name: str, value: str) -> bool:
@@ -155,12 +160,33 @@ def _reader_problem(
     options: Any,
     in_force: Mapping[str, str],
 ) -> Problem:
-    name = fault.annotation
+    effect = _effect(reader, fault.annotation, options, in_force)
+    return service_problem(service, fault.annotation, fault.value, fault.reason, fault.expected, effect)
+
+
+def _unread_problems(
+    service: ServiceObject,
+    middleware: contract.Middleware,
+    options: Any,
+    in_force: Mapping[str, str],
+) -> Iterator[Problem]:
+    """Yield what is wrong with another mesh's annotations that would have become those of a middleware."""
+    names = {annotation.name for annotation in middleware.annotations}
+    for unread in service.unread:
+        if unread.ours in names:
+            effect = _effect(middleware, unread.ours, options, in_force)
+            yield service_problem(
+                service, unread.annotation, unread.value, unread.reason, unread.expected, effect
+            )
+
+
+def _effect(
+    reader: contract.Middleware | Setting, name: str, options: Any, in_force: Mapping[str, str]
+) -> str:
+    """Return what is in force in place of a bad value of the annotation `name`."""
     if name in in_force:
-        effect = f"{name}={in_force[name]} stays in force"
-    elif options is None and not isinstance(reader, Setting):
-        effect = f"{reader.name} is off"
-    else:
-        default = next((a.default for a in reader.annotations if a.name == name), "")
-        effect = f"the default is in force: {default}" if default else "it is ignored"
-    return service_problem(service, name, fault.value, fault.reason, fault.expected, effect)
+        return f"{name}={in_force[name]} stays in force"
+    if options is None and not isinstance(reader, Setting):
+        return f"{reader.name} is off"
+    default = next((a.default for a in reader.annotations if a.name == name), "")
+    return f"the default is in force: {default}" if default else "it is ignored"

@@ -20,12 +20,15 @@ def service_problem(
 ) -> Problem:
     """Return a problem of one field of a Service; see `Problem` for what each part says.
 
-    An annotation is called what its owner wrote, where it was translated from another mesh's.
+    What was translated from another mesh's annotation is called as its owner wrote it, name and value.
     """
+    # A value that is in force but was not written, the last good one, has no other name than ours.
+    if field in service.translated and value == service.annotations.get(field):
+        field, value = service.written_as(field)
     return Problem(
         namespace=service.key.namespace,
         name=service.key.name,
-        field=service.written_as(field),
+        field=field,
         value=value,
         reason=reason,
         expected=expected,

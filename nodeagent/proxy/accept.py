@@ -16,7 +16,7 @@ from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Source
 from nodeagent.proxy.tcp import TcpConnection
-from nodeagent.stats.columns import WORKER_REFUSED_LIMIT, WORKER_REFUSED_NO_ROUTE
+from nodeagent.stats.columns import WORKER_REFUSED_NO_ROUTE
 
 _SO_ORIGINAL_DST: Final = 80
 """`linux/netfilter_ipv4.h`: the destination before DNAT, as a sockaddr_in."""
@@ -90,7 +90,6 @@ class Accepted(asyncio.Protocol):
         if listener.gates and not self._let_in(listener, arrival):
             return None
         if not runtime.admit(address):
-            runtime.count(WORKER_REFUSED_LIMIT)
             return None
         source = Source(address)
         times = (arrival.connect_time, arrival.idle_time)

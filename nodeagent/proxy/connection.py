@@ -21,14 +21,14 @@ AHEAD: Final = 4
 """It has sent more than can be used yet."""
 TURN: Final = 8
 """Others have their turn first."""
-THINKING: Final = 16
-"""A layer has not decided."""
 
 
 class Connection(asyncio.Protocol):
     """An open connection. Subclasses say what its bytes mean."""
 
     __slots__ = ("_holds", "deadline", "lost", "runtime", "transport", "write_paused")
+
+    of_client = False
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -47,6 +47,26 @@ class Connection(asyncio.Protocol):
         """Asyncio calls this once, last."""
         self.lost = True
         self.runtime.connections.discard(self)
+
+    @property
+    def owner(self) -> str:
+        """The address of the client whose connection this is; empty if it is nobody's."""
+        return ""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait here for somebody."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way on it; unless it knows better, that is all it is for."""
+        return True
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it for now."""
+        return self._holds != 0
 
     def hold(self, reason: int) -> None:
         """Read no more, for this reason."""

@@ -9,18 +9,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from middleware.contract import SharedTable
 from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey
 from nodeagent.proxy.accept import Accepted, Destination
 from nodeagent.proxy.backend import Backends
+from nodeagent.proxy.census import CensusTaker
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.listeners import ListenerTable
 from nodeagent.proxy.pool import Dialer, Pools, SocketDialer
-from nodeagent.proxy.runtime import Observer, Runtime
+from nodeagent.proxy.runtime import Observer, Runtime, Windows
 from nodeagent.settings import Limits
-from nodeagent.stats.columns import Layout
+from nodeagent.stats.columns import (
+    WORKER_CLIENTS,
+    WORKER_EXCHANGES,
+    WORKER_LONGEST_PAUSE,
+    WORKER_PAUSED,
+    WORKER_SLOT,
+    WORKER_UPSTREAMS_ACTIVE,
+    WORKER_UPSTREAMS_IDLE,
+    WORKER_WAITING,
+    Layout,
+)
+
+COUNTED: Final = 4096
+"""Connections a second that are looked at: with more, they are counted less often."""
 
 
 class DataPlane:
@@ -33,14 +48,17 @@ class DataPlane:
         layout: Layout,
         cells: memoryview,
         shared: SharedTable,
+        windows: Windows,
         observer: Observer | None = None,
         index: int = 0,
         dialer: Dialer | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, observer, index, now)
+        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now)
         self.backends = Backends(Pools(self.runtime, dialer or SocketDialer(loop), Http1Upstream))
         self.listeners = ListenerTable(self.runtime, self.backends)
+        self._census = CensusTaker()
+        self._next_count = 0.0
 
     def apply(
         self,
@@ -74,6 +92,23 @@ class DataPlane:
     def sweep(self) -> None:
         """Once a second: end what is over its time."""
         self.runtime.sweep()
+
+    def count(self) -> None:
+        """Write what is open and under way now into the worker's gauges."""
+        runtime = self.runtime
+        now = runtime.now()
+        if now < self._next_count:
+            return
+        self._next_count = now + len(runtime.connections) / COUNTED
+        census = self._census.take(runtime.connections, now)
+        cells, base = runtime.cells, runtime.layout.base(WORKER_SLOT)
+        cells[base + WORKER_CLIENTS] = census.clients
+        cells[base + WORKER_EXCHANGES] = census.exchanges
+        cells[base + WORKER_UPSTREAMS_ACTIVE] = census.upstreams_active
+        cells[base + WORKER_UPSTREAMS_IDLE] = census.upstreams_idle
+        cells[base + WORKER_WAITING] = self.backends.pools.waiting
+        cells[base + WORKER_PAUSED] = census.paused
+        cells[base + WORKER_LONGEST_PAUSE] = int(census.longest_pause * 1e6)
 
     def close(self) -> None:
         """Break off everything that is still open."""

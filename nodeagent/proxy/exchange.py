@@ -132,6 +132,11 @@ class Exchange(LayerRequest):
         """True once it is over."""
         return self._ended
 
+    @property
+    def held(self) -> int:
+        """Bytes of the request's body that are kept."""
+        return self._kept_size if self._kept is not None else 0
+
     # The client's side
 
     def start(self, data: bytes, end: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from middleware.contract import Gate, Handler, Layer, Metric, SharedTable
+from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable
 from middleware.registry import by_name
 from nodeagent.plan.model import LayerSpec
 from nodeagent.proxy.runtime import Runtime
@@ -30,15 +30,30 @@ class PortCounters:
 
 
 class LayerContext:
-    """What a layer gets when it is built. Implements `middleware.contract.Context`."""
+    """What a layer gets when it is built. Implements `middleware.contract.Context`.
 
-    def __init__(self, runtime: Runtime, service: str, port: int, counters: PortCounters) -> None:
+    `rule` is the name of the rule that it is built for, if it is built for one.
+    """
+
+    def __init__(
+        self, runtime: Runtime, service: str, port: int, counters: PortCounters, rule: str = ""
+    ) -> None:
         self._runtime = runtime
         self._counters = counters
+        self._rule = rule
         self.service = service
         self.port = port
         self.shared: SharedTable = runtime.shared
         self.now = runtime.now
+
+    def of_rule(self, name: str) -> LayerContext:
+        """Return what the layers of a rule of this port get."""
+        return LayerContext(self._runtime, self.service, self.port, self._counters, name)
+
+    def window(self, name: str, counters: int) -> NodeWindow:
+        """Return a window of so many counters that the node's workers share."""
+        key = "|".join((self.service, str(self.port), self._rule, name))
+        return self._runtime.windows.window(key.encode(), counters)
 
     def counter(self, metric: Metric) -> Callable[[int], None]:
         """Return a function that adds to this metric."""

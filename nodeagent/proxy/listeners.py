@@ -63,7 +63,7 @@ class RunningRule:
 
     def __init__(self, spec: Rule, context: LayerContext, backends: Backends) -> None:
         self._backends = backends
-        self._layers = LayerSet(context)
+        self._layers = LayerSet(context.of_rule(spec.name))
         self._running: tuple[Backend, ...] = ()
         self.handler: Handler | None = None
         self._take(spec)

@@ -158,6 +158,11 @@ class Pool:
     def __str__(self) -> str:
         return f"{self.address[0]}:{self.address[1]}"
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for one of its connections."""
+        return len(self._queue)
+
     def take(self) -> Pooled | None:
         """Return an idle connection that looks alive, or None."""
         idle = self._idle
@@ -270,6 +275,11 @@ class Pools:
 
     def __len__(self) -> int:
         return len(self._pools)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection to become free."""
+        return sum(pool.waiting for pool in self._pools.values())
 
     def acquire(self, address: Address) -> Pool:
         """Return the pool of an address for one more backend."""

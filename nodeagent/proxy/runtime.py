@@ -10,12 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from middleware.contract import Ended, ExchangeError, SharedTable
+from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.settings import Limits
-from nodeagent.stats.columns import WORKER_SLOT, Layout
+from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
 
 FOREVER: Final = float("inf")
 """A deadline that never passes."""
@@ -55,10 +55,40 @@ class NoObserver:
         """Not told."""
 
 
+class Windows(Protocol):
+    """Windows of counters that all workers of the node share, by key."""
+
+    def window(self, key: bytes, counters: int) -> NodeWindow:
+        """Return the window of this key and so many counters."""
+        ...
+
+
 class Timed(Protocol):
     """An open connection, of whichever kind. `deadline` is in the clock's time."""
 
     deadline: float
+    of_client: bool
+    """Whether a client is at the other end, and not an endpoint."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way on it: a request, a tunnel, a tcp connection."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it for now."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """The address of the client; empty for connections to endpoints, which several clients share."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Bytes in this process's memory that its peers have yet to complete, take or use."""
+        ...
 
     def expire(self, now: float) -> None:
         """The deadline has passed: end whatever took too long."""
@@ -73,6 +103,17 @@ class Timed(Protocol):
         ...
 
 
+class Holding(NamedTuple):
+    """What one source makes the worker hold."""
+
+    source: str
+    connections: int
+    held: int
+    """Bytes."""
+    total: int
+    """Bytes of all sources."""
+
+
 class Runtime:
     """The ground of one worker's data plane. `index` is the worker's number on its node, from 0."""
 
@@ -83,6 +124,7 @@ class Runtime:
         layout: Layout,
         cells: memoryview,
         shared: SharedTable,
+        windows: Windows,
         observer: Observer | None = None,
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
@@ -92,6 +134,7 @@ class Runtime:
         self.layout = layout
         self.cells = cells
         self.shared = shared
+        self.windows = windows
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now
@@ -110,8 +153,12 @@ class Runtime:
         self.cells[self._base + column] += amount
 
     def admit(self, source: str) -> bool:
-        """Count a new connection of this source; False if it has too many already."""
+        """Count a new connection of this source, or its refusal: the source has too many, or the worker."""
+        if self.clients >= self.limits.connections:
+            self.count(WORKER_REFUSED_FULL)
+            return False
         if self._by_source[source] >= self.limits.connections_per_source:
+            self.count(WORKER_REFUSED_LIMIT)
             return False
         self._by_source[source] += 1
         self.clients += 1
@@ -134,6 +181,24 @@ class Runtime:
                 connection.expire(now)
             elif self.draining:
                 connection.drain(now)
+
+    def greediest(self) -> Holding | None:
+        """Return the source that makes this worker hold most; None without clients."""
+        held: Counter[str] = Counter()
+        connections: Counter[str] = Counter()
+        for connection in self.connections:
+            if source := connection.owner:
+                held[source] += connection.held
+                connections[source] += 1
+        for source, size in held.most_common(1):
+            return Holding(source, connections[source], size, held.total())
+        return None
+
+    def break_off(self, source: str) -> None:
+        """Reset every connection of a source."""
+        for connection in list(self.connections):
+            if connection.owner == source:
+                connection.reset()
 
     def close(self) -> None:
         """Break off everything that is still open."""

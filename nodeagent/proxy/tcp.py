@@ -115,6 +115,11 @@ class TcpUpstream(TcpSide):
         super().connection_made(transport)
         self._client.join(self)
 
+    @property
+    def owner(self) -> str:
+        """The client's address."""
+        return self._client.owner
+
     def moved(self) -> None:
         """The client's deadline is that of both."""
         self._client.moved()
@@ -133,6 +138,8 @@ class TcpConnection(TcpSide):
         "source",
     )
 
+    of_client = True
+
     def __init__(
         self, listener: RunningListener, source: Source, connect_time: float, idle_time: float | None
     ) -> None:
@@ -145,6 +152,16 @@ class TcpConnection(TcpSide):
         self._early_end = False
         self._pending: Pending | None = None
         self._tried: tuple[Target, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """The client's address."""
+        return self.source.address
+
+    @property
+    def held(self) -> int:
+        """Bytes that came before there was an endpoint, and those that the client does not take."""
+        return super().held + sum(map(len, self._early))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: connect to an endpoint."""

@@ -5,20 +5,22 @@ number, and when it was last written. A key belongs to one set; when that is ful
 not written for the longest time makes room. Two keys whose 64-bit hashes are equal share a number; with
 32,768 entries the odds of one such pair are 1 in 30 thousand million.
 
-Workers exclude each other with a POSIX record lock on the bytes of the set, which the kernel releases when
-its holder is killed. It is held for a microsecond or two, and waiting for it blocks the worker's loop; a
-worker that is stopped (not killed) while it holds one blocks those who need the same set. With one worker
+Workers exclude each other with a lock on the bytes of the set (`exclusion`). It is held for a microsecond or
+two; the kernel releases it when its holder is killed. A worker that is stopped while it holds one must not
+stop the others: who has waited `PATIENCE` for it in vain makes its change all the same, says so (`forgone`),
+and does not wait for that set again for `PAUSE`. What may be lost then is a change that another worker makes
+of the same number in the same microsecond: a rate limit lets a request too many through. With one worker
 there is nobody to exclude and no lock is taken.
 """
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Self
 
+from nodeagent.stats.exclusion import Exclusion
 from nodeagent.stats.region import CELL_BYTES, SharedMemory
 
 SETS = 4096
@@ -33,12 +35,14 @@ _MEMO = 16_384
 class SharedCells(SharedMemory):
     """A bounded table of signed 64-bit numbers by key: implements `middleware.contract.SharedTable`.
 
-    `exclusive` says that no other process writes to it, so that no lock is needed. For use by one thread.
+    `exclusive` says that no other process writes to it, so that no lock is needed; `forgone` hears of each
+    change that was made without the lock that it needs. For use by one thread.
     """
 
-    def __init__(self, fd: int, exclusive: bool) -> None:
+    def __init__(self, fd: int, exclusive: bool, forgone: Callable[[], None] = lambda: None) -> None:
         super().__init__(fd, SETS * _SET)
         self._exclusive = exclusive
+        self._exclusion = Exclusion(fd, forgone)
         self._hashes: dict[bytes, tuple[int, int]] = {}
 
     @classmethod
@@ -47,30 +51,32 @@ class SharedCells(SharedMemory):
         return cls(cls.allocate("svcmesh-cells", SETS * _SET), exclusive)
 
     @classmethod
-    def open(cls, fd: int, exclusive: bool) -> Self:
+    def open(cls, fd: int, exclusive: bool, forgone: Callable[[], None] = lambda: None) -> Self:
         """Map the table behind a descriptor that the agent passed.
 
         Raises:
             RegionError: it is not a table of this size.
         """
-        return cls(fd, exclusive)
+        return cls(fd, exclusive, forgone)
 
     def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
         """Call `change` with the number under `key` (0 if none) and store what it returns.
 
-        No other worker changes the same number meanwhile. `None` leaves it as it is. `change` must be quick
-        and must not call `update`; what it raises goes to the caller, and nothing is stored.
+        No other worker changes the same number meanwhile, unless one that was stopped holds the lock. `None`
+        leaves it as it is. `change` must be quick and must not call `update`; what it raises goes to the
+        caller, and nothing is stored.
         """
         place = self._hashes.get(key) or self._hash(key)
         if self._exclusive:
             self._change(place, change)
             return
         start = place[0] * CELL_BYTES
-        fcntl.lockf(self.fd, fcntl.LOCK_EX, _SET_BYTES, start)
+        locked = self._exclusion.enter(start, _SET_BYTES)
         try:
             self._change(place, change)
         finally:
-            fcntl.lockf(self.fd, fcntl.LOCK_UN, _SET_BYTES, start)
+            if locked:
+                self._exclusion.leave(start, _SET_BYTES)
 
     def _change(self, place: tuple[int, int], change: Callable[[int], int | None]) -> None:
         first, hashed = place

@@ -90,17 +90,53 @@ WORKER_PLAN_VERSION = 2
 """The version of the plan it serves; a gauge."""
 WORKER_LOOP_LAG = 3
 """How late the last heartbeat was, in microseconds; a gauge."""
-WORKER_ACCEPT_ERRORS = 4
+WORKER_REFUSED_FULL = 4
+"""Connections closed because the worker has no descriptors for more."""
 WORKER_REFUSED_NO_ROUTE = 5
 """Connections closed because their mesh address and port are in no plan."""
 WORKER_REFUSED_LIMIT = 6
 """Connections closed because their source has too many."""
 WORKER_HEAD_TIMEOUTS = 7
 """Connections closed because a head took too long."""
-WORKER_MALFORMED = 8
+WORKER_LOG_LINES_LOST = 8
+"""Lines of its log that could not be written."""
+WORKER_REFUSED_MEMORY = 9
+"""Connections broken off because their source made the worker hold more than it has memory for."""
+WORKER_LOCKS_FORGONE = 10
+"""Locks on memory shared by workers that another did not let go of in time."""
+WORKER_TASKS = 11
+"""Tasks of its loop; this gauge and the following ones are as of the last heartbeat."""
+WORKER_CLIENTS = 12
+"""Connections of clients."""
+WORKER_EXCHANGES = 13
+"""Requests, tunnels and tcp connections under way."""
+WORKER_UPSTREAMS_ACTIVE = 14
+"""Connections to endpoints that carry one of them."""
+WORKER_UPSTREAMS_IDLE = 15
+"""Connections to endpoints that wait in a pool, or are closing."""
+WORKER_WAITING = 16
+"""Requests that wait for a connection to an endpoint to become free."""
+WORKER_PAUSED = 17
+"""Connections from which nothing is read, because what they bring cannot be passed on or used yet."""
+WORKER_LONGEST_PAUSE = 18
+"""How long the longest of those pauses has lasted, in microseconds, exact to a second."""
+WORKER_MALFORMED = 19
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
-WORKER_GAUGES = (WORKER_HEARTBEAT, WORKER_STARTED, WORKER_PLAN_VERSION, WORKER_LOOP_LAG)
+WORKER_GAUGES = (
+    WORKER_HEARTBEAT,
+    WORKER_STARTED,
+    WORKER_PLAN_VERSION,
+    WORKER_LOOP_LAG,
+    WORKER_TASKS,
+    WORKER_CLIENTS,
+    WORKER_EXCHANGES,
+    WORKER_UPSTREAMS_ACTIVE,
+    WORKER_UPSTREAMS_IDLE,
+    WORKER_WAITING,
+    WORKER_PAUSED,
+    WORKER_LONGEST_PAUSE,
+)
 
 _CACHE_LINE = 8
 """Cells of a cache line: slots begin on one."""

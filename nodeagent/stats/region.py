@@ -25,6 +25,7 @@ from nodeagent.stats.columns import (
     FIRST_SLOT,
     OVERFLOW_SLOT,
     WORKER_GAUGES,
+    WORKER_HEARTBEAT,
     WORKER_SLOT,
     Layout,
 )
@@ -101,6 +102,11 @@ class StatsRegion(SharedMemory):
         width = self.layout.slot_columns
         base = slot * width
         self.cells[base : base + width] = memoryview(bytes(width * CELL_BYTES)).cast("q")
+
+    @property
+    def heartbeat(self) -> int:
+        """When the worker last said that it lives, in ns of the monotonic clock; 0: not yet."""
+        return self.cells[self.layout.base(WORKER_SLOT) + WORKER_HEARTBEAT]
 
     def reset_gauges(self, slots: int) -> None:
         """Set the gauges of the first `slots` slots to zero: between a worker's death and the next one."""

@@ -1,7 +1,8 @@
 """The access log of a worker: a line for requests, or only for those that the mesh itself had to answer.
 
 Bounded: past `LINES_PER_SECOND` lines are counted instead, and the next line says how many were left out.
-Of the request target only the path is shown, a query may hold secrets.
+Of the request target only the path is shown, a query may hold secrets. The client's pod is looked up for a
+line that is written, when it is: of one that has gone by then there is the address alone.
 """
 
 from __future__ import annotations
@@ -14,41 +15,23 @@ from typing import Final
 import structlog
 
 from middleware.contract import Ended, ExchangeError
+from nodeagent.log.budget import LineBudget
 from nodeagent.settings import AccessLog
+from nodeagent.worker.sources import SourcePods
 
 LINES_PER_SECOND: Final = 50
-
-
-class LineBudget:
-    """Lets so many lines a second through and counts the rest. Pure: time is an argument."""
-
-    def __init__(self, per_second: int = LINES_PER_SECOND) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._used = 0
-        self._suppressed = 0
-
-    def spend(self, now: float) -> int | None:
-        """Return None if the line must be left out, else how many lines were before it."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._used = 0
-        if self._used >= self._per_second:
-            self._suppressed += 1
-            return None
-        self._used += 1
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
 
 
 class AccessLogger:
     """Writes the access log. Implements `nodeagent.proxy.runtime.Observer`."""
 
-    def __init__(self, mode: AccessLog, worker: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, mode: AccessLog, worker: int, sources: SourcePods, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.wants_all = mode == "all"
         self._log = structlog.get_logger().bind(worker=worker)
-        self._budget = LineBudget()
+        self._sources = sources
+        self._budget = LineBudget(LINES_PER_SECOND)
         self._now = now
 
     def ended(self, ended: Ended) -> None:
@@ -63,7 +46,7 @@ class AccessLogger:
             "path": ended.target.partition("?")[0],
             "status": ended.status,
             "endpoint": ended.endpoint,
-            "source": ended.source,
+            **self._describe(ended.source),
             "took_ms": round(ended.took * 1000, 2),
         }
         if suppressed:
@@ -84,12 +67,23 @@ class AccessLogger:
             "request_refused",
             service=service,
             port=port,
-            source=source,
+            **self._describe(source),
             status=error.status,
             reason=error.reason,
             detail=error.detail,
             **fields,
         )
+
+    def _describe(self, source: str) -> dict[str, str]:
+        """Return the keys that say who the client is: its address, and its pod if that is known."""
+        pod = self._sources.find(source)
+        if pod is None:
+            return {"source": source}
+        return {
+            "source": source,
+            "source_pod": f"{pod.namespace}/{pod.name}",
+            "source_workload": f"{pod.namespace}/{pod.workload}",
+        }
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Write the traceback of a middleware's bug."""

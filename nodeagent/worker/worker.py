@@ -13,14 +13,15 @@ import signal
 import socket
 import sys
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import msgspec
 import structlog
 import uvloop
 
 from middleware.registry import installed
-from nodeagent.capture.privileges import drop_capabilities
+from nodeagent.capture.privileges import die_with_parent, drop_capabilities
 from nodeagent.control.messages import (
     Applied,
     Apply,
@@ -29,11 +30,10 @@ from nodeagent.control.messages import (
     Drain,
     ListenFailure,
     Message,
-    typed_backend,
-    typed_listener,
+    Sources,
 )
 from nodeagent.control.successor import wait_for_successor
-from nodeagent.log import configure_logging
+from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.model import ListenerKey
 from nodeagent.proxy.accept import local_address, original_destination
 from nodeagent.proxy.data_plane import DataPlane
@@ -41,14 +41,22 @@ from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import (
     REFUSALS,
     WORKER_HEARTBEAT,
+    WORKER_LOCKS_FORGONE,
+    WORKER_LOG_LINES_LOST,
     WORKER_LOOP_LAG,
     WORKER_PLAN_VERSION,
     WORKER_SLOT,
     WORKER_STARTED,
+    WORKER_TASKS,
     Layout,
 )
 from nodeagent.stats.region import StatsRegion
+from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
+from nodeagent.worker.applying import apply_change
+from nodeagent.worker.memory import MemoryGuard
+from nodeagent.worker.open_files import most_clients, raise_limit
+from nodeagent.worker.sources import SourcePods
 
 log = structlog.get_logger()
 
@@ -63,9 +71,10 @@ class Descriptors(msgspec.Struct, frozen=True):
     control: int
     stats: int
     shared: int
+    windows: int
     listen: int
     workers: int
-    """Not a file: how many workers share the table of `shared`."""
+    """Not a file: how many workers share `shared` and `windows`."""
 
 
 class Worker:
@@ -76,14 +85,19 @@ class Worker:
         self._loop = loop
         self._layout = Layout(installed().middlewares, REFUSALS)
         self._region = StatsRegion.open(descriptors.stats, self._layout)
-        self._shared = SharedCells.open(descriptors.shared, exclusive=descriptors.workers == 1)
+        alone = descriptors.workers == 1
+        self._shared = SharedCells.open(descriptors.shared, alone, self._lock_forgone)
         self._base = self._layout.base(WORKER_SLOT)
+        self._sources = SourcePods()
         self._data_plane: DataPlane | None = None
+        self._memory: MemoryGuard | None = None
         self._servers: dict[ListenerKey | None, asyncio.Server] = {}
         self._settings: Configure | None = None
         self._applying: asyncio.Queue[Message] = asyncio.Queue()
         self._ended = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
+        self._agent_gone = False
+        self._lines_lost = 0
 
     async def run(self) -> None:
         """Serve until told to leave."""
@@ -92,8 +106,7 @@ class Worker:
             lambda: Channel(self._applying.put_nowait, self._agent_lost), sock=control
         )
         for number in (signal.SIGINT, signal.SIGTERM):
-            # The agent decides when its workers leave; a terminal's Ctrl-C reaches the whole group.
-            self._loop.add_signal_handler(number, lambda: None)
+            self._loop.add_signal_handler(number, self._told_to_leave)
         ended = self._loop.create_task(self._ended.wait())
         while not self._ended.is_set():
             message = self._loop.create_task(self._applying.get())
@@ -112,27 +125,37 @@ class Worker:
         elif isinstance(message, Apply):
             failures = await self._apply(message)
             channel.send(Applied(message.version, failures))
+        elif isinstance(message, Sources):
+            self._sources.change(message)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 
     async def _configure(self, settings: Configure) -> None:
-        configure_logging(settings.log_level, settings.log_format)
         self._settings = settings
+        if not settings.outlives_agent:
+            die_with_parent()
         if settings.capture == "nftables":
             # Strangers' bytes are read here, and the sockets are the agent's: no privilege is of any use.
+            # A thread keeps what it was started with: this comes before the one that writes the log.
             drop_capabilities()
+        configure_logging(settings.log_level, settings.log_format)
         observer = None
         if settings.access_log != "off":
-            observer = AccessLogger(settings.access_log, settings.index)
+            observer = AccessLogger(settings.access_log, settings.index, self._sources)
+        limits = settings.limits
         self._data_plane = DataPlane(
             self._loop,
-            settings.limits,
+            msgspec.structs.replace(limits, connections=most_clients(raise_limit(), limits.connections)),
             self._layout,
             self._region.cells,
             self._shared,
+            SharedWindows(
+                self._descriptors.windows, self._descriptors.workers, settings.index, self._lock_forgone
+            ),
             observer,
             settings.index,
         )
+        self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
         self._beat(self._loop.time())
 
@@ -140,13 +163,7 @@ class Worker:
         data_plane, settings = self._data_plane, self._settings
         assert data_plane is not None
         assert settings is not None
-        data_plane.apply(
-            [(typed_listener(one.listener), one.slot) for one in message.upserted],
-            message.removed,
-            [(typed_backend(one.backend), one.slot) for one in message.backends],
-            message.removed_backends,
-        )
-        failures: list[ListenFailure] = []
+        failures = apply_change(data_plane, message)
         if settings.capture == "loopback":
             for key in message.removed:
                 server = self._servers.pop(key, None)
@@ -187,20 +204,46 @@ class Worker:
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
         cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
+        cells[self._base + WORKER_TASKS] = len(asyncio.all_tasks(self._loop))
+        lost = lost_lines()
+        cells[self._base + WORKER_LOG_LINES_LOST] += lost - self._lines_lost
+        self._lines_lost = lost
         assert self._data_plane is not None
         self._data_plane.sweep()
+        assert self._memory is not None
+        self._memory.look()
+        self._data_plane.count()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
-    def _agent_lost(self) -> None:
-        if self._draining is None and not self._ended.is_set():
-            log.warning("agent_lost", reason="serving the last plan until another agent is ready")
-            self._draining = self._loop.create_task(self._wait_as_orphan())
+    def _lock_forgone(self) -> None:
+        self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1
 
-    async def _wait_as_orphan(self) -> None:
-        if self._settings is None:
+    def _told_to_leave(self) -> None:
+        """SIGTERM or SIGINT. The agent decides when its workers leave; an orphan has nobody else to obey.
+
+        A terminal's Ctrl-C reaches the agent and its workers alike.
+        """
+        if self._agent_gone:
+            log.info("worker_draining", reason="told to leave, and has no agent")
+            self._orphaned(self._drain(ORPHAN_DRAIN_TIME))
+
+    def _agent_lost(self) -> None:
+        self._agent_gone = True
+        if self._draining is not None or self._ended.is_set():
+            return
+        if self._settings is None or not self._settings.outlives_agent:
             self._ended.set()
             return
-        await wait_for_successor(self._settings.successor_address)
+        log.warning("agent_lost", reason="serving the last plan until another agent is ready")
+        self._orphaned(self._wait_as_orphan(self._settings.successor_address))
+
+    def _orphaned(self, way: Coroutine[Any, Any, None]) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+        self._draining = self._loop.create_task(way)
+
+    async def _wait_as_orphan(self, successor: str) -> None:
+        await wait_for_successor(successor)
         log.info("successor_ready", reason="draining")
         await self._drain(ORPHAN_DRAIN_TIME)
 

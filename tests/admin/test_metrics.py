@@ -13,7 +13,6 @@ from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_ROWS
-from nodeagent.admin.families import LABELS
 from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
@@ -74,6 +73,7 @@ class Node:
             worker_restarts=3,
             dns_queries={"noerror": 11, "nxdomain": 2},
             dns_responses={"udp": 11, "tcp": 2},
+            tasks=9,
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -204,6 +204,7 @@ def test_the_agents_own_state(node: Node) -> None:
     assert node.value("svcmesh_source_last_sync_timestamp_seconds") == 1_700_000_000
     assert node.value("svcmesh_dns_queries_total", result="noerror") == 11
     assert node.value("svcmesh_workers") == 2
+    assert node.value("svcmesh_agent_tasks") == 9
     assert node.value("svcmesh_worker_restarts_total") == 3
     assert (node.value("process_resident_memory_bytes") or 0) > 1_000_000
 
@@ -215,17 +216,48 @@ def test_the_workers_own_numbers(node: Node) -> None:
         region.cells[base + LAYOUT.malformed_column("unheard of")] += 3
         region.cells[base + columns.WORKER_REFUSED_LIMIT] += 4
         region.cells[base + columns.WORKER_HEAD_TIMEOUTS] += 5
+        region.cells[base + columns.WORKER_LOCKS_FORGONE] += 6
     node.regions[1].cells[base + columns.WORKER_PLAN_VERSION] = 6
     node.regions[1].cells[base + columns.WORKER_HEARTBEAT] = 1
     assert node.value("svcmesh_malformed_requests_total", reason="bare_lf") == 4
     assert node.value("svcmesh_malformed_requests_total", reason="other") == 6
     assert node.value("svcmesh_malformed_requests_total", reason="head_timeout") == 10
     assert node.value("svcmesh_connections_refused_total", reason="limit") == 8
+    assert node.value("svcmesh_shared_locks_forgone_total") == 12
     assert node.value("svcmesh_connections_refused_total", reason="no_route") == 0
     assert node.value("svcmesh_worker_plan_version", worker="0") == 0
     assert node.value("svcmesh_worker_plan_version", worker="1") == 6
     assert node.value("svcmesh_worker_heartbeat_age_seconds", worker="0") is None, "it never served"
     assert (node.value("svcmesh_worker_heartbeat_age_seconds", worker="1") or 0) > 0
+
+
+def test_what_each_worker_has_open(node: Node) -> None:
+    base = LAYOUT.base(WORKER_SLOT)
+    cells = node.regions[1].cells
+    for column in (columns.WORKER_TASKS, columns.WORKER_CLIENTS, columns.WORKER_EXCHANGES):
+        cells[base + column] = column
+    cells[base + columns.WORKER_UPSTREAMS_ACTIVE] = 3
+    cells[base + columns.WORKER_UPSTREAMS_IDLE] = 4
+    cells[base + columns.WORKER_WAITING] = 5
+    cells[base + columns.WORKER_PAUSED] = 6
+    cells[base + columns.WORKER_LONGEST_PAUSE] = 7_500_000
+    seen = {
+        name: node.value(f"svcmesh_worker_{name}", worker="1")
+        for name in (
+            "tasks",
+            "client_connections",
+            "exchanges",
+            "upstream_connections_active",
+            "upstream_connections_idle",
+            "requests_waiting",
+            "connections_paused",
+            "longest_pause_seconds",
+        )
+    }
+    assert list(seen.values()) == [
+        columns.WORKER_TASKS, columns.WORKER_CLIENTS, columns.WORKER_EXCHANGES, 3, 4, 5, 6, 7.5,
+    ]  # fmt: skip
+    assert node.value("svcmesh_worker_tasks", worker="0") == 0
 
 
 def test_many_ports_come_in_pieces() -> None:
@@ -285,7 +317,7 @@ def test_names_and_help_keep_to_the_conventions(node: Node) -> None:
     assert len(families) > 20
     for name in ("svcmesh_requests", "svcmesh_upstream_errors", "svcmesh_request_duration_seconds"):
         family = node.families()[name]
-        assert all(set(LABELS) <= set(sample.labels) for sample in family.samples)
+        assert all({"service", "namespace", "port"} <= set(sample.labels) for sample in family.samples)
         assert family.samples
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 
 from hack.kit.waiting import until_async
 from nodeagent.admin import server as server_module
+from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 
@@ -22,9 +24,18 @@ class Agent:
         self.readiness = Readiness()
         self.document: dict[str, Any] = {"version": 7}
         self.notes: list[str] = []
+        self.plans = 0
+        """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
+        self.plan_page = PlanPage(lambda: self.document, self.plan).body
         self.server = AdminServer(
-            ("127.0.0.1", 0), AdminView(self.readiness, self.metrics, self.plan, lambda: self.notes)
+            ("127.0.0.1", 0),
+            AdminView(
+                self.readiness,
+                self.metrics,
+                self.plan_page,
+                lambda: self.notes,
+            ),
         )
 
     @property
@@ -40,10 +51,11 @@ class Agent:
                 raise ValueError(piece)
             yield piece
 
-    def plan(self) -> dict[str, Any]:
-        if not self.document:
+    def plan(self, document: dict[str, Any]) -> dict[str, Any]:
+        if not document:
             raise ValueError("no plan")
-        return self.document
+        self.plans += 1
+        return document
 
 
 @pytest.fixture
@@ -117,7 +129,7 @@ async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
 
 
 async def test_a_port_in_use_says_so(agent: Agent) -> None:
-    second = AdminServer(agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan))
+    second = AdminServer(agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan_page))
     with pytest.raises(
         AdminListenError, match=r"127\.0\.0\.1:\d+ .*[Aa]ddress already in use.*--admin-listen"
     ):
@@ -126,7 +138,7 @@ async def test_a_port_in_use_says_so(agent: Agent) -> None:
 
 
 async def test_an_address_that_is_not_here_says_so(agent: Agent) -> None:
-    second = AdminServer(("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan))
+    second = AdminServer(("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan_page))
     with pytest.raises(AdminListenError, match="192"):
         await second.start()
 
@@ -184,3 +196,43 @@ async def test_close_ends_idle_connections(agent: Agent) -> None:
     writer.close()
     await writer.wait_closed()
     await agent.server.close()
+
+
+async def send_raw(agent: Agent, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*agent.server.address)
+    writer.write(request)
+    answer = await reader.read(4096)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01 hello\r\n\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization : Bearer s3cr3t\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nX: s3cr3t\x00\r\n\r\n",
+        b"GET /" + b"s3cr3t" * 2000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=["no HTTP", "token", "second request", "long line"],
+)
+async def test_broken_requests_are_one_line_without_what_was_sent(
+    agent: Agent, request_: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with structlog.testing.capture_logs() as events:
+        for _ in range(20):
+            await send_raw(agent, request_)
+        await until_async(lambda: agent.server.malformed == 20)
+    (event,) = events
+    assert (event["event"], event["source"]) == ("admin_malformed_request", "127.0.0.1")
+    assert "s3cr3t" not in str(events)
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_plan_is_written_once_for_all_who_ask(agent: Agent) -> None:
+    answers = await asyncio.gather(*(fetch(agent, "/plan") for _ in range(20)))
+    assert {status for status, _, _ in answers} == {200}
+    assert agent.plans == 1
+    agent.document = {"version": 8}
+    assert '"version": 8' in (await fetch(agent, "/plan"))[2]
+    assert agent.plans == 2

@@ -84,6 +84,7 @@ class Agent:
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
+            error = self.standard_error()
             self.process = subprocess.Popen(
                 [
                     *self.prefix(),
@@ -93,9 +94,13 @@ class Agent:
                     *("--admin-listen", f"127.0.0.1:{self.admin_port}", "--log-format", "json"),
                     *("--drain-timeout", "10s", *self.arguments),
                 ],
-                stderr=log,
+                stderr=log if error is None else error,
             )
         return self.process
+
+    def standard_error(self) -> int | None:
+        """Return the descriptor that the log goes to; None: the file."""
+        return None
 
     def prefix(self) -> list[str]:
         """Return what the agent is started by."""
@@ -127,9 +132,11 @@ class Agent:
                 return float(line.rpartition(" ")[2])
         return 0.0
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == name]
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        """Return the log lines of these events, oldest first; one that is half written is not there yet."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] in names]
 
     def resolve(self, name: str, kind: str = "A", zone: str = "svc.mesh") -> tuple[str, list[str]]:
         """Return the response code and the answers."""

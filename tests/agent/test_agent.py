@@ -38,6 +38,17 @@ def test_a_name_leads_to_every_endpoint_in_turn(agent: Agent) -> None:
     assert agent.resolve("_http._tcp.web.shop", "SRV")[1] == ["0 100 18080 web.shop.svc.mesh."]
 
 
+def test_workers_follow_a_plan_that_changes_nothing_for_them(agent: Agent) -> None:
+    text = (agent.cluster / "web.yaml").read_text()
+    agent.write("web.yaml", text.replace("svc.mesh/enabled", "svc.mesh/protocol: quic\n    svc.mesh/enabled"))
+    until(lambda: agent.events("problem_found"))
+    until(
+        lambda: (
+            agent.metric("svcmesh_plan_version") == agent.metric('svcmesh_worker_plan_version{worker="0"}')
+        )
+    )
+
+
 def test_opting_out_and_in_again(agent: Agent) -> None:
     address = agent.address("web.shop")
     text = (agent.cluster / "web.yaml").read_text()
@@ -125,21 +136,16 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves(agent: Agent) -> None:
     connection.close()
 
 
-def test_a_killed_agent_leaves_its_workers_serving_until_the_next_is_ready(agent: Agent) -> None:
-    address = agent.address("web.shop")
-    (orphan,) = agent.workers()
-    with load(agent, connections=2) as outcome:
-        agent.process.kill()
-        agent.process.wait()
-        until(lambda: agent.events("agent_lost"))
-        agent.start()
-        until(agent.ready)
-        until(lambda: not Path(f"/proc/{orphan}/stat").exists())
-    assert outcome["ok"] > 0
-    assert outcome["failed"] == 0
-    with socket.create_connection((address, 18080), timeout=5):
-        pass
-    assert agent.ask()["name"] in "ab"
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_on_a_laptop_nothing_outlives_the_agent(agent: Agent, stopped: bool) -> None:
+    (worker,) = agent.workers()
+    if stopped:
+        os.kill(worker, signal.SIGSTOP)
+    agent.process.kill()
+    agent.process.wait()
+    until(lambda: not Path(f"/proc/{worker}/stat").exists())
+    agent.start()
+    until(agent.ready)
 
 
 def test_bad_files_harm_nobody_else(agent: Agent) -> None:

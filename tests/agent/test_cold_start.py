@@ -13,9 +13,10 @@ import pytest
 from hack.kit.manifests import ENABLED
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, service
+from tests.agent.test_source_pods import request_line
 from tests.agent.test_sources import in_a_thread
 from tests.discovery.kube.fake_api import FakeApi
-from tests.discovery.kube.objects import endpoint_slice
+from tests.discovery.kube.objects import endpoint_slice, pod
 from tests.discovery.kube.objects import service as kube_service
 
 
@@ -70,6 +71,31 @@ def test_without_an_api_server_the_last_snapshot_is_served_until_it_is_back(
             assert agent.metric("svcmesh_source_stale ") == 0
             assert agent.metric("svcmesh_plan_version ") > before
             assert agent.ask()["name"] == "from-the-disk"
+
+
+def test_pods_are_named_from_the_last_snapshot_too(
+    tmp_path: Path, start_whoami: Callable[[str], Whoami], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of pods alone is written at the latest when the agent leaves."""
+    server = start_whoami("a")
+    api = FakeApi()
+    (tmp_path / "cluster").mkdir()
+    options = ("--source", "kube", "--node-name", "node-1", "--access-log", "all")
+    with in_a_thread(api) as act:
+        for document in shop("web", "10.96.7.10", server.port):
+            act(lambda document=document: api.put(document))  # type: ignore[misc]
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        agent = Agent(tmp_path / "cluster", *options, "--state-dir", str(tmp_path / "state"))
+        with running(agent):
+            until((tmp_path / "state" / "snapshot").exists)
+            client = pod("till")
+            client["status"] = {"phase": "Running", "podIP": "127.0.0.9"}
+            act(lambda: api.put(client))
+            until(lambda: request_line(agent).get("source_pod") == "shop/till")
+    agent.start()
+    with running(agent):
+        assert agent.events("snapshot_loaded")
+        assert request_line(agent)["source_workload"] == "shop/pod/till"
 
 
 def test_a_damaged_snapshot_is_not_served(tmp_path: Path, start_whoami: Callable[[str], Whoami]) -> None:

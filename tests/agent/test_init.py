@@ -47,6 +47,40 @@ def test_an_agent_that_dies_again_and_again_is_left_to_the_kubelet() -> None:
 def test_what_is_said_of_a_death() -> None:
     assert (Death(KILLED, 1.0).reason, Death(KILLED, 1.0).exit_code) == ("killed by SIGKILL", 137)
     assert (Death(3 << 8, 1.0).reason, Death(3 << 8, 1.0).exit_code) == ("exit status 3", 3)
+    assert Death(KILLED, 1.0, hung=True).reason == "hung: no sign of life for 20 s"
+
+
+KEEP = """
+import os, signal, sys
+from nodeagent.init import keep
+def agent(kept):
+    print("started", os.getpid(), kept.died, flush=True)
+    if kept.died:
+        os._exit(0)
+    BEFORE
+    os.write(kept.pulse, b".")
+    HANG
+sys.exit(keep(agent, hung=2))
+"""
+
+
+@pytest.mark.parametrize("hang", ["signal.pause()", "os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_an_agent_without_a_pulse_is_killed_and_followed_by_another(hang: str) -> None:
+    script = KEEP.replace("HANG", hang).replace("BEFORE", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert second.endswith("hung: no sign of life for 20 s")
+    assert first.split()[1] != second.split()[1]
+
+
+def test_an_agent_that_has_had_no_pulse_yet_is_given_its_time() -> None:
+    script = KEEP.replace("BEFORE", "signal.sigtimedwait([], 4); os._exit(7)").replace("HANG", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (7, 1)
 
 
 def unshare() -> list[str]:
@@ -70,6 +104,10 @@ class Container(Agent):
     def agent(self) -> int:
         """The agent that it started last."""
         return int(until(lambda: [pid for pid in children(self.first()) if not is_worker(pid)])[-1])
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def is_worker(pid: int) -> bool:
@@ -102,6 +140,32 @@ def test_an_agent_that_is_killed_is_followed_by_another_and_no_request_fails(con
     assert container.events("agent_died")[0]["reason"] == "killed by SIGKILL"
     assert container.first() == first
     assert container.agent() != agent
+
+
+def test_an_agent_that_is_stopped_is_followed_by_another_and_no_request_fails(container: Container) -> None:
+    agent = container.agent()
+    with load(container, connections=2) as outcome:
+        os.kill(agent, signal.SIGSTOP)
+        until(lambda: container.events("agent_died"), seconds=60)
+        until(lambda: len(container.events("agent_ready")) == 2)
+    assert (outcome["failed"], outcome["ok"] > 0) == (0, True)
+    assert container.events("agent_died")[0]["reason"].startswith("hung")
+
+
+def test_an_orphaned_worker_leaves_when_it_is_told_to(container: Container) -> None:
+    """The agent that would tell it is stopped, so nobody else does."""
+    (worker,) = children(container.agent())
+    os.kill(worker, signal.SIGTERM)
+    assert container.ask()["name"] == "a", "while it has an agent it obeys nobody else"
+    first, agent = container.first(), container.agent()
+    os.kill(first, signal.SIGSTOP)
+    os.kill(agent, signal.SIGKILL)
+    until(lambda: container.events("agent_lost"))
+    os.kill(worker, signal.SIGTERM)
+    until(lambda: container.events("worker_draining"))
+    until(lambda: is_zombie(worker))
+    os.kill(first, signal.SIGCONT)
+    until(lambda: len(container.events("agent_ready")) == 2)
 
 
 def test_sigterm_reaches_the_agent_and_ends_all(container: Container) -> None:

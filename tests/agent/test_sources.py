@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from hack.kit.manifests import ENABLED
+from hack.kit.ports import free_port
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, service
 from tests.discovery.kube.fake_api import FakeApi
-from tests.discovery.kube.objects import endpoint_slice
+from tests.discovery.kube.objects import endpoint_slice, pod
 from tests.discovery.kube.objects import service as kube_service
 
 
@@ -72,6 +73,38 @@ def test_the_kube_source_leads_to_the_same_mesh(
             assert agent.stop() == 0
 
 
+def test_a_node_name_that_no_pod_knows_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+    (tmp_path / "cluster").mkdir()
+    with in_a_thread(api) as act:
+        act(lambda: api.put(pod("agent", node="node-1")))
+        monkeypatch.setenv("KUBECONFIG", api.write_kubeconfig(tmp_path / "kubeconfig"))
+        agents = [
+            Agent(tmp_path / "cluster", "--source", "kube", "--node-name", name)
+            for name in ("node-1", "node-2")
+        ]
+        try:
+            for agent in agents:
+                until(agent.ready)
+            # What has to be listed again is synced again.
+            act(api.forget_history)
+            act(lambda: api.cut_watches("Pod"))
+            until(lambda: len(pod_lists(agents[0])) == 4)
+            act(lambda: api.put(kube_service("web", "10.96.7.10")))
+            for agent in agents:
+                until(lambda agent=agent: agent.metric("svcmesh_services ") == 1)  # type: ignore[misc]
+            (line,) = agents[0].events("node_without_pods")  # of both: they share a log
+            assert (line["level"], line["node"]) == ("warning", "node-2")
+            assert "--node-name" in line["reason"]
+        finally:
+            assert [agent.stop() for agent in agents] == [0, 0]
+
+
+def pod_lists(agent: Agent) -> list[int]:
+    """Return how many Pods each list of them had."""
+    return [line["objects"] for line in agent.events("source_listed") if line["resource"] == "Pod"]
+
+
 def test_a_burst_of_a_thousand_changes_costs_a_few_plans(agent: Agent) -> None:
     before = len(agent.events("plan_applied"))
     for number in range(1000):
@@ -104,6 +137,34 @@ def test_a_rate_limit_holds_for_the_node_whatever_the_number_of_workers(
         assert passed == pytest.approx(100 * elapsed + 10, rel=0.05)
     finally:
         agent.stop()
+
+
+def test_a_circuit_breaker_is_the_nodes_whatever_the_number_of_workers(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    protected = {**ENABLED, "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5"}
+    (cluster / "web.yaml").write_text(service("web", protected) + endpoints("web", [free_port()]))
+    agent = Agent(cluster, "--workers", "4")
+    try:
+        until(agent.ready)
+        agent.address("web.shop")
+        until(lambda: "circuit_open" in refusal(agent))
+        refusals = [refusal(agent) for _ in range(20)]
+        assert [one for one in refusals if "circuit_open" not in one] == [], "by whichever worker"
+        assert agent.metric("svcmesh_circuit_breaker_opened_total") == 1
+        assert len(agent.events("circuit_breaker_opened")) == 1
+    finally:
+        agent.stop()
+
+
+def refusal(agent: Agent) -> str:
+    """Ask on a new connection; return how the mesh says that it answered itself."""
+    connection = agent.connect()
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.getheader("Proxy-Status") or ""
 
 
 def flood(address: str, seconds: float) -> tuple[int, float]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from nodeagent.meshctl.main import main
-from tests.discovery.kube.fake_api import FakeApi, answer, status
+from nodeagent.meshctl.migrate import REMINDER
+from tests.discovery.kube.fake_api import Document, FakeApi, answer, status
 from tests.discovery.kube.objects import endpoint_slice, service
 
 
@@ -67,7 +70,94 @@ def test_migrate(api: FakeApi, tmp_path: Path) -> None:
     assert (code, output) == (
         0,
         (
+            f"{REMINDER}\n"
             f"kubectl --kubeconfig {kubeconfig} --context test annotate service --overwrite -n shop cart "
             "svc.mesh/enabled=true svc.mesh/retry-attempts=2\n"
         ),
     )
+
+
+def smi(kind: str, group: str, namespace: str, name: str, **spec: Any) -> Document:
+    metadata = {"namespace": namespace, "name": name, "resourceVersion": "1"}
+    return {"apiVersion": f"{group}/v1alpha3", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+TARGET = smi(
+    "TrafficTarget",
+    "access.smi-spec.io",
+    "shop",
+    "cart",
+    destination={"kind": "ServiceAccount", "name": "cart"},
+    sources=[{"kind": "ServiceAccount", "name": "web", "namespace": "front"}],
+)
+SPLIT = smi(
+    "TrafficSplit",
+    "split.smi-spec.io",
+    "shop",
+    "canary",
+    service="cart",
+    backends=[{"service": "v1", "weight": 9}, {"service": "v2", "weight": 1}],
+)
+CHECK = ("check", "--cluster", "--compat", "traefik-mesh", "--kubeconfig")
+
+
+def test_smi_objects_of_a_cluster(api: FakeApi, tmp_path: Path) -> None:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    api.install("access.smi-spec.io", "v1alpha1", "v1alpha2")
+    api.install("split.smi-spec.io", "v1alpha3")
+    api.resources["/apis/access.smi-spec.io/v1alpha2/traffictargets"] = [TARGET]
+    api.resources["/apis/split.smi-spec.io/v1alpha3/trafficsplits"] = [SPLIT]
+    code, output, _ = meshctl(*CHECK, kubeconfig)
+    assert code == 1
+    assert "error: TrafficTarget shop/cart: spec.sources: front/web\n" in output
+    assert "error: TrafficSplit shop/canary: spec.backends: v1=9 v2=1\n" in output
+    assert output.splitlines()[-1] == "0 Services checked, 0 in the mesh, 2 problems"
+    assert meshctl(*CHECK, kubeconfig, "-n", "shop")[1].count("error: ") == 2
+    assert meshctl(*CHECK, kubeconfig, "-n", "pay")[1].count("error: ") == 0
+    assert meshctl("check", "--cluster", "--kubeconfig", kubeconfig)[0] == 0, "nobody asked for them"
+    code, output, _ = meshctl("migrate", "--cluster", "--kubeconfig", kubeconfig, "--accept-open")
+    assert (code, "# TrafficTarget shop/cart" in output) == (1, True)
+    api.resources["/apis/split.smi-spec.io/v1alpha3/trafficsplits"] = []
+    assert meshctl("migrate", "--cluster", "--kubeconfig", kubeconfig, "--accept-open")[0] == 0
+    assert meshctl("migrate", "--cluster", "--kubeconfig", kubeconfig)[0] == 1
+
+
+def test_where_the_kinds_are_not_installed(api: FakeApi, tmp_path: Path) -> None:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    assert meshctl(*CHECK, kubeconfig) == (0, "0 Services checked, 0 in the mesh, 0 problems\n", "")
+    api.install("specs.smi-spec.io", "v1alpha3")
+    api.resources["/apis/specs.smi-spec.io/v1alpha3/tcproutes"] = []
+    forbidden = answer(403, status(403, "Forbidden", "as is said of what is not there, too"))
+    api.answers["/apis/specs.smi-spec.io/v1alpha3/httproutegroups"] = forbidden
+    assert meshctl(*CHECK, kubeconfig)[0] == 0, "the group, and of its kinds only one"
+
+
+@pytest.mark.parametrize(
+    "path", ["/apis/access.smi-spec.io", "/apis/access.smi-spec.io/v1alpha3/traffictargets"]
+)
+def test_what_may_not_be_looked_at_counts_as_lost(api: FakeApi, tmp_path: Path, path: str) -> None:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    api.install("access.smi-spec.io", "v1alpha3")
+    api.resources["/apis/access.smi-spec.io/v1alpha3/traffictargets"] = []
+    api.answers[path] = answer(403, status(403, "Forbidden", "not for you"))
+    code, output, _ = meshctl(*CHECK, kubeconfig)
+    assert code == 1
+    assert output.splitlines()[:2] == [
+        "error: TrafficTarget *",
+        "    wrong:  could not be looked at: status 403: not for you",
+    ]
+    assert "a kubeconfig that may `list` traffictargets.access.smi-spec.io" in output
+    code, output, _ = meshctl("migrate", "--cluster", "--kubeconfig", kubeconfig, "--accept-open")
+    assert (code, "could not be looked at" in output) == (1, True)
+
+
+def test_an_api_server_that_fails_is_no_empty_list(api: FakeApi, tmp_path: Path) -> None:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    api.install("access.smi-spec.io", "v1alpha3")
+    api.resources["/apis/access.smi-spec.io/v1alpha3/traffictargets"] = []
+    api.answers["/apis/access.smi-spec.io/v1alpha3/traffictargets"] = answer(
+        503, status(503, "ServiceUnavailable", "later")
+    )
+    code, output, errors = meshctl(*CHECK, kubeconfig)
+    assert (code, output) == (2, "")
+    assert "cannot list TrafficTargets: status 503: later" in errors

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from discovery.compat import PREFIXES, Compat
+from discovery.files.source import read_once
 from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import check_paths
+from nodeagent.meshctl.check import plan_of, report_on
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.source_lines import SourceLines
 
@@ -179,7 +180,8 @@ def test_check_and_agent_agree(case: str) -> None:
     """What check calls wrong is what an agent reports that reads these files first."""
     file = GOLDEN / case / "cluster.yaml"
     compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
-    report = check_paths([str(file)], resolve_settings(Given(capture="nftables", compat=compat)))
+    events = read_once(str(file), compat=compat)
+    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables", compat=compat))))
     errors = [f.problem for f in report.findings if f.problem.severity == "error"]
     checked = {
         (p.name, p.field, p.reason.replace(str(file), "cluster.yaml")) for p in errors if p.kind != "File"

@@ -14,6 +14,7 @@ from discovery.files.source import read_once
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import plan_of
 from nodeagent.meshctl.main import main
+from nodeagent.meshctl.migrate import REMINDER
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CART = """\
@@ -45,6 +46,7 @@ def test_annotate_and_remove(tmp_path: Path) -> None:
     assert migrate(str(file)) == (
         0,
         (
+            f"{REMINDER}\n"
             "kubectl annotate service --overwrite -n shop cart svc.mesh/enabled=true svc.mesh/protocol=http "
             "'svc.mesh/rate-limit=100/s burst=200 per=source' svc.mesh/retry-attempts=2\n"
         ),
@@ -66,6 +68,7 @@ def test_what_has_no_equivalent_is_a_comment(tmp_path: Path) -> None:
     code, output, errors = migrate(str(file))
     assert code == 1
     assert output == (
+        f"{REMINDER}\n"
         f"# shop/cart ({file}:7): mesh.traefik.io/traffic-type: udp: has no equivalent: the mesh carries only"
         " TCP yet\n"
         "# instead: http or tcp, or clients that use the Service's ordinary name\n"
@@ -80,7 +83,7 @@ def test_a_bad_value_is_not_carried_over(tmp_path: Path) -> None:
     code, output, _ = migrate(str(file))
     assert code == 1
     assert "svc.mesh/retry-attempts" not in output
-    assert f'({file}:8): mesh.traefik.io/retry-attempts: many: "many" is not a whole number' in output
+    assert f"({file}:8): mesh.traefik.io/retry-attempts: many: is not a whole number" in output
 
 
 def test_nothing_to_migrate(tmp_path: Path) -> None:
@@ -104,6 +107,82 @@ def test_the_script_is_safe_to_run(tmp_path: Path) -> None:
         assert script
         subprocess.run(["sh", "-c", f"kubectl() {{ :; }}\n{script}"], check=True)
         assert not victim.exists()
+
+
+TARGET = """\
+apiVersion: access.smi-spec.io/v1alpha2
+kind: TrafficTarget
+metadata: {name: cart, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: cart, namespace: shop}
+  rules:
+    - {kind: HTTPRouteGroup, name: cart}
+  sources:
+    - {kind: ServiceAccount, name: web, namespace: front}
+"""
+SPLIT = """\
+apiVersion: split.smi-spec.io/v1alpha3
+kind: TrafficSplit
+metadata: {name: canary, namespace: shop}
+spec:
+  service: cart
+  backends:
+    - {service: cart-v1, weight: 90}
+    - {service: cart-v2, weight: 10}
+"""
+ROUTES = """\
+apiVersion: specs.smi-spec.io/v1alpha3
+kind: HTTPRouteGroup
+metadata: {name: cart, namespace: shop}
+spec:
+  matches:
+    - {name: all, pathRegex: /, methods: ["*"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("documents", "arguments", "code", "said"),
+    [
+        ((TARGET,), (), 1, ["TrafficTarget shop/cart", "front/web", "open to whoever reaches the node"]),
+        ((TARGET,), ("--accept-open",), 0, ["TrafficTarget shop/cart"]),
+        ((TARGET,), ("--remove",), 1, ["TrafficTarget shop/cart"]),
+        ((SPLIT,), (), 1, ["TrafficSplit shop/canary", "instead: svc.mesh/split: cart-v1=90 cart-v2=10 on"]),
+        ((TARGET, SPLIT), ("--accept-open",), 1, ["TrafficSplit shop/canary"]),
+        ((ROUTES,), (), 0, ["HTTPRouteGroup shop/cart", "means nothing without"]),
+        ((CART, TARGET, SPLIT, ROUTES), (), 1, ["kubectl annotate service", "TrafficTarget", "TrafficSplit"]),
+    ],
+)
+def test_what_limits_or_splits_is_not_lost_in_silence(
+    documents: tuple[str, ...], arguments: tuple[str, ...], code: int, said: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("---\n".join(documents))
+    found, output, _ = migrate(*arguments, str(file))
+    assert found == code
+    assert all(words in output for words in said)
+    assert (REMINDER in output) == (arguments == ())
+    lines = [line for line in output.splitlines() if not line.startswith("#")]
+    assert all(line.startswith("kubectl annotate service") for line in lines)
+
+
+def test_objects_of_the_other_mesh_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("---\n".join((CART, TARGET, SPLIT, ROUTES)))
+    assert migrate(str(file))[2] == (
+        "# 1 Service with such annotations, 0 with something that has no equivalent; 2 SMI objects without an"
+        " equivalent\n"
+    )
+    assert "; 1 SMI object without" in migrate("--accept-open", str(file))[2]
+
+
+def test_check_counts_them_too(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("---\n".join((CART, TARGET, SPLIT, ROUTES)))
+    result = CliRunner().invoke(main, ["check", "--compat", "traefik-mesh", str(file)])
+    assert result.exit_code == 1
+    assert f"{file}:23: error: TrafficTarget shop/cart: spec.sources: front/web\n" in result.output
+    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 note"
+    assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
 
 @pytest.mark.parametrize("case", ["compat-traefik-mesh", "compat-excluded"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,
+    parse_node_name,
     parse_range,
     parse_source,
     parse_workers,
@@ -33,6 +35,10 @@ from nodeagent.cli.flags import (
         (parse_listen, "127.0.0.1:10053", ("127.0.0.1", 10053)),
         (parse_listen, "[::1]:15000", ("::1", 15000)),
         (parse_workers, "4", 4),
+        (parse_node_name, "node-1", "node-1"),
+        (parse_node_name, " ip-10-0-0-1.ec2.internal\n", "ip-10-0-0-1.ec2.internal"),
+        (parse_node_name, "", ""),
+        (parse_node_name, " ", ""),
         (parse_drain_timeout, "30s", 30.0),
         (parse_drain_timeout, "1m30s", 90.0),
         (parse_drain_timeout, "0", 0.0),
@@ -67,6 +73,12 @@ def test_good_values(parse: Callable[[str], Any], text: str, expected: object) -
         (parse_listen, "127.0.0.1:0", "not a port"),
         (parse_listen, "127.0.0.1:65536", "not a port"),
         (parse_listen, "127.0.0.1:٣", "not a port"),
+        (parse_node_name, "Node-1", "did you mean node-1?"),
+        (parse_node_name, "node_1", "not the name of a Node"),
+        (parse_node_name, "node-1,status.phase=Failed", "not the name of a Node"),
+        (parse_node_name, "n..1", "not the name of a Node"),
+        (parse_node_name, "n" * 64, "not the name of a Node"),
+        (parse_node_name, ".".join(["n"] * 128), "not the name of a Node"),
         (parse_workers, "0", "from 1 to 256"),
         (parse_workers, "many", "from 1 to 256"),
         (parse_workers, "1000000", "from 1 to 256"),
@@ -91,6 +103,14 @@ def test_defaults_of_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.workers >= 1
     assert settings.node_name
     assert settings.drain_timeout == 30.0
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_without_a_node_name_it_is_the_host_s_as_the_kubelet_has_it(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Worker-7.example.org")
+    assert resolve_settings(Given(capture="loopback", node_name=given)).node_name == "worker-7.example.org"
 
 
 def test_defaults_of_a_node() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 from nodeagent.stats.cells import SETS, WAYS, SharedCells
 
 PRELUDE = (
-    "import sys; from nodeagent.stats.cells import SharedCells\n"
+    "import sys; from nodeagent.stats import exclusion; from nodeagent.stats.cells import SharedCells\n"
+    "exclusion.PATIENCE = 60\n"  # however busy this machine is, nobody holds a lock that long
     "table = SharedCells.open(int(sys.argv[1]), exclusive=False)\n"
 )
 
@@ -138,3 +140,28 @@ def test_a_process_killed_while_it_holds_the_lock_blocks_nobody(shared: SharedCe
     holder.communicate()
     shared.update(b"k", lambda number: number + 1)
     assert read(shared, b"k") == 6
+
+
+def test_a_process_stopped_while_it_holds_the_lock_stops_nobody(shared: SharedCells) -> None:
+    forgone: list[None] = []
+    table = SharedCells.open(os.dup(shared.fd), False, lambda: forgone.append(None))
+    script = "table.update(b'k', lambda number: (print('in', flush=True), sys.stdin.readline(), number)[2])"
+    command = [sys.executable, "-c", PRELUDE + script, str(shared.fd)]
+    holder = subprocess.Popen(command, pass_fds=[shared.fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"in\n"
+    holder.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(1000):
+            table.update(b"k", lambda number: number + 1)
+        assert read(table, b"k") == 1000
+        assert len(forgone) == 1001, "each of them was told of"
+        table.update(b"another", lambda _: 1)
+        assert len(forgone) == 1001, "the other sets are not locked"
+    finally:
+        holder.send_signal(signal.SIGCONT)
+        holder.communicate(b"\n")
+    table.update(b"k", lambda _: 7)
+    assert read(shared, b"k") == 7
+    assert len(forgone) == 1001
+    table.close()

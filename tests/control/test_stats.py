@@ -13,8 +13,8 @@ from nodeagent.stats.columns import (
     FIRST_SLOT,
     OVERFLOW_SLOT,
     REQUESTS_2XX,
-    WORKER_ACCEPT_ERRORS,
     WORKER_HEARTBEAT,
+    WORKER_REFUSED_FULL,
     WORKER_SLOT,
     Layout,
 )
@@ -71,12 +71,12 @@ def test_gauges_start_again_and_counters_do_not(region: StatsRegion) -> None:
     cells[base + REQUESTS_2XX] = 5
     cells[base + CONNECTIONS_ACTIVE] = 6
     cells[LAYOUT.base(WORKER_SLOT) + WORKER_HEARTBEAT] = 7
-    cells[LAYOUT.base(WORKER_SLOT) + WORKER_ACCEPT_ERRORS] = 8
+    cells[LAYOUT.base(WORKER_SLOT) + WORKER_REFUSED_FULL] = 8
     region.reset_gauges(4)
     assert cells[base + REQUESTS_2XX] == 5
     assert cells[base + CONNECTIONS_ACTIVE] == 0
     assert cells[LAYOUT.base(WORKER_SLOT) + WORKER_HEARTBEAT] == 0
-    assert cells[LAYOUT.base(WORKER_SLOT) + WORKER_ACCEPT_ERRORS] == 8
+    assert cells[LAYOUT.base(WORKER_SLOT) + WORKER_REFUSED_FULL] == 8
 
 
 def test_a_port_keeps_its_slot(region: StatsRegion) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES, by_name
+from middleware.testing import FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
 from nodeagent.proxy.accept import local_address
 from nodeagent.proxy.data_plane import DataPlane
@@ -40,7 +41,8 @@ class Mesh:
     def __init__(self, limits: Limits) -> None:
         self.layout = Layout(MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 64 * self.layout.slot_columns)).cast("q")
-        self.proxy = DataPlane(asyncio.get_running_loop(), limits, self.layout, self.cells, Table())
+        loop = asyncio.get_running_loop()
+        self.proxy = DataPlane(loop, limits, self.layout, self.cells, Table(), FakeWindows())
         self.servers: list[asyncio.Server] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.peers: list[asyncio.StreamWriter] = []

@@ -36,6 +36,25 @@ def sized(seen: list[int], *, close: bool = False) -> Handler:
     return handle
 
 
+async def test_the_worker_tells_what_is_open_and_paused(mesh: Mesh) -> None:
+    def gauges() -> list[int]:
+        mesh.proxy.count()
+        base = mesh.proxy.runtime.layout.base(columns.WORKER_SLOT)
+        return mesh.proxy.runtime.cells[base + columns.WORKER_CLIENTS :][:6].tolist()
+
+    await mesh.serve(await mesh.endpoint(sized([])))
+    small_buffers(mesh)
+    async with client(mesh) as slow, client(mesh) as idle, asyncio.timeout(5):
+        await idle.send(GET % b"1")
+        await idle.receive_until(b"x")
+        assert gauges() == [2, 0, 0, 1, 0, 0]
+        await slow.send(GET % b"%d" % (4 * MEBIBYTE))
+        await until(lambda: gauges() == [2, 1, 1, 0, 0, 1])
+        await slow.receive_until(b"x", count=4 * MEBIBYTE)
+        await until(lambda: gauges() == [2, 0, 0, 1, 0, 0])
+    await until(lambda: gauges() == [0, 0, 0, 1, 0, 0])
+
+
 class TestOneEndpoint:
     """A response that ends while its client's buffer is full leaves a connection that serves the next one."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+import msgspec
 import pytest
 
 from nodeagent.settings import Limits
@@ -57,6 +58,18 @@ async def test_forwarded_for_and_hop_by_hop(mesh: Mesh) -> None:
     assert seen == [
         b"GET /x?y=1 HTTP/1.1\r\nHost: web\r\nX-Public: 2\r\nX-Forwarded-For: 1.2.3.4, 127.0.0.1\r\n\r\n"
     ]
+
+
+async def test_what_a_client_says_of_those_before_it_passes(mesh: Mesh) -> None:
+    """It may be an ingress that knows; docs/middleware/headers.md says whom endpoints may believe."""
+    seen: list[bytes] = []
+    await mesh.serve(await mesh.endpoint(answering(seen=seen)))
+    fields = (
+        b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nX-Real-IP: 1.2.3.4\r\n"
+        b"Forwarded: for=1.2.3.4;proto=https\r\n"
+    )
+    await mesh.ask(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n" + fields + b"\r\n")
+    assert seen == [b"GET / HTTP/1.1\r\nHost: web\r\n" + fields + b"X-Forwarded-For: 127.0.0.1\r\n\r\n"]
 
 
 async def test_response_hop_by_hop_fields_are_removed(mesh: Mesh) -> None:
@@ -426,6 +439,19 @@ class TestLimits:
         writer.write(GET)
         with pytest.raises(ConnectionResetError):
             await read_head(reader)
+
+    async def test_the_worker_is_full(self, mesh: Mesh) -> None:
+        await mesh.serve(await mesh.endpoint(answering()))
+        mesh.proxy.runtime.limits = msgspec.structs.replace(mesh.proxy.runtime.limits, connections=1)
+        first, writer = await mesh.connect()
+        writer.write(GET)
+        await read_head(first)
+        second, _ = await mesh.connect()
+        with pytest.raises(ConnectionResetError):
+            await second.read()
+        assert mesh.cells[columns.WORKER_REFUSED_FULL] == 1
+        writer.write(GET_CLOSE)
+        assert (await first.read()).endswith(b"ok")
 
     async def test_a_head_that_is_too_large(self, mesh: Mesh) -> None:
         await mesh.serve(await mesh.endpoint(answering()))

@@ -265,3 +265,20 @@ async def test_a_client_that_is_gone_before_it_is_looked_at(mesh: Mesh) -> None:
         for _ in range(TUNNELS):
             with_reset(socket.create_connection(route.key))  # on purpose not awaited
         await half_close(mesh)  # who comes later is accepted later
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+async def test_a_peer_that_vanishes_is_found_out(mesh: Mesh, protocol: Protocol) -> None:
+    """By the kernel, which has to be asked to: on both sides, within two minutes."""
+    await mesh.serve(await mesh.endpoint(Talker("")), protocol=protocol)
+    reader, writer = await mesh.connect()
+    writer.write(UPGRADE if protocol == "http" else b"x")
+    assert (await reader.readuntil(b"hello")).endswith(b"hello")
+    both = [one.transport.get_extra_info("socket") for one in mesh.proxy.runtime.connections]  # type: ignore[attr-defined]
+    assert [one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for one in both] == [1, 1]
+    for one in both:
+        asked = [
+            one.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        assert asked[0] + asked[1] * asked[2] <= 120

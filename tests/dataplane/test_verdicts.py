@@ -15,7 +15,7 @@ GET_CLOSE = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 UPLOAD_TIME = 0.3
 UPLOADS = 12
-"""At once: more than the fewest outcomes that a breaker judges by."""
+"""At once: many more than the fewest outcomes that a breaker judges by."""
 
 BREAKER = "svc.mesh/circuit-breaker"
 SLOW = {BREAKER: "LatencyAtQuantileMS(50.0) > 100"}

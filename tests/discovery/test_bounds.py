@@ -146,7 +146,7 @@ def test_more_annotations_than_are_read(annotations: dict[str, str], prefix: str
         service(annotations={"svc.mesh/enabled": "true", **given}), "", "traefik-mesh"
     )
     assert isinstance(found, ServiceObject)
-    assert found.unread
+    assert found.overlong
     assert found.annotations == {"svc.mesh/enabled": "true"}
     (said,) = problems
     assert said.field == "metadata.annotations"
@@ -157,14 +157,14 @@ def test_as_many_annotations_as_are_read() -> None:
     given = {"svc.mesh/enabled": "true", **many(MAX_ANNOTATIONS - 1)}
     found, problems = read_object(service(annotations=given), "")
     assert isinstance(found, ServiceObject)
-    assert (found.annotations, found.unread, problems) == (given, False, ())
+    assert (found.annotations, found.overlong, problems) == (given, False, ())
 
 
 def test_annotations_of_others_are_not_counted() -> None:
     others = {f"example.com/a{number}": "x" * 1000 for number in range(10_000)}
     found, problems = read_object(service(annotations={"svc.mesh/enabled": "true", **others}), "")
     assert isinstance(found, ServiceObject)
-    assert (found.annotations, found.unread, problems) == ({"svc.mesh/enabled": "true"}, False, ())
+    assert (found.annotations, found.overlong, problems) == ({"svc.mesh/enabled": "true"}, False, ())
 
 
 @pytest.mark.parametrize("own", [{}, {"svc.mesh/enabled": "false"}])
@@ -176,7 +176,7 @@ def test_many_annotations_of_another_mesh_are_still_a_wish_for_the_mesh(own: dic
     assert isinstance(with_compat, ServiceObject)
     assert isinstance(without, ServiceObject)
     assert with_compat.annotations == (own or {"svc.mesh/enabled": "true"})
-    assert (without.annotations, without.unread) == (own, False)
+    assert (without.annotations, without.overlong) == (own, False)
 
 
 def test_ports_and_endpoints_beyond_the_bound_are_left_out_and_said() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from discovery.compat import (
     CIRCUIT_BREAKER,
+    FASTEST,
+    LARGEST_BURST,
     MOST_RETRIES,
     OPTIONS,
     PREFIXES,
@@ -44,14 +46,13 @@ def ours(foreign: Mapping[str, str], **own: str) -> dict[str, str]:
         ({"scheme": "h2c"}, {"protocol": "tcp"}),
         ({"scheme": "h2c", "traffic-type": "http"}, {"protocol": "tcp"}),
         ({"scheme": "https", "traffic-type": "tcp"}, {"protocol": "tcp"}),
-        ({"scheme": "gopher"}, {}),
         ({"retry-attempts": "1"}, {"retry-attempts": "0"}),
         ({"retry-attempts": "3"}, {"retry-attempts": "2"}),
         ({"retry-attempts": "+3"}, {"retry-attempts": "2"}),
         ({"retry-attempts": "12"}, {"retry-attempts": "10"}),
         ({"retry-attempts": "0"}, {}),
         ({"retry-attempts": "-1"}, {}),
-        ({"retry-attempts": "many"}, {"retry-attempts": "many"}),
+        ({"retry-attempts": "many"}, {}),
         ({"circuit-breaker-expression": "x"}, {"circuit-breaker": "x"}),
         (
             {"ratelimit-average": "100", "ratelimit-burst": "50"},
@@ -61,6 +62,11 @@ def ours(foreign: Mapping[str, str], **own: str) -> dict[str, str]:
             {"ratelimit-average": "0100", "ratelimit-burst": "+50"},
             {"rate-limit": "100/s burst=50 per=source"},
         ),
+        (
+            {"ratelimit-average": "2000000", "ratelimit-burst": "9000000"},
+            {"rate-limit": "1000000/s burst=1000000 per=source"},
+        ),
+        ({"ratelimit-average": "100", "ratelimit-burst": "hello"}, {}),
         ({"ratelimit-average": "100"}, {}),
         ({"ratelimit-burst": "100"}, {}),
         ({"colour": "blue"}, {}),
@@ -84,17 +90,16 @@ def test_the_new_prefix_goes_before_the_old() -> None:
         "svc.mesh/protocol": "http",
         "svc.mesh/retry-attempts": "1",
     }
-    assert found.became == {
-        OLD + "retry-attempts": "svc.mesh/retry-attempts",
-        OLD + "traffic-type": "",
-        NEW + "traffic-type": "svc.mesh/protocol",
+    assert found.origins == {
+        "svc.mesh/retry-attempts": (OLD + "retry-attempts",),
+        "svc.mesh/protocol": (NEW + "traffic-type",),
     }
 
 
 def test_our_own_go_before_both() -> None:
     found = translate({NEW + "traffic-type": "tcp", "svc.mesh/protocol": "http"})
     assert found.annotations["svc.mesh/protocol"] == "http"
-    assert found.became == {NEW + "traffic-type": ""}
+    assert found.origins == {}
     assert ours({"traffic-type": "tcp"}, enabled="false") == {"enabled": "false"}
     assert ours({"traffic-type": "tcp"}, enabled="yes") == {"enabled": "yes", "protocol": "tcp"}
 
@@ -113,8 +118,11 @@ def test_without_an_equivalent_a_service_stays_out(foreign: Mapping[str, str]) -
     ("foreign", "severity", "reason"),
     [
         ({"scheme": "h2c"}, "info", "HTTP/2 is passed through as tcp"),
-        ({"scheme": "gopher"}, "error", "is not a scheme"),
-        ({"retry-attempts": "0"}, "error", "counts all tries"),
+        (
+            {"ratelimit-average": "2000000", "ratelimit-burst": "1"},
+            "info",
+            "is more than the mesh counts: 1000000",
+        ),
         ({"retry-attempts": "12"}, "info", "more than the 11 tries"),
         ({"ratelimit-burst": "5"}, "info", "without ratelimit-average"),
         ({"colour": "blue"}, "info", "is no option"),
@@ -132,7 +140,11 @@ def test_names_and_bounds_are_those_of_the_middleware() -> None:
         circuit_breaker.CIRCUIT_BREAKER,
         rate_limit.RATE_LIMIT,
     )
-    assert MOST_RETRIES == retry.MOST_ATTEMPTS
+    assert (MOST_RETRIES, FASTEST, LARGEST_BURST) == (
+        retry.MOST_ATTEMPTS,
+        rate_limit.FASTEST,
+        rate_limit.LARGEST_BURST,
+    )
 
 
 NAMES = st.sampled_from(
@@ -146,29 +158,37 @@ VALUES = st.text(max_size=30) | st.sampled_from(
 
 @given(st.dictionaries(NAMES, VALUES))
 def test_anything_is_translated(annotations: dict[str, str]) -> None:
-    """Never raises, gives only our own annotations, keeps what was ours, accounts for all foreign ones."""
+    """Never raises, gives only our own annotations, keeps what was ours, and says what others came from."""
     found = translate(annotations)
     own = {name: value for name, value in annotations.items() if name.startswith("svc.mesh/")}
     assert all(name.startswith("svc.mesh/") for name in found.annotations)
-    assert own.items() <= found.annotations.items()
-    assert set(found.became) == {name for name in annotations if name.startswith(PREFIXES)}
-    assert all(name in found.annotations for name in found.became.values() if name)
+    assert {n: v for n, v in own.items() if n != "svc.mesh/enabled"}.items() <= found.annotations.items()
+    assert found.annotations.get("svc.mesh/enabled") in (own.get("svc.mesh/enabled"), None, "true")
+    assert found.origins.keys() == found.annotations.keys() - own.keys() - {"svc.mesh/enabled"}
+    assert all(name in annotations for names in found.origins.values() for name in names)
 
 
 def is_atoi(text: str) -> bool:
     digits = text.strip().removeprefix("+")
-    return digits.isascii() and digits.isdigit() and int(digits) >= 1
+    return digits.isascii() and digits.isdigit() and len(digits) < 20 and int(digits) >= 1
 
 
 @given(VALUES, VALUES)
 def test_what_traefik_mesh_refuses_is_refused(first: str, second: str) -> None:
-    """A value is passed on only where our own parser refuses it: it never means something else here."""
-    limited = ours({"ratelimit-average": first, "ratelimit-burst": second})
-    if not (is_atoi(first) and is_atoi(second)):
-        assert isinstance(rate_limit.parse({RATE_LIMIT: limited["rate-limit"]}), Problem)
-    attempts = ours({"retry-attempts": first}).get("retry-attempts")
-    if attempts is not None and not is_atoi(first):
-        assert isinstance(retry.parse({RETRY_ATTEMPTS: attempts}), Problem)
+    """What is made of numbers is never refused where ours are read, and each bad one is named by itself."""
+    written = {
+        NEW + "ratelimit-average": first,
+        NEW + "ratelimit-burst": second,
+        OLD + "retry-attempts": first,
+    }
+    found = translate(written)
+    bad = {name for name, value in written.items() if not is_atoi(value)}
+    assert {one.annotation for one in found.unread} == bad
+    assert all(written[one.annotation] == one.value for one in found.unread)
+    assert (RATE_LIMIT in found.annotations) == (is_atoi(first) and is_atoi(second))
+    assert (RETRY_ATTEMPTS in found.annotations) == is_atoi(first)
+    assert not isinstance(rate_limit.parse(found.annotations), Problem)
+    assert not isinstance(retry.parse(found.annotations), Problem)
 
 
 def service(annotations: Mapping[str, object]) -> dict[str, object]:
@@ -184,13 +204,16 @@ def test_read_only_where_it_is_asked_for() -> None:
     document = service({NEW + "retry-attempts": "2", "svc.mesh/protocol": "http"})
     plain, _ = read_object(document, "x:1")
     assert isinstance(plain, ServiceObject)
-    assert (plain.annotations, plain.translated) == ({"svc.mesh/protocol": "http"}, {})
+    assert (plain.annotations, plain.foreign) == ({"svc.mesh/protocol": "http"}, {})
     found, problems = read_object(document, "x:1", "traefik-mesh")
     assert isinstance(found, ServiceObject)
     assert (found.meshed, problems) == (True, ())
     assert found.annotations[RETRY_ATTEMPTS] == "1"
-    assert found.written_as(RETRY_ATTEMPTS) == NEW + "retry-attempts"
-    assert found.written_as("svc.mesh/protocol") == "svc.mesh/protocol"
+    assert found.written_as(RETRY_ATTEMPTS) == (NEW + "retry-attempts", "2")
+    assert found.written_as("svc.mesh/protocol") == ("svc.mesh/protocol", "http")
+    assert found.written(NEW + "retry-attempts") == "2"
+    assert found.written("svc.mesh/protocol") == "http"
+    assert found.written(RETRY_ATTEMPTS) is None, "nobody wrote it"
 
 
 def test_a_value_that_is_no_string_is_reported() -> None:
@@ -209,3 +232,77 @@ def test_annotations_that_are_no_mapping_are_reported_once() -> None:
     document = service({}) | {"metadata": {"name": "cart", "annotations": "mesh.traefik.io/scheme"}}
     _, problems = read_object(document, "x:1", "traefik-mesh")
     assert [problem.field for problem in problems] == ["metadata.annotations"]
+
+
+ENCRYPTION_NOT_UNDERSTOOD = [
+    {NEW + "scheme": "HTTPS"},
+    {NEW + "scheme": " https"},
+    {NEW + "scheme": "https\n"},
+    {NEW + "scheme": "htps"},
+    {NEW + "scheme": "tls"},
+    {NEW + "scheme": ""},
+    {NEW + "scheme": "HTTP"},
+    {OLD + "scheme": "Https"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "TCP"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "Http"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "http"},
+    {NEW + "scheme": "https", NEW + "traffic-type": ""},
+    {NEW + "scheme": "HTTPS", NEW + "traffic-type": "tcp"},
+    # Maesh reads the older name only, Traefik Mesh the newer first: which of them ran cannot be told.
+    {NEW + "scheme": "http", OLD + "scheme": "https"},
+    {NEW + "scheme": "h2c", OLD + "scheme": "tls"},
+    {NEW + "scheme": "https", OLD + "scheme": "http"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "tcp", OLD + "traffic-type": "http"},
+    # Ours that say which protocol the ports speak, and not that the mesh is wanted all the same.
+    {NEW + "scheme": "https", "svc.mesh/protocol": "tcp"},
+    {NEW + "scheme": "https", "svc.mesh/protocol": "http"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol": "http"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol": "TCP"},
+    {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol.80": "http"},
+    {NEW + "scheme": "https", "svc.mesh/retry-attempts": "2"},
+    # Not quite the owner's yes.
+    {NEW + "scheme": "https", "svc.mesh/enabled": "yes"},
+    {NEW + "scheme": "htps", "svc.mesh/enabled": "True"},
+    # Options that no mesh reads, and say something of encryption.
+    {NEW + "Scheme": "https"},
+    {NEW + "schema": "HTTPS"},
+    {NEW + "retry-attempts": "2", NEW + "scheme ": "tls"},
+]
+
+
+@pytest.mark.parametrize("written", ENCRYPTION_NOT_UNDERSTOOD)
+def test_what_is_not_understood_of_encryption_is_never_sent_in_plain_text(written: dict[str, str]) -> None:
+    found = translate(written)
+    assert "svc.mesh/enabled" not in found.annotations
+    errors = [note for note in found.notes if note.severity == "error"]
+    assert errors
+    assert all(written[note.annotation] == note.value and note.expected for note in errors)
+    assert all(note.effect == "the Service is not meshed" for note in errors)
+    assert translate(written | {"svc.mesh/enabled": "true"}).annotations["svc.mesh/enabled"] == "true"
+    assert translate(written | {"svc.mesh/enabled": "false"}).annotations["svc.mesh/enabled"] == "false"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {NEW + "scheme": "http", OLD + "scheme": "http"},
+        {NEW + "scheme": "h2c", NEW + "traffic-type": "http"},
+        {NEW + "scheme": "https", NEW + "traffic-type": "tcp"},
+        {NEW + "scheme": "https", OLD + "traffic-type": "tcp"},
+        {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol.80": "tcp"},
+        {NEW + "scheme": "http", NEW + "traffic-type": "sctp"},
+    ],
+)
+def test_what_is_understood_is_meshed(written: dict[str, str]) -> None:
+    """With tcp the bytes are the client's, encrypted or not, in Traefik Mesh as here."""
+    assert translate(written).annotations["svc.mesh/enabled"] == "true"
+
+
+@pytest.mark.parametrize("value", [443, True, None, ["https"]])
+def test_a_scheme_that_is_no_string_is_not_understood(value: object) -> None:
+    document = service({NEW + "scheme": value, NEW + "retry-attempts": "2"})
+    found, problems = read_object(document, "x:1", "traefik-mesh")
+    assert isinstance(found, ServiceObject)
+    assert not found.meshed
+    assert {problem.field for problem in problems} == {NEW + "scheme"}
+    assert "the Service is not meshed" in {problem.effect for problem in problems}

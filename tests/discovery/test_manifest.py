@@ -355,8 +355,77 @@ def test_a_pod_keeps_the_addresses_that_are_its_own(spec: Any, status: Any, addr
         "spec": {"serviceAccountName": "web", "nodeName": "node-1", **spec},
         "status": status,
     }
-    expected = PodObject(PodKey("default", "web-0.a"), addresses, "web", "node-1", "x:1")
+    expected = PodObject(PodKey("default", "web-0.a"), "pod/web-0.a", addresses, "x:1")
     assert read_object(document, "x:1") == (expected, ())
+
+
+def owner(kind: Any, name: Any, controller: Any = True) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "1", "controller": controller}
+
+
+def read_workload(owners: Any, **labels: Any) -> tuple[str, list[str]]:
+    """Return the workload of a Pod `web-x` with these owners and labels, and the fields that are wrong."""
+    metadata = {"name": "web-x", "ownerReferences": owners, "labels": labels}
+    found, problems = read_object({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}, "x:1")
+    assert isinstance(found, PodObject)
+    return found.workload, [problem.field for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "template_hash", "workload"),
+    [
+        ("ReplicaSet", "web-5d89bdfbf9", "5d89bdfbf9", "deployment/web"),
+        ("ReplicaSet", "web-5d89bdfbf9", None, "replicaset/web-5d89bdfbf9"),
+        ("ReplicaSet", "web-5d89bdfbf9", "5d89", "replicaset/web-5d89bdfbf9"),
+        ("ReplicaSet", "5d89bdfbf9", "5d89bdfbf9", "replicaset/5d89bdfbf9"),
+        ("ReplicaSet", "web-", "", None),
+        ("ReplicaSet", "web-7", 7, "replicaset/web-7"),
+        ("Job", "backup-29370240", None, "cronjob/backup"),
+        ("Job", "backup-2-29370240", None, "cronjob/backup-2"),
+        ("Job", "backup-20240131", None, "job/backup-20240131"),
+        ("Job", "backup-1700000000", None, "job/backup-1700000000"),
+        ("Job", "29370240", None, "job/29370240"),
+        ("Job", "backup", None, "job/backup"),
+        ("StatefulSet", "db", "5d89bdfbf9", "statefulset/db"),
+        ("DaemonSet", "logs", None, "daemonset/logs"),
+        ("Node", "node-1", None, "pod/web-x"),
+    ],
+)
+def test_the_workload_is_what_a_person_made(
+    kind: str, name: str, template_hash: Any, workload: str | None
+) -> None:
+    labels = {} if template_hash is None else {"pod-template-hash": template_hash}
+    found, wrong = read_workload([owner(kind, name)], **labels)
+    if workload is None:
+        assert (found, wrong) == ("pod/web-x", ["metadata.ownerReferences[0].name"])
+    else:
+        assert (found, wrong) == (workload, [])
+
+
+def test_the_owner_that_controls_is_the_one_that_counts() -> None:
+    owners = [owner("ConfigMap", "one", controller=False), owner("StatefulSet", "db"), owner("Job", "two")]
+    assert read_workload(owners) == ("statefulset/db", [])
+    assert read_workload([owner("ConfigMap", "one", controller=None)]) == ("pod/web-x", [])
+    assert read_workload([]) == read_workload(None) == ("pod/web-x", [])
+
+
+@pytest.mark.parametrize(
+    ("owners", "field"),
+    [
+        ("web", "metadata.ownerReferences"),
+        ([7], "metadata.ownerReferences[0]"),
+        ([owner("Replica/Set", "web")], "metadata.ownerReferences[0].kind"),
+        ([owner("", "web")], "metadata.ownerReferences[0].kind"),
+        ([owner("K" * 64, "web")], "metadata.ownerReferences[0].kind"),
+        ([owner("Job", "a b")], "metadata.ownerReferences[0].name"),
+        ([owner("Job", None)], "metadata.ownerReferences[0].name"),
+        ([owner("Job", "a" * 254)], "metadata.ownerReferences[0].name"),
+    ],
+)
+def test_an_owner_that_cannot_be_one_is_reported_and_the_pod_stands_for_itself(
+    owners: Any, field: str
+) -> None:
+    assert read_workload(owners) == ("pod/web-x", [field])
 
 
 anything = st.recursive(
@@ -366,7 +435,7 @@ anything = st.recursive(
 )
 FIELDS = {
     "Service": ("type", "clusterIP", "clusterIPs", "ports", "externalName"),
-    "Pod": ("serviceAccountName", "nodeName", "hostNetwork"),
+    "Pod": ("hostNetwork",),
     "EndpointSlice": (),
 }
 
@@ -374,7 +443,17 @@ FIELDS = {
 @given(
     kind=st.sampled_from(sorted(FIELDS)),
     metadata=anything
-    | st.fixed_dictionaries({"name": st.just("x"), "annotations": anything, "labels": anything}),
+    | st.fixed_dictionaries(
+        {
+            "name": st.just("x"),
+            "annotations": anything,
+            "labels": anything,
+            "ownerReferences": anything
+            | st.lists(
+                st.fixed_dictionaries({"controller": st.just(True), "kind": anything, "name": anything})
+            ),
+        }
+    ),
     data=st.data(),
 )
 def test_nothing_raises(kind: str, metadata: Any, data: st.DataObject) -> None:

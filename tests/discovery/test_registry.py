@@ -54,7 +54,7 @@ def slice_of(
 
 
 def pod(name: str, *addresses: str) -> PodObject:
-    return PodObject(PodKey("shop", name), addresses)
+    return PodObject(PodKey("shop", name), f"pod/{name}", addresses)
 
 
 def told(*found: MeshObject | Event) -> Registry:
@@ -246,6 +246,35 @@ def test_pods_by_address() -> None:
     assert list(registry.snapshot().pods) == ["10.1.0.2"]
 
 
+def test_pods_alone_make_no_new_version() -> None:
+    registry = told(service("a"), slice_of("a", "10.1.0.1"), pod("p", "10.1.0.1"))
+    before = registry.snapshot()
+    assert registry.fold([Upserted(pod("q", "10.1.0.2")), Deleted(PodKey("shop", "p"))])
+    after = registry.snapshot()
+    assert list(after.pods) == ["10.1.0.2"]
+    assert after == msgspec.structs.replace(before, pods=after.pods)
+    assert after.services is before.services
+    registry.fold([Upserted(service("b"))])
+    assert registry.snapshot().changes == Changes(before.version, frozenset({ServiceKey("shop", "b")}))
+
+
+def test_the_first_snapshot_and_the_first_after_anothers_are_new_versions_whatever_there_is() -> None:
+    registry = told(pod("p", "10.1.0.1"))
+    assert registry.snapshot().version == 1
+    registry = told()
+    assert registry.snapshot().version == 1
+    registry = told(pod("p", "10.1.0.1"))
+    registry.continue_from(7)
+    assert (registry.snapshot().version, registry.snapshot().changes) == (8, None)
+
+
+def test_it_is_known_whether_there_are_pods_though_they_have_no_address_of_their_own() -> None:
+    registry = told(service("a"))
+    assert not registry.knows_pods
+    registry.fold([Upserted(pod("p"))])
+    assert (registry.knows_pods, dict(registry.snapshot().pods)) == (True, {})
+
+
 def test_snapshots_are_not_changed_afterwards() -> None:
     registry = told(service("a"), slice_of("a", "10.1.0.1"), pod("p", "10.1.0.1"))
     before = registry.snapshot()
@@ -333,7 +362,9 @@ def test_a_snapshot_only_differs_if_fold_said_so_and_equals_a_fresh_join(found: 
         for key in after.services.keys() & before.services.keys():
             same = after.services[key] == before.services[key]
             assert same == (after.services[key] is before.services[key])
-        if after is not before:
+        if after.version == before.version:
+            assert after == msgspec.structs.replace(before, pods=after.pods)
+        else:
             keys = after.services.keys() | before.services.keys()
             differ = (key for key in keys if after.services.get(key) is not before.services.get(key))
             assert after.changes == Changes(before.version, frozenset(differ))
@@ -345,6 +376,7 @@ def test_a_snapshot_only_differs_if_fold_said_so_and_equals_a_fresh_join(found: 
 
 def test_many_services_are_joined_in_parts_and_told_at_once() -> None:
     registry = Registry()
+    registry.snapshot()  # the first says not what changed
     count = 2 * AT_ONCE + 1
     made = [ServiceObject(ServiceKey("shop", f"s{n}"), {"svc.mesh/enabled": "true"}) for n in range(count)]
     registry.fold([*map(Upserted, made), Synced()])

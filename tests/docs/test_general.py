@@ -55,6 +55,23 @@ def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:
     assert sorted(first_cells("dependencies.md")) == sorted(names)
 
 
+def failure_rows() -> list[str]:
+    rows = re.findall(r"^\|(?! -|---)(.*)\|$", (DOCS / "failure.md").read_text(), re.MULTILINE)
+    return [row for row in rows if not row.rstrip().endswith("| test")]
+
+
+def test_every_row_of_what_fails_has_a_bound_and_a_test_that_exists() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"def (test_\w+)", sources))
+    assert len(failure_rows()) > 40
+    for row in failure_rows():
+        *_, bound, tests = row.split("|")
+        assert bound.strip(), row
+        named = re.findall(r"`(test_\w+)`", tests)
+        assert named, row
+        assert set(named) <= known, row
+
+
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 

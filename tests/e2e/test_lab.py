@@ -100,6 +100,18 @@ def test_the_node_itself_may_use_mesh_addresses(mesh: Mesh) -> None:
     assert json.loads(done.stdout)["name"] in {pod.name for pod in mesh.servers}
 
 
+def test_who_sends_what_is_no_request_is_named_by_the_agent_of_its_node(mesh: Mesh) -> None:
+    babble = f"exec 3<>/dev/tcp/{WHOAMI_ADDRESS}/80; printf 'what is this?\\r\\n\\r\\n' >&3; cat <&3"
+    assert mesh.client.run(["bash", "-c", babble]).stdout.startswith("HTTP/1.1 400")
+    here, there = mesh.agents
+    named = f"default/{mesh.client.name}"
+    line = until(
+        lambda: [line for line in here.log.splitlines() if "request_refused" in line and named in line]
+    )
+    assert f"default/pod/{mesh.client.name}" in line[-1]
+    assert named not in there.log
+
+
 def test_pod_addresses_pass_by_every_agent(mesh: Mesh) -> None:
     before = [requests_seen(agent) for agent in mesh.agents]
     for pod in mesh.servers:
@@ -268,6 +280,16 @@ def test_a_killed_worker(mesh: Mesh) -> None:
     outcome = finish_load(load)
     assert outcome["ok"] > 0
     assert outcome["failing_seconds"] < 5
+
+
+def test_a_stopped_worker_is_replaced_and_who_comes_meanwhile_is_served(mesh: Mesh) -> None:
+    agent = mesh.agents[0]
+    started = [line for line in agent.log.splitlines() if '"worker_started"' in line]
+    pid = json.loads(started[-1])["pid"]
+    assert mesh.lab.node(1).run(["kill", "-STOP", str(pid)]).returncode == 0
+    # Its connections wait in the socket that the agent keeps, and belong to the next worker.
+    assert curl(mesh.client, WHOAMI, "--max-time", "30")["name"]
+    assert '"worker_hung"' in agent.log
 
 
 def test_a_killed_agent_and_its_successor(mesh: Mesh) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from discovery.model import Endpoint, ServiceKey
 from middleware.contract import Ended, ExchangeError
 from middleware.registry import MIDDLEWARES
-from middleware.testing import FakeTable
+from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.data_plane import DataPlane
@@ -329,6 +329,7 @@ class Mesh:
             self.layout,
             self.cells,
             FakeTable(),
+            FakeWindows(),
             self.observer,
             dialer=self.dialer,
             now=self.loop.now,

@@ -12,7 +12,7 @@ import msgspec
 from discovery.model import Endpoint, ServiceKey
 from middleware import registry
 from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope
-from middleware.testing import FakeTable
+from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
 from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends
@@ -84,6 +84,7 @@ class Plane:
             self.layout,
             self.cells,
             FakeTable(),
+            FakeWindows(),
             self.watcher,
             now=self.loop.time,
         )

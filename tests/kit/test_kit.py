@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hack.kit.ports import LOCALHOST, free_ports, is_free, listens
+from hack.kit.ports import LOCALHOST, NothingFree, claim_number, free_ports, is_free, listens
 from hack.kit.proc import children, family, lives
 from hack.kit.processes import Process, ProcessFailed, wait_until
 from hack.kit.waiting import until, until_async
@@ -77,6 +77,24 @@ def test_ports_are_free_until_somebody_listens() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as server:
         server.bind((LOCALHOST, second))
         assert not is_free(LOCALHOST, second)
+
+
+def test_a_number_is_claimed_once_until_the_last_copy_of_the_claim_is_closed() -> None:
+    what = f"svcmesh-test-{os.getpid()}"
+    first, claim = claim_number(what, 2)
+    second, other = claim_number(what, 2)
+    with other:
+        assert (first, second) == (0, 1)
+        with pytest.raises(NothingFree, match="all 2"):
+            claim_number(what, 2)
+        with claim.dup() as copy:
+            claim.close()
+            with pytest.raises(NothingFree):
+                claim_number(what, 2)
+            assert copy.fileno() >= 0
+        third, again = claim_number(what, 2)
+        again.close()
+        assert third == 0
 
 
 async def test_waiting_gives_what_came_or_ends() -> None:

@@ -54,6 +54,26 @@ def person(cluster: ControlPlane, space: str, name: str, rights: Mapping[str, li
     return cluster.write_kubeconfig(name, {"token": cluster.service_account_token(space, name)})
 
 
+def definition(group: str, kind: str, *versions: str) -> Document:
+    """Return the definition of a kind whose objects may hold anything; the last version is stored."""
+    plural = f"{kind.lower()}s"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
+            "versions": [
+                {"name": name, "served": True, "storage": name == versions[-1], "schema": schema}
+                for name in versions
+            ],
+        },
+    }
+
+
 def run_pod(admin: Client, pod: Document, address: str) -> None:
     """Make a Pod that is ready, as the kubelet would say."""
     admin.apply(pod)

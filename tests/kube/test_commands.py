@@ -17,7 +17,7 @@ from nodeagent.meshctl.main import main
 from tests.agent.harness import Agent, endpoints
 from tests.agent.harness import service as service_yaml
 from tests.kube.link import private_link
-from tests.kube.objects import endpoint_slice, namespace, node, person, pod, run_pod, service
+from tests.kube.objects import definition, endpoint_slice, namespace, node, person, pod, run_pod, service
 
 pytestmark = pytest.mark.kube
 
@@ -58,6 +58,46 @@ def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
     code, _, errors = meshctl("check", *where[:-2])
     assert code == 2
     assert "services is forbidden" in " ".join(errors.split())
+
+
+def test_what_another_mesh_heeds(shared_cluster: ControlPlane) -> None:
+    """Two versions of a kind, a group of which one kind is there, and somebody who may not look."""
+    admin, space, group = shared_cluster.admin, "meshctl-smi", "access.smi-spec.io"
+    admin.apply(namespace(space))
+    for kind in (
+        definition(group, "TrafficTarget", "v1alpha1", "v1alpha2"),
+        definition("specs.smi-spec.io", "TCPRoute", "v1alpha3"),
+    ):
+        admin.apply(kind)
+    target = {
+        "apiVersion": f"{group}/v1alpha2",
+        "kind": "TrafficTarget",
+        "metadata": {"name": "cart", "namespace": space},
+        "spec": {
+            "destination": {"kind": "ServiceAccount", "name": "cart"},
+            "sources": [{"kind": "ServiceAccount", "name": "web", "namespace": "front"}],
+        },
+    }
+    until(lambda: admin.raw("GET", f"/apis/{group}/v1alpha2/traffictargets")[0] == 200)
+    until(lambda: admin.raw("GET", "/apis/specs.smi-spec.io/v1alpha3/tcproutes")[0] == 200)
+    admin.apply(target)
+    rights = [
+        {"apiGroups": [group], "resources": ["traffictargets"], "verbs": ["list"]},
+        {"apiGroups": ["specs.smi-spec.io"], "resources": ["tcproutes"], "verbs": ["list"]},
+    ]
+    reader = person(shared_cluster, space, "reader", {space: [*READER, *rights]})
+    check = ("check", "--cluster", "--compat", "traefik-mesh", "--namespace", space, "--kubeconfig")
+    code, output, _ = meshctl(*check, reader)
+    assert code == 1
+    assert f"error: TrafficTarget {space}/cart: spec.sources: front/web\n" in output
+    assert output.splitlines()[-1] == "0 Services checked, 0 in the mesh, 1 problem"
+    migrate = ("migrate", "--accept-open", "--cluster", "--namespace", space, "--kubeconfig")
+    assert meshctl(*migrate, reader)[0] == 0
+    stranger = person(shared_cluster, space, "stranger", {space: READER})
+    code, output, _ = meshctl(*check, stranger)
+    assert code == 1
+    assert f"error: TrafficTarget {space}/*\n    wrong:  could not be looked at: status 403" in output
+    assert meshctl(*migrate, stranger)[0] == 1
 
 
 @pytest.fixture

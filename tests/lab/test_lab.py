@@ -102,10 +102,13 @@ def test_nothing_runs_on_when_the_owner_is_killed(lab_possible: None, number: si
         [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as owner:
         assert owner.stdout is not None
-        holder = int(owner.stdout.readline())
-        assert Path(f"/proc/{holder}").exists()
-        os.kill(owner.pid, number)
-        owner.wait(20)
+        try:
+            holder = int(owner.stdout.readline())
+            assert Path(f"/proc/{holder}").exists()
+            os.kill(owner.pid, number)
+            owner.wait(20)
+        finally:
+            owner.kill()
     until(lambda: not Path(f"/proc/{holder}").exists())
 
 

@@ -6,10 +6,9 @@ from typing import Any, cast
 
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
 from middleware.circuit_breaker import (
+    FEWEST_OUTCOMES,
     TRANSITIONS,
     Change,
     CircuitBreaker,
@@ -21,6 +20,7 @@ from middleware.circuit_breaker import (
     latency,
     parse,
 )
+from middleware.condition import Condition
 from middleware.contract import (
     ConnectFailed,
     ExchangeError,
@@ -31,8 +31,19 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.expression import parse_expression
-from middleware.testing import FakeContext, FakeRequest, FakeResponse, Scripted, run, sent_over, status_of
+from middleware.expression_parser import parse_expression
+from middleware.testing import (
+    FakeContext,
+    FakeRequest,
+    FakeResponse,
+    FakeWindow,
+    FakeWindows,
+    Scripted,
+    handler_of,
+    run,
+    sent_over,
+    status_of,
+)
 
 NAME = "svc.mesh/circuit-breaker"
 HALF = "NetworkErrorRatio() > 0.5"
@@ -52,108 +63,215 @@ def test_a_bad_expression_is_a_problem() -> None:
     assert "NetworkErrorRatio()" in problem.expected
 
 
-def breaker_of(text: str = HALF) -> CircuitBreaker:
-    return CircuitBreaker(parse_expression(text))
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        (" || ".join(f"LatencyAtQuantileMS(1)>{bound}" for bound in range(18)), 19),
+        ("||".join(f"ResponseCodeRatio({n},9,{n},8)>1" for n in range(8)) + "||NetworkErrorRatio()>0", 18),
+    ],
+)
+def test_the_longest_expression_of_today_fits(text: str, needed: int) -> None:
+    assert len(text) <= 512
+    assert Condition(parse_expression(text)).counters == needed
+    assert parse({NAME: text}) == Options(text)
 
 
-def fail(breaker: CircuitBreaker, now: float, count: int = 10, status: int = 502) -> list[Change]:
-    """Record failures a tenth of a second apart, ending at `now`."""
-    times = [now - (count - 1 - index) * 0.1001 for index in range(count)]
-    return [change for time in times if (change := breaker.record(time, time, 0.0, status))]
+def test_an_expression_that_needs_too_many_counters_is_a_problem() -> None:
+    ratios = [f"ResponseCodeRatio({n},{n + 1},{n},{n + 2})>.5" for n in range(15)]
+    text = "||".join([*ratios, "NetworkErrorRatio()>0"])
+    problem = parse({NAME: text})
+    assert isinstance(problem, Problem)
+    assert problem.reason == "at column 1: the expression counts 31 different things"
+    assert problem.expected.startswith("at most 30 ranges of status codes and bounds of latencies")
+
+
+class Workers:
+    """The breakers of the workers of one node, over the window that they share."""
+
+    def __init__(self, text: str = HALF, workers: int = 1) -> None:
+        condition = Condition(parse_expression(text))
+        self.window = FakeWindow(condition.counters)
+        self.breakers = [CircuitBreaker(condition, self.window) for _ in range(workers)]
+        self.changes: list[Change] = []
+        """All that any of them has seen."""
+
+    def comes(self, now: float, worker: int = 0) -> int | None:
+        """Let a request come; return the moment that it goes by, or None if it is refused."""
+        breaker, opened = self.breakers[worker], self.window.moment()
+        if opened != breaker.settled:
+            self.changes.extend(breaker.advance(now, opened))
+            if not breaker.admit(now):
+                return None
+        return opened
+
+    def answered(
+        self, now: float, opened: int, status: int = 502, worker: int = 0, latency: float = 0.0
+    ) -> None:
+        change = self.breakers[worker].record(now, opened, latency, status)
+        self.changes.extend([change] if change is not None else [])
+
+    def ask(self, now: float, status: int = 502, worker: int = 0, latency: float = 0.0) -> bool:
+        """Let a request come and be answered at once; return whether it passed."""
+        opened = self.comes(now, worker)
+        if opened is None:
+            return False
+        self.answered(now, opened, status, worker, latency)
+        return True
+
+    def fail(self, now: float, count: int = FEWEST_OUTCOMES, worker: int = 0) -> None:
+        """Let requests fail a tenth of a second apart, the last one at `now`."""
+        for index in range(count):
+            self.ask(now - (count - 1 - index) * 0.1001, worker=worker)
+
+    @property
+    def told(self) -> list[State]:
+        """What people were told."""
+        return [change.state for change in self.changes if change.first]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_quiet_service_that_only_fails_is_protected(workers: int) -> None:
+    """Of the same 20 requests in 25 s Traefik lets 2 through."""
+    node = Workers(workers=workers)
+    passed = [node.ask(100 + index * 1.25, worker=index % workers) for index in range(20)]
+    assert passed[:4] == [True, True, True, False]
+    assert sum(passed) == 4
+    assert node.told == [State.OPEN, State.RECOVERING, State.OPEN]
 
 
 def test_it_opens_once_the_condition_holds_of_enough_outcomes() -> None:
-    breaker = breaker_of()
-    assert fail(breaker, 100.0, count=9) == []
-    assert fail(breaker, 100.2, count=1) == [Change(State.OPEN, 10, "NetworkErrorRatio()=1")]
-    assert breaker.state is State.OPEN
-    assert not breaker.admit(100.3)
+    node = Workers()
+    node.fail(100.0, count=2)
+    assert node.changes == []
+    node.ask(100.2)
+    assert node.changes == [Change(State.OPEN, True, 3, "NetworkErrorRatio()=1")]
+    assert not node.ask(100.3)
+
+
+def test_outcomes_of_all_workers_count() -> None:
+    node = Workers(workers=3)
+    assert [node.ask(100 + worker / 5, worker=worker) for worker in (0, 1, 2)] == [True] * 3
+    assert [node.ask(101, worker=worker) for worker in (0, 1, 2)] == [False] * 3
+    assert node.told == [State.OPEN]
 
 
 def test_the_condition_is_asked_every_tenth_of_a_second() -> None:
-    breaker = breaker_of()
-    assert breaker.record(100.0, 100.0, 0.0, 200) is None
+    node = Workers()
+    node.ask(100.0, status=200)
     for _ in range(50):
-        assert breaker.record(100.05, 100.05, 0.0, 502) is None
-    assert breaker.record(100.11, 100.11, 0.0, 502) is not None
+        node.ask(100.05)
+    assert node.changes == []
+    node.ask(100.11)
+    assert node.told == [State.OPEN]
 
 
 def test_it_stays_closed_while_the_condition_does_not_hold() -> None:
-    breaker = breaker_of()
+    node = Workers()
     for tick in range(1000):
-        now = 100 + tick * 0.1001
-        assert breaker.record(now, now, 0.0, 502 if tick % 2 else 200) is None
+        assert node.ask(100 + tick * 0.1001, status=502 if tick % 2 else 200)
 
 
-def test_open_then_recovering_then_closed() -> None:
-    breaker = breaker_of()
-    fail(breaker, 100.0)
-    assert list(breaker.advance(109.9)) == []
-    assert breaker.retry_after(104.0) == pytest.approx(6.0)
-    assert [change.state for change in breaker.advance(110.0)] == [State.RECOVERING]
-    assert list(breaker.advance(119.9)) == []
-    assert [change.state for change in breaker.advance(120.0)] == [State.CLOSED]
-    assert breaker.admit(120.0)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_open_then_recovering_then_closed(workers: int) -> None:
+    node = Workers(workers=workers)
+    other = workers - 1
+    node.fail(100.0)
+    assert not node.ask(109.9, worker=other)
+    assert node.breakers[other].state is State.OPEN
+    assert node.breakers[other].retry_after(104.0) == pytest.approx(6.0)
+    assert not node.ask(110.0, worker=other)
+    assert node.breakers[other].state is State.RECOVERING
+    assert not node.ask(110.0)
+    node.ask(119.9, status=200)
+    assert node.breakers[0].state is State.RECOVERING
+    assert node.ask(120.0, worker=other)
+    assert node.breakers[other].state is State.CLOSED
+    assert node.ask(120.0)
+    assert node.told == [State.OPEN, State.RECOVERING, State.CLOSED], "each once for the node"
 
 
 def test_time_passes_without_requests() -> None:
-    breaker = breaker_of()
-    fail(breaker, 100.0)
-    assert [change.state for change in breaker.advance(500.0)] == [State.RECOVERING, State.CLOSED]
+    node = Workers(workers=2)
+    node.fail(100.0)
+    assert node.ask(500.0)
+    assert node.ask(500.0, worker=1)
+    assert node.told == [State.OPEN, State.RECOVERING, State.CLOSED]
+
+
+def test_a_worker_that_starts_later_finds_the_breaker_as_it_is() -> None:
+    node = Workers(workers=2)
+    node.fail(100.0)
+    assert not node.ask(101.0, worker=1)
+    assert node.breakers[1].state is State.OPEN
+    assert node.told == [State.OPEN]
+
+
+def test_a_worker_that_opens_it_while_another_does_tells_nobody() -> None:
+    node = Workers(workers=2)
+    node.fail(100.0, count=2)
+    before = [node.comes(100.3), node.comes(100.3, worker=1)]
+    assert before == [0, 0]
+    node.answered(100.4, 0)
+    node.answered(100.4, 0, worker=1)
+    assert node.told == [State.OPEN]
+
+
+def test_a_window_that_was_forgotten_is_a_closed_breaker() -> None:
+    node = Workers()
+    node.fail(100.0)
+    assert not node.ask(101.0)
+    node.window.began = 0
+    node.window.counted.clear()
+    assert node.ask(101.1)
+    assert node.breakers[0].state is State.CLOSED
+    assert node.changes[-1] == Change(State.CLOSED, first=False)
 
 
 def test_the_share_that_passes_grows_evenly() -> None:
-    breaker = breaker_of()
-    fail(breaker, 100.0)
-    list(breaker.advance(110.0))
-    passed = [sum(breaker.admit(110 + second + tick / 1000) for tick in range(1000)) for second in range(10)]
+    node = Workers()
+    node.fail(100.0)
+    passed = [
+        sum(node.ask(110 + second + tick / 1000, status=200) for tick in range(1000)) for second in range(10)
+    ]
     assert passed == pytest.approx([50, 150, 250, 350, 450, 550, 650, 750, 850, 950], abs=2)
 
 
-def test_it_opens_again_if_recovery_fails() -> None:
-    breaker = breaker_of()
-    fail(breaker, 100.0)
-    list(breaker.advance(110.0))
-    changes = fail(breaker, 112.0)
-    assert [change.state for change in changes] == [State.OPEN]
-    assert breaker.retry_after(112.0) == pytest.approx(10.0)
+def test_it_opens_again_at_the_first_failure_of_recovery() -> None:
+    node = Workers()
+    node.fail(100.0)
+    times = [112.0 + tick / 10 for tick in range(20)]
+    passed = [time for time in times if node.ask(time)]
+    assert len(passed) == 1
+    assert node.told == [State.OPEN, State.RECOVERING, State.OPEN]
+    assert node.breakers[0].retry_after(passed[0]) == pytest.approx(10.0)
+
+
+def test_once_closed_again_one_failure_is_no_ratio() -> None:
+    node = Workers()
+    node.fail(100.0)
+    assert [node.ask(120.0 + tick) for tick in range(4)] == [True, True, True, False]
 
 
 def test_answers_to_requests_from_before_do_not_count() -> None:
-    breaker = breaker_of()
-    fail(breaker, 100.0)
-    list(breaker.advance(110.0))
-    for tick in range(100):
-        assert breaker.record(111 + tick / 10, 99.0, 12.0, 502) is None
-    assert breaker.state is State.RECOVERING
+    node = Workers(workers=2)
+    early = [node.comes(99.0, worker=1) for _ in range(100)]
+    node.fail(100.0)
+    assert not node.ask(111.0)
+    for tick, opened in enumerate(early):
+        assert opened is not None
+        node.answered(105 + tick / 5, opened, worker=1)
+    assert node.told == [State.OPEN, State.RECOVERING]
 
 
 def test_latency_and_status_codes_open_it() -> None:
-    slow = breaker_of("LatencyAtQuantileMS(50.0) > 100")
-    changes = [slow.record(100 + tick / 5, 99.8 + tick / 5, 0.2, 200) for tick in range(10)]
-    assert changes[-1] == Change(State.OPEN, 10, "LatencyAtQuantileMS(50.0)=199")
-    coded = breaker_of("ResponseCodeRatio(500, 600, 0, 600) > 0.25")
-    assert [change.state for change in fail(coded, 100.0, status=500)] == [State.OPEN]
-
-
-events = st.tuples(st.sampled_from([0.0, 0.05, 0.2, 1.0, 7.0]), st.sampled_from([200, 502]))
-
-
-@given(st.lists(events, max_size=200))
-def test_states_change_only_as_the_table_says(steps: list[tuple[float, int]]) -> None:
-    breaker, now = breaker_of(), 100.0
-    state = State.CLOSED
-    allowed = {(before, after) for (before, _), after in TRANSITIONS.items()}
-    for gap, status in steps:
-        now += gap
-        changes = list(breaker.advance(now))
-        if breaker.admit(now) and (change := breaker.record(now, now, 0.0, status)):
-            changes.append(change)
-        for change in changes:
-            assert (state, change.state) in allowed
-            state = change.state
-        assert breaker.state is state
-        assert breaker.retry_after(now) > 0
+    slow = Workers("LatencyAtQuantileMS(50.0) > 100")
+    for tick in range(3):
+        slow.ask(100 + tick / 5, status=200, latency=0.101)
+    assert slow.changes == [Change(State.OPEN, True, 3, "LatencyAtQuantileMS(50.0)>100")]
+    coded = Workers("ResponseCodeRatio(500, 600, 0, 600) > 0.25")
+    for tick in range(3):
+        coded.ask(100 + tick / 5, status=500 + tick)
+    assert coded.told == [State.OPEN]
 
 
 def test_every_state_ends() -> None:
@@ -178,13 +296,13 @@ def breaking(context: FakeContext, *outcomes: int | BaseException) -> tuple[Hand
 def test_an_open_circuit_refuses_with_503_and_sends_nothing(context: FakeContext) -> None:
     handler, scripted = breaking(context, ConnectFailed("refused"))
     with structlog.testing.capture_logs() as logs:
-        assert [status_of(handler(FakeRequest())) for _ in range(10)] == ["connect_failed"] * 10
+        assert [status_of(handler(FakeRequest())) for _ in range(3)] == ["connect_failed"] * 3
         with pytest.raises(CircuitOpen) as error:
             run(handler(FakeRequest()))
     assert (error.value.status, error.value.reason) == (503, "circuit_open")
     assert error.value.headers == (("Retry-After", "10"),)
     assert HALF in error.value.detail
-    assert len(scripted.requests) == 10
+    assert len(scripted.requests) == 3
     assert context.metrics == {
         "svcmesh_circuit_breaker_state": 2,
         "svcmesh_circuit_breaker_opened": 1,
@@ -198,15 +316,15 @@ def test_an_open_circuit_refuses_with_503_and_sends_nothing(context: FakeContext
             "port": 80,
             "expression": HALF,
             "seconds": 10.0,
-            "requests": 10,
+            "requests": 3,
             "figures": "NetworkErrorRatio()=1",
         }
     ]
 
 
 def test_it_recovers_and_says_so(context: FakeContext) -> None:
-    handler, _ = breaking(context, *[502] * 10, 200)
-    for _ in range(10):
+    handler, _ = breaking(context, *[502] * 3, 200)
+    for _ in range(3):
         run(handler(FakeRequest()))
     with structlog.testing.capture_logs() as logs:
         context.time += 10
@@ -219,6 +337,37 @@ def test_it_recovers_and_says_so(context: FakeContext) -> None:
         assert status_of(handler(FakeRequest())) == 200
     assert [line["event"] for line in logs] == ["circuit_breaker_recovering", "circuit_breaker_closed"]
     assert context.metrics["svcmesh_circuit_breaker_state"] == 0
+
+
+def test_each_worker_shows_the_state_and_one_of_them_tells() -> None:
+    windows = FakeWindows()
+    contexts = [FakeContext(windows=windows), FakeContext(windows=windows)]
+    handlers = [handler_of(build(Options(HALF), context), 502)[0] for context in contexts]
+
+    def ask(worker: int, at: float) -> int | str:
+        contexts[worker].time = at
+        return status_of(handlers[worker](FakeRequest()))
+
+    with structlog.testing.capture_logs() as logs:
+        assert [ask(index % 2, 1000 + index) for index in range(4)] == [502, 502, 502, "circuit_open"]
+        states = [context.metrics["svcmesh_circuit_breaker_state"] for context in contexts]
+        assert states == [State.OPEN, State.OPEN]
+        assert [ask(0, 1022.5), ask(1, 1022.5)] == [502, 502]
+    assert [line["event"] for line in logs] == [
+        "circuit_breaker_opened",
+        "circuit_breaker_recovering",
+        "circuit_breaker_closed",
+    ]
+    assert [context.metrics["svcmesh_circuit_breaker_state"] for context in contexts] == [State.CLOSED] * 2
+    assert [context.metrics["svcmesh_circuit_breaker_opened"] for context in contexts] == [1, 0]
+
+
+def test_another_expression_starts_with_its_own_counts() -> None:
+    windows = FakeWindows()
+    for text in (HALF, "NetworkErrorRatio() > 0.4"):
+        handler, _ = handler_of(build(Options(text), FakeContext(windows=windows)), 502)
+        assert status_of(handler(FakeRequest())) == 502
+    assert [len(window.counted) for window in windows.made.values()] == [1, 1]
 
 
 class BodyTimeout(ExchangeError):
@@ -283,7 +432,7 @@ def test_a_client_that_gives_up_counts_if_it_had_sent_all(
     context: FakeContext, cancelled: bool, complete: bool, opened: int
 ) -> None:
     handler = build(Options("ResponseCodeRatio(499, 500, 0, 600) > 0.5"), context)(hang)
-    for _ in range(10):
+    for _ in range(3):
         context.time += 0.11
         give_up(handler, FakeRequest(completed=context.time if complete else None), cancelled)
     assert context.metrics["svcmesh_circuit_breaker_opened"] == opened

@@ -170,9 +170,15 @@ def play(test: ModuleType) -> int:
 
 
 def test_the_layers_of_writing_one_do_what_they_say(tmp_path: Path) -> None:
-    *_, layers, test = blocks(page("writing-one"), "python")
+    *_, layers, test, _, _ = blocks(page("writing-one"), "python")
     with imported(tmp_path, layers=layers, page_test_layers=test) as (_, tests):
         assert play(tests) == 8
+
+
+def test_the_window_of_writing_one_is_that_of_all_workers(tmp_path: Path) -> None:
+    *_, layer, test = blocks(page("writing-one"), "python")
+    with imported(tmp_path, spare=layer, page_test_spare=test) as (_, tests):
+        assert play(tests) == 1
 
 
 def test_the_scopes_of_writing_one_are_all_there_are() -> None:

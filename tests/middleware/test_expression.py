@@ -10,17 +10,13 @@ from middleware.expression import (
     Comparison,
     Every,
     Expression,
-    ExpressionError,
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
     ResponseCodeRatio,
     Some,
-    figures,
-    holds,
-    parse_expression,
 )
-from middleware.outcomes import Outcomes
+from middleware.expression_parser import ExpressionError, parse_expression
 
 A = Comparison(NetworkErrorRatio(), ">", 0.5)
 B = Comparison(LatencyAtQuantile(50.0), ">=", 100.0)
@@ -49,53 +45,18 @@ def test_expressions_are_trees(text: str, expression: Expression) -> None:
     assert msgspec.json.decode(msgspec.json.encode(expression), type=Expression) == expression
 
 
-@pytest.mark.parametrize(
-    ("text", "column", "reason"),
-    [
-        ("", 1, "the expression ends too early"),
-        ("NetworkErrorRatio", 18, "the expression ends too early"),
-        ("NetworkErrorRatio > 0.5", 19, '">" means nothing here'),
-        ("NetworkErrorRatio() > 50", 23, "50 is out of range"),
-        ("NetworkErrorRatio() > -1", 23, '"-" means nothing here'),
-        ("NetworkErrorRatio() > 0.5 and x", 27, '"and" means nothing here'),
-        ("NetworkErrorRatio() > 0.5)", 26, '")" means nothing here'),
-        ("(NetworkErrorRatio() > 0.5", 27, "the expression ends too early"),
-        ("networkErrorRatio() > 0.5", 1, '"networkErrorRatio" is not known'),
-        ("0.5 < NetworkErrorRatio()", 1, '"0.5" means nothing here'),
-        ("NetworkErrorRatio() > NetworkErrorRatio()", 23, '"NetworkErrorRatio" means nothing here'),
-        ("NetworkErrorRatio() & 1", 21, '"&" means nothing here'),
-        ("NetworkErrorRatio() = 1", 21, '"=" means nothing here'),
-        ("LatencyAtQuantileMS() > 1", 21, '")" means nothing here'),
-        ("LatencyAtQuantileMS(101) > 1", 21, "101 is out of range"),
-        ("LatencyAtQuantileMS(50ms) > 1", 21, '"50ms" means nothing here'),
-        ("ResponseCodeRatio(500, 600) > 1", 27, '")" means nothing here'),
-        ("ResponseCodeRatio(600, 500, 0, 600) > 1", 24, "the range from 600 to 500 is empty"),
-        ("ResponseCodeRatio(1.5, 500, 0, 600) > 1", 19, "1.5 is not a status code"),
-        ("ResponseCodeRatio(0, 9999999999, 0, 600) > 1", 22, "9999999999 is not a status code"),
-        ("(" * 17 + A_TEXT + ")" * 17, 18, "the expression is too deep"),
-        ("!" * 400 + A_TEXT, 18, "the expression is too deep"),
-        (" || ".join([A_TEXT] * 40), 513, "the expression is too long"),
-    ],
-)
-def test_a_bad_expression_says_where(text: str, column: int, reason: str) -> None:
-    with pytest.raises(ExpressionError) as error:
-        parse_expression(text)
-    assert (error.value.column, error.value.reason) == (column, reason)
-    assert error.value.expected
-
-
 comparisons = st.builds(
     Comparison,
     st.one_of(
         st.just(NetworkErrorRatio()),
-        st.builds(LatencyAtQuantile, st.floats(0, 100)),
+        st.builds(LatencyAtQuantile, st.integers(0, 100_000).map(lambda n: n / 1000)),
         st.builds(
             lambda a, b, c, d: ResponseCodeRatio(a, a + b, c, c + d),
             *[st.integers(0, 500), st.integers(1, 500)] * 2,
         ),
     ),
     st.sampled_from(sorted(OPERATORS)),
-    st.integers(0, 1000).map(lambda n: n / 1000),
+    st.integers(1, 999).map(lambda n: n / 1000),  # at 0 and 1 some can never hold
 )
 trees = st.recursive(
     comparisons,
@@ -112,9 +73,7 @@ def render(expression: Expression) -> str:
     match expression:
         case Comparison(figure=figure, operator=sign, bound=bound):
             quantile = (
-                f"LatencyAtQuantileMS({figure.quantile:.20f})"
-                if isinstance(figure, LatencyAtQuantile)
-                else ""
+                f"LatencyAtQuantileMS({figure.quantile:.3f})" if isinstance(figure, LatencyAtQuantile) else ""
             )
             return f"{quantile or figure} {sign} {bound:.3f}"
         case Not(term=term):
@@ -129,10 +88,7 @@ def render(expression: Expression) -> str:
 def test_what_is_written_is_read(expression: Expression) -> None:
     text = render(expression)
     if len(text) <= 512:
-        read = parse_expression(text)
-        assert [type(figure) for figure in figures(read)] == [type(figure) for figure in figures(expression)]
-        outcomes = outcomes_of(200, 200, 500, 502)
-        assert holds(read, outcomes, 1.0) == holds(expression, outcomes, 1.0)
+        assert parse_expression(text) == expression
 
 
 @given(st.text(alphabet="()!&|<>=., 0159NetworkErrorRatioLatencyAtQuantileMS", max_size=60))
@@ -143,28 +99,3 @@ def test_any_text_is_an_expression_or_an_error(text: str) -> None:
     except ExpressionError as error:
         column = error.column
     assert 1 <= column <= len(text) + 1
-
-
-def outcomes_of(*statuses: int) -> Outcomes:
-    outcomes = Outcomes(latencies=True)
-    for status in statuses:
-        outcomes.record(1.0, 0.1, status, False)
-    return outcomes
-
-
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [
-        ("NetworkErrorRatio() > 0.25", False),
-        ("NetworkErrorRatio() >= 0.25", True),
-        ("NetworkErrorRatio() == 0.25", True),
-        ("NetworkErrorRatio() != 0.25", False),
-        ("NetworkErrorRatio() < 0.25", False),
-        ("NetworkErrorRatio() <= 0.25", True),
-        ("!NetworkErrorRatio() == 0.25", False),
-        ("ResponseCodeRatio(500, 600, 0, 600) > 0.4 && LatencyAtQuantileMS(50) > 90", True),
-        ("LatencyAtQuantileMS(50) > 110 || LatencyAtQuantileMS(99.9) < 90", False),
-    ],
-)
-def test_expressions_hold_or_not(text: str, truth: bool) -> None:
-    assert holds(parse_expression(text), outcomes_of(200, 200, 500, 502), 1.0) is truth

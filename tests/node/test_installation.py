@@ -35,15 +35,18 @@ def test_pods_reach_endpoints_by_the_mesh_name(installed: Installation) -> None:
 
 def test_the_agent_has_one_capability_and_its_workers_none(installed: Installation) -> None:
     """containerd grants it to a user that is not root, and no_new_privs does not take it away."""
-    script = "for d in /proc/[0-9]*; do echo; echo; cat $d/status; tr '\\0' ' ' < $d/cmdline; done; touch /x"
+    show = "echo; echo; cat $d/status; tr '\\0' ' ' < $d/cmdline"
+    script = f"for d in /proc/[0-9]*/task/*; do {show}; done; touch /x"
     shown = installed.in_agent(script)
-    processes = [
+    threads = [
         dict(re.findall(r"^(\w+):\s+(.*)$", part, re.MULTILINE)) | {"text": part}
         for part in shown.stdout.split("\n\n")
     ]
-    agents = [one for one in processes if "nodeagent run" in one["text"]]
-    workers = [one for one in processes if "nodeagent.worker" in one["text"]]
-    assert (len(agents), len(workers)) == (2, 2), "process 1 keeps the agent running"
+    agents = [one for one in threads if "nodeagent run" in one["text"]]
+    workers = [one for one in threads if "nodeagent.worker" in one["text"]]
+    processes = [{one["Tgid"] for one in group} for group in (agents, workers)]
+    assert list(map(len, processes)) == [2, 2], "process 1 keeps the agent running"
+    assert len(workers) > 2, "the log has a thread of its own"
     assert {int(agent[name], 16) for agent in agents for name in ("CapPrm", "CapBnd")} == {NET_ADMIN}
     assert {int(worker[name], 16) for worker in workers for name in ("CapPrm", "CapEff")} == {0}
     for process in (*agents, *workers):

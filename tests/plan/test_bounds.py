@@ -57,11 +57,11 @@ def test_what_keeps_a_service_out_of_the_mesh_is_told_whatever_else_there_is() -
     assert any("keeps the address" in problem.effect for problem in problems)
 
 
-def unread(service: Service, **annotations: str) -> Service:
+def overlong(service: Service, **annotations: str) -> Service:
     """Return a Service that has more annotations than are read."""
     found = msgspec.structs.replace(
         service.object,
-        unread=True,
+        overlong=True,
         annotations={f"svc.mesh/{name}": value for name, value in annotations.items()},
     )
     return msgspec.structs.replace(service, object=found)
@@ -71,18 +71,18 @@ def test_annotations_that_are_not_read_leave_those_before_in_force() -> None:
     good = make_service(annotations={"svc.mesh/tries": "3", "svc.mesh/protocol": "http"})
     before = compile_services(good)
     (old,) = before.services.values()
-    after = compile_services(unread(good, enabled="true"), previous=before)
+    after = compile_services(overlong(good, enabled="true"), previous=before)
     (new,) = after.services.values()
     assert new.effective == old.effective
     assert new.listeners == old.listeners
-    again = compile_one(unread(good, enabled="true"), previous=after)
+    again = compile_one(overlong(good, enabled="true"), previous=after)
     assert again.effective == old.effective
     mended = compile_one(make_service(annotations={"svc.mesh/tries": "4"}), previous=after)
     assert mended.effective["svc.mesh/tries"] == "4"
 
 
 def test_a_service_that_was_never_read_is_not_meshed_and_says_why() -> None:
-    service = unread(make_service(), enabled="true")
+    service = overlong(make_service(), enabled="true")
     said = msgspec.structs.replace(service, problems=compile_one(make_service(ports=())).problems)
     plan = compile_one(said)
     assert (plan.address, plan.listeners, plan.effective) == ("", (), {})
@@ -91,5 +91,5 @@ def test_a_service_that_was_never_read_is_not_meshed_and_says_why() -> None:
 
 def test_it_can_still_leave_the_mesh() -> None:
     before = compile_services(make_service())
-    after = compile_one(unread(make_service(), enabled="false"), previous=before)
+    after = compile_one(overlong(make_service(), enabled="false"), previous=before)
     assert (after.address, after.listeners) == ("", ())

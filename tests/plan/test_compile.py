@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from discovery.model import Endpoint, MeshSnapshot, Problem, ServicePort
+from discovery.model import Endpoint, MeshSnapshot, Problem, Service, ServicePort
+from nodeagent.plan import compile as compile_module
 from nodeagent.plan.compile import compile_plan
-from nodeagent.plan.model import NodePlan, ServicePlan
+from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 from tests.plan.builders import (
     HTTP,
     LAPTOP,
@@ -321,3 +322,31 @@ class TestIdentity:
         service = msgspec.structs.replace(make_service(), problems=(problem,))
         assert compile_one(service).problems == (problem,)
         assert compile_plan(snapshot_of(service), NodePlan(3, {}), SETTINGS).all_problems() == [problem]
+
+
+def test_a_bug_that_one_service_brings_to_light_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_all(*services: Service, before: NodePlan) -> NodePlan:
+        return compile_plan(snapshot_of(*services), before, SETTINGS, MIDDLEWARES)
+
+    good, known = make_service("good"), make_service("known", cluster_ips=["10.96.0.11"])
+    before = compile_all(good, known, before=EMPTY_PLAN)
+
+    original = compile_module._why_not_meshed
+
+    def fail(service: Service) -> Problem | None:
+        if service.key.name != "good":
+            raise ZeroDivisionError("a bug")
+        return original(service)
+
+    monkeypatch.setattr(compile_module, "_why_not_meshed", fail)
+    known = make_service("known", cluster_ips=["10.96.0.11"], annotations={"svc.mesh/tries": "2"})
+    new = make_service("new", cluster_ips=["10.96.0.12"])
+    after = compile_all(good, known, new, before=before)
+    assert after.services[good.key].listeners == before.services[good.key].listeners
+    assert after.services[known.key].listeners == before.services[known.key].listeners
+    problem = only_problem(after.services[known.key])
+    assert "ZeroDivisionError('a bug') in fail" in problem.reason
+    assert problem.effect == "its last plan stays in force"
+    assert after.services[new.key].listeners == ()
+    assert only_problem(after.services[new.key]).effect == "the Service is not meshed"
+    assert known.key in after.services

@@ -158,3 +158,19 @@ def test_a_long_value_is_cut_where_it_is_quoted() -> None:
     mended: dict[str, Any] = {RETRIES: "x" * 60_000}
     (notice,) = notices.changed(plan_of(**mended))
     assert len(notice.note) < 400
+
+
+def test_another_meshs_annotation_is_mended_under_the_name_it_was_written_with() -> None:
+    burst = "mesh.traefik.io/ratelimit-burst"
+    found = ServiceObject(
+        KEY,
+        {"svc.mesh/rate-limit": "100/s burst=5 per=source"},
+        uid="u1",
+        foreign={burst: "5"},
+        translated={"svc.mesh/rate-limit": (burst,)},
+    )
+    mended = NodePlan(2, {KEY: ServicePlan(Service(found, {}), "240.0.1.1", (), (), {})})
+    notices = Notices()
+    notices.changed(plan_of(problem("hello", burst)))
+    (notice,) = notices.changed(mended)
+    assert notice.note == f"{burst}: is 5 now, and in force"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
-from middleware.testing import FakeTable
+from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec
 from nodeagent.proxy.backend import Backend, Backends, Target
 from nodeagent.proxy.balance import BALANCERS
@@ -36,7 +36,7 @@ def runtime() -> Iterator[Runtime]:
     loop = asyncio.new_event_loop()
     layout = Layout(MIDDLEWARES, REFUSALS)
     cells = memoryview(bytearray(8 * 4 * layout.slot_columns)).cast("q")
-    yield Runtime(loop, Limits(), layout, cells, FakeTable())
+    yield Runtime(loop, Limits(), layout, cells, FakeTable(), FakeWindows())
     loop.close()
 
 

@@ -69,6 +69,18 @@ async def test_changes_are_written_by_themselves(tmp_path: Path) -> None:
     assert (tmp_path / "snapshot").exists()
 
 
+@pytest.mark.parametrize("soon", [True, False])
+async def test_what_is_not_urgent_waits_for_the_next_flush(tmp_path: Path, soon: bool) -> None:
+    file = SnapshotFile(str(tmp_path), "kube")
+    task = asyncio.create_task(file.write_changes())
+    file.keep(SNAPSHOT, EMPTY_PLAN, soon=soon)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (await file.flush() == 0) == soon, "taken by the writer, or still there"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_without_a_folder_nothing_happens() -> None:
     file = SnapshotFile("", "kube")
     file.keep(SNAPSHOT, EMPTY_PLAN)

@@ -19,9 +19,13 @@ from discovery.model import (
     ServiceObject,
     ServicePort,
 )
+from discovery.registry import Registry
+from discovery.source import Synced, Upserted
 from nodeagent.agent import stored as module
 from nodeagent.agent.stored import Head, SnapshotRefused, decode_snapshot, encode_snapshot, remembered_plan
+from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
+from tests.plan.builders import SETTINGS
 
 HEAD = Head(mesh="1.2.3", source="kube", written=1_700_000_000.0, version=41)
 
@@ -40,7 +44,7 @@ def make_snapshot(services: int = 3) -> MeshSnapshot:
     return MeshSnapshot(
         version=41,
         services={service.key: service for service in made},
-        pods={"10.1.0.9": PodObject(PodKey("shop", "client"), ("10.1.0.9",), "till", "node-1")},
+        pods={"10.1.0.9": PodObject(PodKey("shop", "client"), "job/client", ("10.1.0.9",), "till")},
         problems=(Problem("shop", "orphan", "metadata", "x", "there is no Service", kind="EndpointSlice"),),
     )
 
@@ -81,6 +85,14 @@ def test_what_is_remembered_is_only_what_was_in_force() -> None:
     assert remembered.effective["svc.mesh/retry-attempts"] == "3"
     # The compiler takes a Service that it has compiled before, the same object, as done.
     assert remembered.source is not read.snapshot.services[key]
+
+
+def test_a_service_that_went_while_nobody_looked_is_not_remembered_for_ever() -> None:
+    remembered = remembered_plan(decode_snapshot(encoded(2), "kube"))
+    registry = Registry()
+    registry.fold([Upserted(make_service(1).object), Synced()])
+    plan = compile_plan(registry.snapshot(), remembered, SETTINGS)
+    assert list(plan.services) == [ServiceKey("shop", "s1")]
 
 
 def flip(content: bytes, at: int) -> bytes:

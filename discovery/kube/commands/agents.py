@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from discovery.kube.commands.reading import Cluster, connect, list_items
+from discovery.kube.commands.listing import list_items
+from discovery.kube.commands.reading import Cluster, connect
 from discovery.kube.connection import Connection
 from discovery.kube.failure import UNREADABLE, ApiError
 from discovery.kube.resource import Resource

@@ -1,6 +1,7 @@
 """One reading of a cluster, for commands that people run: all Services and EndpointSlices, then the end.
 
-With an ordinary kubeconfig; needs `list` on `services` and `endpointslices.discovery.k8s.io`. Unlike the
+With an ordinary kubeconfig; needs `list` on `services` and `endpointslices.discovery.k8s.io`, and for another
+mesh on what it has installed. Unlike the
 source it does not try again: what fails is said to the person who waits for it.
 """
 
@@ -11,27 +12,23 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from discovery.compat import Compat
+from discovery.kube.commands.listing import list_items
+from discovery.kube.commands.smi import read_smi
 from discovery.kube.connection import Connection, check_access
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
-from discovery.kube.failure import UNREADABLE, ApiError
 from discovery.kube.inventory import Inventory
 from discovery.kube.library import load_library
-from discovery.kube.reflection import ListPage
 from discovery.kube.resource import Resource, watched_resources
 from discovery.kube.timing import Timing
 from discovery.manifest import read_object
 from discovery.source import Event, SourceError, Synced
 
-PAGE_SIZE = 500
 PATIENCE = Timing(connect=5.0, answer=15.0)
 """Of a person."""
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -67,33 +64,12 @@ async def connect(
         await connection.close()
 
 
-async def list_items(connection: Connection, resource: Resource) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the objects of a resource page by page.
-
-    Raises:
-        SourceError: they cannot be listed, or not to the end; the message says why.
-    """
-    request = ListPage(limit=PAGE_SIZE)
-    while True:
-        try:
-            page = await connection.list_page(resource, request)
-            items = [_decode(item) for item in page.items]
-        except ApiError as error:
-            raise SourceError(f"cannot list {resource.kind}s: {error.failure.reason}") from error
-        except UNREADABLE as error:
-            raise SourceError(f"cannot list {resource.kind}s: not an object: {error}") from error
-        yield items
-        if not page.continue_token:
-            return
-        request = ListPage(page.continue_token, PAGE_SIZE)
-
-
 async def read_cluster(
     cluster: Cluster, *, namespace: str = "", compat: Compat | None = None
 ) -> tuple[Event, ...]:
     """Return the events of one complete reading of the cluster, or of one namespace of it.
 
-    `compat` is as in `discovery.manifest.read_object`.
+    `compat` is as in `discovery.manifest.read_object`; with it objects of the other mesh are looked for, too.
 
     Raises:
         SourceError: the cluster cannot be read; the message says why.
@@ -104,6 +80,8 @@ async def read_cluster(
             inventory = Inventory(resource, partial(read_object, compat=compat))
             async for items in list_items(connection, resource):
                 events += [event for item in items for event in inventory.put(item)]
+        if compat is not None:
+            events += await read_smi(connection, namespace, compat)
     return (*events, Synced())
 
 

@@ -63,6 +63,11 @@ class Http1Upstream(Connection):
         """What has come and has to wait for its turn."""
         self._poll: select.poll | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether it carries an exchange."""
+        return self._owner is not None
+
     # What the pool asks
 
     def usable(self) -> bool:

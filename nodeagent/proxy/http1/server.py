@@ -76,6 +76,8 @@ class Http1Connection(Connection):
         "source",
     )
 
+    of_client = True
+
     def __init__(
         self,
         listener: RunningListener,
@@ -116,6 +118,22 @@ class Http1Connection(Connection):
         self._responding = False
         self._rechunk = False
         self._unchunked: Unchunked | None = None
+
+    @property
+    def owner(self) -> str:
+        """The client's address."""
+        return self.source.address
+
+    @property
+    def held(self) -> int:
+        """Bytes of requests that are not whole or wait, of a body kept for a retry, and of the response."""
+        exchange = self._exchange
+        return super().held + len(self._pending) + (exchange.held if exchange is not None else 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._exchange is not None
 
     # What asyncio calls
 

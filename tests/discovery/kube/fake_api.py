@@ -29,6 +29,13 @@ PATHS = {
     "Pod": "/api/v1/pods",
 }
 
+CUSTOM_KINDS = {
+    "traffictargets": "TrafficTarget",
+    "trafficsplits": "TrafficSplit",
+    "httproutegroups": "HTTPRouteGroup",
+    "tcproutes": "TCPRoute",
+}
+
 EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
 
@@ -110,6 +117,11 @@ class FakeApi:
         """What pods answer through the proxy, by `name:port` and path."""
         self.events: dict[tuple[str, str], Document] = {}
         """Events by namespace and name."""
+        self.resources: dict[str, list[Document]] = {}
+        """What custom resources hold, by the path of their list."""
+        self.answers: dict[str, Answer] = {}
+        """What is answered below `/apis` in place of anything else, by path."""
+        self._groups: dict[str, tuple[str, ...]] = {}
         self._history: list[tuple[int, str, Document]] = []
         self._scripts: dict[tuple[str, str], deque[Answer]] = {}
         self._watches: dict[str, list[asyncio.Queue[bytes | None]]] = {kind: [] for kind in PATHS}
@@ -127,6 +139,7 @@ class FakeApi:
             app.router.add_get(f"{group}/namespaces/{{namespace}}/{plural}", partial(self._serve, kind))
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
         app.router.add_post(EVENTS, self._create_event)
+        app.router.add_get("/apis/{path:.*}", self._serve_custom)
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
@@ -189,6 +202,10 @@ class FakeApi:
         self.version, self.oldest = version, 0
         self._history.clear()
 
+    def install(self, group: str, *versions: str) -> None:
+        """Have a group of custom resources, the last version preferred; `resources` says what they hold."""
+        self._groups[f"/apis/{group}"] = tuple(f"{group}/{version}" for version in versions)
+
     # -- misbehaviour ----------------------------------------------------------------------------------
 
     def script(self, verb: str, kind: str, *answers: Answer) -> None:
@@ -242,6 +259,26 @@ class FakeApi:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return await answer(401, status(401, "Unauthorized", "Unauthorized"))(request)
         return await self._watch(kind, query, request) if verb == "watch" else self._list(kind, query)
+
+    async def _serve_custom(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if path in self.answers:
+            return await self.answers[path](request)
+        if path in self._groups:
+            versions = [{"groupVersion": version} for version in self._groups[path]]
+            group = {"kind": "APIGroup", "versions": versions, "preferredVersion": versions[-1]}
+            return web.json_response(group)
+        if any(path.removeprefix("/apis/") in versions for versions in self._groups.values()):
+            names = [{"name": known.rpartition("/")[2]} for known in self.resources if known.startswith(path)]
+            return web.json_response({"kind": "APIResourceList", "resources": names})
+        everywhere, inside, rest = path.partition("/namespaces/")
+        namespace, _, plural = rest.partition("/")
+        found = self.resources.get(f"{everywhere}/{plural}" if inside else path)
+        if found is not None:
+            kind, metadata = CUSTOM_KINDS[path.rpartition("/")[2]], {"resourceVersion": "1"}
+            items = [item for item in found if not inside or item["metadata"]["namespace"] == namespace]
+            return web.json_response({"kind": f"{kind}List", "metadata": metadata, "items": items})
+        return web.Response(status=404, text="404 page not found")
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
         """Answer for a pod's port, and for one that nobody listens on as a real server does."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from discovery.kube.commands import reading
+from discovery.kube.commands import listing
 from discovery.kube.commands.reading import PATIENCE, Cluster, read_cluster
 from discovery.model import ServiceObject
 from discovery.source import Event, SourceError, Synced, Upserted
@@ -33,7 +33,7 @@ def elsewhere(document: dict[str, Any]) -> dict[str, Any]:
 async def test_services_and_slices_page_by_page(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(listing, "PAGE_SIZE", 2)
     for number in range(5):
         api.put(service(f"cart-{number}"))
     api.put(endpoint_slice("cart-0-a", "cart-0"))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from discovery.kube.resource import watched_resources
 from discovery.kube.source import KubeSource
 from discovery.model import ServiceKey
 from discovery.source import Deleted, SourceError, Synced, Upserted
@@ -54,6 +55,15 @@ async def test_asks_for_no_more_than_it_uses(api: FakeApi, listen: Listen) -> No
     listener = listen(label_selector="team=shop")
     await listener.until(lambda: listener.synced == 1)
     assert listener.names == set()
+    living = "spec.nodeName=node-1,status.phase!=Succeeded,status.phase!=Failed"
+    asked = [query["fieldSelector"] for verb in ("list", "watch") for query in api.queries(verb, "Pod")]
+    assert set(asked) == {living}
+
+
+def test_a_host_name_that_stands_for_the_node_s_selects_nothing_else() -> None:
+    (*_, pods) = watched_resources(r"a,b=c\d", "")
+    living = r"spec.nodeName=a\,b\=c\\d,status.phase!=Succeeded,status.phase!=Failed"
+    assert pods.field_selector == living
 
 
 async def test_a_selector_goes_for_services_and_their_slices(api: FakeApi, listen: Listen) -> None:

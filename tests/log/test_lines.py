@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = """
 import structlog
-from nodeagent.log import configure_logging
+from nodeagent.log.configure import configure_logging
 configure_logging("info", "FORMAT")
 log = structlog.get_logger()
 log.info("first_event", service="shop/web")

@@ -1,4 +1,4 @@
-"""The CPUs a process may use: affinity and the quotas of its control groups."""
+"""The CPUs and the memory a process may use: affinity and the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.cli.control_group import ControlGroup
 from nodeagent.cli.cpu import available_cpus, cpu_quota
+from nodeagent.cli.memory import LEAST, MIB, worker_memory
 
 
 @pytest.fixture
@@ -18,7 +20,11 @@ def groups(tmp_path: Path) -> Path:
 
 
 def quota_of(groups: Path) -> float | None:
-    return cpu_quota(groups / "membership", groups / "fs")
+    return cpu_quota(own_group(groups))
+
+
+def own_group(groups: Path) -> ControlGroup:
+    return ControlGroup(groups / "membership", groups / "fs")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +44,10 @@ def test_the_tightest_quota_counts(groups: Path) -> None:
 
 
 def test_without_control_groups(tmp_path: Path) -> None:
-    assert cpu_quota(tmp_path / "none", tmp_path / "none") is None
-    assert available_cpus(tmp_path / "none", tmp_path / "none") == len(os.sched_getaffinity(0))
+    nowhere = ControlGroup(tmp_path / "none", tmp_path / "none")
+    assert cpu_quota(nowhere) is None
+    assert available_cpus(nowhere) == len(os.sched_getaffinity(0))
+    assert worker_memory(2, nowhere, 8000 * MIB) == 1400 * MIB
 
 
 def test_a_group_outside_our_namespace_is_our_root(groups: Path) -> None:
@@ -51,4 +59,24 @@ def test_a_group_outside_our_namespace_is_our_root(groups: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("20000 100000\n", 1), ("190000 100000\n", 1)])
 def test_rounded_down_and_at_least_one(groups: Path, text: str, expected: int) -> None:
     (groups / "fs/pods/one/cpu.max").write_text(text)
-    assert available_cpus(groups / "membership", groups / "fs") == expected
+    assert available_cpus(own_group(groups)) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "expected"),
+    [
+        (f"{1024 * MIB}\n", 2, int(1024 * MIB * 0.7 / 2)),
+        ("max\n", 2, 1400 * MIB),
+        ("nonsense", 1, 2800 * MIB),
+        (f"{256 * MIB}", 4, LEAST),
+    ],
+)
+def test_a_workers_share_of_the_memory(groups: Path, limit: str, workers: int, expected: int) -> None:
+    (groups / "fs/pods/one/memory.max").write_text(limit)
+    assert worker_memory(workers, own_group(groups), physical=8000 * MIB) == expected
+
+
+def test_the_tightest_limit_of_memory_counts(groups: Path) -> None:
+    (groups / "fs/pods/one/memory.max").write_text(f"{1000 * MIB}\n")
+    (groups / "fs/pods/memory.max").write_text(f"{500 * MIB}\n")
+    assert worker_memory(1, own_group(groups), physical=8000 * MIB) == 350 * MIB

@@ -1,0 +1,172 @@
+"""The Services of a soak: what each asks of the mesh, and how it is changed meanwhile. Values only.
+
+Between them they use every annotation. `variants` are taken into use one after another, in random order; in a
+bad one some value cannot be used, so that what was in force before stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from hack.kit.manifests import ENABLED
+
+NAMESPACE = "soak"
+ZONE = "svc.mesh"
+PORT = 18090
+
+Annotations = Mapping[str, str]
+Bad = Literal["refuse", "reset", "stall"]
+"""What a bad endpoint does: accept no connection, reset it when a request is there, never answer."""
+
+
+class SoakService(msgspec.Struct, frozen=True):
+    """One Service. `bad` are the endpoints that may be among its good ones for a while."""
+
+    name: str
+    number: int
+    """Makes its ClusterIP."""
+    annotations: Annotations = {}
+    variants: tuple[Annotations, ...] = ()
+    bad: tuple[Bad, ...] = ()
+    protocol: Literal["http", "tcp"] = "http"
+    may_leave: bool = False
+    """Some variant takes it out of the mesh."""
+
+    @property
+    def mesh_name(self) -> str:
+        """Its name in the mesh zone."""
+        return f"{self.name}.{NAMESPACE}.{ZONE}"
+
+    @property
+    def cluster_ip(self) -> str:
+        """Its ClusterIP; its mesh address has the same last two numbers."""
+        return f"10.96.4.{self.number}"
+
+    @property
+    def port_name(self) -> str:
+        """The name of its port, which says what it speaks."""
+        return self.protocol if self.protocol == "http" else "tcp-soak"
+
+
+def _asked(settings: Annotations) -> Annotations:
+    return {**ENABLED, **{f"svc.mesh/{name}": value for name, value in settings.items()}}
+
+
+def _service(
+    name: str,
+    number: int,
+    settings: Annotations | None = None,
+    *variants: Annotations,
+    bad: tuple[Bad, ...] = (),
+    protocol: Literal["http", "tcp"] = "http",
+) -> SoakService:
+    asked = _asked(settings or {})
+    return SoakService(name, number, asked, (asked, *map(_asked, variants)), bad, protocol)
+
+
+_RETRY = {"retry-attempts": "3", "per-try-timeout": "1s"}
+_SPLIT = {"split": "split-a=70 split-b=30", "split-by": "header x-version"}
+
+SERVICES: tuple[SoakService, ...] = (
+    _service("plain", 10, {}, {"max-connections": "none"}, bad=("refuse",)),
+    _service(
+        "retry",
+        11,
+        {**_RETRY, "retry-on": "gateway-error"},
+        {**_RETRY, "retry-on": "5xx,429"},
+        {**_RETRY, "retry-attempts": "5"},
+        {**_RETRY, "retry-attempts": "many"},
+        {**_RETRY, "retry-on": "sometimes"},
+        bad=("refuse", "reset", "stall"),
+    ),
+    _service(
+        "breaker",
+        12,
+        {"circuit-breaker": "ResponseCodeRatio(500, 600, 0, 600) > 0.3"},
+        {"circuit-breaker": "NetworkErrorRatio() > 0.5 || ResponseCodeRatio(500, 600, 0, 600) > 0.2"},
+        {"circuit-breaker": "LatencyAtQuantileMS(50.0) > 20"},
+        {"circuit-breaker": "NetworkErrorRatio( >"},
+        bad=("reset",),
+    ),
+    _service(
+        "limited",
+        13,
+        {"rate-limit": "20/s burst=20"},
+        {"rate-limit": "5/s burst=5 per=source"},
+        {"rate-limit": "100/m"},
+        {"rate-limit": "-1/s"},
+    ),
+    _service(
+        "timed",
+        14,
+        {"timeout": "4s", "connect-timeout": "2s", "idle-timeout": "30s"},
+        {"timeout": "5s", "per-try-timeout": "4s"},
+        {"timeout": "soon"},
+        {"timeout": "4s", "connect-timeout": "-1s"},
+    ),
+    _service(
+        "headers",
+        15,
+        {"request-headers": "set x-soak=1; remove x-secret", "response-headers": "set x-mesh=1"},
+        {
+            "request-headers": "set x-soak=2; remove x-secret; add x-more=yes",
+            "response-headers": "set x-mesh=2; remove server",
+            "forwarded-headers": "x-forwarded",
+        },
+        {
+            "request-headers": "set x-soak=3; remove x-secret",
+            "response-headers": "set x-mesh=3",
+            "forwarded-headers": "x-forwarded keep",
+        },
+        {"request-headers": "turn x-soak=4", "response-headers": "set x-mesh=1"},
+    ),
+    _service(
+        "fault",
+        16,
+        {"fault": "delay 20ms 10%; abort 503 5%"},
+        {"fault": "abort 503 20%"},
+        {"fault": "delay 50ms 50%; by-header"},
+        {"fault": "abort 200"},
+    ),
+    _service(
+        "split",
+        17,
+        _SPLIT,
+        {**_SPLIT, "split-sticky": "1h"},
+        {**_SPLIT, "split": "split-a=0 split-b=1"},
+        {"split": "split=10 split-a=45 split-b=45", "split-by": "cookie version", "split-sticky": "true"},
+        {**_SPLIT, "split": "split-a=most"},
+    ),
+    _service("split-a", 18, {}, {"retry-attempts": "1"}, bad=("refuse",)),
+    _service("split-b", 19, {}, {"connect-timeout": "1s"}),
+    _service(
+        "narrow",
+        20,
+        {"max-connections": "2"},
+        {"max-connections": "3", "request-trailers": "pass"},
+        {"max-connections": "4", "request-trailers": "drop"},
+        {"max-connections": "0"},
+    ),
+    _service(
+        "stream",
+        21,
+        {},
+        {"idle-timeout": "1m"},
+        {"protocol.tcp-soak": "tcp", "connect-timeout": "1s"},
+        {"idle-timeout": "0s"},
+        bad=("refuse",),
+        protocol="tcp",
+    ),
+    SoakService(
+        "toggled",
+        22,
+        _asked({}),
+        (_asked({}), _asked({"protocol": "tcp"}), {}, _asked({"protocol": "quic"})),
+        ("reset", "stall"),
+        may_leave=True,
+    ),
+)
+BY_NAME: Mapping[str, SoakService] = {service.name: service for service in SERVICES}

@@ -1,0 +1,33 @@
+"""The page `/plan`: written by a thread, once for each plan, however many ask for it.
+
+Writing that of a large cluster holds the interpreter for tens of milliseconds, and DNS waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+
+class PlanPage:
+    """The plan in force as JSON. `current` returns a value that is replaced, never changed."""
+
+    def __init__(self, current: Callable[[], Any], document: Callable[[Any], Mapping[str, Any]]) -> None:
+        self._current = current
+        self._document = document
+        self._writing = asyncio.Lock()
+        self._written: tuple[Any, bytes] | None = None
+
+    async def body(self) -> bytes:
+        """Return the page; a second caller waits for what the first has written."""
+        async with self._writing:
+            plan = self._current()
+            if self._written is None or self._written[0] is not plan:
+                self._written = (plan, await asyncio.to_thread(self._write, plan))
+            return self._written[1]
+
+    def _write(self, plan: Any) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self._document(plan)), indent=2) + b"\n"

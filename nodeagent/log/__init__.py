@@ -1,0 +1,1 @@
+"""Logging: how lines look, and how they get out without ever holding up the mesh."""

@@ -1,0 +1,22 @@
+"""Which pod a client's address belongs to: told by the agent, asked by all in a worker that names clients."""
+
+from __future__ import annotations
+
+from nodeagent.control.messages import SourcePod, Sources
+
+
+class SourcePods:
+    """The pods of this node by address, as told last."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, SourcePod] = {}
+
+    def change(self, message: Sources) -> None:
+        """Take over what the agent tells."""
+        for address in message.removed:
+            self._pods.pop(address, None)
+        self._pods.update(message.upserted)
+
+    def find(self, address: str) -> SourcePod | None:
+        """Return the pod with this address; None if it is the node's own, a stranger's, or too new."""
+        return self._pods.get(address)
