@@ -93,11 +93,6 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
     return "tcp" if port.name.partition("-")[0] in _OPAQUE_PREFIXES else "http"
 
 
-def names_port(annotation: str, port: ServicePort) -> bool:
-    """Return whether `svc.mesh/protocol.<port>` means this port."""
-    return annotation.removeprefix(PROTOCOL_OF_PORT) in (port.name or str(port.port), str(port.port))
-
-
 def check_annotations(service: ServiceObject) -> list[Problem]:
     """Return what is wrong with this module's annotations of a Service, in the order of their names.
 
