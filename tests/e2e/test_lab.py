@@ -110,6 +110,12 @@ def test_who_sends_what_is_no_request_is_named_by_the_agent_of_its_node(mesh: Me
     )
     assert f"default/pod/{mesh.client.name}" in line[-1]
     assert named not in there.log
+    # That line was written by a thread of the worker's, which has no more privileges than the worker.
+    started = [line for line in here.log.splitlines() if '"worker_started"' in line]
+    pid = json.loads(started[-1])["pid"]
+    statuses = mesh.lab.node(1).run(["sh", "-c", f"cat /proc/{pid}/task/*/status"], check=True).stdout
+    assert len(re.findall(r"^Pid:", statuses, re.MULTILINE)) == 2
+    assert set(re.findall(r"^Cap(?:Prm|Eff):\s+(\w+)$", statuses, re.MULTILINE)) == {"0" * 16}
 
 
 def test_pod_addresses_pass_by_every_agent(mesh: Mesh) -> None:

@@ -19,8 +19,9 @@ from tests.kube.objects import namespace, service
 
 pytestmark = pytest.mark.kube
 
-HASTY = msgspec.structs.replace(Timing(), watch_shortest=2.0, watch_longest=2.0, watch_grace=1.0)
-"""Watches that the server ends after two seconds, and that count as hanging after three."""
+HASTY = msgspec.structs.replace(Timing(), watch_shortest=2.0, watch_longest=2.0, watch_grace=1.0, answer=3.0)
+"""Watches that the server ends after two seconds, and that count as hanging after three; so does a request
+for the next watch, which goes out on a connection that hangs if it comes between two of them."""
 
 
 @pytest.fixture

@@ -46,7 +46,6 @@ def test_the_agent_has_one_capability_and_its_workers_none(installed: Installati
     workers = [one for one in threads if "nodeagent.worker" in one["text"]]
     processes = [{one["Tgid"] for one in group} for group in (agents, workers)]
     assert list(map(len, processes)) == [2, 2], "process 1 keeps the agent running"
-    assert len(workers) > 2, "the log has a thread of its own"
     assert {int(agent[name], 16) for agent in agents for name in ("CapPrm", "CapBnd")} == {NET_ADMIN}
     assert {int(worker[name], 16) for worker in workers for name in ("CapPrm", "CapEff")} == {0}
     for process in (*agents, *workers):
