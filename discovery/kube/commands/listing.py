@@ -13,7 +13,7 @@ from discovery.kube.reflection import ListPage
 from discovery.kube.resource import Resource
 from discovery.source import SourceError
 
-PAGE_SIZE = 500
+PAGE_SIZE = 100
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
