@@ -35,8 +35,8 @@ from discovery.manifest import read_object
 from discovery.source import Event, SourceError, Synced
 
 PAGE_SIZE = 100
-"""Objects in one answer. One may have 256 KiB of annotations, and an answer is taken apart as a whole: in memory,
-and while DNS waits."""
+"""Objects in one answer. One may have 256 KiB of annotations, and an answer is taken apart as a whole, in
+memory and while DNS waits."""
 SELECTOR_PATIENCE = 2.0
 """Seconds for the server to say whether a label selector is one."""
 DEFAULT_TIMING = Timing()
