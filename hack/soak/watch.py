@@ -27,7 +27,8 @@ LEFT = (
 _GAUGE = re.compile(r'^svcmesh_worker_(\w+)\{worker="(\d+)"\} (\S+)$', re.MULTILINE)
 _AGENT_TASKS = re.compile(r"^svcmesh_agent_tasks (\S+)$", re.MULTILINE)
 _ACTIVE = re.compile(r'^svcmesh_connections_active\{service="([\w-]+)".*\} (\S+)$', re.MULTILINE)
-_PSS = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
+_ANONYMOUS = re.compile(r"^Anonymous:\s+(\d+) kB$", re.MULTILINE)
+"""Not PSS: it grows when another process ends that shared pages of libraries."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _THREADS = re.compile(r"^Threads:\s+(\d+)$", re.MULTILINE)
 
@@ -173,9 +174,9 @@ class Watch:
 
 
 def _figures(pid: int) -> tuple[float, int, int]:
-    """Return memory (PSS, bytes), open descriptors and threads of a process."""
+    """Return memory (bytes that are its own), open descriptors and threads of a process."""
     process = Path(f"/proc/{pid}")
-    memory = _PSS.search((process / "smaps_rollup").read_text())
+    memory = _ANONYMOUS.search((process / "smaps_rollup").read_text())
     threads = _THREADS.search((process / "status").read_text())
     if memory is None or threads is None:
         raise ProcessLookupError(pid)
