@@ -58,6 +58,7 @@ class ChunkedReader:
         "_trailers",
         "keep_payload",
         "payload",
+        "trailer_lines",
     )
 
     def __init__(
@@ -73,6 +74,8 @@ class ChunkedReader:
         """Where the trailer section began in what was fed last; negative: not in it."""
         self.keep_payload = keep_payload
         self.payload: list[bytes] = []
+        self.trailer_lines = b""
+        """Collected with the payload."""
 
     @property
     def done(self) -> bool:
@@ -169,6 +172,8 @@ class ChunkedReader:
         end = match.end()
         if _FORBIDDEN_TRAILER.search(b"\n" + match[0]):
             raise HeadError("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
+        if self.keep_payload:
+            self.trailer_lines += match[0]
         rest = data[end:]
         ended = rest[:2] == b"\r\n"
         self._trailer_room -= end - position

@@ -168,7 +168,10 @@ class WriterMachine(RuleBasedStateMachine):
         self.got = dict(self.sent)
         self.ends: dict[int, bytes] = {}
         self.seen_ends: dict[int, bytes] = {}
-        self.allowed = {0: frames.DEFAULT_WINDOW, **{s.identifier: frames.DEFAULT_WINDOW for s in self.streams}}
+        self.allowed = {
+            0: frames.DEFAULT_WINDOW,
+            **{s.identifier: frames.DEFAULT_WINDOW for s in self.streams},
+        }
 
     def _take(self) -> None:
         for stream, data, end in self.peer.read(self.writer):
@@ -180,7 +183,11 @@ class WriterMachine(RuleBasedStateMachine):
             if end:
                 self.seen_ends[stream] = b""
 
-    @rule(number=st.integers(0, 2), size=st.integers(0, 90_000), end=st.sampled_from(["", "", "", "end", "trailers"]))
+    @rule(
+        number=st.integers(0, 2),
+        size=st.integers(0, 90_000),
+        end=st.sampled_from(["", "", "", "end", "trailers"]),
+    )
     def send(self, number: int, size: int, end: str) -> None:
         stream = self.streams[number]
         if stream.identifier in self.ends:
@@ -233,7 +240,9 @@ class WriterMachine(RuleBasedStateMachine):
             return
         for stream in self.streams:
             assert not stream.queued or stream.window <= 0
-            assert stream.full == (stream.told.count("filled") > stream.told.count("taken") and not stream.sent_all)
+            assert stream.full == (
+                stream.told.count("filled") > stream.told.count("taken") and not stream.sent_all
+            )
 
     @invariant()
     def windows_are_kept(self) -> None:

@@ -1,4 +1,4 @@
-"""How much of what costs us and brings nobody anything a peer may do (CVE-2019-9511 to 9518, 2023-44487). Pure."""
+"""How much a peer may do that costs us and brings nobody anything (CVE-2019-9511 to 9518, 2023-44487)."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ class Patience:
     def earn(self, gain: float) -> None:
         """Fill it: useful work was done."""
         left = self._left + gain
-        self._left = left if left < self._most else self._most
+        self._left = min(self._most, left)

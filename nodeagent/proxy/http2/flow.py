@@ -1,8 +1,8 @@
 """What a peer may send us (RFC 9113 section 5.2): windows that open as their bytes are passed on. Pure.
 
-The connection's window opens on receipt, a stream's when its bytes have been passed on: the other way round one
-reader that does not read would stop every stream of its connection. So what waits is bounded by the streams'
-windows. They start at 64 KiB and double while the reader keeps up, as far as the process' budget goes.
+The connection's window opens on receipt, a stream's when its bytes have been passed on: the other way round
+one reader that does not read would stop every stream of its connection. So what waits is bounded by the
+streams' windows. They start at 64 KiB and double while the reader keeps up, as far as a budget goes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The frames of HTTP/2 (RFC 9113 section 4 and 6): bytes in, calls out, and the bytes of frames to send.
 
-`FrameReader` checks what can be checked of a frame alone: its size, its stream's number, its padding, and that
-a header block is not interrupted. What a frame means to a stream is for its `FrameSink` to say. No I/O.
+`FrameReader` checks what can be checked of a frame alone: its size, its stream's number, its padding, and
+that a header block is not interrupted. What a frame means to a stream is for its `FrameSink` to say. No I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Final, Protocol
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every client sends first (RFC 9113 section 3.4)."""
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    range(10)
+)
 
 END_STREAM: Final = 0x1
 ACK: Final = 0x1

@@ -1,7 +1,7 @@
-"""What waits to be sent on a connection: frames in order, bodies as windows allow, each stream in its turn. Pure.
+"""What waits to be sent on a connection: frames in order, bodies as windows allow, streams in turns. Pure.
 
-A body's bytes become frames at once where nothing stands in the way. Otherwise they wait in their stream, which
-is told when that is too much, and streams with something to send take turns, a frame each.
+A body's bytes become frames at once where nothing stands in the way. Otherwise they wait in their stream,
+which is told when that is too much, and streams with something to send take turns, a frame each.
 """
 
 from __future__ import annotations
@@ -42,7 +42,18 @@ class Trailers(Protocol):
 class Outflow:
     """What a stream sends. Subclasses hear what becomes of it."""
 
-    __slots__ = ("_at", "_ready", "_trailers", "ending", "full", "identifier", "queue", "queued", "sent_all", "window")
+    __slots__ = (
+        "_at",
+        "_ready",
+        "_trailers",
+        "ending",
+        "full",
+        "identifier",
+        "queue",
+        "queued",
+        "sent_all",
+        "window",
+    )
 
     def __init__(self, identifier: int, window: int) -> None:
         self.identifier = identifier
@@ -76,7 +87,18 @@ class Outflow:
 class Writer:
     """Makes the frames of one connection. `out` is what is to be written, in order."""
 
-    __slots__ = ("_ready", "_waiting", "blocked", "bodies", "initial", "largest", "out", "size", "trailers", "window")
+    __slots__ = (
+        "_ready",
+        "_waiting",
+        "blocked",
+        "bodies",
+        "initial",
+        "largest",
+        "out",
+        "size",
+        "trailers",
+        "window",
+    )
 
     def __init__(self, trailers: Trailers) -> None:
         self.trailers = trailers
