@@ -1,7 +1,7 @@
 """HTTP/2 between transports that a test plays: frames are written and heard as words.
 
-The peer's header blocks are literals, which need no table; those of the mesh are read by another library. What
-the mesh says is heard as one text a frame:
+The peer's header blocks are literals, which need no table; those of the mesh are read by another library.
+What the mesh says is heard as one text a frame:
 
     1: 200 x=y              a head           1: 200 x=y end          and no body
     1: "data"               DATA             1: "data" end           the last of it
