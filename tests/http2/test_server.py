@@ -259,6 +259,15 @@ class TestFlow:
         said = stage.does(client >> data(1, b"x", end=False))
         assert str(said["client"][0]).startswith("goaway 1 3")
 
+    def test_what_waited_comes_behind_what_was_kept(self, wires: Wires) -> None:
+        stage = greeted(wires, limits=Limits(replay_bytes=10), high=10**6)
+        body = bytes(range(256)) * 100
+        request = asks(1, "POST", "/", ("content-length", str(len(body) + 4)), end=False)
+        stage.does(client >> request + data(1, body, end=False), client >> data(1, b"last"))
+        said = b"".join(stage.does(a >> "accepts")["a1"])  # type: ignore[arg-type]
+        assert said.startswith(b"POST / HTTP/1.1\r\n")
+        assert said.endswith(b"\r\n\r\n" + body + b"last")
+
     def test_the_window_opens_as_bytes_are_passed_on(self, wires: Wires) -> None:
         """By what has come, and as much again: the endpoint keeps up."""
         stage = begun(wires, high=10**6)

@@ -53,9 +53,9 @@ _OUT_OF_STREAMS: Final = 2**30
 class UpstreamHttp2Stream(Stream):
     """A request to an endpoint and its response."""
 
+    connection: Http2Upstream
+
     __slots__ = (
-        "_connection",
-        "_going_on",
         "_unchunked",
         "_unsent",
         "owner",
@@ -66,8 +66,7 @@ class UpstreamHttp2Stream(Stream):
     )
 
     def __init__(self, connection: Http2Upstream) -> None:
-        super().__init__(0, connection.writer.initial)
-        self._connection = connection
+        super().__init__(connection, 0)
         self.served = connection.begun
         self.unprocessed = False
         self.owner: UpstreamOwner | None = None
@@ -76,8 +75,6 @@ class UpstreamHttp2Stream(Stream):
         """The response's head has come."""
         self._unchunked: Unchunked | None = None
         self._unsent = 0
-        self._going_on = False
-        """What waits is passed on in a later turn, unless it is held again before."""
 
     # What the exchange calls
 
@@ -87,7 +84,7 @@ class UpstreamHttp2Stream(Stream):
         """Send the request's head and what has come of its body."""
         self.owner = owner
         self.to_head = head.method == b"HEAD"
-        connection = self._connection
+        connection = self.connection
         connection.begin(self)
         block = connection.encoder.request(head, source)
         if not body:
@@ -109,10 +106,10 @@ class UpstreamHttp2Stream(Stream):
         if self.sent_all:
             return
         self._send(data, end)
-        self._connection.flush_soon()
+        self.connection.flush_soon()
 
     def _send(self, data: bytes, end: bool) -> None:
-        writer, unchunked = self._connection.writer, self._unchunked
+        writer, unchunked = self.connection.writer, self._unchunked
         if unchunked is None:
             writer.data(self, data, end)
             return
@@ -129,37 +126,24 @@ class UpstreamHttp2Stream(Stream):
         if self.sent_all:
             return
         if lines:
-            self._connection.writer.finish(self, lines)
+            self.connection.writer.finish(self, lines)
         else:
-            self._connection.writer.data(self, b"", True)
-        self._connection.flush_soon()
+            self.connection.writer.data(self, b"", True)
+        self.connection.flush_soon()
 
     def pause(self) -> None:
-        """Pass nothing on for now; the stream's window fills up."""
-        self.held = True
-        self._going_on = False
+        """Pass nothing on for now."""
+        self.wait()
 
     def resume(self) -> None:
-        """Pass on what has come, and open the window."""
-        if self.held:
-            if self.waiting is None:
-                self.held = False
-            elif not self._going_on:
-                self._going_on = True
-                self._connection.runtime.loop.call_soon(self._pass_on)
+        """Pass on what has come."""
+        self.go_on()
 
-    def _pass_on(self) -> None:
-        """What waited is passed on in a turn of its own, as a socket's bytes would be."""
-        going_on, self._going_on = self._going_on, False
+    def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
+        """Pass on what has waited."""
         owner = self.owner
-        if owner is None or not going_on:
+        if owner is None:
             return
-        self.held = False
-        if self.waiting is None:
-            return
-        data = self._connection.waited(self)
-        lines, self.waiting_trailers = self.waiting_trailers, b""
-        end = self.waiting_end
         if data or not lines:
             owner.response_data(data, end and not lines)
         if lines and self.owner is owner:
@@ -174,12 +158,12 @@ class UpstreamHttp2Stream(Stream):
     def release(self, complete: bool, now: float) -> None:
         """The exchange has ended: so has the stream, or it is broken off."""
         self.owner = None
-        self._connection.released(self, now)
+        self.connection.released(self, now)
 
     def abort(self) -> None:
         """Give the try up."""
         self.owner = None
-        self._connection.released(self, self._connection.runtime.now())
+        self.connection.released(self, self.connection.runtime.now())
 
     # What the writer calls
 

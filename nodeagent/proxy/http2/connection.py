@@ -56,7 +56,9 @@ class Stream(Outflow):
     """One stream: what it sends, and what has come for it and waits."""
 
     __slots__ = (
+        "_going_on",
         "body_left",
+        "connection",
         "held",
         "inflow",
         "received_all",
@@ -66,8 +68,9 @@ class Stream(Outflow):
         "waiting_trailers",
     )
 
-    def __init__(self, identifier: int, window: int) -> None:
-        super().__init__(identifier, window)
+    def __init__(self, connection: Multiplexed, identifier: int) -> None:
+        super().__init__(identifier, connection.writer.initial)
+        self.connection = connection
         self.body_left = NO_BODY
         """Bytes of a body that has said its length and are still to come; else below 0."""
         self.held = False
@@ -80,6 +83,38 @@ class Stream(Outflow):
         self.waiting_size = 0
         self.waiting_end = False
         self.waiting_trailers = b""
+        self._going_on = False
+        """What waits is passed on in a later turn, unless it has to wait again before."""
+
+    def wait(self) -> None:
+        """Pass nothing on for now; the stream's window fills up."""
+        self.held = True
+        self._going_on = False
+
+    def go_on(self) -> None:
+        """Pass on what has come, and open the window: in a turn of its own, as bytes of a socket come."""
+        if not self.held:
+            return
+        if self.waiting is None:
+            self.held = False
+        elif not self._going_on:
+            self._going_on = True
+            self.connection.runtime.loop.call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        going_on, self._going_on = self._going_on, False
+        if not going_on:
+            return
+        self.held = False
+        if self.waiting is None:
+            return
+        data = self.connection.waited(self)
+        lines, self.waiting_trailers = self.waiting_trailers, b""
+        self.body_came(data, self.waiting_end, lines)
+
+    def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
+        """Pass on what has waited; `lines` are trailers, which are the end."""
+        raise NotImplementedError
 
     def check_trailers(self, end: bool) -> None:
         """Check that trailers are where they may be.

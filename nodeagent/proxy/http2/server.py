@@ -49,8 +49,9 @@ _DRAINING: Final = b"draining"
 class ServerStream(Stream):
     """A request of a client and its response."""
 
+    connection: Http2Connection
+
     __slots__ = (
-        "_connection",
         "_responding",
         "_to_head",
         "_unchunked",
@@ -68,8 +69,7 @@ class ServerStream(Stream):
     def __init__(
         self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
     ) -> None:
-        super().__init__(identifier, connection.writer.initial)
-        self._connection = connection
+        super().__init__(connection, identifier)
         self.source: Source = connection.source
         self.connect_time: float = connection.connect_time
         self.write_paused = False
@@ -90,7 +90,7 @@ class ServerStream(Stream):
     def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head with the beginning of its body."""
         self._responding = True
-        connection = self._connection
+        connection = self.connection
         block = connection.encoder.response(head)
         self.sent += len(block) + 9
         lines = b""
@@ -109,7 +109,7 @@ class ServerStream(Stream):
 
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body."""
-        connection = self._connection
+        connection = self.connection
         lines = b""
         if self._unchunked is not None:
             data = self._unchunked.payload(data)
@@ -122,7 +122,7 @@ class ServerStream(Stream):
 
     def send_trailers(self, lines: bytes) -> None:
         """Send trailers, and with them the end."""
-        connection = self._connection
+        connection = self.connection
         if lines:
             self.sent += len(lines)
             connection.writer.finish(self, lines)
@@ -132,7 +132,7 @@ class ServerStream(Stream):
 
     def _send(self, data: bytes, end: bool, lines: bytes) -> None:
         self.sent += len(data)
-        writer = self._connection.writer
+        writer = self.connection.writer
         if not lines:
             writer.data(self, data, end)
             return
@@ -155,7 +155,7 @@ class ServerStream(Stream):
 
     def informational(self, head: ResponseHead) -> None:
         """Pass a 1xx response on."""
-        connection = self._connection
+        connection = self.connection
         block = connection.encoder.response(head)
         self.sent += len(block) + 9
         connection.writer.headers(self, block, False)
@@ -164,7 +164,7 @@ class ServerStream(Stream):
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended; the stream has with it, unless some of the response waits to be sent."""
         self.exchange = None
-        connection = self._connection
+        connection = self.connection
         if abort:
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
@@ -176,19 +176,21 @@ class ServerStream(Stream):
 
     def pause_reading(self) -> None:
         """Let the client wait with its body."""
-        self.held = True
+        self.wait()
 
     def resume_reading(self) -> None:
         """Let the client go on."""
-        if self.held:
-            self.held = False
-            if self.waiting is not None and self.exchange is not None:
-                data = self._connection.waited(self)
-                lines, self.waiting_trailers = self.waiting_trailers, b""
-                if data or not lines:
-                    self.exchange.request_data(data, self.waiting_end and not lines)
-                if lines and self.exchange is not None:
-                    self.exchange.request_trailers(lines)
+        self.go_on()
+
+    def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
+        """Pass on what has waited."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if data or not lines:
+            exchange.request_data(data, end and not lines)
+        if lines and self.exchange is exchange:
+            exchange.request_trailers(lines)
 
     # What the writer calls
 
@@ -196,14 +198,14 @@ class ServerStream(Stream):
         """The client does not keep up with the response."""
         self.write_paused = True
         self._unsent = self.queued
-        self.set_deadline(self._connection.runtime.now())
+        self.set_deadline(self.connection.runtime.now())
         if self.exchange is not None:
             self.exchange.client_paused()
 
     def taken(self) -> None:
         """The client has caught up."""
         self.write_paused = False
-        self.set_deadline(self._connection.runtime.now())
+        self.set_deadline(self.connection.runtime.now())
         if self.exchange is not None:
             self.exchange.client_resumed()
 
@@ -211,13 +213,13 @@ class ServerStream(Stream):
         """The last of the response is on its way."""
         self.write_paused = False
         if self.exchange is None:
-            self._connection.close_stream(self)
+            self.connection.close_stream(self)
 
     # Time
 
     def set_deadline(self, now: float) -> None:
         """Set when it is over its time, by what it waits for."""
-        connection = self._connection
+        connection = self.connection
         limits = connection.runtime.limits
         if self.write_paused:
             deadline = now + limits.stall_time
@@ -235,7 +237,7 @@ class ServerStream(Stream):
 
     def expire(self, now: float) -> None:
         """The deadline has passed: end whatever took too long, and blame whom it belongs to."""
-        exchange, connection = self.exchange, self._connection
+        exchange, connection = self.exchange, self.connection
         slowly = self.queued < self._unsent
         self._unsent = self.queued
         if exchange is None:
