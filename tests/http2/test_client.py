@@ -59,7 +59,7 @@ class TestExchange:
         stage = asked(wires)
         stage.does(a1 >> answers(1))
         stage.play(client >> get("/2"), a1 << f"3: GET /2 {FROM} end")
-        assert b"200" in stage.does(a1 >> answers(3))["client"][0]  # type: ignore[operator]
+        assert b"200" in stage.does(a1 >> answers(3))["client"][0]
         assert stage.plane.count(columns.REQUESTS_2XX) == 2
 
     def test_clients_share_a_connection(self, wires: Wires) -> None:
@@ -123,7 +123,7 @@ class TestExchange:
         stage = wires(http1="client")
         stage.does(client >> get("/", *(["TE: trailers"] if takes else [])), a >> "accepts")
         answer = answers(1, 200, end=False) + data(1, b"a", end=False) + head(1, ("x-sum", "1"))
-        said = b"".join(stage.does(a1 >> BACK + answer)["client"])  # type: ignore[arg-type]
+        said = b"".join(stage.does(a1 >> BACK + answer)["client"])
         lines = b"x-sum: 1\r\n" if takes else b""
         assert said.endswith(b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n%b\r\n" % lines)
 
@@ -141,7 +141,7 @@ class TestExchange:
     def test_websockets_are_not_switched_to(self, wires: Wires) -> None:
         upgrade = ("Connection: upgrade", "Upgrade: websocket")
         stage = asked(wires, get("/", *upgrade))
-        assert b" 502 " in stage.does(a1 >> answers(1, 101, end=False))["client"][0]  # type: ignore[operator]
+        assert b" 502 " in stage.does(a1 >> answers(1, 101, end=False))["client"][0]
 
     def test_a_client_gives_up(self, wires: Wires) -> None:
         """Its connection goes on; the endpoint's too."""
@@ -210,7 +210,7 @@ class TestFlow:
         stage.does(client >> "stops reading")
         stage.does(a1 >> answers(1, end=False) + data(1, b"x" * 1000, end=False))
         stage.does(a1 >> data(1, b"last"), a1 >> "ends")
-        said = b"".join(stage.does(client >> "reads")["client"])  # type: ignore[arg-type]
+        said = b"".join(stage.does(client >> "reads")["client"])
         assert said.endswith(b"4\r\nlast\r\n0\r\n\r\n")
 
 
@@ -226,7 +226,7 @@ class TestRetries:
             b >> "accepts",
             b1 << f"1: POST / content-length=0 {FROM} end",
         )
-        assert b" 200 " in stage.does(b1 >> BACK + answers(1))["client"][0]  # type: ignore[operator]
+        assert b" 200 " in stage.does(b1 >> BACK + answers(1))["client"][0]
         assert stage.plane.count(columns.RESENDS) == 1
         assert stage.plane.count(columns.UPSTREAM_RESET) == 0
 
@@ -333,13 +333,13 @@ class TestConnections:
         stage.play(lambda: stage.plane.endpoints("b"))
         said = stage.does(a1 >> answers(1))
         assert said["a1"] == ["goaway 0 0", "end"]
-        assert b" 200 " in said["client"][0]  # type: ignore[operator]
+        assert b" 200 " in said["client"][0]
 
     def test_is_it_still_there(self, wires: Wires) -> None:
         stage = asked(wires)
         stage.play(passes(29.0 + http2_client.QUIET), passes(2.0), a1 << "ping alive???")
         stage.play(a1 >> frames.ping_frame(b"alive???", ack=True), passes(100.0))
-        assert b" 200 " in stage.does(a1 >> answers(1))["client"][0]  # type: ignore[operator]
+        assert b" 200 " in stage.does(a1 >> answers(1))["client"][0]
 
     def test_it_is_not(self, wires: Wires) -> None:
         stage = asked(wires)
@@ -354,7 +354,7 @@ class TestFaults:
         stage.does(client >> get(), a >> "accepts")
         said = stage.does(a1 >> http("HTTP/1.1 400 Bad Request", "Content-Length: 0"))
         assert said["client"] == [Own(502, "upstream_protocol_error")]
-        assert "does not speak HTTP/2 but HTTP/1" in stage.plane.watcher.ends[0].error.detail  # type: ignore[union-attr]
+        assert "does not speak HTTP/2 but HTTP/1" in str(stage.plane.watcher.ends[0].error)
 
     @pytest.mark.parametrize(
         "what",

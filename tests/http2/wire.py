@@ -13,12 +13,12 @@ SETTINGS, their acknowledgement and the connection's windows are not told unless
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import hpack
 
 from nodeagent.proxy.http2 import frames
-from nodeagent.proxy.http2.frames import PREFACE, FrameReader, frame
+from nodeagent.proxy.http2.frames import PREFACE, FrameReader, FrameSink, frame
 from tests.exchange.http1 import Http1Stage
 from tests.exchange.script import Step
 from tests.exchange.transports import HandTransport
@@ -82,19 +82,19 @@ class Ear:
         self._heard = heard
         self._plain = plain
         self._decoder = hpack.Decoder()
-        self._reader = FrameReader(self, 10**6)
-        self._preface = b""
-        self.begun: set[int] = set()
+        self._reader = FrameReader(cast("FrameSink", self), 10**6)
+        self.preface: bytes | None = b""
+        """What has come of it; None: there is none, or it has come."""
 
     def takes(self, what: bytes | str) -> None:
         if isinstance(what, str):
             self._heard(what)
             return
-        if self._preface is not None:
-            self._preface += what
-            if len(self._preface) < len(PREFACE):
+        if self.preface is not None:
+            self.preface += what
+            if len(self.preface) < len(PREFACE):
                 return
-            what, self._preface = self._preface.removeprefix(PREFACE), None  # type: ignore[assignment]
+            what, self.preface = self.preface.removeprefix(PREFACE), None
         self._reader.feed(what, 10**9)
 
     def _tell(self, stream: int, what: str, end: bool) -> None:
@@ -105,7 +105,7 @@ class Ear:
         self._tell(stream, f'"{shown}"', end)
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
-        fields = list(self._decoder.decode(block))
+        fields = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
         pseudo = [value for name, value in fields if name in (":status", ":method", ":path")]
         words = [*pseudo, *(f"{name}={value}" for name, value in fields if not name.startswith(":"))]
         self._tell(stream, " ".join(words if pseudo else ["trailers", *words]), end)
@@ -142,11 +142,11 @@ class Http2Stage(Http1Stage):
             options["upstream"] = "http2"
         super().__init__(high=high, **options)
 
-    def does(self, *steps: Step) -> dict[str, list[bytes | str]]:
+    def does(self, *steps: Step) -> dict[str, list[Any]]:
         """Play steps without looking at each; return all that was said since, by who has heard it."""
         for step in steps:
             self._perform(step)
-        said: dict[str, list[bytes | str]] = {}
+        said: dict[str, list[Any]] = {}
         while self.log:
             peer, what = self.log.popleft()
             said.setdefault(peer, []).append(what)
@@ -159,7 +159,7 @@ class Http2Stage(Http1Stage):
         speaks = "client" if name.startswith("client") else "endpoint"
         ear = Ear(heard, self.plain)
         if speaks == "client":
-            ear._preface = None  # type: ignore[assignment]
+            ear.preface = None
         wire = HandTransport(
             self.loop.asyncio,
             heard if speaks in self.http1 else ear.takes,
