@@ -1,0 +1,184 @@
+"""Header blocks taken apart into fields (RFC 7541 section 6), each of which is checked once.
+
+A literal whose name does not depend on the dynamic table means the same whenever it comes: it is found by its
+bytes, as they are, so that neither Huffman codes nor checks are gone through again. Fields that are secret
+are not among those: what they are found by is shared by connections, and how long it takes would tell.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nodeagent.proxy.http2.field import Field
+from nodeagent.proxy.http2.huffman import HuffmanError, decode
+from nodeagent.proxy.http2.integers import IntegerError, read_integer
+from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.http2.static_table import ENTRIES
+from nodeagent.proxy.http2.table import TableLog
+
+LAST_STATIC: Final = len(ENTRIES)
+_STATIC: Final = (None, *(Field(name, value) for name, value in ENTRIES))
+_MOST_RESIZES: Final = 2
+"""In one block, at its beginning (RFC 7541 section 4.2)."""
+_IN_BYTE, _IN_NEXT, _SPELLED = range(3)
+_NAMING: Final = bytes(
+    _SPELLED if byte in (0x00, 0x10, 0x40) else _IN_NEXT if byte in (0x0F, 0x1F, 0x7F) else _IN_BYTE
+    for byte in range(256)
+)
+"""How a literal's name is given, by its first byte."""
+
+
+class CompressionFault(Exception):
+    """A header block that cannot be followed, so the connection must end.
+
+    `excessive`: not because it is malformed, but because it is far too large (ENHANCE_YOUR_CALM).
+    """
+
+    def __init__(self, detail: str, excessive: bool = False) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.excessive = excessive
+
+
+class Block:
+    """What a header block has said. `size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does."""
+
+    __slots__ = ("added", "changed", "fields", "lasting", "size")
+
+    def __init__(
+        self, fields: list[Field], added: list[Field], size: int, lasting: bool, changed: bool
+    ) -> None:
+        self.fields = fields
+        self.added = added
+        """Those that it has put into the dynamic table."""
+        self.changed = changed
+        """It has changed the dynamic table."""
+        self.size = size
+        self.lasting = lasting
+        """It means the same whatever is in the dynamic table."""
+
+
+class BlockReader:
+    """Reads the header blocks of one direction of a connection, and owns its dynamic table."""
+
+    __slots__ = ("_literals", "_most_bytes", "_named_by_table", "_table_size", "table")
+
+    def __init__(self, literals: Memory[bytes, Field], most_bytes: int, table_size: int) -> None:
+        self.table = TableLog()
+        self._literals = literals
+        self._most_bytes = most_bytes
+        self._table_size = table_size
+        self._named_by_table = False
+
+    def read(self, block: bytes) -> Block:
+        """Return the fields of a block.
+
+        Raises:
+            CompressionFault: it cannot be followed.
+        """
+        if len(block) > self._most_bytes:
+            raise CompressionFault(f"a header block of more than {self._most_bytes} bytes", excessive=True)
+        try:
+            return self._read(block)
+        except IndexError:
+            raise CompressionFault("a header block is cut short") from None
+        except (IntegerError, HuffmanError) as error:
+            raise CompressionFault(str(error)) from None
+
+    def _read(self, block: bytes) -> Block:
+        table, literals = self.table, self._literals.young
+        fields: list[Field] = []
+        added: list[Field] = []
+        lasting, resized = True, False
+        self._named_by_table = False
+        total = 0
+        position, end = 0, len(block)
+        if end and block[0] & 0xE0 == 0x20:
+            position = self._resize(block)
+            lasting, resized = False, True
+        while position < end:
+            byte = block[position]
+            field: Field | None
+            if byte & 0x80:
+                index = byte & 0x7F
+                position += 1
+                if index <= LAST_STATIC:
+                    field = _STATIC[index]
+                else:
+                    if index == 0x7F:
+                        index, position = read_integer(block, position - 1, 0x7F)
+                    field = table.at(index - LAST_STATIC)
+                    lasting = False
+                if field is None:
+                    raise CompressionFault(f"a header block refers to field {index}, which there is not")
+            else:
+                # Where it ends if its lengths are the short ones that are usual; if they are not, nothing
+                # is found by what is up to there, for a literal tells its length.
+                after = position + 1
+                naming = _NAMING[byte]
+                if naming:
+                    after += 1 if naming == _IN_NEXT else 1 + (block[after] & 0x7F)
+                after += 1 + (block[after] & 0x7F)
+                field = literals.get(block[position:after])
+                if field is None:
+                    field, after = self._literal(block, position, after)
+                position = after
+                if byte & 0x40:
+                    table.add(field)
+                    added.append(field)
+            fields.append(field)
+            total += field.size
+        lasting = lasting and not self._named_by_table
+        return Block(fields, added, total, lasting, resized or bool(added))
+
+    def _literal(self, block: bytes, position: int, guess: int) -> tuple[Field, int]:
+        """Return the literal at `position`, which may end at `guess`, and where it ends."""
+        first = block[position]
+        if first & 0xE0 == 0x20:
+            raise CompressionFault("the dynamic table is resized more than twice, or behind a field")
+        known = self._literals.find(block[position:guess])
+        if known is not None:
+            return known, guess
+        index, at = read_integer(block, position, 0x3F if first & 0x40 else 0x0F)
+        lasting = True
+        if not index:
+            name, at = self._string(block, at)
+        elif index <= LAST_STATIC:
+            name = ENTRIES[index - 1][0]
+        else:
+            namesake = self.table.at(index - LAST_STATIC)
+            if namesake is None:
+                raise CompressionFault(
+                    f"a header block names a field by field {index}, which there is not"
+                )
+            name = namesake.name
+            lasting, self._named_by_table = False, True
+        value, at = self._string(block, at)
+        field = Field(name, value, never_indexed=first & 0xF0 == 0x10)
+        if lasting and not field.secret and at == guess:
+            literal = block[position:at]
+            if self._literals.again(literal):
+                self._literals.keep(literal, field)
+        return field, at
+
+    def _string(self, block: bytes, position: int) -> tuple[bytes, int]:
+        """Return the string at `position` (RFC 7541 section 5.2), and where it ends."""
+        coded = block[position] & 0x80
+        length, start = read_integer(block, position, 0x7F)
+        end = start + length
+        if end > len(block):
+            raise CompressionFault("a header block is cut short")
+        string = block[start:end]
+        return (decode(string) if coded else string), end
+
+    def _resize(self, block: bytes) -> int:
+        """Follow the resizing of the table with which the block begins; return where that ends."""
+        position = 0
+        for _ in range(_MOST_RESIZES):
+            size, position = read_integer(block, position, 0x1F)
+            if size > self._table_size:
+                raise CompressionFault(f"a dynamic table of {size} bytes, of {self._table_size} allowed")
+            self.table.resize(size)
+            if position == len(block) or block[position] & 0xE0 != 0x20:
+                break
+        return position
