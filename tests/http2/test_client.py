@@ -232,13 +232,12 @@ class TestRetries:
 
     def test_streams_behind_the_last_of_a_goaway(self, wires: Wires) -> None:
         stage = wires()
-        post = ("POST", "/")
-        stage.does(client >> HELLO + asks(1, *post) + asks(3, *post), a >> "accepts")
+        stage.does(client >> HELLO + asks(1, "PATCH") + asks(3, "PATCH"), a >> "accepts")
         stage.play(
             a1 >> BACK + frames.goaway_frame(1, 0),
             a << "dialled",
             a >> "accepts",
-            a2 << f"1: POST / {FROM} end",
+            a2 << f"1: PATCH / content-length=0 {FROM} end",
             a2 >> BACK + answers(1),
             client << "3: 200 content-length=0 end",
             a1 >> answers(1),
