@@ -420,6 +420,23 @@ class TestFaults:
         stage.play(client >> asks(1, "GET", "/", *fields), client << "1: reset 1")
         assert len(stage.plane.watcher.refusals) == 1
 
+    def test_connect_is_not_for_the_mesh(self, wires: Wires) -> None:
+        stage = greeted(wires)
+        said = stage.does(client >> head(1, (":method", "CONNECT"), (":authority", "web:80")))
+        assert str(said["client"][0]).startswith("1: 501 ")
+
+    def test_websockets_are_not_spoken(self, wires: Wires) -> None:
+        """RFC 8441 wants a setting of ours that clients wait for."""
+        websocket = asks(1, "CONNECT", "/", (":protocol", "websocket"))
+        said = greeted(wires).does(client >> websocket)
+        assert str(said["client"][0]).startswith(("1: reset 1", "1: 501 "))
+
+    def test_a_head_that_is_too_large(self, wires: Wires) -> None:
+        stage = greeted(wires, limits=Limits(head_bytes=8192))
+        said = stage.does(client >> asks(1, "GET", "/", *[("x", "y" * 100)] * 70))
+        assert str(said["client"][0]).startswith("1: 431 ")
+        stage.play(client >> asks(3), a << "dialled")
+
     @pytest.mark.parametrize("body", [b"abcd", b"ab"])
     def test_a_body_of_another_length(self, wires: Wires, body: bytes) -> None:
         stage = greeted(wires)

@@ -148,9 +148,7 @@ class BlockReader:
         else:
             namesake = self.table.at(index - LAST_STATIC)
             if namesake is None:
-                raise CompressionFault(
-                    f"a header block names a field by field {index}, which there is not"
-                )
+                raise CompressionFault(f"a header block names a field by field {index}, which there is not")
             name = namesake.name
             lasting, self._named_by_table = False, True
         value, at = self._string(block, at)

@@ -37,13 +37,16 @@ from nodeagent.proxy.http2.frames import (
 )
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.message import CHUNKED, NO_BODY, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
 
 _DRAINING: Final = b"draining"
 """The payload of the PING behind the first GOAWAY: when it comes back, the client has seen that."""
+
+_MALFORMED: Final = 400
+"""The status of what can only be a fault of the client's HTTP/2 (RFC 9113 section 8.1.1)."""
 
 
 class ServerStream(Stream):
@@ -399,7 +402,7 @@ class Http2Connection(Multiplexed):
         try:
             head = self.decoder.request(block, end)
         except StreamFault as fault:
-            self._refuse(stream, fault)
+            self._refuse(stream, fault, end)
             return
         except CompressionFault as fault:
             raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
@@ -538,10 +541,15 @@ class Http2Connection(Multiplexed):
         self.drop(mine, code)
         self.spend_reset()
 
-    def _refuse(self, stream: int, fault: StreamFault) -> None:
-        """Break off a request that is not forwarded."""
-        self._tell(fault)
-        self.reset_stream(stream, PROTOCOL_ERROR)
+    def _refuse(self, stream: int, fault: StreamFault, end: bool) -> None:
+        """Break off a request that is malformed; answer one that is only more than, or not what, we take."""
+        if fault.status == _MALFORMED:
+            self._tell(fault)
+            self.reset_stream(stream, PROTOCOL_ERROR)
+        else:
+            head = RequestHead(b"GET", b"/", b"1", b"", 0)
+            mine = self._streams[stream] = ServerStream(self, stream, head, self.runtime.now())
+            self._turn_away(mine, BadRequest(fault), end)
         self.spend_reset()
 
     def _broken(self, mine: ServerStream, fault: StreamFault) -> None:
@@ -552,7 +560,7 @@ class Http2Connection(Multiplexed):
     def _tell(self, fault: StreamFault) -> None:
         runtime, listener = self.runtime, self.listener
         runtime.count(runtime.layout.malformed_column(fault.reason))
-        error = BadRequest(HeadError(fault.reason, fault.detail))
+        error = BadRequest(fault)
         runtime.observer.refused(listener.service, listener.port, self.source.address, error)
 
     def _turn_away(self, mine: ServerStream, error: ExchangeError, end: bool) -> None:
