@@ -69,6 +69,7 @@ class SharedPool:
         "_connections",
         "_dialer",
         "_dialing",
+        "_leaving",
         "_make",
         "_most",
         "_queue",
@@ -88,6 +89,8 @@ class SharedPool:
         self._dialer = dialer
         self._make = make
         self._connections: list[Shared] = []
+        self._leaving: set[Shared] = set()
+        """Those that take no further streams and have some that go on; they count for no limit."""
         self._dialing: list[Pending] = []
         self._queue: OrderedDict[_Waiting, None] = OrderedDict()
         self._most = 1
@@ -106,7 +109,7 @@ class SharedPool:
     @property
     def open(self) -> int:
         """Connections that exist or are being made."""
-        return len(self._connections) + len(self._dialing)
+        return len(self._connections) + len(self._leaving) + len(self._dialing)
 
     def take(self) -> UpstreamStream | None:
         """Return a stream on the connection with most room, or None."""
@@ -159,8 +162,16 @@ class SharedPool:
 
     def lost(self, connection: Shared) -> None:
         """A connection is gone."""
+        self._leaving.discard(connection)
         if connection in self._connections:
             self._connections.remove(connection)
+            self.serve()
+
+    def left(self, connection: Shared) -> None:
+        """A connection takes no further streams; it is told when it is gone."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._leaving.add(connection)
             self.serve()
 
     def close_idle(self) -> None:
@@ -177,8 +188,11 @@ class SharedPool:
     def _dial_enough(self) -> None:
         """Have as many connections made as those that wait can use, and no more than there may be."""
         if any(not connection.busy and connection.room <= 0 for connection in self._connections):
-            return  # one that is about to go, or an endpoint that takes no streams: another would not help
-        while self.open < self._most and len(self._queue) > len(self._dialing) * self.runtime.limits.streams:
+            return  # an endpoint that takes no streams at all: another connection would not help
+        limit = self.runtime.limits.streams
+        while len(self._queue) > len(self._dialing) * limit:
+            if len(self._connections) + len(self._dialing) >= self._most:
+                return
             self._dial()
 
     def _dial(self) -> None:

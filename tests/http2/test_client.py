@@ -314,6 +314,20 @@ class TestConnections:
         said = stage.does(client >> get(), passes(11.0))
         assert said == {"client": [Own(503, "pool_timeout")]}
 
+    def test_who_waits_for_one_that_leaves(self, wires: Wires) -> None:
+        """Another is made, beside that which still has streams."""
+        stage = asked(wires, annotations={})
+        stage.does(a1 >> frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: 1}))
+        stage.does(client2 >> get(), a >> "refuses")
+        stage.play(a1 >> frames.goaway_frame(1, 0), a << "dialled")
+        stage.play(a >> "accepts", a2 << GOT.replace("2.3", "2.4"))
+        assert stage.plane.pools[0].open == 2
+
+    def test_one_that_closes_is_in_nobody_s_way(self, wires: Wires) -> None:
+        stage = asked(wires)
+        stage.does(a1 >> answers(1))
+        stage.play(a1 >> frames.goaway_frame(1, 0), a1 << "end", client >> get(), a << "dialled")
+
     def test_who_waits_and_leaves(self, wires: Wires) -> None:
         stage = wires(http1="client")
         stage.play(client >> get(), a << "dialled", client >> "resets", a >> "accepts")

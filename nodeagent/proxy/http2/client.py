@@ -249,7 +249,7 @@ class Http2Upstream(Multiplexed):
 
     def leave(self) -> None:
         """Take no further streams, and close when the last has ended."""
-        self.leaving = True
+        self._retire()
         if not self._streams and not self._closing:
             self.send(goaway_frame(0, NO_ERROR))
             self.close_gently()
@@ -341,7 +341,9 @@ class Http2Upstream(Multiplexed):
 
     def _retire(self) -> None:
         """Be offered to no further request."""
-        self.leaving = True
+        if not self.leaving:
+            self.leaving = True
+            self._pool.left(self)
 
     # Responses
 
