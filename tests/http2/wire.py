@@ -83,6 +83,8 @@ class Ear:
         self._plain = plain
         self._decoder = hpack.Decoder()
         self._reader = FrameReader(cast("FrameSink", self), 10**6)
+        self.heads: set[int] = set()
+        """Streams of which a head has come."""
         self.preface: bytes | None = b""
         """What has come of it; None: there is none, or it has come."""
 
@@ -105,6 +107,7 @@ class Ear:
         self._tell(stream, f'"{shown}"', end)
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
+        self.heads.add(stream)
         fields = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
         pseudo = [value for name, value in fields if name in (":status", ":method", ":path")]
         words = [*pseudo, *(f"{name}={value}" for name, value in fields if not name.startswith(":"))]
@@ -138,6 +141,7 @@ class Http2Stage(Http1Stage):
     def __init__(self, *, http1: str = "", plain: bool = False, high: int = 65_536, **options: Any) -> None:
         self.http1 = http1
         self.plain = plain
+        self.ears: dict[str, Ear] = {}
         if "endpoint" not in http1:
             options["upstream"] = "http2"
         super().__init__(high=high, **options)
@@ -157,7 +161,7 @@ class Http2Stage(Http1Stage):
             self.log.append((name, what))
 
         speaks = "client" if name.startswith("client") else "endpoint"
-        ear = Ear(heard, self.plain)
+        ear = self.ears[name] = Ear(heard, self.plain)
         if speaks == "client":
             ear.preface = None
         wire = HandTransport(
