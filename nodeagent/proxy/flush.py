@@ -35,5 +35,12 @@ class Flush:
 
     def _run(self) -> None:
         pending, self._pending = self._pending, []
-        for connection in pending:
-            connection.flush()
+        done = 0
+        try:
+            for connection in pending:
+                done += 1
+                connection.flush()
+        finally:
+            if done < len(pending):  # one has failed, which is no reason for the others not to be written
+                self._pending[:0] = pending[done:]
+                self._loop.call_soon(self._run)

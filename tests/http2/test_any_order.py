@@ -5,13 +5,11 @@ Peers keep to the framing of their protocol, and to nothing else.
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from nodeagent.proxy.http2 import frames
 from nodeagent.settings import Limits
@@ -32,6 +30,8 @@ LIMITS = Limits(
     upstream_idle_time=15.0,
 )
 ANNOTATIONS = ({}, {"svc.mesh/retry-attempts": "2"}, {"svc.mesh/request-timeout": "7s"})
+ONCE_BROKE = (5190,)
+"""Seeds of conversations that found something."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
 CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 
@@ -39,8 +39,8 @@ CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 class World:
     """A stage, and who is on it."""
 
-    def __init__(self, draw: Callable[[Any], Any], http1: str, annotations: dict[str, str]) -> None:
-        self.draw = draw
+    def __init__(self, chance: random.Random, http1: str, annotations: dict[str, str]) -> None:
+        self.chance = chance
         self.stage = Http2Stage(http1=http1, limits=LIMITS, endpoints="ab", annotations=annotations)
         self.http1 = http1
         self.begun: dict[str, int] = {}
@@ -49,7 +49,7 @@ class World:
         self.done: dict[str, set[int]] = {}
 
     def pick(self, *things: Any) -> Any:
-        return self.draw(st.sampled_from(things))
+        return self.chance.choice(things)
 
     def client(self) -> None:
         name = self.pick("client", "client2", "client3")
@@ -198,20 +198,25 @@ class World:
             assert connection.held < 1_000_000
 
 
-@pytest.mark.parametrize("http1", ["", "client", "endpoint"], ids=["2 to 2", "1 to 2", "2 to 1"])
-@settings(
-    max_examples=120,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),  # a busy machine is no reason to fail
-)
-@given(st.data())
-def test_whatever_they_do(http1: str, data: st.DataObject) -> None:
-    world = World(data.draw, http1, data.draw(st.sampled_from(ANNOTATIONS)))
+def play(seed: int, http1: str) -> None:
+    """Play a conversation that the seed decides."""
+    chance = random.Random(f"{seed} {http1}")
+    world = World(chance, http1, chance.choice(ANNOTATIONS))
     acts = (*[world.client] * 5, *[world.endpoint] * 6, world.time)
-    for _ in range(data.draw(st.integers(5, 60))):
-        world.pick(*acts)()
-        if data.draw(st.integers(0, 60)) == 60:
+    for _ in range(chance.randrange(5, 80)):
+        chance.choice(acts)()
+        if not chance.randrange(60):
             world.stage.plane.runtime.draining = True
         world.check()
     world.stage.end()
+
+
+@pytest.mark.parametrize("http1", ["", "client", "endpoint"], ids=["2 to 2", "1 to 2", "2 to 1"])
+def test_whatever_they_do(http1: str) -> None:
+    """Not by Hypothesis: in which order connections are swept is nobody's to say, and it minds."""
+    for seed in (*range(200), *ONCE_BROKE):
+        try:
+            play(seed, http1)
+        except Exception as error:
+            error.add_note(f"seed {seed}, {http1!r}")
+            raise

@@ -146,6 +146,7 @@ class Multiplexed(Connection):
         "_progress",
         "_reader",
         "_resets",
+        "_said_end",
         "_turn",
         "_unsent",
         "_window",
@@ -172,6 +173,8 @@ class Multiplexed(Connection):
         self._turn = False
         """Whether `_go_on` is to be called."""
         self._closing = False
+        self._said_end = False
+        """Nothing may be written any more."""
         self._unsent = 0
         """Bytes that were still to be sent at the last look at a slow reader, and since when it has them."""
         self._progress = 0.0
@@ -247,7 +250,7 @@ class Multiplexed(Connection):
                 self._controls.earn(2 * writer.bodies)
                 writer.bodies = 0
             if writer.out:
-                if self.transport.is_closing():
+                if self._said_end or self.transport.is_closing():
                     writer.take()
                     break
                 self.transport.write(writer.take())
@@ -464,6 +467,7 @@ class Multiplexed(Connection):
             transport.close()
             return
         self.let_go(~0)
+        self._said_end = True
         transport.write_eof()
 
     def expire_writing(self, now: float) -> bool:
