@@ -141,6 +141,11 @@ class Exchange(LayerRequest):
         return self._kept_size if self._kept is not None else 0
 
     @property
+    def head(self) -> RequestHead:
+        """The request's head, as layers have left it."""
+        return self._head
+
+    @property
     def takes_trailers(self) -> bool:
         """Whether the client has said that it takes trailers."""
         return self._head.trailers

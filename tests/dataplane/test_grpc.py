@@ -164,3 +164,15 @@ async def test_a_cancellation(calls: Calls) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     await until(lambda: not any(one.busy for one in mesh.proxy.runtime.connections))
+
+
+async def test_the_mesh_s_own_answers(calls: Calls) -> None:
+    """They are of gRPC: the caller learns the status and the reason."""
+    mesh, channel, _ = calls
+    assert mesh.listener is not None
+    mesh.endpoints(mesh.listener)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await channel.unary_unary("/test/Unary")(b"abc")
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "no_endpoint" in str(raised.value.details())
+    assert mesh.count(columns.MESH_RESPONSES) == 1

@@ -29,7 +29,11 @@ LIMITS = Limits(
     idle_time=30.0,
     upstream_idle_time=15.0,
 )
-ANNOTATIONS = ({}, {"svc.mesh/retry-attempts": "2"}, {"svc.mesh/request-timeout": "7s"})
+ANNOTATIONS: tuple[dict[str, str], ...] = (
+    {},
+    {"svc.mesh/retry-attempts": "2"},
+    {"svc.mesh/request-timeout": "7s"},
+)
 ONCE_BROKE = (5190,)
 """Seeds of conversations that found something."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
@@ -99,7 +103,7 @@ class World:
             self.open[name].discard(stream)
         return end
 
-    def _misbehaves(self, name: str) -> bytes | str:
+    def _misbehaves(self, name: str) -> Any:
         """Do what is allowed and hurts, or seldom what is not."""
         stream = self.begun[name]
         return self.pick(
@@ -125,7 +129,7 @@ class World:
             name = self.pick(*serving)
             self._act(name, self._answer(name))
 
-    def _answer(self, name: str) -> bytes | str:
+    def _answer(self, name: str) -> Any:
         other = ("stops reading", "reads", "ends", "resets")
         if "endpoint" in self.http1:
             return self.pick(

@@ -55,6 +55,7 @@ MOST_SETTINGS: Final = 32
 HEAD: Final = struct.Struct(">HBBBL")
 """Length (upper 16 bits, lower 8), type, flags, stream."""
 _HEAD_SIZE: Final = 9
+_TYPES: Final = 10
 _SETTING: Final = struct.Struct(">HL")
 _pack = HEAD.pack
 _unpack = HEAD.unpack_from
@@ -188,7 +189,7 @@ class FrameReader:
             stream &= 0x7FFFFFFF
             if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
-            if kind < 10:
+            if kind < _TYPES:
                 _READ[kind](self, flags, stream, data[position + _HEAD_SIZE : end])
             else:
                 self._sink.on_unknown()
@@ -307,19 +308,19 @@ class FrameReader:
             raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
 
 
-_READ: Final[tuple[Callable[[FrameReader, int, int, bytes], None], ...]] = (
-    FrameReader._data,
-    FrameReader._headers,
-    FrameReader._priority,
-    FrameReader._rst_stream,
-    FrameReader._settings,
-    FrameReader._push_promise,
-    FrameReader._ping,
-    FrameReader._goaway,
-    FrameReader._window_update,
-    FrameReader._continuation,
-)
-"""By type."""
+_BY_TYPE: Final[dict[int, Callable[[FrameReader, int, int, bytes], None]]] = {
+    DATA: FrameReader._data,
+    HEADERS: FrameReader._headers,
+    PRIORITY: FrameReader._priority,
+    RST_STREAM: FrameReader._rst_stream,
+    SETTINGS: FrameReader._settings,
+    PUSH_PROMISE: FrameReader._push_promise,
+    PING: FrameReader._ping,
+    GOAWAY: FrameReader._goaway,
+    WINDOW_UPDATE: FrameReader._window_update,
+    CONTINUATION: FrameReader._continuation,
+}
+_READ: Final = tuple(_BY_TYPE[kind] for kind in range(len(_BY_TYPE)))
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -35,6 +35,7 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
+from nodeagent.proxy.http2.grpc_reply import grpc_head, is_grpc
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
@@ -146,6 +147,9 @@ class ServerStream(Stream):
 
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""
+        if self.exchange is not None and is_grpc(self.exchange.head):
+            self.respond(grpc_head(reply), b"", True)
+            return
         lines = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
         body = reply.body
         if reply.status in (204, 304):  # RFC 9110 section 8.6
