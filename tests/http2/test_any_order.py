@@ -34,6 +34,10 @@ ANNOTATIONS: tuple[dict[str, str], ...] = (
     {"svc.mesh/retry-attempts": "2"},
     {"svc.mesh/request-timeout": "7s"},
 )
+    {},
+    {"svc.mesh/retry-attempts": "2"},
+    {"svc.mesh/request-timeout": "7s"},
+)
 ONCE_BROKE = (5190,)
 """Seeds of conversations that found something."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
@@ -73,7 +77,7 @@ class World:
             said = self._http2_client(name)
         self._act(name, said)
 
-    def _http2_client(self, name: str) -> bytes | str:
+    def _http2_client(self, name: str) -> Any:
         if name not in self.begun:
             self.begun[name] = -1
             self.open[name] = set()
