@@ -79,7 +79,7 @@ class LineEncoder:
             if before is not None:
                 out.append(_REFERENCES[self.added - before])
                 continue
-            literal = known(line) or SHARED.find(line) or self._own.find(line)
+            literal = known(line) or SHARED.older(line) or self._own.young.get(line) or self._own.older(line)
             again = literal is not None
             if literal is None:
                 literal = Literal(line)
