@@ -87,7 +87,7 @@ class LineEncoder:
                 again = memory.again(line)
                 if again:
                     memory.keep(line, literal)
-            if again and literal.indexing and self._add(line, literal.size):
+            if again and literal.indexed and self._add(line, literal.size):
                 out.append(literal.indexing)
             else:
                 out.append(literal.plain)
