@@ -80,12 +80,14 @@ class BlockReader:
 
     def _read(self, block: bytes) -> list[Field]:
         table, literals = self.table, self._literals.young
+        at = table.at
         fields: list[Field] = []
+        lasting = True
         total = 0
         position, end = 0, len(block)
         if end and block[0] & 0xE0 == 0x20:
             position = self._resize(block)
-            self.resized, self.lasting = True, False
+            self.resized, lasting = True, False
         while position < end:
             byte = block[position]
             field: Field | None
@@ -97,8 +99,8 @@ class BlockReader:
                 else:
                     if index == 0x7F:
                         index, position = read_integer(block, position - 1, 0x7F)
-                    field = table.at(index - LAST_STATIC)
-                    self.lasting = False
+                    field = at(index - LAST_STATIC)
+                    lasting = False
                 if field is None:
                     raise CompressionFault(f"a header block refers to field {index}, which there is not")
             else:
@@ -120,6 +122,7 @@ class BlockReader:
             fields.append(field)
             total += field.size
         self.size = total
+        self.lasting = lasting and self.lasting
         return fields
 
     def _literal(self, block: bytes, position: int, guess: bytes) -> tuple[Field, int]:
