@@ -24,7 +24,7 @@ def read(blocks: BlockReader, block: bytes) -> FieldList:
 
 def table_of(blocks: BlockReader) -> FieldList:
     """What is in the table, the newest first."""
-    found = []
+    found: FieldList = []
     while (field := blocks.table.at(len(found) + 1)) is not None:
         found.append((field.name, field.value))
     return found
