@@ -40,37 +40,29 @@ class CompressionFault(Exception):
         self.excessive = excessive
 
 
-class Block:
-    """What a header block has said. `size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does."""
-
-    __slots__ = ("added", "changed", "fields", "lasting", "size")
-
-    def __init__(
-        self, fields: list[Field], added: list[Field], size: int, lasting: bool, changed: bool
-    ) -> None:
-        self.fields = fields
-        self.added = added
-        """Those that it has put into the dynamic table."""
-        self.changed = changed
-        """It has changed the dynamic table."""
-        self.size = size
-        self.lasting = lasting
-        """It means the same whatever is in the dynamic table."""
-
-
 class BlockReader:
-    """Reads the header blocks of one direction of a connection, and owns its dynamic table."""
+    """Reads the header blocks of one direction of a connection, and owns its dynamic table.
 
-    __slots__ = ("_literals", "_most_bytes", "_named_by_table", "_table_size", "table")
+    What is said of a block is that of the one that was read last.
+    """
+
+    __slots__ = ("_literals", "_most_bytes", "_table_size", "added", "lasting", "resized", "size", "table")
 
     def __init__(self, literals: Memory[bytes, Field], most_bytes: int, table_size: int) -> None:
         self.table = TableLog()
+        self.added: list[Field] = []
+        """The fields that the block has put into the table."""
+        self.resized = False
+        """It has resized the table."""
+        self.lasting = True
+        """It means the same whatever is in the table."""
+        self.size = 0
+        """Of its fields, as SETTINGS_MAX_HEADER_LIST_SIZE counts."""
         self._literals = literals
         self._most_bytes = most_bytes
         self._table_size = table_size
-        self._named_by_table = False
 
-    def read(self, block: bytes) -> Block:
+    def read(self, block: bytes) -> list[Field]:
         """Return the fields of a block.
 
         Raises:
@@ -78,6 +70,7 @@ class BlockReader:
         """
         if len(block) > self._most_bytes:
             raise CompressionFault(f"a header block of more than {self._most_bytes} bytes", excessive=True)
+        self.lasting, self.resized, self.added = True, False, []
         try:
             return self._read(block)
         except IndexError:
@@ -85,17 +78,16 @@ class BlockReader:
         except (IntegerError, HuffmanError) as error:
             raise CompressionFault(str(error)) from None
 
-    def _read(self, block: bytes) -> Block:
+    def _read(self, block: bytes) -> list[Field]:
         table, literals = self.table, self._literals.young
+        at = table.at
         fields: list[Field] = []
-        added: list[Field] = []
-        lasting, resized = True, False
-        self._named_by_table = False
+        lasting = True
         total = 0
         position, end = 0, len(block)
         if end and block[0] & 0xE0 == 0x20:
             position = self._resize(block)
-            lasting, resized = False, True
+            self.resized, lasting = True, False
         while position < end:
             byte = block[position]
             field: Field | None
@@ -107,7 +99,7 @@ class BlockReader:
                 else:
                     if index == 0x7F:
                         index, position = read_integer(block, position - 1, 0x7F)
-                    field = table.at(index - LAST_STATIC)
+                    field = at(index - LAST_STATIC)
                     lasting = False
                 if field is None:
                     raise CompressionFault(f"a header block refers to field {index}, which there is not")
@@ -119,27 +111,33 @@ class BlockReader:
                 if naming:
                     after += 1 if naming == _IN_NEXT else 1 + (block[after] & 0x7F)
                 after += 1 + (block[after] & 0x7F)
-                field = literals.get(block[position:after])
+                literal = block[position:after]
+                field = literals.get(literal)
                 if field is None:
-                    field, after = self._literal(block, position, after)
+                    field, after = self._literal(block, position, literal)
                 position = after
                 if byte & 0x40:
                     table.add(field)
-                    added.append(field)
+                    self.added.append(field)
             fields.append(field)
             total += field.size
-        lasting = lasting and not self._named_by_table
-        return Block(fields, added, total, lasting, resized or bool(added))
+        self.size = total
+        self.lasting = lasting and self.lasting
+        return fields
 
-    def _literal(self, block: bytes, position: int, guess: int) -> tuple[Field, int]:
-        """Return the literal at `position`, which may end at `guess`, and where it ends."""
+    def _literal(self, block: bytes, position: int, guess: bytes) -> tuple[Field, int]:
+        """Return the literal at `position`, which may be as long as the guess, and where it ends."""
         first = block[position]
         if first & 0xE0 == 0x20:
             raise CompressionFault("the dynamic table is resized more than twice, or behind a field")
-        known = self._literals.find(block[position:guess])
+        guessed = position + len(guess)
+        known = self._literals.older(guess)
         if known is not None:
-            return known, guess
-        index, at = read_integer(block, position, 0x3F if first & 0x40 else 0x0F)
+            return known, guessed
+        mask = 0x3F if first & 0x40 else 0x0F
+        index, at = first & mask, position + 1
+        if index == mask:
+            index, at = read_integer(block, position, mask)
         lasting = True
         if not index:
             name, at = self._string(block, at)
@@ -150,24 +148,26 @@ class BlockReader:
             if namesake is None:
                 raise CompressionFault(f"a header block names a field by field {index}, which there is not")
             name = namesake.name
-            lasting, self._named_by_table = False, True
+            lasting = self.lasting = False
         value, at = self._string(block, at)
         field = Field(name, value, never_indexed=first & 0xF0 == 0x10)
-        if lasting and not field.secret and at == guess:
-            literal = block[position:at]
-            if self._literals.again(literal):
-                self._literals.keep(literal, field)
+        if lasting and not field.secret and at == guessed and self._literals.again(guess):
+            self._literals.keep(guess, field)
         return field, at
 
     def _string(self, block: bytes, position: int) -> tuple[bytes, int]:
         """Return the string at `position` (RFC 7541 section 5.2), and where it ends."""
-        coded = block[position] & 0x80
-        length, start = read_integer(block, position, 0x7F)
-        end = start + length
+        first = block[position]
+        if first & 0x7F < 0x7F:  # as nearly always
+            start = position + 1
+            end = start + (first & 0x7F)
+        else:
+            length, start = read_integer(block, position, 0x7F)
+            end = start + length
         if end > len(block):
             raise CompressionFault("a header block is cut short")
         string = block[start:end]
-        return (decode(string) if coded else string), end
+        return (decode(string) if first & 0x80 else string), end
 
     def _resize(self, block: bytes) -> int:
         """Follow the resizing of the table with which the block begins; return where that ends."""

@@ -79,7 +79,7 @@ class LineEncoder:
             if before is not None:
                 out.append(_REFERENCES[self.added - before])
                 continue
-            literal = known(line) or SHARED.find(line) or self._own.find(line)
+            literal = known(line) or SHARED.older(line) or self._own.young.get(line) or self._own.older(line)
             again = literal is not None
             if literal is None:
                 literal = Literal(line)
@@ -87,7 +87,7 @@ class LineEncoder:
                 again = memory.again(line)
                 if again:
                     memory.keep(line, literal)
-            if again and literal.indexing and self._add(line, literal.size):
+            if again and literal.indexed and self._add(line, literal.size):
                 out.append(literal.indexing)
             else:
                 out.append(literal.plain)

@@ -54,6 +54,9 @@ _KINDS: Final = {
     b"content_length": UNDERSCORED,
     b"transfer_encoding": UNDERSCORED,
 }
+_PSEUDO_KIND: Final = 255
+"""Of a name only: which it is depends on the value as well."""
+_JUDGED: Final = frozenset((HOST, LENGTH, TE))
 _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -69,45 +72,78 @@ Fault = tuple[str, str]
 """The word for metrics, and the text for people."""
 
 
+class _Name:
+    """A field name, checked once."""
+
+    __slots__ = ("fault", "kind", "prefix", "secret")
+
+    def __init__(self, name: bytes) -> None:
+        self.secret = name in SECRET
+        self.prefix = name + b": "
+        self.fault: Fault | None = None
+        self.kind = _KINDS.get(name, ORDINARY)
+        if name[:1] == b":":
+            self.kind = _PSEUDO_KIND
+        elif _NAME.fullmatch(name) is None:
+            self.kind, self.fault = FAULTY, _bad_name(name)
+        elif name in CONNECTION_FIELDS:
+            reason = "transfer_encoding" if name == b"transfer-encoding" else "connection_field"
+            detail = f"{name.decode()} is no field of HTTP/2 (RFC 9113 section 8.2.2)"
+            self.kind, self.fault = FAULTY, (reason, detail)
+
+
+_names: Final[dict[bytes, _Name]] = {}
+_MOST_NAMES: Final = 1024
+_LONGEST_NAME: Final = 64
+
+
+def _new_name(name: bytes) -> _Name:
+    known = _Name(name)
+    if len(name) <= _LONGEST_NAME:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[name] = known
+    return known
+
+
 class Field:
     """One field. `line` is what it is in HTTP/1; `size` counts as in RFC 7541 section 4.1."""
 
     __slots__ = ("fault", "kind", "line", "name", "secret", "size", "value")
 
     def __init__(self, name: bytes, value: bytes, never_indexed: bool = False) -> None:
+        known = _names.get(name) or _new_name(name)
         self.name = name
         self.value = value
         self.size = len(name) + len(value) + 32
-        self.secret = never_indexed or name in SECRET
+        self.secret = known.secret or never_indexed
         self.line = b""
-        self.fault: Fault | None = None
-        if name[:1] == b":":
+        self.fault = known.fault
+        self.kind = kind = known.kind
+        if kind == _PSEUDO_KIND:
             self.kind = self._pseudo(name, value)
+        elif _VALUE.fullmatch(value) is None:
+            if kind != FAULTY:
+                self.kind = self._faulty(*_bad_value(name, value))
         else:
-            self.kind = self._ordinary(name, value, never_indexed)
+            prefix = known.prefix
+            self.line = (prefix[:-1] if never_indexed or not value else prefix) + value + b"\r\n"
+            if kind in _JUDGED:
+                self.kind = self._judged(kind, value)
 
     @property
     def cost(self) -> int:
         """Bytes that it takes: the strings, the line, the key that it is found by, and the objects."""
         return 3 * self.size + 400
 
-    def _ordinary(self, name: bytes, value: bytes, never_indexed: bool) -> int:
-        kind = _KINDS.get(name, ORDINARY)
-        if not kind:
-            if _NAME.fullmatch(name) is None:
-                return self._faulty(*_bad_name(name))
-            if name in CONNECTION_FIELDS:
-                reason = "transfer_encoding" if name == b"transfer-encoding" else "connection_field"
-                return self._faulty(reason, f"{name.decode()} is no field of HTTP/2 (RFC 9113 section 8.2.2)")
-        if _VALUE.fullmatch(value) is None:
-            return self._faulty(*_bad_value(name, value))
+    def _judged(self, kind: int, value: bytes) -> int:
+        """Check a value that has to be more than well formed."""
         if kind == LENGTH and not (value.isdigit() and len(value) <= _LONGEST_LENGTH):
             return self._faulty("content_length", "content-length is not a plain number of bytes")
         if kind == TE and value.lower() != b"trailers":
             return self._faulty("connection_field", "te may only say `trailers` (RFC 9113 section 8.2.2)")
         if kind == HOST and _AUTHORITY.fullmatch(value) is None:
             return self._faulty("host", "host is not a valid authority (RFC 9113 section 8.3.1)")
-        self.line = (b"%b:%b\r\n" if never_indexed or not value else b"%b: %b\r\n") % (name, value)
         return kind
 
     def _pseudo(self, name: bytes, value: bytes) -> int:

@@ -29,12 +29,12 @@ from typing import Final
 
 from nodeagent.proxy.chunks import FORBIDDEN_TRAILER
 from nodeagent.proxy.http2 import field as kinds_of
-from nodeagent.proxy.http2.decoding import Block, BlockReader, CompressionFault
+from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault
 from nodeagent.proxy.http2.encoding import LineEncoder
 from nodeagent.proxy.http2.field import Fault, Field
 from nodeagent.proxy.http2.literals import compact, literal
 from nodeagent.proxy.http2.memory import Memory
-from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shape, Shapes
+from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
 from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.streams import Source
 from nodeagent.settings import Limits
@@ -48,7 +48,8 @@ _MOST_PSEUDO: Final = 4
 _EXPECT_CONTENT: Final = frozenset((b"PATCH", b"POST", b"PUT"))
 """Methods that some servers refuse without a length (RFC 9110 section 8.6)."""
 _NO_CONTENT: Final = b"content-length: 0\r\n"
-_STATUSES: Final = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+_STATUS_LINES: Final = {b"%d" % status: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+_PSEUDO: Final = frozenset(kinds_of.PSEUDO)
 
 # What a block is: the same bytes mean something else in another place.
 _REQUEST, _WHOLE_REQUEST, _RESPONSE, _WHOLE_RESPONSE, _TO_HEAD, _WHOLE_TO_HEAD, _TRAILERS = range(7)
@@ -59,7 +60,7 @@ class StreamFault(HeadError):
 
 
 class _Known:
-    """A header block that has been read before, and what is in its head."""
+    """A header block that has been read before: what it is, and what the head has that it makes."""
 
     __slots__ = (
         "added",
@@ -74,10 +75,10 @@ class _Known:
         "trailers",
     )
 
-    def __init__(self, kind: int, fields: bytes, length: int = NO_BODY) -> None:
+    def __init__(self, kind: int, fields: bytes) -> None:
         self.kind = kind
         self.fields = fields
-        self.length = length
+        self.length = NO_BODY
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
@@ -85,6 +86,7 @@ class _Known:
         self.forwarded_for = b""
         self.trailers = False
         self.added: list[Field] = []
+        """What it adds to the table."""
         self.cost = 0
 
 
@@ -124,7 +126,9 @@ class HeaderDecoder:
         kind = _WHOLE_REQUEST if end_stream else _REQUEST
         known = self._own.young.get(block) or self._shared.blocks.young.get(block)
         if known is None or known.kind != kind:
-            known = self._find(block, kind) or self._read_request(block, kind)
+            known = self._older(block, kind)
+            if known is None:
+                return self._read_request(block, kind)
         elif known.added:
             self._add(known.added)
         head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
@@ -143,7 +147,9 @@ class HeaderDecoder:
         kind = _RESPONSE + end_stream + 2 * to_head
         known = self._own.young.get(block) or self._shared.blocks.young.get(block)
         if known is None or known.kind != kind:
-            known = self._find(block, kind) or self._read_response(block, kind, end_stream, to_head)
+            known = self._older(block, kind)
+            if known is None:
+                return self._read_response(block, kind, end_stream, to_head)
         elif known.added:
             self._add(known.added)
         head = ResponseHead(known.status, b"1", known.target, known.fields, len(block))
@@ -159,7 +165,9 @@ class HeaderDecoder:
         """
         known = self._own.young.get(block) or self._shared.blocks.young.get(block)
         if known is None or known.kind != _TRAILERS:
-            known = self._find(block, _TRAILERS) or self._read_trailers(block)
+            known = self._older(block, _TRAILERS)
+            if known is None:
+                return self._read_trailers(block)
         elif known.added:
             self._add(known.added)
         return known.fields
@@ -174,8 +182,8 @@ class HeaderDecoder:
 
     # What is not in the younger generations
 
-    def _find(self, block: bytes, kind: int) -> _Known | None:
-        known = self._own.find(block) or self._shared.blocks.find(block)
+    def _older(self, block: bytes, kind: int) -> _Known | None:
+        known = self._own.older(block) or self._shared.blocks.older(block)
         if known is None or known.kind != kind:
             return None
         if known.added:
@@ -183,112 +191,123 @@ class HeaderDecoder:
         return known
 
     def _add(self, fields: list[Field]) -> None:
-        """Add to the table what a block that is not read again would add."""
+        """Add to the table what a block adds that is not read again."""
         add = self._reader.table.add
         for field in fields:
             add(field)
         self._own.clear()
 
-    def _read(self, block: bytes) -> Block:
-        read = self._reader.read(block)
-        if read.changed:
+    def _read(self, block: bytes) -> list[Field]:
+        reader = self._reader
+        fields = reader.read(block)
+        if reader.added or reader.resized:
             self._own.clear()
-        return read
+        return fields
 
-    def _read_request(self, block: bytes, kind: int) -> _Known:
-        read = self._read(block)
-        fields = read.fields
-        kinds = self._kinds(read)
-        shape = self._shared.requests.of(kinds)
+    def _read_request(self, block: bytes, kind: int) -> RequestHead:
+        fields = self._read(block)
+        shape = self._shared.requests.of(self._kinds(fields))
         _check(shape.fault)
-        host = fields[shape.host]
+        method, host = fields[shape.method].value, fields[shape.host]
         if shape.same >= 0 and fields[shape.same].value.lower() != host.value.lower():
             raise StreamFault("host", "host differs from :authority (RFC 9113 section 8.3.1)")
-        known = _Known(kind, b"")
-        known.method = method = fields[shape.method].value
-        known.target = fields[shape.target].value
-        known.trailers = shape.trailers
-        length = _length(shape, fields)
-        whole = kind == _WHOLE_REQUEST
-        if whole and length > 0:
-            raise StreamFault("content_length", "a request that ends with its head, and has a length")
-        known.length = NO_BODY if whole else length
-        kept = shape.kept if known.length else shape.unexpecting
-        lines = host.line + b"".join([fields[place].line for place in kept])
+        length = int(fields[shape.length].value) if shape.length >= 0 else UNTIL_CLOSE
+        added = b""
+        if kind == _WHOLE_REQUEST:
+            if length > 0:
+                raise StreamFault("content_length", "a request that ends with its head, and has a length")
+            if length < 0 and method in _EXPECT_CONTENT:
+                added = _NO_CONTENT
+            length = NO_BODY
+        kept = shape.kept if length else shape.unexpecting
+        lines = host.line + b"".join([fields[place].line for place in kept]) + added
         if shape.cookies:
             lines += _joined_cookie([fields[place] for place in shape.cookies])
-        if whole and length < 0 and method in _EXPECT_CONTENT:
-            lines += _NO_CONTENT
+        head = RequestHead(method, fields[shape.target].value, b"1", lines, len(block))
+        head.length = length
+        head.trailers = shape.trailers
         if shape.forwarded:
             values = [fields[place].value for place in shape.forwarded]
-            known.forwarded_for = b", ".join([value for value in values if value])
-        known.fields = lines
-        self._remember(block, read, known)
-        return known
+            head.forwarded_for = b", ".join([value for value in values if value])
+        memory = self._memory(block, fields)
+        if memory is not None:
+            known = _Known(kind, lines)
+            known.method, known.target = method, head.target
+            known.length, known.trailers = length, head.trailers
+            known.forwarded_for = head.forwarded_for
+            self._keep(memory, block, known)
+        return head
 
-    def _read_response(self, block: bytes, kind: int, whole: bool, to_head: bool) -> _Known:
-        read = self._read(block)
-        fields = read.fields
-        shape = self._shared.responses.of(self._kinds(read))
+    def _read_response(self, block: bytes, kind: int, whole: bool, to_head: bool) -> ResponseHead:
+        fields = self._read(block)
+        shape = self._shared.responses.of(self._kinds(fields))
         _check(shape.fault)
-        status = int(fields[0].value)
-        length = _length(shape, fields)
-        known = _Known(kind, b"")
-        known.status = status
-        known.target = _STATUSES.get(status) or fields[0].value + b" "
+        code = fields[0].value
+        status = int(code)
+        length = int(fields[shape.length].value) if shape.length >= 0 else UNTIL_CLOSE
         if status < 200:
             _check_interim(status, whole, length)
         kept = shape.kept
         added = b""
         if status < 200 or status == 204:  # RFC 9110 section 8.6: these have no length either
             kept = tuple(place for place in kept if place != shape.length)
+            length = NO_BODY
         elif to_head or status == 304:
-            pass
-        elif not whole:
-            known.length = length
-        elif length > 0:
-            raise StreamFault("content_length", "a response that ends with its head, and has a length")
-        elif length < 0:
-            added = _NO_CONTENT
-        known.fields = b"".join([fields[place].line for place in kept]) + added
-        self._remember(block, read, known)
-        return known
+            length = NO_BODY
+        elif whole:
+            if length > 0:
+                raise StreamFault("content_length", "a response that ends with its head, and has a length")
+            if length < 0:
+                added = _NO_CONTENT
+            length = NO_BODY
+        lines = b"".join([fields[place].line for place in kept]) + added
+        line = _STATUS_LINES.get(code) or code + b" "
+        head = ResponseHead(status, b"1", line, lines, len(block))
+        head.length = length
+        memory = self._memory(block, fields)
+        if memory is not None:
+            known = _Known(kind, lines)
+            known.status, known.target, known.length = status, line, length
+            self._keep(memory, block, known)
+        return head
 
-    def _read_trailers(self, block: bytes) -> _Known:
-        read = self._read(block)
-        kinds = self._kinds(read)
-        if not frozenset(kinds_of.PSEUDO).isdisjoint(kinds):
+    def _read_trailers(self, block: bytes) -> bytes:
+        fields = self._read(block)
+        kinds = self._kinds(fields)
+        if not _PSEUDO.isdisjoint(kinds):
             raise StreamFault("trailer", "a pseudo-header field in trailers (RFC 9113 section 8.1)")
-        lines = b"".join([field.line for field in read.fields])
+        lines = b"".join([field.line for field in fields])
         if FORBIDDEN_TRAILER.search(b"\n" + lines):
             raise StreamFault("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
-        known = _Known(_TRAILERS, lines)
-        self._remember(block, read, known)
-        return known
+        memory = self._memory(block, fields)
+        if memory is not None:
+            self._keep(memory, block, _Known(_TRAILERS, lines))
+        return lines
 
-    def _kinds(self, read: Block) -> bytes:
+    def _kinds(self, fields: list[Field]) -> bytes:
         """Check that the fields are all right, each for itself, and return their kinds."""
         limits = self._limits
-        kinds = bytes([field.kind for field in read.fields])
+        kinds = bytes([field.kind for field in fields])
         excess = len(kinds) - _MOST_PSEUDO - limits.head_fields
-        # Crumbs of a cookie are one field that is sent in pieces so that it compresses better.
-        if read.size > limits.head_bytes or (excess > 0 and excess >= kinds.count(kinds_of.COOKIE)):
+        # Crumbs of a cookie are one field, sent in pieces so that it compresses better.
+        if self._reader.size > limits.head_bytes or (excess > 0 and excess >= kinds.count(kinds_of.COOKIE)):
             detail = f"the head has more than {limits.head_bytes} bytes or {limits.head_fields} fields"
             raise StreamFault("head_too_large", detail, 431)
         if kinds_of.FAULTY in kinds:
-            _check(read.fields[kinds.index(kinds_of.FAULTY)].fault)
+            _check(fields[kinds.index(kinds_of.FAULTY)].fault)
         return kinds
 
-    def _remember(self, block: bytes, read: Block, known: _Known) -> None:
-        memory = self._shared.blocks
-        if not memory.again(block):
-            return
-        if read.lasting and True not in [field.secret for field in read.fields]:
-            known.added = read.added
-        elif read.changed:
-            return
-        else:
-            memory = self._own
+    def _memory(self, block: bytes, fields: list[Field]) -> Memory[bytes, _Known] | None:
+        """Return where the block that was read last is worth remembering, if it is."""
+        memory, reader = self._shared.blocks, self._reader
+        if not memory.again(block) or reader.resized:
+            return None
+        if reader.lasting and True not in [field.secret for field in fields]:
+            return memory
+        return None if reader.added else self._own
+
+    def _keep(self, memory: Memory[bytes, _Known], block: bytes, known: _Known) -> None:
+        known.added = self._reader.added
         added = sum([field.cost for field in known.added])
         known.cost = 2 * len(block) + len(known.fields) + len(known.target) + added + 500
         memory.keep(block, known)
@@ -298,10 +317,6 @@ def _check(fault: Fault | None) -> None:
     if fault is not None:
         reason, detail = fault
         raise StreamFault(reason, detail, 501 if reason == "connect" else 400)
-
-
-def _length(shape: Shape, fields: list[Field]) -> int:
-    return int(fields[shape.length].value) if shape.length >= 0 else UNTIL_CLOSE
 
 
 def _check_interim(status: int, whole: bool, length: int) -> None:
@@ -397,7 +412,7 @@ class HeaderEncoder:
     def _encode(self, key: tuple[bytes, ...], first: bytes, lines: list[bytes]) -> _Encoded:
         heads, encoder = self._heads, self._lines
         if not encoder.resized:
-            known = heads.find(key)
+            known = heads.older(key)
             if known is not None:
                 return known
         resizing = encoder.begin()

@@ -43,52 +43,90 @@ _GUESSABLE: Final = 20
 """Bytes of a secret below which compression might give it away (RFC 7541 section 7.1.3)."""
 _ROOM: Final = 256 * 1024
 
+_LENGTHS: Final = tuple(bytes((size,)) for size in range(0x7F))
+_SPACES: Final = (b" ", b"\t", b"")
 _STATIC: Final = {entry: index for index, entry in enumerate(ENTRIES, 1)}
 _STATIC_NAMES: Final = {name: index for index, (name, _) in reversed(list(enumerate(ENTRIES, 1)))}
 
 
-class Literal:
-    """A line as HTTP/2 sends it. `indexing` also puts it into the peer's table; empty: that it may not be."""
+class _Name:
+    """A field name as lines have it, and how literals with it begin."""
 
-    __slots__ = ("indexing", "plain", "secret", "size")
+    __slots__ = ("changing", "dropped", "indexing", "name", "never", "plain", "secret")
 
-    def __init__(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        spaced = value[:1] in (b" ", b"\t", b"")
-        value = value.strip(b" \t")
-        self.secret = name in SECRET or not spaced
-        self.size = len(name) + len(value) + 32
-        self.indexing = b""
-        if name in CONNECTION_FIELDS:
-            self.plain = b""
-            return
+    def __init__(self, spelled: bytes) -> None:
+        name = spelled.lower()
+        self.dropped = name in CONNECTION_FIELDS
+        self.secret = name in SECRET
+        self.changing = name in _CHANGING
         if name == b"host":
             name = b":authority"
-            if not value:  # RFC 9113 section 8.3.1: not even an empty one
-                self.plain = b""
-                return
-        if not spaced or (len(value) < _GUESSABLE and name in SECRET):
-            self.plain = literal(name, value, _NEVER)
-            return
-        self.plain = compact(name, value)
-        if name not in _CHANGING and len(self.plain) > 1:
-            self.indexing = literal(name, value, _INDEXING)
+        self.name = name
+        self.plain, self.never, self.indexing = (_named(name, form) for form in (_PLAIN, _NEVER, _INDEXING))
+
+
+_names: Final[dict[bytes, _Name]] = {}
+_MOST_NAMES: Final = 1024
+_LONGEST_NAME: Final = 64
+
+
+def _new_name(spelled: bytes) -> _Name:
+    known = _Name(spelled)
+    if len(spelled) <= _LONGEST_NAME:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[spelled] = known
+    return known
+
+
+class Literal:
+    """A line as HTTP/2 sends it: `plain`, or `indexing` where it is put into the peer's table as well."""
+
+    __slots__ = ("_begin", "_end", "indexed", "plain", "secret", "size")
+
+    def __init__(self, line: bytes) -> None:
+        spelled, _, value = line.partition(b":")
+        known = _names.get(spelled) or _new_name(spelled)
+        spaced = value[:1] in _SPACES
+        value = value.strip(b" \t")
+        size = len(value)
+        self.secret = known.secret or not spaced
+        self.size = len(known.name) + size + 32
+        self._begin = known.indexing
+        self._end = end = (_LENGTHS[size] if size < 0x7F else integer(size, 0x7F, 0)) + value
+        self.indexed = False
+        """Whether it may be put into a table."""
+        if known.dropped or (not value and known.name == b":authority"):  # RFC 9113 sections 8.2.2, 8.3.1
+            self.plain = b""
+        elif self.secret and (not spaced or size < _GUESSABLE):
+            self.plain = known.never + end
+        elif (known.name, value) in _STATIC:
+            self.plain = compact(known.name, value)
+        else:
+            self.plain = known.plain + end
+            self.indexed = not known.changing
+
+    @property
+    def indexing(self) -> bytes:
+        """The form that the peer puts into its table."""
+        return self._begin + self._end
 
     @property
     def cost(self) -> int:
-        """Bytes that it takes: the line, both forms, and the objects."""
+        """Bytes that it takes: the line, the literal, and the objects."""
         return 3 * self.size + 300
 
 
-def literal(name: bytes, value: bytes, form: tuple[int, int] = _PLAIN) -> bytes:
-    """Return a field as a literal."""
+def _named(name: bytes, form: tuple[int, int]) -> bytes:
     mask, flags = form
     index = _STATIC_NAMES.get(name, 0)
     named = integer(index, mask, flags)
-    if not index:
-        named += integer(len(name), 0x7F, 0) + name
-    return named + integer(len(value), 0x7F, 0) + value
+    return named if index else named + integer(len(name), 0x7F, 0) + name
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """Return a field as a literal."""
+    return _named(name, _PLAIN) + integer(len(value), 0x7F, 0) + value
 
 
 def compact(name: bytes, value: bytes) -> bytes:

@@ -28,7 +28,7 @@ V = TypeVar("V", bound=Costly)
 class Memory(Generic[K, V]):
     """A map of at most about `room` bytes in each of two generations.
 
-    Who is in a hurry looks into `young` first, and calls `find` if it is not there.
+    Look into `young` first, then ask `older`: the first mostly is enough, and need not be a call.
     """
 
     __slots__ = ("_left", "_old", "_once", "_room", "young")
@@ -39,13 +39,11 @@ class Memory(Generic[K, V]):
         self._once: set[int] = set()
         self.young: dict[K, V] = {}
 
-    def find(self, key: K) -> V | None:
-        """Return what is remembered, or None."""
-        value = self.young.get(key)
-        if value is None and self._old:
-            value = self._old.get(key)
-            if value is not None:
-                self._put(key, value)
+    def older(self, key: K) -> V | None:
+        """Return what the older generation has, or None."""
+        value = self._old.get(key)
+        if value is not None:
+            self._put(key, value)
         return value
 
     def again(self, key: K) -> bool:

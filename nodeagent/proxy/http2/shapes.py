@@ -140,7 +140,7 @@ class Shapes(Generic[S]):
         memory = self._memory
         shape = memory.young.get(kinds)
         if shape is None:
-            shape = memory.find(kinds)
+            shape = memory.older(kinds)
             if shape is None:
                 shape = self._make(kinds)
                 if memory.again(kinds):
