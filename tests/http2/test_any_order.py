@@ -34,10 +34,6 @@ ANNOTATIONS: tuple[dict[str, str], ...] = (
     {"svc.mesh/retry-attempts": "2"},
     {"svc.mesh/request-timeout": "7s"},
 )
-    {},
-    {"svc.mesh/retry-attempts": "2"},
-    {"svc.mesh/request-timeout": "7s"},
-)
 ONCE_BROKE = (5190,)
 """Seeds of conversations that found something."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
