@@ -349,6 +349,21 @@ class TestLimits:
         stage.play(client >> asks(1, "POST", end=False), a << "dialled")
         assert calmed(stage.does(client >> what * (flood.MOST_CONTROLS + 200)))
 
+    def test_windows_of_one_byte(self, wires: Wires) -> None:
+        """Each costs a frame, and there are as many as of those that bring nothing."""
+        stage = small_window(wires, 0)
+        stage.does(a1 >> ok(b"x" * 50_000))
+        said = stage.does(client >> frames.window_frame(1, 1) * (flood.MOST_CONTROLS + 200))
+        assert calmed(said)
+
+    def test_windows_as_they_are_usual(self, wires: Wires) -> None:
+        stage = small_window(wires, 0)
+        stage.does(a1 >> http("HTTP/1.1 200 OK"))
+        for _ in range(3 * flood.MOST_CONTROLS):
+            opened = frames.window_frame(0, 2048) + frames.window_frame(1, 2048)
+            said = stage.does(client >> opened, a1 >> b"x" * 2048)
+            assert not calmed(said)
+
     def test_what_honest_clients_do_is_no_flood(self, wires: Wires) -> None:
         """A ping and two windows for each message."""
         stage = asked(wires)

@@ -28,6 +28,8 @@ AT_ONCE: Final = 128 * 1024
 """Bytes of frames that are made before they are written."""
 LARGEST_FRAME: Final = 64 * 1024
 """Bytes of a DATA frame, should the peer take so many: others have their turn behind each."""
+WORTH_IT: Final = 1024
+"""Bytes of a DATA frame that a small window has cut off, from which on it is no crumb."""
 _pack = HEAD.pack
 
 
@@ -106,7 +108,7 @@ class Writer:
         self.size = 0
         """Of `out`, in bytes."""
         self.bodies = 0
-        """DATA frames that were made; whoever asked sets it back."""
+        """DATA frames that were made, without crumbs of a larger piece; whoever asked sets it back."""
         self.blocked = False
         """The transport takes no more for now."""
         self.window = DEFAULT_WINDOW
@@ -259,7 +261,8 @@ class Writer:
         self.out.append(_pack(size >> 8, size & 0xFF, DATA, flags, stream.identifier))
         self.out.append(data)
         self.size += size + 9
-        self.bodies += 1
+        if size >= WORTH_IT or not stream._at:
+            self.bodies += 1
         if stream.queued and stream.window > 0:
             stream._ready = True
             self._ready.append(stream)
