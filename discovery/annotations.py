@@ -2,7 +2,10 @@
 
 The rest of `svc.mesh/` belongs to middleware. Nothing is guessed from traffic: the protocol of a port is what
 its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http. What the mesh
-does not understand as HTTP/1.1 (gRPC, TLS, HTTP/2, a database) passes through it as plain TCP.
+does not understand as HTTP (TLS, a database) passes through it as plain TCP.
+
+Clients of an http port may speak HTTP/1.1 or HTTP/2, which their first bytes tell for certain. Endpoints are
+spoken to in what was declared: HTTP/2 for grpc, h2c and http2, HTTP/1.1 for all else.
 """
 
 from __future__ import annotations
@@ -16,21 +19,26 @@ from discovery.bounds import MOST_PROBLEMS, shorten
 from discovery.model import ANNOTATION_PREFIX, Problem, ServiceObject, ServicePort
 
 PortProtocol = Literal["http", "tcp"]
+UpstreamProtocol = Literal["http1", "http2"]
 
 ENABLED: Final = f"{ANNOTATION_PREFIX}enabled"
 PROTOCOL: Final = f"{ANNOTATION_PREFIX}protocol"
 PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}protocol."
+UPSTREAM_PROTOCOL: Final = f"{ANNOTATION_PREFIX}upstream-protocol"
 
-_HTTP_APP_PROTOCOLS = frozenset({"http", "http/1.1", "kubernetes.io/ws", "ws"})
+_HTTP2 = frozenset({"grpc", "h2c", "http2"})
+"""Annotation values, and prefixes of a port's name, that mean HTTP/2 without TLS."""
+
+_HTTP1_APP_PROTOCOLS = frozenset({"grpc-web", "http", "http/1.1", "kubernetes.io/ws", "ws"})
+_HTTP2_APP_PROTOCOLS = frozenset({"grpc", "h2c", "http2", "kubernetes.io/h2c"})
 """`appProtocol` in lower case; every other declared value is passed through as tcp."""
 
-_OPAQUE_PREFIXES = frozenset(
-    {"grpc", "h2c", "http2", "https", "mongo", "mysql", "postgres", "redis", "tcp", "tls"}
-)
+_OPAQUE_PREFIXES = frozenset({"https", "mongo", "mysql", "postgres", "redis", "tcp", "tls"})
 """What stands before the first `-` of a port's name (or is all of it) and means tcp."""
 
-_LATER_PROTOCOLS = frozenset({"grpc", "h2", "h2c", "http2", "https", "tls"})
+_LATER_PROTOCOLS = frozenset({"h2", "https", "tls"})
 """Annotation values with a clear meaning that the mesh cannot look into yet: passed through as tcp."""
+_PROTOCOLS: Final = "http, http2, h2c, grpc or tcp"
 
 
 class Annotation(msgspec.Struct, frozen=True):
@@ -55,17 +63,31 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
     ),
     Annotation(
         name=PROTOCOL,
-        values="http or tcp",
+        values=_PROTOCOLS,
         default="each port's appProtocol, else the prefix of its name (http-, tcp-, grpc-, ...), else http",
-        summary="What all ports of the Service speak: http is HTTP/1.1, tcp is passed through byte by byte.",
+        summary=(
+            "What all ports of the Service speak. On http ports clients may use HTTP/1.1 or HTTP/2, and"
+            " endpoints are spoken to in HTTP/1.1; http2, h2c and grpc are the same with HTTP/2, without TLS,"
+            " to the endpoints. tcp is passed through byte by byte."
+        ),
         example="svc.mesh/protocol: tcp",
     ),
     Annotation(
         name=f"{PROTOCOL_OF_PORT}<port name or number>",
-        values="http or tcp",
+        values=_PROTOCOLS,
         default="svc.mesh/protocol",
         summary="What this one port speaks; goes before svc.mesh/protocol.",
         example="svc.mesh/protocol.admin: http",
+    ),
+    Annotation(
+        name=UPSTREAM_PROTOCOL,
+        values="http1 or http2",
+        default="what each port's protocol says: http2 for http2, h2c and grpc, else http1",
+        summary=(
+            "What requests are sent to endpoints in, on all ports that are not tcp, whatever their clients"
+            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection."
+        ),
+        example="svc.mesh/upstream-protocol: http2",
     ),
 )
 
@@ -81,16 +103,40 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
     The first that says anything decides: `svc.mesh/protocol.<name>`, `svc.mesh/protocol.<number>`,
     `svc.mesh/protocol`, `appProtocol`, the prefix of the port's name; then http.
     """
-    declared = (
+    declared = _declared(port, annotations)
+    if declared:
+        return "http" if declared == "http" or declared in _HTTP2 else "tcp"
+    if port.app_protocol:
+        named = port.app_protocol.lower()
+        return "http" if named in _HTTP1_APP_PROTOCOLS or named in _HTTP2_APP_PROTOCOLS else "tcp"
+    return "tcp" if port.name.partition("-")[0] in _OPAQUE_PREFIXES else "http"
+
+
+def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> UpstreamProtocol:
+    """Return what the endpoints of an http port are spoken to in.
+
+    `svc.mesh/upstream-protocol` decides, else what decides in `protocol_of`.
+    """
+    asked = annotations.get(UPSTREAM_PROTOCOL)
+    if asked:
+        return "http2" if asked == "http2" else "http1"
+    declared = _declared(port, annotations)
+    if declared:
+        return "http2" if declared in _HTTP2 else "http1"
+    if port.app_protocol:
+        return "http2" if port.app_protocol.lower() in _HTTP2_APP_PROTOCOLS else "http1"
+    if port.name == "grpc-web" or port.name.startswith("grpc-web-"):
+        return "http1"  # made for clients that cannot speak HTTP/2, and mostly served in HTTP/1.1
+    return "http2" if port.name.partition("-")[0] in _HTTP2 else "http1"
+
+
+def _declared(port: ServicePort, annotations: Mapping[str, str]) -> str:
+    return (
         (port.name and annotations.get(PROTOCOL_OF_PORT + port.name))
         or annotations.get(f"{PROTOCOL_OF_PORT}{port.port}")
         or annotations.get(PROTOCOL)
+        or ""
     )
-    if declared:
-        return "http" if declared == "http" else "tcp"
-    if port.app_protocol:
-        return "http" if port.app_protocol.lower() in _HTTP_APP_PROTOCOLS else "tcp"
-    return "tcp" if port.name.partition("-")[0] in _OPAQUE_PREFIXES else "http"
 
 
 def check_annotations(service: ServiceObject) -> list[Problem]:
@@ -107,6 +153,8 @@ def check_annotations(service: ServiceObject) -> list[Problem]:
             problem = _check_enabled(service, value)
         elif name == PROTOCOL:
             problem = _check_protocol(service, name, value)
+        elif name == UPSTREAM_PROTOCOL:
+            problem = _check_upstream(service, value)
         elif name.startswith(PROTOCOL_OF_PORT):
             problem = _check_port(service, name, selectors) or _check_protocol(service, name, value)
         else:
@@ -133,12 +181,18 @@ def _check_port(service: ServiceObject, name: str, selectors: Set[str]) -> Probl
 
 
 def _check_protocol(service: ServiceObject, name: str, value: str) -> Problem | None:
-    if value in ("http", "tcp"):
+    if value in ("http", "tcp") or value in _HTTP2:
         return None
     if value in _LATER_PROTOCOLS:
         reason = f"{value} is passed through as tcp: the mesh does not look into it yet"
-        return _problem(service, name, reason, "http (HTTP/1.1) or tcp", "info")
-    return _problem(service, name, "is not a protocol the mesh carries", "http or tcp, in lower case")
+        return _problem(service, name, reason, _PROTOCOLS, "info")
+    return _problem(service, name, "is not a protocol the mesh carries", f"{_PROTOCOLS}, in lower case")
+
+
+def _check_upstream(service: ServiceObject, value: str) -> Problem | None:
+    if value in ("http1", "http2"):
+        return None
+    return _problem(service, UPSTREAM_PROTOCOL, "is neither http1 nor http2", "http1 or http2, in lower case")
 
 
 def _problem(

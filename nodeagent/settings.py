@@ -35,6 +35,10 @@ class Limits(msgspec.Struct, frozen=True):
     """Idle connections kept for each endpoint and worker."""
     upstream_connections: int = 1024
     """Connections to each endpoint, for each worker (`svc.mesh/max-connections`)."""
+    streams: int = 100
+    """Requests at once on one HTTP/2 connection, of a client or to an endpoint."""
+    windows: int = 64 * 1024 * 1024
+    """Bytes by which the windows of all HTTP/2 streams of a worker together may be larger than they start."""
     upstream_queue: int = 4096
     """Requests that may wait for one of them."""
     upstream_queue_time: float = 10.0

@@ -52,9 +52,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="scheme",
         values="`http`, `https` or `h2c`; absent: `http`",
         meaning="how the mesh speaks to the endpoints of an http Service",
-        ours="`http`: nothing to set; `h2c`: `svc.mesh/protocol: tcp`",
-        changes="`h2c` is passed through byte by byte, so HTTP/2 and gRPC work and retry, circuit breaker and"
-        " rate limit do not; `https` has no equivalent: rather than send in plain text what was encrypted,"
+        ours="`http`: nothing to set; `h2c`: `svc.mesh/protocol: h2c`",
+        changes="`https` has no equivalent: rather than send in plain text what was encrypted,"
         " such a Service is not meshed, nor one with a value that is none of these (below)",
     ),
     Option(

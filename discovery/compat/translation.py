@@ -154,11 +154,7 @@ def _read_scheme(given: Mapping[str, _Given]) -> Iterator[_Said]:
     found, traffic = given.get("scheme"), given.get("traffic-type")
     if found is None or found.value != "h2c" or (traffic is not None and traffic.value != "http"):
         return
-    yield _Made(PROTOCOL, "tcp", (found.name,))
-    reason = "HTTP/2 is passed through as tcp: the mesh does not look into it yet"
-    expected = f"http, if the endpoints speak HTTP/1.1 too, or {PROTOCOL}: tcp"
-    effect = "retry, circuit breaker and rate limit are off"
-    yield _Remark(PROTOCOL, Note(*found, reason, expected, effect, "info"))
+    yield _Made(PROTOCOL, "h2c", (found.name,))
 
 
 def _read_retry(given: Mapping[str, _Given]) -> Iterator[_Said]:

@@ -20,6 +20,7 @@ from hack.bench.figures import PLAIN_PYTHON, Sample
 from hack.bench.services import start_data_plane
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
+from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.streams import Source
 
 CASE: Final = "python"
@@ -107,10 +108,11 @@ def one_request(annotations: Mapping[str, str]) -> Callable[[], None]:
     assert listener.rule.backend is not None
     transport = cast("asyncio.Transport", IdleTransport())
     (target,) = listener.rule.backend.targets
-    target.pool = data_plane.backends.pools.acquire(target.address)
-    upstream = Http1Upstream(target.pool)
+    pool = target.pool = data_plane.backends.pools.acquire(target.address, "http1")
+    assert isinstance(pool, Pool)
+    upstream = Http1Upstream(pool)
     upstream.connection_made(transport)
-    target.pool.give_back(upstream, data_plane.runtime.now())
+    pool.give_back(upstream, data_plane.runtime.now())
     data_plane.runtime.admit("10.1.2.3")
     client = Http1Connection(listener, data_plane.listeners, Source("10.1.2.3"), 3.0, None)
     client.connection_made(transport)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from discovery.annotations import protocol_of
+from discovery.annotations import protocol_of, upstream_protocol_of
 from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject, ServicePort
 from middleware.contract import Middleware
 from nodeagent.plan.addresses import AddressRange, parse_ipv4
@@ -103,6 +103,7 @@ def compile_ports(
                 ports.endpoints(port),
                 max_connections=resolution.connections.most if http else 0,
                 layers=layers("backend"),
+                protocol=upstream_protocol_of(port, resolution.annotations) if http else "http1",
             )
         )
     return ServicePlan(

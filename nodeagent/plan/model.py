@@ -17,6 +17,7 @@ import msgspec
 from discovery.model import Changes, Endpoint, Problem, Service, ServiceKey
 
 Protocol = Literal["http", "tcp"]
+UpstreamProtocol = Literal["http1", "http2"]
 Transport = Literal["TCP", "UDP"]
 
 ListenerKey = tuple[str, int]
@@ -48,6 +49,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """To each endpoint, for each worker; 0: `Limits.upstream_connections`."""
     layers: tuple[LayerSpec, ...] = ()
     """Of the scope `"backend"`."""
+    protocol: UpstreamProtocol = "http1"
+    """What requests are sent in; the bytes of a tcp port pass as they are."""
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -71,6 +71,7 @@ def _backend(backend: BackendSpec) -> dict[str, Any]:
         ],
         "balance": backend.balance,
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
+        **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),
         **({"layers": _layers(backend.layers)} if backend.layers else {}),
     }
 

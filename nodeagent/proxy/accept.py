@@ -11,7 +11,9 @@ from typing import Final, cast
 from middleware.contract import ExchangeError
 from nodeagent.plan.model import ListenerKey
 from nodeagent.proxy.connection import reset
-from nodeagent.proxy.http1.server import Http1Connection
+from nodeagent.proxy.http1.server import Http1Connection, OtherProtocol
+from nodeagent.proxy.http2.frames import PREFACE
+from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Source
@@ -94,8 +96,18 @@ class Accepted(asyncio.Protocol):
         source = Source(address)
         times = (arrival.connect_time, arrival.idle_time)
         if listener.http:
-            return Http1Connection(listener, self._listeners, source, *times)
+            other = OtherProtocol(PREFACE, self._begin_http2)
+            return Http1Connection(listener, self._listeners, source, *times, other)
         return TcpConnection(listener, source, *times)
+
+    def _begin_http2(self, connection: Http1Connection, data: bytes) -> None:
+        """The client has begun as HTTP/2 does (RFC 9113 section 3.4)."""
+        times = (connection.connect_time, connection.idle_time)
+        successor = Http2Connection(connection.listener, self._listeners, connection.source, *times)
+        transport = connection.hand_over()
+        transport.set_protocol(successor)
+        successor.take_over(transport)
+        successor.data_received(data)
 
     def _let_in(self, listener: RunningListener, arrival: _Arrival) -> bool:
         """Ask the listener's gates; what they refuse, or fail at, is refused."""

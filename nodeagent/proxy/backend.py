@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterable
 
 from discovery.model import Endpoint
 from middleware.contract import Handler, Layer
-from nodeagent.plan.model import BackendKey, BackendSpec
+from nodeagent.plan.model import BackendKey, BackendSpec, UpstreamProtocol
 from nodeagent.proxy.balance import BALANCERS, Balancer
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.health import Health, Outcome
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
-from nodeagent.proxy.pool import Address, Pool, Pools
+from nodeagent.proxy.pool import Address, EndpointPool, Pools
 from nodeagent.proxy.streams import Pending, StreamTaker
 from nodeagent.stats.columns import OVERFLOW_SLOT
 
@@ -26,7 +26,7 @@ class Target:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.pool: Pool | None = None
+        self.pool: EndpointPool | None = None
         self.gone = False
         """The plan has it no more."""
 
@@ -49,6 +49,7 @@ class Backend:
         "_layer_set",
         "_most",
         "_pools",
+        "_protocol",
         "_targets",
         "health",
         "key",
@@ -63,6 +64,7 @@ class Backend:
         self.users = 0
         """Rules that name it."""
         self._pools = pools
+        self._protocol: UpstreamProtocol = "http1"
         self._targets: tuple[Target, ...] = ()
         self.health: Health[Target] = Health()
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
@@ -108,9 +110,11 @@ class Backend:
             after[address] = target
         for target in before.values():
             target.gone = True
-            if target.pool is not None:
-                self._pools.release(target.pool)
-                target.pool = None
+            self._leave_pool(target)
+        if spec is not None and spec.protocol != self._protocol:
+            self._protocol = spec.protocol
+            for target in after.values():
+                self._leave_pool(target)
         self._targets = tuple(after.values())
         self.health.keep(self._targets)
         if spec is not None:
@@ -118,6 +122,11 @@ class Backend:
                 self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
             self._most = spec.max_connections or self._pools.runtime.limits.upstream_connections
         self.spec = spec
+
+    def _leave_pool(self, target: Target) -> None:
+        if target.pool is not None:
+            self._pools.release(target.pool)
+            target.pool = None
 
     def pick(self, avoid: Collection[Target], now: float, key: bytes = b"") -> Target | None:
         """Return the next endpoint that is not in `avoid`: one that is well, else any; else None."""
@@ -132,7 +141,7 @@ class Backend:
         """Ask for a stream that is not there yet; raises `PoolFull`."""
         pool = target.pool
         if pool is None:
-            pool = self._pools.acquire(target.address)
+            pool = self._pools.acquire(target.address, self._protocol)
             if target.gone:
                 self._pools.release(pool)  # it serves what has been sent there already, and nothing else
             else:

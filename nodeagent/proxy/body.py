@@ -75,6 +75,11 @@ class Unchunked:
         reader.payload.clear()
         return payload
 
+    @property
+    def trailers(self) -> bytes:
+        """The lines of its trailers, as far as they have come."""
+        return self._reader.trailer_lines
+
 
 def chunk(data: bytes) -> bytes:
     """Return `data` as a chunk; no data is no chunk."""

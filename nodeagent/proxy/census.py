@@ -17,7 +17,7 @@ class Census(msgspec.Struct, frozen=True):
 
     clients: int = 0
     exchanges: int = 0
-    """Of the clients, those with something under way."""
+    """Under way for clients."""
     upstreams_active: int = 0
     upstreams_idle: int = 0
     paused: int = 0

@@ -30,7 +30,7 @@ _TRAILER_LINES: Final = re.compile(rb"(?:%b)*+" % FIELD)
 _TRAILER_START: Final = re.compile(TCHAR + rb"++(?::[\t\x20-\x7e\x80-\xff]*+\r?)?+|\r?")
 # RFC 9110 section 6.5.1: what decides framing, routing, authentication or the meaning of the content. Some
 # recipients merge trailers into the header, where these would come into force behind our back.
-_FORBIDDEN_TRAILER: Final = re.compile(
+FORBIDDEN_TRAILER: Final = re.compile(
     rb"\n(?:authorization|connection|content-(?:encoding|length|range|type)|cookie|expect|forwarded|host"
     rb"|keep-alive|max-forwards|proxy-(?:authorization|connection)|range|set-cookie|te|trailer"
     rb"|transfer-encoding|upgrade|x-forwarded-[a-z]+):",
@@ -58,6 +58,7 @@ class ChunkedReader:
         "_trailers",
         "keep_payload",
         "payload",
+        "trailer_lines",
     )
 
     def __init__(
@@ -73,6 +74,8 @@ class ChunkedReader:
         """Where the trailer section began in what was fed last; negative: not in it."""
         self.keep_payload = keep_payload
         self.payload: list[bytes] = []
+        self.trailer_lines = b""
+        """Collected with the payload."""
 
     @property
     def done(self) -> bool:
@@ -167,8 +170,10 @@ class ChunkedReader:
         match = _TRAILER_LINES.match(data, position)
         assert match is not None
         end = match.end()
-        if _FORBIDDEN_TRAILER.search(b"\n" + match[0]):
+        if FORBIDDEN_TRAILER.search(b"\n" + match[0]):
             raise HeadError("trailer", "a trailer field that may not be one (RFC 9110 section 6.5.1)")
+        if self.keep_payload:
+            self.trailer_lines += match[0]
         rest = data[end:]
         ended = rest[:2] == b"\r\n"
         self._trailer_room -= end - position

@@ -59,9 +59,9 @@ class Connection(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     @property
-    def busy(self) -> bool:
-        """Whether something is under way on it; unless it knows better, that is all it is for."""
-        return True
+    def busy(self) -> int:
+        """How much is under way on it; unless it knows better, the one thing that it is for."""
+        return 1
 
     @property
     def paused(self) -> bool:

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from middleware.contract import SharedTable
-from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey
+from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey, UpstreamProtocol
 from nodeagent.proxy.accept import Accepted, Destination
 from nodeagent.proxy.backend import Backends
 from nodeagent.proxy.census import CensusTaker
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
+from nodeagent.proxy.http2.client import Http2Upstream
+from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable
-from nodeagent.proxy.pool import Dialer, Pools, SocketDialer
+from nodeagent.proxy.pool import Address, Dialer, EndpointPool, Pool, Pools, SocketDialer
 from nodeagent.proxy.runtime import Observer, Runtime, Windows
+from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import (
     WORKER_CLIENTS,
@@ -36,6 +39,15 @@ from nodeagent.stats.columns import (
 
 COUNTED: Final = 4096
 """Connections a second that are looked at: with more, they are counted less often."""
+
+
+def make_pools(runtime: Runtime, dialer: Dialer) -> Pools:
+    """Return the pools of one worker, for all protocols that endpoints speak."""
+    kinds: dict[UpstreamProtocol, Callable[[Address], EndpointPool]] = {
+        "http1": lambda address: Pool(address, runtime, dialer, Http1Upstream),
+        "http2": lambda address: SharedPool(address, runtime, dialer, Http2Upstream),
+    }
+    return Pools(runtime, dialer, kinds)
 
 
 class DataPlane:
@@ -55,7 +67,7 @@ class DataPlane:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now)
-        self.backends = Backends(Pools(self.runtime, dialer or SocketDialer(loop), Http1Upstream))
+        self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
         self.listeners = ListenerTable(self.runtime, self.backends)
         self._census = CensusTaker()
         self._next_count = 0.0
@@ -73,7 +85,7 @@ class DataPlane:
         self.backends.apply((), removed_backends)
         if ended:
             for connection in list(self.runtime.connections):
-                if isinstance(connection, Http1Connection) and connection.listener in ended:
+                if isinstance(connection, Http1Connection | Http2Connection) and connection.listener in ended:
                     connection.listener_removed()
 
     def accepted(self, destination: Destination) -> Accepted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from middleware.contract import ExchangeError, Fault, GatewayTimeout, Reply
+from middleware.contract import ExchangeError, Fault, GatewayTimeout, Reply, UpstreamReset
 from nodeagent.proxy.message import HeadError
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -54,6 +54,14 @@ class ClientStalled(HeadTimeout):
     """The client stopped reading its response, which is broken off."""
 
     reason = "client_stalled"
+
+
+class UpstreamRefused(UpstreamReset):
+    """The endpoint said that it did nothing with the request, more than once (503)."""
+
+    status = 503
+    reason = "upstream_refused"
+    processed = False
 
 
 class UpstreamStalled(GatewayTimeout):

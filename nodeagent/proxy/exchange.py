@@ -28,6 +28,7 @@ from nodeagent.proxy.errors import (
     NoRule,
     PoolFull,
     ResponseTimeout,
+    UpstreamRefused,
     UpstreamStalled,
     reply_to,
     signed,
@@ -76,6 +77,7 @@ class Exchange(LayerRequest):
         "_resends",
         "_response",
         "_target",
+        "_trailers",
         "_tunnel_ends",
         "_upstream",
         "committed",
@@ -109,6 +111,7 @@ class Exchange(LayerRequest):
         self._tried = ()
         self._kept: list[bytes] | None = None
         self._kept_size = 0
+        self._trailers = b""
         self._connect_failures = 0
         self._resends = 0
         self._informational = 0
@@ -136,6 +139,21 @@ class Exchange(LayerRequest):
     def held(self) -> int:
         """Bytes of the request's body that are kept."""
         return self._kept_size if self._kept is not None else 0
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head, as layers have left it."""
+        return self._head
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client has said that it takes trailers."""
+        return self._head.trailers
+
+    @property
+    def trailers_wanted(self) -> bool:
+        """Whether an endpoint of HTTP/1 gets the request's trailers."""
+        return self._head.trailers and self.listener.spec.trailers
 
     # The client's side
 
@@ -188,6 +206,14 @@ class Exchange(LayerRequest):
             upstream.send_data(data, end)
         elif not end and self._kept_size > self.listener.runtime.limits.replay_bytes:
             self.client.pause_reading()
+
+    def request_trailers(self, lines: bytes) -> None:
+        """Take the trailers of a body that has come without framing; they are the request's end."""
+        self.completed = self.listener.runtime.now()
+        if self.replayable:
+            self._trailers = lines
+        if self._upstream is not None:
+            self._upstream.send_trailers(lines)
 
     def request_failed(self, error: ExchangeError) -> None:
         """The client's side of the request is broken: end the exchange, which is no endpoint's fault."""
@@ -369,6 +395,11 @@ class Exchange(LayerRequest):
         end = self.completed is not None
         if not end:  # before `start`, which may have it held again
             client.resume_reading()
+        if self._trailers:
+            stream.start(self, self._head, client.source, self._kept or (), False)
+            if self._upstream is stream:
+                stream.send_trailers(self._trailers)
+            return
         stream.start(self, self._head, client.source, self._kept or (), end)
         if self._kept_size > self.listener.runtime.limits.replay_bytes:
             self._forget_body()
@@ -392,7 +423,14 @@ class Exchange(LayerRequest):
             self._response.wake()
         elif self.committed:
             self._truncated()
-        elif stream.served and self.replayable and self._head.method in IDEMPOTENT:
+        elif stream.unprocessed:
+            self._refused()
+        elif (
+            stream.served
+            and self.replayable
+            and self._head.method in IDEMPOTENT
+            and self._resends <= RESEND_TRIES
+        ):
             # It was closed while idle in the pool: that is not the endpoint's verdict on this request.
             self._resends += 1
             self.listener.count(RESENDS)
@@ -402,6 +440,17 @@ class Exchange(LayerRequest):
             self._blame(Verdict.RESET)
             self._tried_in_vain()
             self._raise(UpstreamReset(f"{self._target} closed the connection without answering"))
+
+    def _refused(self) -> None:
+        """The endpoint has said that it did nothing: any request may be sent again (RFC 9113 section 8.7)."""
+        self._tried_in_vain()
+        if self.replayable and self._resends < RESEND_TRIES:
+            self._resends += 1
+            self.listener.count(RESENDS)
+            self._dispatch_again()
+        else:
+            self.listener.count(UPSTREAM_RESET)
+            self._raise(UpstreamRefused(f"{self._target} refused the request"))
 
     def response_failed(self, detail: str) -> None:
         """The endpoint answered something that cannot be passed on."""
@@ -477,6 +526,16 @@ class Exchange(LayerRequest):
                 self._tunnel_ended(2)
             else:
                 self._finish()
+
+    def response_trailers(self, lines: bytes) -> None:
+        """The response has ended with trailers that were no part of its bytes."""
+        response = self._response
+        if response is not None:
+            response.trailers = lines
+            response.take(b"", True)
+            return
+        self.client.send_trailers(lines)
+        self._finish()
 
     def _hold_response(self, response: UpstreamResponse) -> None:
         """Let no more of it come while a layer thinks it over, unless it is that what the layer waits for."""
@@ -598,6 +657,11 @@ class Exchange(LayerRequest):
         self._response = None
         if self._upstream is not None and not self.client.write_paused:
             self._upstream.resume()
+        if response.trailers:
+            self._commit(response.head, response.data, False)
+            self.client.send_trailers(response.trailers)
+            self._finish()
+            return
         self._commit(response.head, response.data, response.end)
         if response.cut and not self._ended:
             self._truncated()

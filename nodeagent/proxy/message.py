@@ -24,6 +24,12 @@ TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 FIELD: Final = TCHAR + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
 """Expressions for the bytes of a field name (RFC 9110 section 5.6.2), and for a whole line."""
 
+METHOD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Z]"
+# No fragment, and no backslash before the query: the one is cut off and the other turned round by some.
+TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
+AUTHORITY: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
+"""Expressions for the bytes of a method, for a request target whatever its form, and for a Host."""
+
 _TARGET: Final = re.compile(r"(?:/[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+|\*)")
 
 

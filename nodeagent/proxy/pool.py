@@ -1,16 +1,18 @@
 """Connections to one address: those in use, those idle, how new ones are made, and who waits for one.
 
-`Pools` has one for each address and port, whichever backends name it. A pool is bounded: past its number of
-connections requests wait, past the number that may wait, or the time, they are told so.
+`Pools` has one for each address, port and protocol, whichever backends name it. A pool is bounded: past its
+number of connections requests wait, past the number that may wait, or the time, they are told so. `Pool` is
+for connections with one exchange at a time, `nodeagent.proxy.shared_pool` for those that carry many.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
+from nodeagent.plan.model import UpstreamProtocol
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.errors import PoolFull, PoolTimeout
@@ -18,6 +20,42 @@ from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Pending, StreamTaker, UpstreamStream
 
 Address = tuple[str, int]
+
+
+class EndpointPool(Protocol):
+    """The connections of this worker to one address that speak one protocol."""
+
+    address: Address
+    users: int
+    """Backends that name it. Nobody's pool keeps nothing."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a stream."""
+        ...
+
+    @property
+    def open(self) -> int:
+        """Connections that exist or are being made."""
+        ...
+
+    def take(self) -> UpstreamStream | None:
+        """Return a stream that can be used at once, or None."""
+        ...
+
+    def wait(self, taker: StreamTaker, seconds: float, most: int) -> Pending:
+        """Have a stream made, or wait for one where there are `most` connections; the taker is called, later.
+
+        `seconds` is for connecting.
+
+        Raises:
+            PoolFull: too many wait already.
+        """
+        ...
+
+    def close_idle(self) -> None:
+        """Close what is idle; connections in use close when their exchanges end."""
+        ...
 
 
 class Pooled(UpstreamStream, Protocol):
@@ -137,7 +175,10 @@ class _Waiting:
 
 
 class Pool:
-    """The connections of this worker to one address; the idle ones are used again, newest first."""
+    """The connections of this worker to one address that carry one exchange at a time each.
+
+    The idle ones are used again, newest first. Implements `EndpointPool`.
+    """
 
     __slots__ = ("_dialer", "_idle", "_make", "_queue", "address", "open", "runtime", "users")
 
@@ -146,7 +187,6 @@ class Pool:
     ) -> None:
         self.address = address
         self.users = 0
-        """Backends that name it. Nobody's pool keeps nothing."""
         self.runtime = runtime
         self._dialer = dialer
         self._make = make
@@ -265,13 +305,18 @@ class Pool:
 
 
 class Pools:
-    """The pools of one worker, by address."""
+    """The pools of one worker, by address and protocol. `kinds` makes the pool of an address."""
 
-    def __init__(self, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        dialer: Dialer,
+        kinds: Mapping[UpstreamProtocol, Callable[[Address], EndpointPool]],
+    ) -> None:
         self.runtime = runtime
         self.dialer = dialer
-        self._make = make
-        self._pools: dict[Address, Pool] = {}
+        self._kinds = kinds
+        self._pools: dict[tuple[Address, UpstreamProtocol], EndpointPool] = {}
 
     def __len__(self) -> int:
         return len(self._pools)
@@ -281,17 +326,19 @@ class Pools:
         """How many requests wait for a connection to become free."""
         return sum(pool.waiting for pool in self._pools.values())
 
-    def acquire(self, address: Address) -> Pool:
+    def acquire(self, address: Address, protocol: UpstreamProtocol) -> EndpointPool:
         """Return the pool of an address for one more backend."""
-        pool = self._pools.get(address)
+        pool = self._pools.get((address, protocol))
         if pool is None:
-            pool = self._pools[address] = Pool(address, self.runtime, self.dialer, self._make)
+            pool = self._pools[address, protocol] = self._kinds[protocol](address)
         pool.users += 1
         return pool
 
-    def release(self, pool: Pool) -> None:
+    def release(self, pool: EndpointPool) -> None:
         """One backend less; with the last one goes the pool."""
         pool.users -= 1
         if not pool.users:
-            del self._pools[pool.address]
+            for key, one in list(self._pools.items()):
+                if one is pool:
+                    del self._pools[key]
             pool.close_idle()

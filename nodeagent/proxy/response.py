@@ -32,7 +32,7 @@ class UpstreamResponse:
     `data` is what has come of the body, in its framing; `end` if that is all; `cut` if its connection broke.
     """
 
-    __slots__ = ("_owner", "cut", "data", "end", "head", "wanted")
+    __slots__ = ("_owner", "cut", "data", "end", "head", "trailers", "wanted")
 
     def __init__(self, owner: ResponseOwner, head: ResponseHead, data: bytes, end: bool) -> None:
         self._owner = owner
@@ -42,6 +42,8 @@ class UpstreamResponse:
         self.data = data
         self.end = end
         self.cut = False
+        self.trailers = b""
+        """Those that were no part of the body's bytes."""
 
     @property
     def status(self) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
+from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
+from nodeagent.proxy.flush import Flush
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
 
@@ -71,8 +73,8 @@ class Timed(Protocol):
     """Whether a client is at the other end, and not an endpoint."""
 
     @property
-    def busy(self) -> bool:
-        """Whether something is under way on it: a request, a tunnel, a tcp connection."""
+    def busy(self) -> int:
+        """How much is under way on it: requests, a tunnel, a tcp connection."""
         ...
 
     @property
@@ -139,6 +141,8 @@ class Runtime:
         self.index = index
         self.now = now
         self.deadlines = Deadlines(loop, now)
+        self.flush = Flush(loop)
+        self.window_budget = Budget(limits.windows)
         self.draining = False
         self.connections: set[Timed] = set()
         """Every open connection of both sides, from `connection_made` to `connection_lost`: a transport that

@@ -45,6 +45,10 @@ class ClientStream(Protocol):
         """Send more of the body."""
         ...
 
+    def send_trailers(self, lines: bytes) -> None:
+        """Send the trailers of a body that has come without framing; they are its end."""
+        ...
+
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself; `close`: the client's side cannot be trusted any more."""
         ...
@@ -69,6 +73,11 @@ class ClientStream(Protocol):
 class UpstreamOwner(Protocol):
     """Whose exchange an upstream stream carries: what the stream calls."""
 
+    @property
+    def trailers_wanted(self) -> bool:
+        """Whether an endpoint of HTTP/1 gets the request's trailers."""
+        ...
+
     def informational(self, head: ResponseHead) -> None:
         """A 1xx response has come."""
         ...
@@ -79,6 +88,10 @@ class UpstreamOwner(Protocol):
 
     def response_data(self, data: bytes, end: bool) -> None:
         """More of the body has come."""
+        ...
+
+    def response_trailers(self, lines: bytes) -> None:
+        """The response has ended with these trailers, which were no part of its bytes."""
         ...
 
     def response_failed(self, detail: str) -> None:
@@ -102,7 +115,12 @@ class UpstreamStream(Protocol):
     """The endpoint's side of one try."""
 
     served: int
-    """Exchanges before this one on its connection."""
+    """Exchanges that were begun before this one on its connection."""
+
+    @property
+    def unprocessed(self) -> bool:
+        """Whether the endpoint has said that it did nothing for it."""
+        ...
 
     def start(
         self, owner: UpstreamOwner, head: RequestHead, source: Source, body: Sequence[bytes], end: bool
@@ -112,6 +130,10 @@ class UpstreamStream(Protocol):
 
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body; past a 101 `end` is the client's half-close."""
+        ...
+
+    def send_trailers(self, lines: bytes) -> None:
+        """Send the trailers of a body that has come without framing; they are its end."""
         ...
 
     def pause(self) -> None:

@@ -12,7 +12,16 @@ from typing import Any
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES, by_name
 from middleware.testing import FakeWindows
-from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
+from nodeagent.plan.model import (
+    BackendKey,
+    BackendSpec,
+    LayerSpec,
+    Listener,
+    Protocol,
+    Rule,
+    UpstreamProtocol,
+    Weighted,
+)
 from nodeagent.proxy.accept import local_address
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.proxy.http1.client import Http1Upstream
@@ -48,6 +57,7 @@ class Mesh:
         self.peers: list[asyncio.StreamWriter] = []
         self.layers: dict[BackendKey, tuple[LayerSpec, ...]] = {}
         self.listener: Listener | None = None
+        self.upstream: UpstreamProtocol = "http1"
         self.sockets: list[socket.socket] = []
 
     async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
@@ -71,6 +81,7 @@ class Mesh:
         annotations: Mapping[str, str] | None = None,
         layers: Sequence[LayerSpec] = (),
         trailers: bool = False,
+        upstream: UpstreamProtocol = "http1",
         backends: Mapping[str, Sequence[Endpoint]] | None = None,
     ) -> Listener:
         """Serve a Service with these endpoints; `backends` are further Services that layers may choose."""
@@ -100,6 +111,7 @@ class Mesh:
         for name, others in (backends or {}).items():
             self.proxy.apply(backends=[(BackendSpec(named[name], tuple(others)), FIRST_SLOT)])
         self.listener = listener
+        self.upstream = upstream
         self.layers = {backend: tuple(spec for spec in specs if scopes[spec.name] == "backend")}
         self.apply(listener)
         self.endpoints(listener, *endpoints)
@@ -123,7 +135,7 @@ class Mesh:
     def endpoints(self, listener: Listener, *endpoints: Endpoint) -> None:
         """Give the Service of a listener other endpoints."""
         key = BackendKey(listener.service, listener.port)
-        spec = BackendSpec(key, tuple(endpoints), layers=self.layers.get(key, ()))
+        spec = BackendSpec(key, tuple(endpoints), layers=self.layers.get(key, ()), protocol=self.upstream)
         self.proxy.apply(backends=[(spec, FIRST_SLOT)])
 
     @property

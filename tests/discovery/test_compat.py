@@ -43,8 +43,8 @@ def ours(foreign: Mapping[str, str], **own: str) -> dict[str, str]:
         ({"traffic-type": "tcp"}, {"protocol": "tcp"}),
         ({"traffic-type": "sctp"}, {"protocol": "sctp"}),
         ({"scheme": "http"}, {}),
-        ({"scheme": "h2c"}, {"protocol": "tcp"}),
-        ({"scheme": "h2c", "traffic-type": "http"}, {"protocol": "tcp"}),
+        ({"scheme": "h2c"}, {"protocol": "h2c"}),
+        ({"scheme": "h2c", "traffic-type": "http"}, {"protocol": "h2c"}),
         ({"scheme": "https", "traffic-type": "tcp"}, {"protocol": "tcp"}),
         ({"retry-attempts": "1"}, {"retry-attempts": "0"}),
         ({"retry-attempts": "3"}, {"retry-attempts": "2"}),
@@ -117,7 +117,6 @@ def test_without_an_equivalent_a_service_stays_out(foreign: Mapping[str, str]) -
 @pytest.mark.parametrize(
     ("foreign", "severity", "reason"),
     [
-        ({"scheme": "h2c"}, "info", "HTTP/2 is passed through as tcp"),
         (
             {"ratelimit-average": "2000000", "ratelimit-burst": "1"},
             "info",

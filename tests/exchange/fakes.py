@@ -349,7 +349,7 @@ class Mesh:
 
     @property
     def pools(self) -> list[Pool]:
-        return list(self.plane.backends.pools._pools.values())
+        return [pool for pool in self.plane.backends.pools._pools.values() if isinstance(pool, Pool)]
 
     @property
     def upstreams(self) -> list[Http1Upstream]:

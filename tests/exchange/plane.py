@@ -13,14 +13,25 @@ from discovery.model import Endpoint, ServiceKey
 from middleware import registry
 from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope
 from middleware.testing import FakeTable, FakeWindows
-from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Protocol, Rule, Weighted
+from nodeagent.plan.model import (
+    BackendKey,
+    BackendSpec,
+    LayerSpec,
+    Listener,
+    Protocol,
+    Rule,
+    UpstreamProtocol,
+    Weighted,
+)
 from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.http1.client import Http1Upstream
+from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.pool import Dialer, Pool, Pools, SocketDialer
+from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
@@ -70,6 +81,7 @@ class Plane:
         layers: Sequence[tuple[Scope, Layer]] = (),
         protocol: Protocol = "http",
         trailers: bool = False,
+        upstream: UpstreamProtocol = "http1",
         make: Callable[[Pool], Connection] = Http1Upstream,
         dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
     ) -> None:
@@ -88,7 +100,17 @@ class Plane:
             self.watcher,
             now=self.loop.time,
         )
-        self.backends = Backends(Pools(self.runtime, dialer(self.loop.asyncio), make))
+        dials = dialer(self.loop.asyncio)
+        self.backends = Backends(
+            Pools(
+                self.runtime,
+                dials,
+                {
+                    "http1": lambda address: Pool(address, self.runtime, dials, make),
+                    "http2": lambda address: SharedPool(address, self.runtime, dials, Http2Upstream),
+                },
+            )
+        )
         self.listeners = ListenerTable(self.runtime, self.backends)
         own = [_middleware(f"own-{index}", *layer) for index, layer in enumerate(layers)]
         specs = [*_asked(annotations or {}), *(LayerSpec(one.name, Options()) for one in own)]
@@ -115,13 +137,15 @@ class Plane:
             )
             self.spec = listener
             self.backend_layers = placed["backend",]
+            self.upstream = upstream
             self.endpoints(endpoints)
             self.backends.apply([(BackendSpec(self.other, (ENDPOINTS["d"],)), FIRST_SLOT + 1)], ())
             self.listeners.apply([(listener, FIRST_SLOT)], ())
 
     def endpoints(self, names: str) -> None:
         """Have the plan say so."""
-        spec = BackendSpec(self.web, tuple(ENDPOINTS[name] for name in names), layers=self.backend_layers)
+        chosen = tuple(ENDPOINTS[name] for name in names)
+        spec = BackendSpec(self.web, chosen, layers=self.backend_layers, protocol=self.upstream)
         self.backends.apply([(spec, FIRST_SLOT)], ())
 
     @property
@@ -131,7 +155,7 @@ class Plane:
         return running
 
     @property
-    def pools(self) -> list[Pool]:
+    def pools(self) -> list[EndpointPool]:
         return list(self.backends.pools._pools.values())
 
     def accepted(self) -> Accepted:
@@ -167,8 +191,10 @@ class Plane:
         assert not self.runtime._by_source
         assert self.count(columns.CONNECTIONS_ACTIVE) == 0
         for pool in self.pools:
-            assert (pool.open, len(pool._queue), len(pool._idle)) == (0, 0, 0), str(pool)
+            assert (pool.open, pool.waiting) == (0, 0), str(pool)
+            assert not isinstance(pool, Pool) or not pool._idle
         assert not any(self.runtime.deadlines._buckets.values())
+        assert self.runtime.window_budget.left == self.limits.windows
         assert self.ended == len(self.watcher.ends)
 
 

@@ -85,6 +85,7 @@ class FakeClient:
             "waits for the endpoint too long": self._silent,
             "waits with its body too long": self._stalled,
             "is idle": lambda: self._exchange.idle(IdleTimeout("nothing moved")),
+            "ends with trailers": lambda: self._exchange.request_trailers(b"x: y\r\n"),
             "stops in its body": lambda: self._exchange.request_failed(BodyTimeout("too late")),
         }
 
@@ -163,6 +164,10 @@ class FakeClient:
         self.heard(piece(data, end))
         self._write(len(data))
 
+    def send_trailers(self, lines: bytes) -> None:
+        assert not self.gone
+        self.heard(f"...and {lines.decode().strip()}")
+
     def respond_reply(self, reply: Reply, close: bool) -> None:
         assert not self.gone
         self.heard(f"{reply.status} {reply.reason}" + (", closing" if close else ""))
@@ -199,6 +204,7 @@ class FakeUpstream:
         self.loop = pool.runtime.loop
         self.heard: Heard = lambda _: None
         self.served = 0
+        self.unprocessed = False
         self.counted = False
         self.deadline = FOREVER
         self.owner: UpstreamOwner | None = None
@@ -217,6 +223,8 @@ class FakeUpstream:
         self.words: dict[str, Callable[[], None]] = {
             "closes": self.closes,
             "closes after it": self.closes_after,
+            "has done nothing": self.has_done_nothing,
+            "ends with trailers": lambda: self._comes(lambda owner: owner.response_trailers(b"x: y\r\n")),
             "stops reading": self.stops_reading,
             "reads": self.reads_again,
             "talks nonsense": lambda: self._comes(lambda owner: owner.response_failed("answered badly")),
@@ -264,6 +272,11 @@ class FakeUpstream:
     def closes_after(self) -> None:
         """Its answer says that it will close."""
         self.keep_alive = False
+
+    def has_done_nothing(self) -> None:
+        """As HTTP/2's REFUSED_STREAM says it."""
+        self.unprocessed = True
+        self.closes()
 
     def stops_reading(self) -> None:
         self.full = True
@@ -333,6 +346,10 @@ class FakeUpstream:
     def send_data(self, data: bytes, end: bool) -> None:
         if not self.closing:
             self.heard(piece(data, end))
+
+    def send_trailers(self, lines: bytes) -> None:
+        if not self.closing:
+            self.heard(f"...and {lines.decode().strip()}")
 
     def pause(self) -> None:
         if not self.paused and not self.closing:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from middleware.contract import Handler, Request, Response
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
+from tests.exchange.layers import layer
 from tests.exchange.script import a, a1, a2, a3, a4, b, b1, c, client, client2, client3, passes
 from tests.exchange.streams import StreamStage
 
@@ -698,4 +700,67 @@ class TestPool:
             a1 << "kept",
             a1 << "closed",
             client3 << "done",
+        )
+
+
+class TestRefused:
+    """What an endpoint says it has not done (HTTP/2), whatever it was."""
+
+    def test_another_endpoint_gets_it(self, streams: Streams) -> None:
+        stage = streams(endpoints="ab")
+        stage.play(client >> "POST / body", a << "dialled", a >> "accepts", a1 << "POST / body")
+        stage.play(a1 >> "has done nothing", b << "dialled", b >> "accepts", b1 << "POST / body")
+        assert stage.plane.count(columns.RESENDS) == 1
+        assert stage.plane.count(columns.UPSTREAM_RESET) == 0
+
+    def test_only_so_often(self, streams: Streams) -> None:
+        stage = streams()
+        stage.play(client >> "POST /", a << "dialled", a >> "accepts", a1 << "POST /")
+        stage.play(a1 >> "has done nothing", a << "dialled", a >> "accepts", a2 << "POST /")
+        stage.play(a2 >> "has done nothing", a << "dialled", a >> "accepts", a3 << "POST /")
+        stage.play(a3 >> "has done nothing", client << "503 upstream_refused", client << "done")
+
+
+class TestTrailers:
+    """Those that are no part of a body's bytes."""
+
+    def test_both_ways(self, streams: Streams) -> None:
+        stage = streams()
+        stage.play(client >> "POST / a...", a << "dialled", a >> "accepts", a1 << "POST / a...")
+        stage.play(
+            client >> "ends with trailers", a1 << "...and x: y", a1 >> "200 b...", client << "200 b..."
+        )
+        stage.play(a1 >> "ends with trailers", client << "...and x: y", a1 << "kept", client << "done")
+
+    def test_they_wait_for_the_endpoint(self, streams: Streams) -> None:
+        stage = streams()
+        stage.play(client >> "POST / a...", a << "dialled", client >> "ends with trailers")
+        stage.play(a >> "accepts", a1 << "POST / a...", a1 << "...and x: y")
+
+    def test_they_are_sent_again(self, streams: Streams) -> None:
+        stage = streams(endpoints="ab")
+        stage.play(client >> "POST / a...", a << "dialled", a >> "accepts", a1 << "POST / a...")
+        stage.play(client >> "ends with trailers", a1 << "...and x: y")
+        stage.play(a1 >> "has done nothing", b << "dialled")
+        stage.play(b >> "accepts", b1 << "POST / a...", b1 << "...and x: y")
+
+    def test_layers_see_a_whole_response(self, streams: Streams) -> None:
+        async def read(request: Request, handler: Handler) -> Response:
+            response = await handler(request)
+            assert await response.read(100) == b"ab"
+            return response
+
+        stage = streams(layers=[("rule", layer(read))])
+        stage.play(
+            client >> "GET /",
+            a << "dialled",
+            a >> "accepts",
+            a1 << "GET /",
+            a1 >> "200 a...",
+            a1 >> "...b...",
+            a1 >> "ends with trailers",
+            client << "200 ab...",
+            client << "...and x: y",
+            a1 << "kept",
+            client << "done",
         )

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.annotations import ANNOTATIONS, check_annotations, is_enabled, protocol_of
+from discovery.annotations import (
+    ANNOTATIONS,
+    check_annotations,
+    is_enabled,
+    protocol_of,
+    upstream_protocol_of,
+)
 from discovery.model import ServiceKey, ServiceObject, ServicePort
 
 
@@ -24,19 +30,20 @@ def service(annotations: dict[str, str]) -> ServiceObject:
         (ServicePort("tcp-db", 80), {}, "tcp"),
         (ServicePort("tcp", 80), {}, "tcp"),
         (ServicePort("tcpish", 80), {}, "http"),
-        (ServicePort("grpc-api", 80), {}, "tcp"),
+        (ServicePort("grpc-api", 80), {}, "http"),
         (ServicePort("https", 443), {}, "tcp"),
         (ServicePort("redis", 6379), {}, "tcp"),
         (ServicePort("tcp-db", 80, app_protocol="http"), {}, "http"),
         (ServicePort("web", 80, app_protocol="HTTP"), {}, "http"),
         (ServicePort("web", 80, app_protocol="kubernetes.io/ws"), {}, "http"),
         (ServicePort("web", 80, app_protocol="kubernetes.io/wss"), {}, "tcp"),
-        (ServicePort("web", 80, app_protocol="kubernetes.io/h2c"), {}, "tcp"),
+        (ServicePort("web", 80, app_protocol="kubernetes.io/h2c"), {}, "http"),
         (ServicePort("web", 80, app_protocol="https"), {}, "tcp"),
         (ServicePort("web", 80, app_protocol="example.com/own"), {}, "tcp"),
         (ServicePort("web", 80, app_protocol="http"), {"svc.mesh/protocol": "tcp"}, "tcp"),
         (ServicePort("tcp-db", 80), {"svc.mesh/protocol": "http"}, "http"),
-        (ServicePort("web", 80), {"svc.mesh/protocol": "grpc"}, "tcp"),
+        (ServicePort("web", 80), {"svc.mesh/protocol": "grpc"}, "http"),
+        (ServicePort("web", 80), {"svc.mesh/protocol": "https"}, "tcp"),
         (ServicePort("web", 80), {"svc.mesh/protocol": "tcp", "svc.mesh/protocol.80": "http"}, "http"),
         (ServicePort("web", 80), {"svc.mesh/protocol.web": "tcp", "svc.mesh/protocol.80": "http"}, "tcp"),
         (ServicePort("web", 80), {"svc.mesh/protocol.other": "tcp"}, "http"),
@@ -48,6 +55,37 @@ def test_first_declaration_decides(port: ServicePort, annotations: dict[str, str
 
 
 @pytest.mark.parametrize(
+    ("port", "annotations", "expected"),
+    [
+        (ServicePort("web", 80), {}, "http1"),
+        (ServicePort("grpc", 80), {}, "http2"),
+        (ServicePort("grpc-api", 80), {}, "http2"),
+        (ServicePort("h2c-api", 80), {}, "http2"),
+        (ServicePort("http2-api", 80), {}, "http2"),
+        (ServicePort("http-grpc", 80), {}, "http1"),
+        (ServicePort("grpc-web", 80), {}, "http1"),
+        (ServicePort("grpc-web-api", 80), {}, "http1"),
+        (ServicePort("grpc-website", 80), {}, "http2"),
+        (ServicePort("grpc-api", 80, app_protocol="http"), {}, "http1"),
+        (ServicePort("web", 80, app_protocol="grpc"), {}, "http2"),
+        (ServicePort("web", 80, app_protocol="GRPC"), {}, "http2"),
+        (ServicePort("web", 80, app_protocol="grpc-web"), {}, "http1"),
+        (ServicePort("web", 80, app_protocol="kubernetes.io/h2c"), {}, "http2"),
+        (ServicePort("web", 80, app_protocol="kubernetes.io/ws"), {}, "http1"),
+        (ServicePort("grpc-api", 80), {"svc.mesh/protocol": "http"}, "http1"),
+        (ServicePort("web", 80), {"svc.mesh/protocol": "grpc"}, "http2"),
+        (ServicePort("web", 80), {"svc.mesh/protocol": "grpc", "svc.mesh/protocol.web": "http"}, "http1"),
+        (ServicePort("web", 80), {"svc.mesh/upstream-protocol": "http2"}, "http2"),
+        (ServicePort("grpc", 80), {"svc.mesh/upstream-protocol": "http1"}, "http1"),
+    ],
+)
+def test_what_endpoints_are_spoken_to_in(
+    port: ServicePort, annotations: dict[str, str], expected: str
+) -> None:
+    assert upstream_protocol_of(port, annotations) == expected
+
+
+@pytest.mark.parametrize(
     ("name", "value", "reason", "severity"),
     [
         ("svc.mesh/enabled", "yes", "neither true nor false", "error"),
@@ -55,7 +93,9 @@ def test_first_declaration_decides(port: ServicePort, annotations: dict[str, str
         ("svc.mesh/enabled", "", "neither true nor false", "error"),
         ("svc.mesh/protocol", "udp", "not a protocol", "error"),
         ("svc.mesh/protocol", "HTTP", "not a protocol", "error"),
-        ("svc.mesh/protocol", "grpc", "passed through as tcp", "info"),
+        ("svc.mesh/protocol", "h2", "passed through as tcp", "info"),
+        ("svc.mesh/upstream-protocol", "h2c", "neither http1 nor http2", "error"),
+        ("svc.mesh/upstream-protocol", "HTTP2", "neither http1 nor http2", "error"),
         ("svc.mesh/protocol.web", "nonsense", "not a protocol", "error"),
         ("svc.mesh/protocol.5432", "https", "passed through as tcp", "info"),
         ("svc.mesh/protocol.admin", "http", "no port 'admin'", "error"),

@@ -18,9 +18,8 @@ from nodeagent.plan.model import BackendKey, BackendSpec
 from nodeagent.proxy.backend import Backend, Backends, Target
 from nodeagent.proxy.balance import BALANCERS
 from nodeagent.proxy.balance.round_robin import RoundRobin
+from nodeagent.proxy.data_plane import make_pools
 from nodeagent.proxy.health import FAILURES_IN_A_ROW, FIRST_PAUSE, LONGEST_PAUSE, Health, Outcome
-from nodeagent.proxy.http1.client import Http1Upstream
-from nodeagent.proxy.pool import Pools
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import UpstreamStream
 from nodeagent.settings import Limits
@@ -62,7 +61,7 @@ class NoTaker:
 
 @pytest.fixture
 def backends(runtime: Runtime) -> Backends:
-    return Backends(Pools(runtime, NoDialer(), Http1Upstream))
+    return Backends(make_pools(runtime, NoDialer()))
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import select
 from collections.abc import Sequence
 from typing import Final
 
-from nodeagent.proxy.body import Body
+from nodeagent.proxy.body import LAST_CHUNK, Body, chunk
 from nodeagent.proxy.connection import PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.http1.head import parse_response
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
-from nodeagent.proxy.message import HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source, UpstreamOwner
@@ -34,6 +34,7 @@ class Http1Upstream(Connection):
         "_owner",
         "_poll",
         "_pool",
+        "_rechunk",
         "_to_head",
         "_trailers",
         "_tunnel",
@@ -43,6 +44,9 @@ class Http1Upstream(Connection):
         "keep_alive",
         "served",
     )
+
+    unprocessed: Final = False
+    """HTTP/1.1 has no way to say so."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool.runtime)
@@ -54,6 +58,7 @@ class Http1Upstream(Connection):
         self._body: Body | None = None
         self._to_head = False
         self._trailers = False
+        self._rechunk = False
         self._tunnel = False
         self._unsent = 0
         """Bytes of the request that were still to be sent at the last look."""
@@ -95,11 +100,33 @@ class Http1Upstream(Connection):
             forwarded = b"X-Forwarded-For: %b, %b\r\n" % (head.forwarded_for, source.address_bytes)
         if head.upgrade:
             forwarded += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        if head.length == UNTIL_CLOSE:
+            self._start_chunked(head, forwarded, body, end)
+            return
         data = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (head.method, head.target, head.fields, forwarded)
         self.transport.write(b"".join((data, *body)) if body else data)
 
+    def _start_chunked(self, head: RequestHead, forwarded: bytes, body: Sequence[bytes], end: bool) -> None:
+        """Send a request whose body has come without a length and without chunks."""
+        self._rechunk = not end
+        framing = b"Transfer-Encoding: chunked\r\n"
+        if end:
+            framing = b"Content-Length: %d\r\n" % sum(map(len, body))
+        else:
+            body = [chunk(piece) for piece in body]
+        parts = (head.method, head.target, head.fields, forwarded, framing)
+        self.transport.write(b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % parts + b"".join(body))
+
+    def send_trailers(self, lines: bytes) -> None:
+        """End a body that is sent in chunks; its trailers go on if they are wanted."""
+        if self._rechunk and not self.transport.is_closing():
+            wanted = self._owner is not None and self._owner.trailers_wanted
+            self.transport.write(b"0\r\n%b\r\n" % (lines if wanted else b""))
+
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body, or of a tunnel, where `end` is a half-close."""
+        if self._rechunk:
+            data = chunk(data) + (LAST_CHUNK if end else b"")
         transport = self.transport
         if transport.is_closing():
             return
@@ -128,6 +155,7 @@ class Http1Upstream(Connection):
         self.served += 1
         if complete and self.keep_alive and not self._waiting and not self.transport.is_closing():
             self._body = None
+            self._rechunk = False
             if self._holds:
                 self.let_go(PEER_FULL)
             self._pool.give_back(self, now)

@@ -13,18 +13,18 @@ import re
 from typing import Final
 
 from nodeagent.proxy.message import (
+    AUTHORITY,
     CHUNKED,
     FIELD,
+    METHOD,
     NO_BODY,
+    TARGET,
     HeadError,
     RequestHead,
     ResponseHead,
     split_fields,
 )
 
-METHOD: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Z]"
-# No fragment, and no backslash before the query: the one is cut off and the other turned round by some.
-TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
 STATUS_LINE: Final = rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*+)?+\r\n"
 
 _REQUEST: Final = re.compile(rb"(%b++) (?! )(%b) HTTP/1\.([01])\r\n((?:%b)*+)\r\n" % (METHOD, TARGET, FIELD))
@@ -49,7 +49,7 @@ _UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
-_AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_AUTHORITY: Final = re.compile(AUTHORITY)
 
 
 def parse_request(  # noqa: C901 one loop

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.http1.head import METHOD, STATUS_LINE, TARGET
-from nodeagent.proxy.message import FIELD, TCHAR, HeadError
+from nodeagent.proxy.http1.head import STATUS_LINE
+from nodeagent.proxy.message import FIELD, METHOD, TARGET, TCHAR, HeadError
 from nodeagent.settings import Limits
 
 UNMEASURED: Final = 512

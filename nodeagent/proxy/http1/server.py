@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from middleware.contract import ExchangeError, Reply
 from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
@@ -45,8 +46,16 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
 """RFC 9112 section 2.2: empty lines before a request are ignored."""
 
 
+class OtherProtocol(NamedTuple):
+    """What else a connection may turn out to be, by its first bytes."""
+
+    preface: bytes
+    take_over: Callable[[Http1Connection, bytes], None]
+    """Called with all that has come."""
+
+
 class Http1Connection(Connection):
-    """One client connection to an http port."""
+    """One client connection to an http port. `other` takes it over if it begins with other words."""
 
     __slots__ = (
         "_at",
@@ -58,6 +67,7 @@ class Http1Connection(Connection):
         "_keep_alive",
         "_listeners",
         "_modern",
+        "_other",
         "_parked",
         "_pending",
         "_progress",
@@ -85,6 +95,7 @@ class Http1Connection(Connection):
         source: Source,
         connect_time: float,
         idle_time: float | None,
+        other: OtherProtocol | None = None,
     ) -> None:
         super().__init__(listener.runtime)
         self.listener = listener
@@ -94,6 +105,7 @@ class Http1Connection(Connection):
         self.received = 0
         self.sent = 0
         self._listeners = listeners
+        self._other = other
         self._exchange: Exchange | None = None
         self._idle_since = 0.0
         self._pending = b""
@@ -249,6 +261,8 @@ class Http1Connection(Connection):
             try:
                 head = parse_request(data, self.listener.default_host, position)
                 if head is None:
+                    if not self.received and self._begins_other(data, started):
+                        break
                     if data.startswith(b"\r\n", position):
                         position = _EMPTY_LINES.match(data, position).end()  # type: ignore[union-attr]
                         continue
@@ -385,6 +399,25 @@ class Http1Connection(Connection):
         self.listener = listener
         return True
 
+    def _begins_other(self, data: bytes, now: float) -> bool:
+        """Return whether a connection's first bytes are another protocol's, or may become that."""
+        other = self._other
+        if other is None:
+            return False
+        if data.startswith(other.preface):
+            other.take_over(self, data)
+        elif other.preface.startswith(data):
+            self._keep_head(data, now)
+        else:
+            return False
+        return True
+
+    def hand_over(self) -> asyncio.Transport:
+        """Leave the transport to a successor, which is counted in this one's place."""
+        self._closing = self.lost = True
+        self.runtime.connections.discard(self)
+        return self.transport
+
     def _keep_head(self, data: bytes, now: float) -> None:
         """Keep an incomplete head; its time runs from its first byte."""
         self._pending, self._at = data, 0
@@ -478,6 +511,14 @@ class Http1Connection(Connection):
             transport.write(data)
         if end and self._tunnels:
             transport.write_eof()
+
+    def send_trailers(self, lines: bytes) -> None:
+        """End a body that is sent in chunks; its trailers go on to a client that takes them."""
+        if self._rechunk and not self.transport.is_closing():
+            wanted = self._exchange is not None and self._exchange.takes_trailers
+            out = b"0\r\n%b\r\n" % (lines if wanted else b"")
+            self.sent += len(out)
+            self.transport.write(out)
 
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""

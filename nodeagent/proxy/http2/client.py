@@ -1,0 +1,560 @@
+"""A connection to an endpoint that speaks HTTP/2: many streams, each the endpoint's side of one try.
+
+`UpstreamHttp2Stream` implements `nodeagent.proxy.streams.UpstreamStream`. What an endpoint says it has not
+done (REFUSED_STREAM, streams behind the last of a GOAWAY) may be asked of another, whatever it was (RFC 9113
+section 8.7); all else that breaks is for the exchange to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from nodeagent.proxy.body import Unchunked
+from nodeagent.proxy.connection import probe_peer
+from nodeagent.proxy.http2.connection import Multiplexed, Stream
+from nodeagent.proxy.http2.frames import (
+    CANCEL,
+    COMPRESSION_ERROR,
+    ENABLE_PUSH,
+    LAST_STREAM,
+    MAX_CONCURRENT_STREAMS,
+    NO_ERROR,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    SETTINGS,
+    STREAM_CLOSED,
+    ConnectionFault,
+    goaway_frame,
+    ping_frame,
+    settings_frame,
+)
+from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
+from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
+from nodeagent.proxy.runtime import FOREVER
+from nodeagent.proxy.shared_pool import SharedPool
+from nodeagent.proxy.streams import Source, UpstreamOwner
+from nodeagent.settings import Limits
+
+_HEAD_LIMITS: Final = Limits(head_bytes=256 * 1024, head_fields=512)
+QUIET: Final = 60.0
+"""Seconds without a byte, with streams open, after which the endpoint is asked whether it is still there."""
+PING_EVERY: Final = 330.0
+"""Seconds between two such questions: gRPC servers take more than one in five minutes for an attack."""
+PING_TIME: Final = 20.0
+"""Seconds that it has to answer."""
+_ALIVE: Final = b"alive???"
+_OUT_OF_STREAMS: Final = 2**30
+"""A connection is not used any more when its streams are numbered so high."""
+
+
+class UpstreamHttp2Stream(Stream):
+    """A request to an endpoint and its response."""
+
+    connection: Http2Upstream
+
+    __slots__ = (
+        "_unchunked",
+        "_unsent",
+        "owner",
+        "responded",
+        "served",
+        "to_head",
+        "unprocessed",
+    )
+
+    def __init__(self, connection: Http2Upstream) -> None:
+        super().__init__(connection, 0)
+        self.served = connection.begun
+        self.unprocessed = False
+        self.owner: UpstreamOwner | None = None
+        self.to_head = False
+        self.responded = False
+        """The response's head has come."""
+        self._unchunked: Unchunked | None = None
+        self._unsent = 0
+
+    # What the exchange calls
+
+    def start(
+        self, owner: UpstreamOwner, head: RequestHead, source: Source, body: Sequence[bytes], end: bool
+    ) -> None:
+        """Send the request's head and what has come of its body."""
+        self.owner = owner
+        self.to_head = head.method == b"HEAD"
+        connection = self.connection
+        connection.begin(self)
+        block = connection.encoder.request(head, source)
+        if not body:
+            connection.writer.headers(self, block, end)
+        else:
+            if head.length == CHUNKED:
+                self._unchunked = Unchunked()
+            connection.writer.headers(self, block, False)
+            self._send(body[0] if len(body) == 1 else b"".join(body), end)
+            if self.full:
+                owner.pause_request()
+        if not body and head.length == CHUNKED:
+            self._unchunked = Unchunked()
+        if not connection._flushing:
+            connection.flush_soon()
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        """Send more of the body."""
+        if self.sent_all:
+            return
+        self._send(data, end)
+        self.connection.flush_soon()
+
+    def _send(self, data: bytes, end: bool) -> None:
+        writer, unchunked = self.connection.writer, self._unchunked
+        if unchunked is None:
+            writer.data(self, data, end)
+            return
+        data = unchunked.payload(data)
+        if end and unchunked.trailers:
+            if data:
+                writer.data(self, data, False)
+            writer.finish(self, unchunked.trailers)
+        else:
+            writer.data(self, data, end)
+
+    def send_trailers(self, lines: bytes) -> None:
+        """Send trailers, and with them the end."""
+        if self.sent_all:
+            return
+        if lines:
+            self.connection.writer.finish(self, lines)
+        else:
+            self.connection.writer.data(self, b"", True)
+        self.connection.flush_soon()
+
+    def pause(self) -> None:
+        """Pass nothing on for now."""
+        self.wait()
+
+    def resume(self) -> None:
+        """Pass on what has come."""
+        self.go_on()
+
+    def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
+        """Pass on what has waited."""
+        owner = self.owner
+        if owner is None:
+            return
+        if data or not lines:
+            owner.response_data(data, end and not lines)
+        if lines and self.owner is owner:
+            owner.response_trailers(lines)
+
+    def takes_slowly(self) -> bool:
+        """Whether the endpoint has taken anything since this was asked last."""
+        queued, before = self.queued, self._unsent
+        self._unsent = queued
+        return queued < before
+
+    def release(self, complete: bool, now: float) -> None:
+        """The exchange has ended: so has the stream, or it is broken off."""
+        self.owner = None
+        self.connection.released(self, now)
+
+    def abort(self) -> None:
+        """Give the try up."""
+        self.owner = None
+        self.connection.released(self, self.connection.runtime.now())
+
+    # What the writer calls
+
+    def filled(self) -> None:
+        """The endpoint does not keep up with the request's body."""
+        self._unsent = self.queued
+        if self.owner is not None:
+            self.owner.pause_request()
+
+    def taken(self) -> None:
+        """The endpoint has caught up."""
+        if self.owner is not None:
+            self.owner.resume_request()
+
+    def ended(self) -> None:
+        """The last of the request is on its way."""
+
+
+class Http2Upstream(Multiplexed):
+    """One connection of a shared pool."""
+
+    __slots__ = (
+        "_early",
+        "_first",
+        "_heard",
+        "_last_ping",
+        "_next",
+        "_peer_streams",
+        "_pinged",
+        "_pool",
+        "_streams",
+        "begun",
+        "leaving",
+    )
+
+    def __init__(self, pool: SharedPool) -> None:
+        super().__init__(pool.runtime, _HEAD_LIMITS)
+        self.begun = 0
+        """Streams that were begun on it."""
+        self.leaving = False
+        """It takes no further streams."""
+        self._pool = pool
+        self._streams: dict[int, UpstreamHttp2Stream] = {}
+        self._next = 1
+        self._peer_streams = LAST_STREAM
+        """Streams that the endpoint lets be open at once; until it has said so, as many as we like."""
+        self._early: tuple[UpstreamHttp2Stream, ResponseHead] | None = None
+        """A response whose body may be in the same bytes as its head."""
+        self._first = True
+        """Nothing has come yet."""
+        self._heard = False
+        """Something has come since the last look."""
+        self._last_ping = -PING_EVERY
+        self._pinged = False
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for clients or for the endpoint."""
+        return super().held + sum(stream.waiting_size for stream in self._streams.values())
+
+    @property
+    def busy(self) -> int:
+        """How many requests are under way."""
+        return len(self._streams)
+
+    # What the pool asks
+
+    @property
+    def room(self) -> int:
+        """How many more streams it takes now."""
+        if self.leaving or self._closing or self.transport.is_closing():
+            return 0
+        most = self.runtime.limits.streams
+        if self._peer_streams < most:
+            most = self._peer_streams
+        return most - len(self._streams)
+
+    def open(self) -> UpstreamHttp2Stream:
+        """Return a stream for another request."""
+        stream = UpstreamHttp2Stream(self)
+        self.begun += 1
+        return stream
+
+    def leave(self) -> None:
+        """Take no further streams, and close when the last has ended."""
+        self._retire()
+        if not self._streams and not self._closing:
+            self.send(goaway_frame(0, NO_ERROR))
+            self.close_gently()
+
+    # What its streams call
+
+    def begin(self, stream: UpstreamHttp2Stream) -> None:
+        """Give a stream its number: in the order in which their heads are sent."""
+        stream.identifier = number = self._next
+        stream.window = self.writer.initial
+        self._next = number + 2
+        self._streams[number] = stream
+        if number > _OUT_OF_STREAMS:
+            self._retire()
+
+    def released(self, stream: UpstreamHttp2Stream, now: float) -> None:
+        """An exchange has ended; what is not whole is broken off."""
+        if self._streams.pop(stream.identifier, None) is None:
+            return
+        if stream.inflow is not None:
+            stream.inflow.close()
+        if not (stream.sent_all and stream.received_all):
+            if not stream.sent_all:
+                self.writer.drop(stream)
+            if not self._closing:
+                self.reset_stream(stream.identifier, CANCEL)
+        self._controls.earn(8)
+        self._one_less(now)
+
+    def _one_less(self, now: float) -> None:
+        """A stream has ended."""
+        if self._closing:
+            return
+        if self._pool.waiting:
+            self._pool.serve()
+        if self._streams:
+            return
+        if self.leaving:
+            self.leave()
+        else:
+            self.deadline = now + self.runtime.limits.upstream_idle_time
+
+    def _lost(self, stream: UpstreamHttp2Stream) -> None:
+        """A stream has ended before its response was whole."""
+        owner = self._forget(stream)
+        if owner is not None:
+            owner.upstream_lost(stream)
+        self._one_less(self.runtime.now())
+
+    def _forget(self, stream: UpstreamHttp2Stream) -> UpstreamOwner | None:
+        self._streams.pop(stream.identifier, None)
+        if not stream.sent_all:
+            self.writer.drop(stream)
+        if stream.inflow is not None:
+            stream.inflow.close()
+        owner, stream.owner = stream.owner, None
+        return owner
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio calls this once."""
+        super().connection_made(transport)
+        probe_peer(self.transport)
+        self.deadline = self.runtime.now() + self.runtime.limits.upstream_idle_time
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the endpoint; SETTINGS first."""
+        if self._first and data:
+            self._first = False
+            if data[3:4] not in (b"", bytes((SETTINGS,))):
+                speaks = "HTTP/1" if data.startswith(b"HTTP") else "something else"
+                self.fail(PROTOCOL_ERROR, f"does not speak HTTP/2 but {speaks}")
+                return
+        self._heard = True
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """The endpoint will send no more."""
+        self.peer_left = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio calls this once, last."""
+        super().connection_lost(exc)
+        self._retire()
+        self._pool.lost(self)
+        self.streams_lost(NO_ERROR, "")
+
+    def _retire(self) -> None:
+        """Be offered to no further request."""
+        if not self.leaving:
+            self.leaving = True
+            self._pool.left(self)
+
+    # Responses
+
+    def on_headers(self, stream: int, block: bytes, end: bool) -> None:
+        """A response begins, or ends with trailers."""
+        if self._early is not None:
+            self._start_early()
+        mine = self._streams.get(stream)
+        if mine is None:
+            if self.is_idle(stream):
+                raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on an idle stream")
+            self.skip(block)
+            return
+        try:
+            if mine.received_all:
+                self.skip(block)
+                self._broken(mine, STREAM_CLOSED, "HEADERS behind the end of the response")
+            elif mine.responded:
+                self._on_trailers(mine, self.decoder.trailers(block), end)
+            else:
+                self._on_head(mine, self.decoder.response(block, end, mine.to_head), end)
+        except StreamFault as fault:
+            self._broken(mine, PROTOCOL_ERROR, fault.detail)
+        except CompressionFault as fault:
+            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+
+    def _on_head(self, mine: UpstreamHttp2Stream, head: ResponseHead, end: bool) -> None:
+        owner = mine.owner
+        assert owner is not None
+        if head.status < 200:
+            if end or head.status == 101:
+                raise StreamFault("malformed_line", "an informational response that cannot be one")
+            owner.informational(head)
+            return
+        mine.responded = True
+        if end:
+            mine.received_all = True
+            owner.response_started(head, b"", True)
+        else:
+            mine.body_left = head.length
+            self._early = (mine, head)
+
+    def _on_trailers(self, mine: UpstreamHttp2Stream, lines: bytes, end: bool) -> None:
+        mine.check_trailers(end)
+        mine.received_all = True
+        if mine.held:
+            mine.wait_with_trailers(lines)
+        elif mine.owner is not None:
+            mine.owner.response_trailers(lines)
+
+    def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
+        """More of a response's body."""
+        self.count_in(size)
+        mine = self._streams.get(stream)
+        early = self._early
+        if early is not None and early[0] is not mine:
+            self._start_early()
+            mine = self._streams.get(stream)
+            early = None
+        if mine is None:
+            if self.is_idle(stream):
+                raise ConnectionFault(PROTOCOL_ERROR, "DATA on an idle stream")
+            return
+        if mine.received_all or not mine.responded:
+            self._broken(mine, STREAM_CLOSED, "DATA where there can be none")
+            return
+        if not data and not end:
+            self.spend_patience()
+        try:
+            passed = self.take_body(mine, data, size, end)
+        except StreamFault as fault:
+            if self._early is not None:
+                self._start_early()
+            self._broken(mine, PROTOCOL_ERROR, fault.detail)
+            return
+        owner = mine.owner
+        assert owner is not None
+        if early is not None:
+            self._early = None
+            if passed is None:
+                owner.response_started(early[1], b"", False)
+            else:
+                owner.response_started(early[1], passed, end)
+        elif passed is not None and (passed or end):
+            owner.response_data(passed, end)
+
+    def turn_ended(self) -> None:
+        """What has come is read: a head whose body has not come goes on alone."""
+        if self._early is not None:
+            self._start_early()
+
+    def _start_early(self) -> None:
+        early, self._early = self._early, None
+        assert early is not None
+        mine, head = early
+        if mine.owner is not None:
+            mine.owner.response_started(head, b"", False)
+
+    def on_reset(self, stream: int, code: int) -> None:
+        """The endpoint breaks a stream off."""
+        if self._early is not None:
+            self._start_early()
+        mine = self._streams.get(stream)
+        if mine is None:
+            if self.is_idle(stream):
+                raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+            self.spend_patience()
+        elif mine.received_all:  # it needs no more of the request
+            self.writer.drop(mine)
+        else:
+            mine.unprocessed = code == REFUSED_STREAM and not mine.responded
+            self._lost(mine)
+
+    def on_goaway(self, last: int, code: int, debug: bytes) -> None:
+        """The endpoint begins to leave; streams behind the last it has not touched."""
+        if self._early is not None:
+            self._start_early()
+        self.spend_patience(8)
+        self._retire()
+        for number, stream in list(self._streams.items()):
+            if number > last and stream.owner is not None and not stream.responded:
+                stream.unprocessed = True
+                self._lost(stream)
+        if not self._streams:
+            self.close_gently()
+
+    def on_stream_fault(self, stream: int, code: int, detail: str) -> None:
+        """The endpoint has broken a rule on a stream."""
+        if self._early is not None:
+            self._start_early()
+        mine = self._streams.get(stream)
+        if mine is None:
+            self.spend_patience(4)
+        else:
+            self._broken(mine, code, detail)
+
+    def _broken(self, mine: UpstreamHttp2Stream, code: int, detail: str) -> None:
+        self.reset_stream(mine.identifier, code)
+        owner = self._forget(mine)
+        if owner is not None:
+            owner.response_failed(f"answered badly: {detail}")
+        self._one_less(self.runtime.now())
+
+    def streams_lost(self, code: int, detail: str) -> None:
+        """End everything that is under way: the connection ends."""
+        self._retire()
+        self._early = None
+        for stream in list(self._streams.values()):
+            if stream.received_all and stream.waiting is not None:
+                continue  # the response is all here, and only waits for its client
+            owner = self._forget(stream)
+            if owner is None:
+                continue
+            if code == NO_ERROR:
+                owner.upstream_lost(stream)
+            else:
+                owner.response_failed(f"answered badly: {detail}" if self._heard else detail)
+
+    # The connection's own
+
+    def _greeting(self) -> bytes:
+        return PREFACE + settings_frame({ENABLE_PUSH: 0})
+
+    def every_stream(self) -> list[Stream]:
+        """All streams that are open."""
+        return list(self._streams.values())
+
+    def stream(self, stream: int) -> Stream | None:
+        """An open stream."""
+        return self._streams.get(stream)
+
+    def is_idle(self, stream: int) -> bool:
+        """Whether there has never been such a stream."""
+        return stream >= self._next or not stream & 1
+
+    def last_stream(self) -> int:
+        """An endpoint begins no streams."""
+        return 0
+
+    def setting(self, name: int, value: int) -> None:
+        """Follow how many streams the endpoint takes."""
+        if name == MAX_CONCURRENT_STREAMS:
+            self._peer_streams = value
+            if self._pool.waiting:
+                self._pool.serve()
+
+    def pinged(self, payload: bytes) -> None:
+        """It is still there."""
+        self._pinged = False
+
+    # Time
+
+    def expire(self, now: float) -> None:
+        """It has been idle for long, or is it still there?"""
+        self.deadline = FOREVER
+        if self._closing:
+            if self.expire_writing(now) and self.deadline == FOREVER:
+                self.reset()
+            return
+        if self.write_paused and not self.expire_writing(now):
+            return
+        if not self._streams:
+            self.leave()
+        elif self._heard:
+            self._heard = self._pinged = False
+            self.due(now + QUIET)
+        elif self._pinged:
+            self.reset()
+        elif now - self._last_ping >= PING_EVERY:
+            self._last_ping, self._pinged = now, True
+            self.send(ping_frame(_ALIVE, ack=False))
+            self.due(now + PING_TIME)
+        else:
+            self.due(self._last_ping + PING_EVERY)

@@ -1,0 +1,539 @@
+"""What both sides of HTTP/2 have in common: frames in, frames out, settings, windows, patience, the end.
+
+Implements `nodeagent.proxy.http2.frames.FrameSink`; what a frame means to a stream is for the two sides to
+say. All frames of one turn of the loop leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from nodeagent.proxy.connection import OWN_FULL, TURN, Connection
+from nodeagent.proxy.http2.flood import (
+    CONTROLS_PER_SECOND,
+    MOST_CONTROLS,
+    MOST_RESETS,
+    RESETS_PER_SECOND,
+    Patience,
+)
+from nodeagent.proxy.http2.flow import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindow
+from nodeagent.proxy.http2.frames import (
+    COMPRESSION_ERROR,
+    DEFAULT_WINDOW,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    HEADER_TABLE_SIZE,
+    INITIAL_WINDOW_SIZE,
+    MAX_FRAME_SIZE,
+    PROTOCOL_ERROR,
+    SETTINGS_ACK,
+    STREAM_CLOSED,
+    ConnectionFault,
+    FrameReader,
+    goaway_frame,
+    ping_frame,
+    reset_frame,
+    window_frame,
+)
+from nodeagent.proxy.http2.headers import CompressionFault, HeaderDecoder, HeaderEncoder, StreamFault
+from nodeagent.proxy.http2.writing import LARGEST_FRAME, Outflow, Writer
+from nodeagent.proxy.message import NO_BODY
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.settings import Limits
+
+FRAMES_PER_TURN: Final = 128
+"""Frames that are read at once before others have their turn."""
+TABLE_SIZE: Final = 4096
+"""Bytes of the header table that we let a peer keep here, and keep at most for it."""
+LINGER_TIME: Final = 2.0
+"""Seconds that a closing connection still reads, so that its last frames are not lost to a reset."""
+REMEMBERED: Final = 512
+"""Streams that we have broken off and whose late frames are expected."""
+
+
+class Stream(Outflow):
+    """One stream: what it sends, and what has come for it and waits."""
+
+    __slots__ = (
+        "_going_on",
+        "body_left",
+        "connection",
+        "held",
+        "inflow",
+        "received_all",
+        "waiting",
+        "waiting_end",
+        "waiting_size",
+        "waiting_trailers",
+    )
+
+    def __init__(self, connection: Multiplexed, identifier: int) -> None:
+        super().__init__(identifier, connection.writer.initial)
+        self.connection = connection
+        self.body_left = NO_BODY
+        """Bytes of a body that has said its length and are still to come; else below 0."""
+        self.held = False
+        """What comes has to wait."""
+        self.inflow: ReceiveWindow | None = None
+        """None: nothing has come that had to be credited."""
+        self.received_all = False
+        """The peer has ended its side."""
+        self.waiting: list[bytes] | None = None
+        self.waiting_size = 0
+        self.waiting_end = False
+        self.waiting_trailers = b""
+        self._going_on = False
+        """What waits is passed on in a later turn, unless it has to wait again before."""
+
+    def wait(self) -> None:
+        """Pass nothing on for now; the stream's window fills up."""
+        self.held = True
+        self._going_on = False
+
+    def go_on(self) -> None:
+        """Pass on what has come, and open the window: in a turn of its own, as bytes of a socket come."""
+        if not self.held:
+            return
+        if self.waiting is None:
+            self.held = False
+        elif not self._going_on:
+            self._going_on = True
+            self.connection.runtime.loop.call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        going_on, self._going_on = self._going_on, False
+        if not going_on:
+            return
+        self.held = False
+        if self.waiting is None:
+            return
+        data = self.connection.waited(self)
+        lines, self.waiting_trailers = self.waiting_trailers, b""
+        self.body_came(data, self.waiting_end, lines)
+
+    def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
+        """Pass on what has waited; `lines` are trailers, which are the end."""
+        raise NotImplementedError
+
+    def check_trailers(self, end: bool) -> None:
+        """Check that trailers are where they may be.
+
+        Raises:
+            StreamFault: they are not.
+        """
+        if not end:
+            raise StreamFault("trailer", "a second head within a message")
+        if self.body_left > 0:
+            raise StreamFault("content_length", "a body that is not as long as its Content-Length")
+
+    def wait_with_trailers(self, lines: bytes) -> None:
+        """Keep trailers behind the bytes that wait."""
+        if self.waiting is None:
+            self.waiting = []
+        self.waiting_end = True
+        self.waiting_trailers = lines
+
+
+class Multiplexed(Connection):
+    """An HTTP/2 connection."""
+
+    __slots__ = (
+        "_broken_off",
+        "_closing",
+        "_controls",
+        "_flushing",
+        "_progress",
+        "_reader",
+        "_resets",
+        "_said_end",
+        "_turn",
+        "_unsent",
+        "_window",
+        "decoder",
+        "encoder",
+        "peer_left",
+        "writer",
+    )
+
+    def __init__(self, runtime: Runtime, header_limits: Limits) -> None:
+        super().__init__(runtime)
+        self.decoder = HeaderDecoder(header_limits, TABLE_SIZE)
+        self.encoder = HeaderEncoder()
+        self.writer = Writer(self.encoder)
+        self.peer_left = False
+        """It has ended its side."""
+        self._reader = FrameReader(self, header_limits.head_bytes)
+        self._window = ReceiveWindow(CONNECTION_WINDOW)
+        self._controls = Patience(MOST_CONTROLS, CONTROLS_PER_SECOND, runtime.now)
+        self._resets = Patience(MOST_RESETS, RESETS_PER_SECOND, runtime.now)
+        self._broken_off: dict[int, None] = {}
+        self._flushing = False
+        """Whether `flush` is to be called."""
+        self._turn = False
+        """Whether `_go_on` is to be called."""
+        self._closing = False
+        self._said_end = False
+        """Nothing may be written any more."""
+        self._unsent = 0
+        """Bytes that were still to be sent at the last look at a slow reader, and since when it has them."""
+        self._progress = 0.0
+
+    @property
+    def held(self) -> int:
+        """Bytes of frames that are not whole, and that wait to be sent."""
+        return super().held + self._reader.held + self.writer.held
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with our settings."""
+        super().connection_made(transport)
+        self.writer.add(self._greeting() + window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self.flush_soon()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the peer."""
+        if self._closing:
+            return
+        try:
+            more = self._reader.feed(data, FRAMES_PER_TURN)
+        except ConnectionFault as fault:
+            self.fail(fault.code, fault.detail)
+            return
+        self.turn_ended()
+        if more and not self._turn:
+            self._turn = True
+            self.hold(TURN)
+            self.runtime.loop.call_soon(self._go_on)
+
+    def pause_writing(self) -> None:
+        """The peer does not read: no more is read from it, and bodies wait."""
+        self.write_paused = self.writer.blocked = True
+        self._unsent = self.transport.get_write_buffer_size()
+        self._progress = now = self.runtime.now()
+        self.due(now + self.runtime.limits.stall_time)
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        self.write_paused = self.writer.blocked = False
+        self.let_go(OWN_FULL)
+        self.flush_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio calls this once, last."""
+        super().connection_lost(exc)
+        self._closing = True
+        self._reader.stopped = True
+
+    def _go_on(self) -> None:
+        """It is this connection's turn again."""
+        self._turn = False
+        self.data_received(b"")
+        if not self._turn:
+            self.let_go(TURN)
+
+    # Sending
+
+    def flush_soon(self) -> None:
+        """Have what was added written at the end of this turn."""
+        if not self._flushing:
+            self._flushing = True
+            self.runtime.flush.add(self)
+
+    def flush(self) -> None:
+        """Write what there is, and what waits as far as the peer takes it."""
+        writer = self.writer
+        while True:
+            writer.fill()
+            if writer.bodies:
+                self._controls.earn(2 * writer.bodies)
+                writer.bodies = 0
+            if writer.out:
+                if self._said_end or self.transport.is_closing():
+                    writer.take()
+                    break
+                self.transport.write(writer.take())
+            if not writer.going:
+                break
+        self._flushing = False
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that needs no window."""
+        self.writer.add(frame)
+        if not self._flushing:
+            self._flushing = True
+            self.runtime.flush.add(self)
+
+    def reset_stream(self, stream: int, code: int) -> None:
+        """Break a stream off; what still comes for it is passed over for a while."""
+        broken = self._broken_off
+        broken[stream] = None
+        if len(broken) > REMEMBERED:
+            del broken[next(iter(broken))]
+        self.send(reset_frame(stream, code))
+
+    def due(self, deadline: float) -> None:
+        """Have `expire` called at this time at the latest."""
+        if deadline < self.deadline:
+            self.deadline = deadline
+
+    # Bodies that come
+
+    def take_body(self, stream: Stream, data: bytes, size: int, end: bool) -> bytes | None:
+        """Count DATA in; return what may be passed on now, or None where it has to wait.
+
+        Raises:
+            StreamFault: it is not what the stream's head has said.
+            ConnectionFault: the peer was not allowed to send it.
+        """
+        inflow = stream.inflow
+        if inflow is None:
+            if end and size <= STREAM_WINDOW:
+                pass  # as nearly always: nothing to credit, for no more will come
+            else:
+                inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
+        if inflow is not None and not inflow.received(size):
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+        left = stream.body_left
+        if left >= 0:
+            left -= len(data)
+            if left < 0 or (end and left):
+                raise StreamFault("content_length", "a body that is not as long as its Content-Length")
+            stream.body_left = left
+        if end:
+            stream.received_all = True
+        if not stream.held:
+            if inflow is not None and not end:
+                self.credit(stream, inflow, size)
+                if data:
+                    self._controls.earn(1)
+            return data
+        if stream.waiting is None:
+            stream.waiting = []
+        stream.waiting.append(data)
+        stream.waiting_size += size
+        stream.waiting_end = end
+        return None
+
+    def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
+        """Open a stream's window: its bytes have been passed on."""
+        increment = inflow.passed_on(size)
+        if increment:
+            self.send(window_frame(stream.identifier, increment))
+
+    def waited(self, stream: Stream) -> bytes:
+        """Return what waits in a stream, and open its window."""
+        waiting, stream.waiting = stream.waiting, None
+        size, stream.waiting_size = stream.waiting_size, 0
+        if stream.inflow is not None and not stream.received_all:
+            self.credit(stream, stream.inflow, size)
+        return b"".join(waiting or ())
+
+    def count_in(self, size: int) -> None:
+        """Count DATA in for the connection, whose window opens at once.
+
+        Raises:
+            ConnectionFault: the peer was not allowed to send it.
+        """
+        window = self._window
+        if not window.received(size):
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        increment = window.passed_on(size)
+        if increment:
+            self.send(window_frame(0, increment))
+
+    # Frames that concern the connection
+
+    def on_priority(self, stream: int) -> None:
+        """Priorities mean nothing any more (RFC 9113 section 5.3.2)."""
+        self.spend_patience()
+
+    def on_settings(self, values: list[tuple[int, int]]) -> None:
+        """Follow the peer's settings."""
+        self.spend_patience(8)
+        writer = self.writer
+        for name, value in values:
+            if name == INITIAL_WINDOW_SIZE:
+                change = value - writer.initial
+                writer.initial = value
+                for stream in self.every_stream():
+                    if not writer.opened_stream(stream, change):
+                        raise ConnectionFault(FLOW_CONTROL_ERROR, "a window grew too large")
+            elif name == MAX_FRAME_SIZE:
+                writer.largest = min(value, LARGEST_FRAME)
+            elif name == HEADER_TABLE_SIZE:
+                self.encoder.resize(min(value, TABLE_SIZE))
+            else:
+                self.setting(name, value)
+        self.send(SETTINGS_ACK)
+
+    def on_settings_ack(self) -> None:
+        """Take note that the peer has our settings."""
+        self.spend_patience()
+
+    def on_ping(self, payload: bytes, ack: bool) -> None:
+        """Answer."""
+        if ack:
+            self.pinged(payload)
+        else:
+            self.spend_patience()
+            self.send(ping_frame(payload, ack=True))
+
+    def on_window(self, stream: int, increment: int) -> None:
+        """Send on."""
+        self.spend_patience()
+        writer = self.writer
+        if not stream:
+            if not writer.opened(increment):
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "the connection's window grew too large")
+        else:
+            mine = self.stream(stream)
+            if mine is None:
+                if self.is_idle(stream):
+                    raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+                return
+            if not writer.opened_stream(mine, increment):
+                self.on_stream_fault(stream, FLOW_CONTROL_ERROR, "the stream's window grew too large")
+                return
+        if writer.going:
+            self.flush_soon()
+
+    def on_unknown(self) -> None:
+        """Frames of other types are passed over (RFC 9113 section 5.5)."""
+        self.spend_patience()
+
+    def spend_patience(self, cost: float = 1.0) -> None:
+        """Let the peer do what costs us and brings nobody anything, within bounds.
+
+        Raises:
+            ConnectionFault: it has done too much of it.
+        """
+        if not self._controls.spend(cost):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+
+    def spend_reset(self) -> None:
+        """Let the peer break off streams early or by its faults, within bounds.
+
+        Raises:
+            ConnectionFault: it has done so too often.
+        """
+        if not self._resets.spend():
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams broken off")
+
+    def skip(self, block: bytes) -> None:
+        """Read a header block that concerns nobody: the table must follow it.
+
+        Raises:
+            ConnectionFault: it cannot be read.
+        """
+        self.spend_patience()
+        try:
+            self.decoder.skip(block)
+        except CompressionFault as fault:
+            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+
+    def late(self, stream: int, what: str) -> None:
+        """A frame has come for a stream that is over.
+
+        Raises:
+            ConnectionFault: and that the peer knew.
+        """
+        if self.is_idle(stream):
+            raise ConnectionFault(PROTOCOL_ERROR, f"{what} on an idle stream")
+        self.spend_patience()
+        if stream not in self._broken_off:
+            raise ConnectionFault(STREAM_CLOSED, f"{what} on a closed stream")
+
+    # The end
+
+    def fail(self, code: int, detail: str) -> None:
+        """The peer has broken the protocol: say so, end what is under way, close."""
+        self.send(goaway_frame(self.last_stream(), code, detail.encode("ascii", "replace")))
+        self.streams_lost(code, detail)
+        self.close_gently()
+
+    def close_gently(self) -> None:
+        """Close for writing and read on for a moment: bytes unread at close would reset the connection."""
+        if self._closing:
+            return
+        self._closing = True
+        self._reader.stopped = True
+        self.flush()
+        transport, now = self.transport, self.runtime.now()
+        self._unsent, self._progress = transport.get_write_buffer_size(), now
+        self.deadline = now + LINGER_TIME
+        if self.peer_left or transport.is_closing() or not transport.can_write_eof():
+            transport.close()
+            return
+        self.let_go(~0)
+        self._said_end = True
+        transport.write_eof()
+
+    def expire_writing(self, now: float) -> bool:
+        """Look after a peer that does not read; return whether the connection goes on."""
+        limits = self.runtime.limits
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent, self._progress = unsent, now
+        if unsent and now - self._progress < limits.stall_time:
+            self.due(now + (LINGER_TIME if self._closing else limits.stall_time))
+            return True
+        if self._closing or unsent:
+            self.reset()
+            return False
+        return True
+
+    # What the two sides say
+
+    def _greeting(self) -> bytes:
+        raise NotImplementedError
+
+    def every_stream(self) -> list[Stream]:
+        """All streams that are open."""
+        raise NotImplementedError
+
+    def stream(self, stream: int) -> Stream | None:
+        """An open stream."""
+        raise NotImplementedError
+
+    def is_idle(self, stream: int) -> bool:
+        """Whether there has never been such a stream."""
+        raise NotImplementedError
+
+    def last_stream(self) -> int:
+        """The last stream of the peer that we have dealt with."""
+        raise NotImplementedError
+
+    def setting(self, name: int, value: int) -> None:
+        """Follow a setting of the peer that concerns this side only."""
+
+    def pinged(self, payload: bytes) -> None:
+        """The peer has answered a PING."""
+
+    def turn_ended(self) -> None:
+        """What has come is read; more may wait for a later turn."""
+
+    def streams_lost(self, code: int, detail: str) -> None:
+        """End everything that is under way: the connection ends."""
+        raise NotImplementedError
+
+    def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
+        """Take a DATA frame."""
+        raise NotImplementedError
+
+    def on_headers(self, stream: int, block: bytes, end: bool) -> None:
+        """Take a header block."""
+        raise NotImplementedError
+
+    def on_reset(self, stream: int, code: int) -> None:
+        """Take a RST_STREAM frame."""
+        raise NotImplementedError
+
+    def on_goaway(self, last: int, code: int, debug: bytes) -> None:
+        """Take a GOAWAY frame."""
+        raise NotImplementedError
+
+    def on_stream_fault(self, stream: int, code: int, detail: str) -> None:
+        """A frame was wrong, but harms its stream only."""
+        raise NotImplementedError

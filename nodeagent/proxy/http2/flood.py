@@ -1,0 +1,42 @@
+"""How much a peer may do that costs us and brings nobody anything (CVE-2019-9511 to 9518, 2023-44487)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+MOST_CONTROLS: Final = 1000
+"""PING, SETTINGS, PRIORITY, WINDOW_UPDATE and empty or unknown frames that may come in a row."""
+CONTROLS_PER_SECOND: Final = 100.0
+MOST_RESETS: Final = 200
+"""Streams that may be broken off in a row: reset soon after they began, or because of the peer's faults."""
+RESETS_PER_SECOND: Final = 20.0
+RAPID: Final = 0.5
+"""Seconds. A stream that is reset later was limited by the number of streams already."""
+
+
+class Patience:
+    """A store of patience that faults take from; time and useful work fill it again."""
+
+    __slots__ = ("_left", "_most", "_now", "_per_second", "_since")
+
+    def __init__(self, most: float, per_second: float, now: Callable[[], float]) -> None:
+        self._most = self._left = most
+        self._per_second = per_second
+        self._now = now
+        self._since = now()
+
+    def spend(self, cost: float = 1.0) -> bool:
+        """Take from it; False: there is none left."""
+        self._left -= cost
+        if self._left >= 0:
+            return True
+        now = self._now()  # looked at only now: the clock costs more than counting does
+        self._left = min(self._left + (now - self._since) * self._per_second, self._most)
+        self._since = now
+        return self._left >= 0
+
+    def earn(self, gain: float) -> None:
+        """Fill it: useful work was done."""
+        left = self._left + gain
+        self._left = min(self._most, left)

@@ -1,0 +1,148 @@
+"""What the order of a head's fields makes of it: a request or a response, and where its parts are.
+
+Whether a head is well formed depends, once each of its fields is, on nothing but their kinds in their order,
+and senders have few such orders: each is looked into once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+from nodeagent.proxy.http2 import field
+from nodeagent.proxy.http2.field import Fault
+from nodeagent.proxy.http2.memory import Memory
+
+_ROOM: Final = 64 * 1024
+_TWICE: Final = ("pseudo_field", "a pseudo-header field comes twice")
+_LATE: Final = ("pseudo_field", "a pseudo-header field behind others (RFC 9113 section 8.3)")
+_WRONG: Final = ("pseudo_field", "a pseudo-header field that is none of such a head")
+
+
+class Shape:
+    """What requests and responses have in common. `kept` are the places of the fields that go on."""
+
+    __slots__ = ("fault", "kept", "length")
+
+    def __init__(self, kinds: bytes) -> None:
+        self.fault: Fault | None = None
+        self.kept: tuple[int, ...] = ()
+        self.length = kinds.find(field.LENGTH)
+        """The place of Content-Length, or -1."""
+        if kinds.count(field.LENGTH) > 1:
+            self.fault = ("content_length", "content-length is repeated")
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes."""
+        return 600 + 10 * len(self.kept)
+
+
+class RequestShape(Shape):
+    """Where the parts of a request are."""
+
+    __slots__ = ("cookies", "forwarded", "host", "method", "same", "target", "trailers", "unexpecting")
+
+    def __init__(self, kinds: bytes) -> None:
+        super().__init__(kinds)
+        self.method = self._one(kinds, field.METHOD_KIND, field.CONNECT, field.OPTIONS)
+        self.target = self._one(kinds, field.PATH, field.ASTERISK)
+        authority, host = kinds.find(field.AUTHORITY_KIND), kinds.find(field.HOST)
+        self.host = authority if authority >= 0 else host
+        """The place of the field whose line is Host."""
+        self.same = host if authority >= 0 else -1
+        """The place of one that must say the same."""
+        self.trailers = field.TE in kinds
+        self.forwarded = _places(kinds, field.FORWARDED_FOR)
+        self.cookies = _places(kinds, field.COOKIE)
+        if len(self.cookies) < 2:
+            self.cookies = ()
+        dropped = {field.HOST, field.FORWARDED_FOR, *field.PSEUDO}
+        if self.cookies:
+            dropped.add(field.COOKIE)
+        self.kept = tuple(place for place, kind in enumerate(kinds) if kind not in dropped)
+        self.unexpecting = tuple(place for place in self.kept if kinds[place] != field.EXPECT)
+        """`kept` without Expect."""
+        self.fault = self._judge(kinds) or self.fault
+
+    def _judge(self, kinds: bytes) -> Fault | None:
+        if field.CONNECT in kinds:
+            return "connect", "the mesh is no forward proxy: CONNECT is not implemented"
+        fault = _misplaced(kinds, {*field.PSEUDO} - {field.PROTOCOL, field.STATUS})
+        if fault is not None:
+            return fault
+        if self.method < 0 or self.target < 0 or field.SCHEME not in kinds:
+            return "pseudo_field", "a request has :method, :scheme and :path (RFC 9113 section 8.3.1)"
+        if field.ASTERISK in kinds and field.OPTIONS not in kinds:
+            return "target", "the path * is only for OPTIONS"
+        if self.host < 0 or kinds.count(field.HOST) > 1:
+            return "host", "a request has exactly one authority (RFC 9113 section 8.3.1)"
+        if field.UNDERSCORED in kinds:
+            return "malformed_field", "a framing field is spelled with an underscore"
+        return None
+
+    @staticmethod
+    def _one(kinds: bytes, *wanted: int) -> int:
+        return max(kinds.find(kind) for kind in wanted)
+
+
+class ResponseShape(Shape):
+    """Where the parts of a response are; the first is its status."""
+
+    __slots__ = ()
+
+    def __init__(self, kinds: bytes) -> None:
+        super().__init__(kinds)
+        self.kept = tuple(range(1, len(kinds)))
+        fault = _misplaced(kinds, {field.STATUS})
+        if fault is None and kinds[:1] != bytes((field.STATUS,)):
+            fault = ("pseudo_field", "a response has :status (RFC 9113 section 8.3.2)")
+        self.fault = fault or self.fault
+
+
+def _misplaced(kinds: bytes, allowed: set[int]) -> Fault | None:
+    """Check that the pseudo-header fields are allowed, come first, and once each."""
+    groups = {field.CONNECT: field.METHOD_KIND, field.OPTIONS: field.METHOD_KIND, field.ASTERISK: field.PATH}
+    seen = set()
+    others = False
+    for kind in kinds:
+        if kind not in field.PSEUDO:
+            others = True
+            continue
+        if kind not in allowed:
+            return _WRONG
+        if others:
+            return _LATE
+        kind = groups.get(kind, kind)
+        if kind in seen:
+            return _TWICE
+        seen.add(kind)
+    return None
+
+
+def _places(kinds: bytes, wanted: int) -> tuple[int, ...]:
+    return tuple(place for place, kind in enumerate(kinds) if kind == wanted)
+
+
+S = TypeVar("S", bound=Shape)
+
+
+class Shapes(Generic[S]):
+    """Those that have come, by the kinds of their fields."""
+
+    __slots__ = ("_make", "_memory")
+
+    def __init__(self, make: type[S]) -> None:
+        self._make = make
+        self._memory: Memory[bytes, S] = Memory(_ROOM)
+
+    def of(self, kinds: bytes) -> S:
+        """Return the shape of a head with fields of these kinds."""
+        memory = self._memory
+        shape = memory.young.get(kinds)
+        if shape is None:
+            shape = memory.older(kinds)
+            if shape is None:
+                shape = self._make(kinds)
+                if memory.again(kinds):
+                    memory.keep(kinds, shape)
+        return shape

@@ -1,0 +1,178 @@
+"""gRPC by its own library, client and server, through the data plane between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from discovery.model import Endpoint
+from nodeagent.stats import columns
+from tests.dataplane.harness import Mesh, until
+
+OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+async def unary(request: bytes, context: Any) -> bytes:
+    context.set_trailing_metadata((("sum", str(len(request))), ("blob-bin", b"\0\xff")))
+    return request[::-1]
+
+
+async def refuses(_request: bytes, context: Any) -> bytes:
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: é")
+    raise AssertionError
+
+
+async def sleeps(_request: bytes, context: Any) -> bytes:
+    await asyncio.sleep(60)
+    return b""
+
+
+async def counts(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    for number in range(int(request)):
+        yield b"%d" % number
+
+
+async def adds(requests: Any, _context: Any) -> bytes:
+    return b"%d" % sum([int(request) async for request in requests])
+
+
+async def echoes(requests: Any, _context: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def service(self, details: Any) -> Any:
+        self.seen.append(details)
+        return {
+            "/test/Unary": grpc.unary_unary_rpc_method_handler(unary),
+            "/test/Refuses": grpc.unary_unary_rpc_method_handler(refuses),
+            "/test/Sleeps": grpc.unary_unary_rpc_method_handler(sleeps),
+            "/test/Counts": grpc.unary_stream_rpc_method_handler(counts),
+            "/test/Adds": grpc.stream_unary_rpc_method_handler(adds),
+            "/test/Echoes": grpc.stream_stream_rpc_method_handler(echoes),
+        }.get(details.method)
+
+
+@pytest.fixture
+async def calls(mesh: Mesh) -> AsyncIterator[tuple[Mesh, Any, Handlers]]:
+    """A server of gRPC, a data plane in front of it, and a channel through that."""
+    handlers = Handlers()
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    listener = await mesh.serve(Endpoint("127.0.0.1", port), upstream="http2")
+    address, mesh_port = listener.key
+    async with grpc.aio.insecure_channel(f"{address}:{mesh_port}", options=OPTIONS) as channel:
+        yield mesh, channel, handlers
+    await server.stop(None)
+
+
+Calls = tuple[Mesh, Any, Handlers]
+
+
+async def test_unary(calls: Calls) -> None:
+    mesh, channel, handlers = calls
+    call = channel.unary_unary("/test/Unary")(
+        b"abc", metadata=(("x-blob-bin", bytes(range(256))), ("x-a", "1"))
+    )
+    assert await call == b"cba"
+    trailing = dict(await call.trailing_metadata())
+    assert (trailing["sum"], trailing["blob-bin"]) == ("3", b"\0\xff")
+    metadata = dict(handlers.seen[0].invocation_metadata)
+    assert metadata["x-blob-bin"] == bytes(range(256))
+    assert mesh.count(columns.REQUESTS_2XX) == 1
+    assert mesh.count(columns.UPSTREAM_CONNECTIONS) == 1
+
+
+async def test_large_metadata(calls: Calls) -> None:
+    _, channel, handlers = calls
+    value = "x" * 7_000
+    assert await channel.unary_unary("/test/Unary")(b"", metadata=(("x-large", value),)) == b""
+    assert dict(handlers.seen[0].invocation_metadata)["x-large"] == value
+
+
+async def test_an_error(calls: Calls) -> None:
+    _, channel, _ = calls
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await channel.unary_unary("/test/Refuses")(b"")
+    assert raised.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert raised.value.details() == "not now: é"
+
+
+async def test_no_such_method(calls: Calls) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await calls[1].unary_unary("/test/Nothing")(b"")
+    assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_streams(calls: Calls) -> None:
+    _, channel, _ = calls
+    got = [answer async for answer in channel.unary_stream("/test/Counts")(b"1000")]
+    assert got == [b"%d" % number for number in range(1000)]
+
+    async def numbers() -> AsyncIterator[bytes]:
+        for number in range(1000):
+            yield b"%d" % number
+
+    assert await channel.stream_unary("/test/Adds")(numbers()) == b"499500"
+
+
+async def test_ping_pong(calls: Calls) -> None:
+    call = calls[1].stream_stream("/test/Echoes")()
+    for number in range(200):
+        await call.write(b"%d" % number)
+        assert await call.read() == b"%d" % number
+    await call.done_writing()
+    assert await call.read() == grpc.aio.EOF
+
+
+async def test_messages_of_8_mib(calls: Calls) -> None:
+    message = bytes(range(256)) * (32 * 1024)
+    assert await calls[1].unary_unary("/test/Unary")(message) == message[::-1]
+
+
+async def test_a_thousand_at_once(calls: Calls) -> None:
+    mesh, channel, _ = calls
+    call = channel.unary_unary("/test/Unary")
+    got = await asyncio.gather(*(call(b"%d" % number) for number in range(1000)))
+    assert got == [(b"%d" % number)[::-1] for number in range(1000)]
+    assert mesh.count(columns.REQUESTS_2XX) == 1000
+
+
+async def test_a_deadline(calls: Calls) -> None:
+    mesh, channel, _ = calls
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await channel.unary_unary("/test/Sleeps")(b"", timeout=0.2)
+    assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: not any(one.busy for one in mesh.proxy.runtime.connections))
+
+
+async def test_a_cancellation(calls: Calls) -> None:
+    mesh, channel, handlers = calls
+    call = channel.unary_unary("/test/Sleeps")(b"")
+    await until(lambda: handlers.seen)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: not any(one.busy for one in mesh.proxy.runtime.connections))
+
+
+async def test_the_mesh_s_own_answers(calls: Calls) -> None:
+    """They are of gRPC: the caller learns the status and the reason."""
+    mesh, channel, _ = calls
+    assert mesh.listener is not None
+    mesh.endpoints(mesh.listener)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await channel.unary_unary("/test/Unary")(b"abc")
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "no_endpoint" in str(raised.value.details())
+    assert mesh.count(columns.MESH_RESPONSES) == 1
