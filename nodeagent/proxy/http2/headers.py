@@ -372,8 +372,8 @@ class HeaderEncoder:
             known = self._request(key)
         path = head.target
         size = len(path)
-        if size > len(_PATHS):
-            return known.before + literal(b":path", path) + known.after
+        if path == b"/" or size > len(_PATHS):
+            return known.before + compact(b":path", path) + known.after
         return b"".join((known.before, _PATHS[size - 1], path, known.after))
 
     def response(self, head: ResponseHead) -> bytes:
