@@ -9,7 +9,7 @@ be no body (1xx, 204, 304, answers to HEAD: DATA must be empty then); else UNTIL
 bytes whose end is told. Who passes that on to HTTP/1 makes chunks of it. It is never CHUNKED; a head from
 HTTP/1 that is goes out without its Transfer-Encoding, so its body has to go out without the chunks, as DATA.
 Where HTTP/1 would wait for the end of the connection, or some servers for a length, `content-length: 0` is
-added.
+added. Upgrade has no counterpart in HTTP/2 and is left out.
 
 A field that must never be indexed is a line without white space behind its colon. HTTP/1 does not mind, and
 the encoder sees it.
@@ -43,7 +43,7 @@ __all__ = ["CompressionFault", "HeaderDecoder", "HeaderEncoder", "StreamFault"]
 
 _BLOCKS_ROOM: Final = 512 * 1024
 _FIELDS_ROOM: Final = 512 * 1024
-_OWN_ROOM: Final = 32 * 1024
+_OWN_ROOM: Final = 16 * 1024
 _MOST_PSEUDO: Final = 4
 _EXPECT_CONTENT: Final = frozenset((b"PATCH", b"POST", b"PUT"))
 """Methods that some servers refuse without a length (RFC 9110 section 8.6)."""
@@ -171,6 +171,11 @@ class HeaderDecoder:
         elif known.added:
             self._add(known.added)
         return known.fields
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for this connection, about."""
+        return self._own.held + self._reader.table.held
 
     def skip(self, block: bytes) -> None:
         """Let the table follow a block that concerns nobody any more.
@@ -345,7 +350,7 @@ class _Encoded:
 
 
 _EncodedHeads = Memory[tuple[bytes, ...], _Encoded]
-_ENCODED_ROOM: Final = 24 * 1024
+_ENCODED_ROOM: Final = 16 * 1024
 _PATHS: Final = tuple(literal(b":path", b"x" * size)[:-size] for size in range(1, 127))
 """What stands in front of a path, by its length less one."""
 _HTTP: Final = literal(b":scheme", b"http")
@@ -360,6 +365,11 @@ class HeaderEncoder:
         self._lines = LineEncoder()
         self._heads: _EncodedHeads = Memory(_ENCODED_ROOM)
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for this connection, about."""
+        return self._heads.held + self._lines.held
+
     def resize(self, size: int) -> None:
         """Follow the peer's SETTINGS_HEADER_TABLE_SIZE."""
         self._lines.resize(size)
@@ -372,8 +382,8 @@ class HeaderEncoder:
             known = self._request(key)
         path = head.target
         size = len(path)
-        if size > len(_PATHS):
-            return known.before + literal(b":path", path) + known.after
+        if path == b"/" or size > len(_PATHS):
+            return known.before + compact(b":path", path) + known.after
         return b"".join((known.before, _PATHS[size - 1], path, known.after))
 
     def response(self, head: ResponseHead) -> bytes:
