@@ -45,9 +45,12 @@ def cluster(tmp_path: Path, start_whoami: Callable[[str], Whoami]) -> Path:
 @pytest.fixture
 def two_workers(cluster: Path) -> Iterator[Agent]:
     agent = Agent(cluster, "--workers", "2")
-    until(agent.ready)
-    yield agent
-    assert agent.stop() == 0
+    try:
+        until(agent.ready)
+        yield agent
+    finally:
+        status = agent.stop()
+    assert status == 0
 
 
 def test_changes_do_not_wait_again_and_again_for_a_worker_that_is_behind(two_workers: Agent) -> None:
@@ -87,10 +90,13 @@ class Unread(Agent):
 @pytest.fixture
 def unread(cluster: Path) -> Iterator[Unread]:
     agent = Unread(cluster)
-    until(agent.ready)
-    yield agent
-    assert agent.stop() == 0
-    agent.hang_up()
+    try:
+        until(agent.ready)
+        yield agent
+    finally:
+        status = agent.stop()
+        agent.hang_up()
+    assert status == 0
 
 
 class Closed(Agent):
@@ -102,12 +108,15 @@ class Closed(Agent):
 
 def test_closed_standard_files_are_never_somebody_elses(cluster: Path) -> None:
     agent = Closed(cluster)
-    until(agent.ready)
-    for process in (agent.process.pid, *agent.workers()):
-        files = [os.readlink(f"/proc/{process}/fd/{number}") for number in (0, 1, 2)]
-        assert set(files) == {os.devnull}
-    assert agent.ask()["name"] == "a"
-    assert agent.stop() == 0
+    try:
+        until(agent.ready)
+        for process in (agent.process.pid, *agent.workers()):
+            files = [os.readlink(f"/proc/{process}/fd/{number}") for number in (0, 1, 2)]
+            assert set(files) == {os.devnull}
+        assert agent.ask()["name"] == "a"
+    finally:
+        status = agent.stop()
+    assert status == 0
 
 
 def send_bad_requests(agent: Agent) -> None:
