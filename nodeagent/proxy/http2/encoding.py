@@ -19,7 +19,7 @@ _LARGEST_SHARE: Final = 4
 """A field that takes more than this part of the table is not put into it."""
 _REPLACE_EVERY: Final = 64
 """Header blocks between two fields that push others out."""
-_OWN_ROOM: Final = 8 * 1024
+_OWN_ROOM: Final = 4 * 1024
 _FIRST: Final = len(ENTRIES)
 _REFERENCES: Final = tuple(integer(_FIRST + age, 0x7F, INDEXED) for age in range(_LARGEST_TABLE // 32 + 2))
 """By how many fields have been added since, and one."""
@@ -43,6 +43,11 @@ class LineEncoder:
         self._own: Memory[bytes, Literal] = Memory(_OWN_ROOM)
         """Secrets."""
         self._resizes: list[int] = []
+
+    @property
+    def held(self) -> int:
+        """Bytes that it takes, about."""
+        return self._own.held + self._size + 150 * len(self._queue)
 
     def resize(self, limit: int) -> None:
         """Use at most so many bytes of table; the next block says so."""

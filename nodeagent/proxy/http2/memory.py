@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final, Generic, Protocol, TypeVar
 
-_MOST_HASHES: Final = 2048
+_BYTES_PER_HASH: Final = 128
+"""Of room: hashes are kept in proportion to it."""
 
 
 class Costly(Protocol):
@@ -31,10 +32,11 @@ class Memory(Generic[K, V]):
     Look into `young` first, then ask `older`: the first mostly is enough, and need not be a call.
     """
 
-    __slots__ = ("_left", "_old", "_once", "_room", "young")
+    __slots__ = ("_left", "_most_hashes", "_old", "_once", "_room", "young")
 
     def __init__(self, room: int) -> None:
         self._room = self._left = room
+        self._most_hashes = room // _BYTES_PER_HASH
         self._old: dict[K, V] = {}
         self._once: set[int] = set()
         self.young: dict[K, V] = {}
@@ -51,7 +53,7 @@ class Memory(Generic[K, V]):
         seen = hash(key)
         if seen in self._once:
             return True
-        if len(self._once) >= _MOST_HASHES:
+        if len(self._once) >= self._most_hashes:
             self._once.clear()
         self._once.add(seen)
         return False
@@ -61,11 +63,17 @@ class Memory(Generic[K, V]):
         if value.cost <= self._room >> 3:
             self._put(key, value)
 
+    @property
+    def held(self) -> int:
+        """Bytes that it takes, about, and at most."""
+        return self._room - self._left + (self._room if self._old else 0)
+
     def clear(self) -> None:
         """Forget everything but what has come."""
-        self.young.clear()
-        self._old.clear()
-        self._left = self._room
+        if self.young or self._old:
+            self.young.clear()
+            self._old.clear()
+            self._left = self._room
 
     def _put(self, key: K, value: V) -> None:
         self._left -= value.cost

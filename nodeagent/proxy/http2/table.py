@@ -46,6 +46,11 @@ class TableLog:
             return None
         return self._fields[position]
 
+    @property
+    def held(self) -> int:
+        """Bytes that it takes, about."""
+        return 3 * (self._total - self._gone) + 200 * len(self._fields)
+
     def resize(self, limit: int) -> None:
         """Change the table's size; what does not fit falls out, and is not in it again when it grows."""
         self._limit = min(limit, self._limit)
