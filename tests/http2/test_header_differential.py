@@ -34,7 +34,7 @@ from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from nodeagent.settings import Limits
 from tests.http2.blocks import SOURCE, FieldList, decoder, encode, never_indexed, value_of
-from tests.http2.generated import METHODS, SEEDS, random_block, random_fields
+from tests.http2.generated import METHODS, PATHS, SEEDS, random_block, random_fields
 from tests.proxy.readers import Reading, fields_of, h11_request, h11_response, llhttp_request, llhttp_response
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "300"))
@@ -241,6 +241,9 @@ def check_memories(random: Random) -> None:
             fields: list[Any] = list(random.choice(heads))
             if random.random() < 0.3:
                 fields = [never_indexed(*one) if random.random() < 0.3 else one for one in fields]
+            if random.random() < 0.6:
+                path = never_indexed(b":path", random.choice(PATHS))
+                fields = [path if one[0] == b":path" else one for one in fields]
             if random.random() < 0.1:
                 encoder.header_table_size = random.choice((0, 60, 200, 4096))
             block = encoder.encode(fields, huffman=random.random() < 0.5)

@@ -415,6 +415,77 @@ def test_and_when_the_table_is_resized() -> None:
             headers.request(newest, True)
 
 
+class TestAnotherPath:
+    """A request's block that is like one before it, but for its path."""
+
+    BEFORE, AFTER = b"\x82\x86\x41\x01a", plain([(b"x", b"y")])
+    INDEXED = b"\x82\x86\xbe"
+
+    def block(self, path: bytes, before: bytes = INDEXED, after: bytes = AFTER) -> bytes:
+        return before + b"\x04" + bytes([len(path)]) + path + after
+
+    @pytest.fixture
+    def headers(self) -> HeaderDecoder:
+        """A decoder with an authority in its table, that has seen such requests."""
+        headers = decoder()
+        headers.request(self.block(b"/", before=self.BEFORE), True)
+        for number in range(4):
+            head = headers.request(self.block(b"/%d" % number), True)
+            assert (head.target, head.fields) == (b"/%d" % number, HOST + b"x: y\r\n")
+        assert len(headers._own_pathless.young) == 1
+        return headers
+
+    @pytest.mark.parametrize("path", [b"", b"*", b"a", b"/a b", b"/\r\n", b"/#", b"http://a/"])
+    def test_a_bad_one_is_refused(self, headers: HeaderDecoder, path: bytes) -> None:
+        for end in (True, False):
+            with pytest.raises(StreamFault) as fault:
+                headers.request(self.block(path), end)
+            assert fault.value.reason == "target"
+
+    def test_one_that_ends_and_one_that_does_not_are_two(self, headers: HeaderDecoder) -> None:
+        for number in range(4):
+            assert headers.request(self.block(b"/a%d" % number), True).length == NO_BODY
+            assert headers.request(self.block(b"/b%d" % number), False).length == UNTIL_CLOSE
+
+    def test_coded(self, headers: HeaderDecoder) -> None:
+        coded = self.INDEXED + bytes.fromhex("04896103a6ba0ac5634cff") + self.AFTER
+        assert headers.request(coded, True).target == b"/sample/path"
+        with pytest.raises(CompressionFault):
+            headers.request(coded.replace(b"\xff", b"\xfe"), True)
+
+    def test_cut_short(self, headers: HeaderDecoder) -> None:
+        with pytest.raises(CompressionFault):
+            headers.request(self.block(b"/abc")[:7], True)
+
+    def test_too_long(self) -> None:
+        headers = decoder(Limits(head_bytes=280))
+        for number in range(4):
+            headers.request(self.block(b"/%d" % number, before=b"\x82\x86", after=b"\x01\x01a"), True)
+        with pytest.raises(StreamFault) as fault:
+            headers.request(self.block(b"/" + b"x" * 125, before=b"\x82\x86", after=b"\x01\x01a"), True)
+        assert fault.value.reason == "head_too_large"
+
+    def test_behind_other_fields_it_is_still_refused(self, headers: HeaderDecoder) -> None:
+        for number in range(4):
+            with pytest.raises(StreamFault) as fault:
+                headers.request(self.block(b"/%d" % number, before=self.INDEXED + b"\x90"), True)
+            assert fault.value.reason in ("pseudo_field", "malformed_field")
+
+    def test_the_table_changes(self, headers: HeaderDecoder) -> None:
+        headers.skip(b"\x40\x01x\x01y")
+        with pytest.raises(StreamFault):
+            headers.request(self.block(b"/"), True)
+        assert headers.request(self.block(b"/", before=b"\x82\x86\xbf"), True).fields == HOST + b"x: y\r\n"
+
+    def test_what_it_adds_is_added_again(self) -> None:
+        adding = b"\x01\x01a\x40\x01x\x01%d"
+        headers = decoder()
+        for number in range(20):
+            block = self.block(b"/%d" % number, before=b"\x82\x86", after=adding % (number % 2))
+            assert headers.request(block, True).fields == HOST + b"x: %d\r\n" % (number % 2)
+            assert headers.trailers(b"\xbe") == b"x: %d\r\n" % (number % 2)
+
+
 def test_a_block_means_something_else_in_another_place() -> None:
     headers = decoder()
     block = plain([(b"x", b"y")])

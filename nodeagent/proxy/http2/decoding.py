@@ -7,6 +7,7 @@ are not among those: what they are found by is shared by connections, and how lo
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from nodeagent.proxy.http2.field import Field
@@ -28,6 +29,10 @@ _NAMING: Final = bytes(
 """How a literal's name is given, by its first byte."""
 
 
+_BEFORE_PATH: Final = re.compile(rb"[\x81-\xfe]{0,8}+[\x04\x05\x14\x15][^\x7f\xff]", re.DOTALL)
+"""Indexed fields, and the beginning of a path that is not to be indexed."""
+
+
 class CompressionFault(Exception):
     """A header block that cannot be followed, so the connection must end.
 
@@ -38,6 +43,23 @@ class CompressionFault(Exception):
         super().__init__(detail)
         self.detail = detail
         self.excessive = excessive
+
+
+def cut_path(block: bytes) -> tuple[bytes, bytes, bool] | None:
+    """Return a block without its path, the path as it is in it, and whether that is Huffman-coded.
+
+    None where the path is not there as a literal that stays out of the table, behind nothing but indexed
+    fields: the name's byte, which is kept, then cannot be taken for anything else.
+    """
+    match = _BEFORE_PATH.match(block)
+    if match is None:
+        return None
+    start = match.end()
+    length = block[start - 1]
+    end = start + (length & 0x7F)
+    if end > len(block):
+        return None
+    return block[: start - 1] + block[end:], block[start:end], length >= 0x80
 
 
 class BlockReader:

@@ -62,7 +62,7 @@ _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
 _VALUE: Final = re.compile(rb"(?![\t\x20])[\t\x20-\x7e\x80-\xff]*+(?<![\t\x20])")
 _METHOD: Final = re.compile(METHOD + rb"++")
-_PATH: Final = re.compile(rb"(?=/)" + TARGET)
+PATH_PATTERN: Final = re.compile(rb"(?=/)" + TARGET)
 _AUTHORITY: Final = re.compile(rb"(?=[^:])(?:%b)" % AUTHORITY)
 _STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
 _LONGEST_LENGTH: Final = 18
@@ -150,7 +150,7 @@ class Field:
         if name == b":path":
             if value == b"*":
                 return ASTERISK
-            if _PATH.fullmatch(value) is not None:
+            if PATH_PATTERN.fullmatch(value) is not None:
                 return PATH
             return self._faulty("target", ":path is not a path (RFC 9113 section 8.3.1)")
         if name == b":method":

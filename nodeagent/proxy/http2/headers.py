@@ -15,23 +15,25 @@ A field that must never be indexed is a line without white space behind its colo
 the encoder sees it.
 
 What was worked out once is remembered: a whole block that does not refer to the dynamic table for all
-connections, one that does, or that has a secret, for its own until the table changes (`memory`); the order of
-the fields (`shapes`); single fields (`decoding`, `literals`). A remembered block still adds to the table what
-it adds. All is bounded in bytes. Secrets are remembered for their own connection only, so that nobody else's
-times tell whether they have guessed one.
+connections, one that does, or that has a secret, for its own until the table changes (`memory`); a request's
+but for its path, where that is not indexed; the order of the fields (`shapes`); single fields (`decoding`,
+`literals`). A remembered block still adds to the table what it adds. All is bounded in bytes. Secrets are
+remembered for their own connection only, so that nobody else's times tell whether they have guessed one.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 from http import HTTPStatus
 from typing import Final
 
 from nodeagent.proxy.chunks import FORBIDDEN_TRAILER
 from nodeagent.proxy.http2 import field as kinds_of
-from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault
+from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault, cut_path
 from nodeagent.proxy.http2.encoding import LineEncoder
-from nodeagent.proxy.http2.field import Fault, Field
+from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
+from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.literals import compact, literal
 from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
@@ -49,6 +51,7 @@ _EXPECT_CONTENT: Final = frozenset((b"PATCH", b"POST", b"PUT"))
 """Methods that some servers refuse without a length (RFC 9110 section 8.6)."""
 _NO_CONTENT: Final = b"content-length: 0\r\n"
 _STATUS_LINES: Final = {b"%d" % status: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+_is_secret: Final = operator.attrgetter("secret")
 _PSEUDO: Final = frozenset(kinds_of.PSEUDO)
 
 # What a block is: the same bytes mean something else in another place.
@@ -70,6 +73,7 @@ class _Known:
         "kind",
         "length",
         "method",
+        "size",
         "status",
         "target",
         "trailers",
@@ -88,6 +92,8 @@ class _Known:
         self.added: list[Field] = []
         """What it adds to the table."""
         self.cost = 0
+        self.size = 0
+        """Of a request without its path, as SETTINGS_MAX_HEADER_LIST_SIZE counts."""
 
 
 class Shared:
@@ -95,6 +101,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.blocks: Memory[bytes, _Known] = Memory(_BLOCKS_ROOM)
+        self.pathless: Memory[bytes, _Known] = Memory(_BLOCKS_ROOM)
         self.fields: Memory[bytes, Field] = Memory(_FIELDS_ROOM)
         self.requests = Shapes(RequestShape)
         self.responses = Shapes(ResponseShape)
@@ -108,12 +115,13 @@ def _shared_by(_limits: Limits) -> Shared:
 class HeaderDecoder:
     """Reads the header blocks of one direction of a connection. `table_size` is what we announce."""
 
-    __slots__ = ("_limits", "_own", "_reader", "_shared")
+    __slots__ = ("_limits", "_own", "_own_pathless", "_reader", "_shared")
 
     def __init__(self, limits: Limits, table_size: int = 4096, shared: Shared | None = None) -> None:
         self._limits = limits
         self._shared = shared = shared or _shared_by(limits)
         self._own: Memory[bytes, _Known] = Memory(_OWN_ROOM)
+        self._own_pathless: Memory[bytes, _Known] = Memory(_OWN_ROOM)
         self._reader = BlockReader(shared.fields, limits.head_bytes, table_size)
 
     def request(self, block: bytes, end_stream: bool) -> RequestHead:
@@ -128,7 +136,7 @@ class HeaderDecoder:
         if known is None or known.kind != kind:
             known = self._older(block, kind)
             if known is None:
-                return self._read_request(block, kind)
+                return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
         head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
@@ -175,7 +183,7 @@ class HeaderDecoder:
     @property
     def held(self) -> int:
         """Bytes that are kept for this connection, about."""
-        return self._own.held + self._reader.table.held
+        return self._own.held + self._own_pathless.held + self._reader.table.held
 
     def skip(self, block: bytes) -> None:
         """Let the table follow a block that concerns nobody any more.
@@ -201,15 +209,43 @@ class HeaderDecoder:
         for field in fields:
             add(field)
         self._own.clear()
+        self._own_pathless.clear()
 
     def _read(self, block: bytes) -> list[Field]:
         reader = self._reader
         fields = reader.read(block)
         if reader.added or reader.resized:
             self._own.clear()
+            self._own_pathless.clear()
         return fields
 
-    def _read_request(self, block: bytes, kind: int) -> RequestHead:
+    def _request_by_path(self, block: bytes, kind: int) -> RequestHead:
+        """Return the head of a request that may be like one before it, but for its path."""
+        cut = cut_path(block)
+        if cut is None:
+            return self._read_request(block, kind, b"")
+        rest, path, coded = cut
+        shared, own = self._shared.pathless, self._own_pathless
+        known = own.young.get(rest) or shared.young.get(rest) or own.older(rest) or shared.older(rest)
+        if known is None or known.kind != kind:
+            return self._read_request(block, kind, rest)
+        if coded:
+            try:
+                path = decode(path)
+            except HuffmanError as error:
+                raise CompressionFault(str(error)) from None
+        if PATH_PATTERN.fullmatch(path) is None or known.size + len(path) > self._limits.head_bytes:
+            return self._read_request(block, kind, b"")  # it says what is wrong
+        if known.added:
+            self._add(known.added)
+        head = RequestHead(known.method, path, b"1", known.fields, len(block))
+        head.length = known.length
+        head.forwarded_for = known.forwarded_for
+        head.trailers = known.trailers
+        return head
+
+    def _read_request(self, block: bytes, kind: int, rest: bytes) -> RequestHead:
+        """Take a request's block apart; `rest` is what may be remembered without its path."""
         fields = self._read(block)
         shape = self._shared.requests.of(self._kinds(fields))
         _check(shape.fault)
@@ -236,12 +272,20 @@ class HeaderDecoder:
             head.forwarded_for = b", ".join([value for value in values if value])
         memory = self._memory(block, fields)
         if memory is not None:
-            known = _Known(kind, lines)
-            known.method, known.target = method, head.target
-            known.length, known.trailers = length, head.trailers
-            known.forwarded_for = head.forwarded_for
-            self._keep(memory, block, known)
+            self._keep(memory, block, self._known(head, kind))
+        if rest and fields[shape.target].kind == kinds_of.PATH:
+            memory = self._memory(rest, fields, pathless=True)
+            if memory is not None:
+                self._keep(memory, rest, self._known(head, kind))
         return head
+
+    def _known(self, head: RequestHead, kind: int) -> _Known:
+        known = _Known(kind, head.fields)
+        known.method, known.target = head.method, head.target
+        known.length, known.trailers = head.length, head.trailers
+        known.forwarded_for = head.forwarded_for
+        known.size = self._reader.size - len(head.target)
+        return known
 
     def _read_response(self, block: bytes, kind: int, whole: bool, to_head: bool) -> ResponseHead:
         fields = self._read(block)
@@ -302,14 +346,19 @@ class HeaderDecoder:
             _check(fields[kinds.index(kinds_of.FAULTY)].fault)
         return kinds
 
-    def _memory(self, block: bytes, fields: list[Field]) -> Memory[bytes, _Known] | None:
+    def _memory(
+        self, block: bytes, fields: list[Field], pathless: bool = False
+    ) -> Memory[bytes, _Known] | None:
         """Return where the block that was read last is worth remembering, if it is."""
-        memory, reader = self._shared.blocks, self._reader
+        shared, reader = self._shared, self._reader
+        memory = shared.pathless if pathless else shared.blocks
         if not memory.again(block) or reader.resized:
             return None
-        if reader.lasting and True not in [field.secret for field in fields]:
+        if reader.lasting and not any(map(_is_secret, fields)):
             return memory
-        return None if reader.added else self._own
+        if reader.added:
+            return None
+        return self._own_pathless if pathless else self._own
 
     def _keep(self, memory: Memory[bytes, _Known], block: bytes, known: _Known) -> None:
         known.added = self._reader.added

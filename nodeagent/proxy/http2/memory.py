@@ -70,9 +70,10 @@ class Memory(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything but what has come."""
-        self.young.clear()
-        self._old.clear()
-        self._left = self._room
+        if self.young or self._old:
+            self.young.clear()
+            self._old.clear()
+            self._left = self._room
 
     def _put(self, key: K, value: V) -> None:
         self._left -= value.cost
