@@ -273,7 +273,7 @@ class HeaderDecoder:
         memory = self._memory(block, fields)
         if memory is not None:
             self._keep(memory, block, self._known(head, kind))
-        if rest and fields[shape.target].kind == kinds_of.PATH:
+        if rest:
             memory = self._memory(rest, fields, pathless=True)
             if memory is not None:
                 self._keep(memory, rest, self._known(head, kind))
