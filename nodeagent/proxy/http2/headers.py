@@ -43,8 +43,8 @@ from nodeagent.settings import Limits
 
 __all__ = ["CompressionFault", "HeaderDecoder", "HeaderEncoder", "StreamFault"]
 
-_BLOCKS_ROOM: Final = 512 * 1024
-_FIELDS_ROOM: Final = 512 * 1024
+_BLOCKS_ROOM: Final = 256 * 1024
+_FIELDS_ROOM: Final = 256 * 1024
 _OWN_ROOM: Final = 16 * 1024
 _MOST_PSEUDO: Final = 4
 _EXPECT_CONTENT: Final = frozenset((b"PATCH", b"POST", b"PUT"))
