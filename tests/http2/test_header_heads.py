@@ -308,6 +308,16 @@ def test_what_must_never_be_indexed_is_told_by_its_line() -> None:
         assert decoder().request(encode(fields), True).fields == HOST + b"x:y\r\ncookie:a; b\r\n"
 
 
+@pytest.mark.parametrize(
+    "field", [(b"x" * 5000, b"a\rb"), (b"x" * 5000, b"\x00"), (b"X" * 5000, b""), (b"\xff" * 5000, b"")]
+)
+def test_what_is_said_of_a_field_is_short(field: tuple[bytes, bytes]) -> None:
+    with pytest.raises(StreamFault) as fault:
+        decoder().request(encode([*GET, field]), True)
+    assert len(fault.value.detail) < 400
+    assert fault.value.detail.isprintable()
+
+
 # Size
 
 
