@@ -1,4 +1,4 @@
-"""Header blocks of HTTP/2 as the mesh's heads; what they become is told in `nodeagent.proxy.http2.headers`."""
+"""Header blocks of HTTP/2 as the mesh's heads; `nodeagent.proxy.http2.headers` tells what they become."""
 
 from __future__ import annotations
 
