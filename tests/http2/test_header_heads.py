@@ -308,6 +308,16 @@ def test_what_must_never_be_indexed_is_told_by_its_line() -> None:
         assert decoder().request(encode(fields), True).fields == HOST + b"x:y\r\ncookie:a; b\r\n"
 
 
+@pytest.mark.parametrize(
+    "field", [(b"x" * 5000, b"a\rb"), (b"x" * 5000, b"\x00"), (b"X" * 5000, b""), (b"\xff" * 5000, b"")]
+)
+def test_what_is_said_of_a_field_is_short(field: tuple[bytes, bytes]) -> None:
+    with pytest.raises(StreamFault) as fault:
+        decoder().request(encode([*GET, field]), True)
+    assert len(fault.value.detail) < 400
+    assert fault.value.detail.isprintable()
+
+
 # Size
 
 
@@ -403,6 +413,24 @@ def test_and_when_a_remembered_block_changes_it() -> None:
             assert headers.request(newest, True).fields == HOST + b"x: %d\r\n" % (turn % 2)
 
 
+def test_a_block_that_refers_to_what_it_moves_is_read_every_time() -> None:
+    headers = decoder()
+    headers.skip(b"\x40\x01p\x01p\x40\x01q\x01q")
+    block = plain(GET) + b"\xbf\x40\x01x\x01x"
+    found = [headers.request(block, True).fields for _ in range(5)]
+    assert found == [HOST + line + b"x: x\r\n" for line in (b"p: p\r\n", b"q: q\r\n", *[b"x: x\r\n"] * 3)]
+
+
+def test_a_name_from_the_table_is_its_own_connections() -> None:
+    shared = Shared()
+    block = plain(GET) + b"\x0f\x2f\x01v"
+    for name in (b"p", b"q"):
+        headers = HeaderDecoder(Limits(), 4096, shared)
+        headers.skip(b"\x40\x01" + name + b"\x01x")
+        for _ in range(4):
+            assert headers.request(block, True).fields == HOST + name + b": v\r\n"
+
+
 def test_and_when_the_table_is_resized() -> None:
     headers = decoder()
     headers.skip(b"\x40\x01x\x01y")
@@ -456,6 +484,10 @@ class TestAnotherPath:
     def test_cut_short(self, headers: HeaderDecoder) -> None:
         with pytest.raises(CompressionFault):
             headers.request(self.block(b"/abc")[:7], True)
+        for number in range(4):
+            headers.request(self.block(b"/%d" % number, after=b""), True)
+        with pytest.raises(CompressionFault):
+            headers.request(self.block(b"/abc", after=b"")[:7], True)
 
     def test_too_long(self) -> None:
         headers = decoder(Limits(head_bytes=280))
@@ -480,10 +512,18 @@ class TestAnotherPath:
     def test_what_it_adds_is_added_again(self) -> None:
         adding = b"\x01\x01a\x40\x01x\x01%d"
         headers = decoder()
+        headers.skip(b"\x40\x01x\x01y")
+        newest = b"\x01\x01a\xbe"
+        for number in range(4):
+            block = self.block(b"/%d" % number, before=b"\x82\x86", after=newest)
+            assert headers.request(block, True).fields == HOST + b"x: y\r\n"
         for number in range(20):
             block = self.block(b"/%d" % number, before=b"\x82\x86", after=adding % (number % 2))
             assert headers.request(block, True).fields == HOST + b"x: %d\r\n" % (number % 2)
             assert headers.trailers(b"\xbe") == b"x: %d\r\n" % (number % 2)
+            for path in (b"/a", b"/b", b"/c"):
+                block = self.block(path, before=b"\x82\x86", after=newest)
+                assert headers.request(block, True).fields == HOST + b"x: %d\r\n" % (number % 2)
 
 
 def test_a_block_means_something_else_in_another_place() -> None:

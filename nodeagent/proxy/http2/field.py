@@ -187,7 +187,7 @@ def _bad_name(name: bytes) -> Fault:
 
 
 def _bad_value(name: bytes, value: bytes) -> Fault:
-    shown = name.decode()
+    shown = name[:64].decode()
     if b"\r" in value:
         return "bare_cr", f"CR in the value of {shown} (RFC 9113 section 8.2.1)"
     if b"\n" in value:
