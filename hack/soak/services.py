@@ -71,7 +71,15 @@ _RETRY = {"retry-attempts": "3", "per-try-timeout": "1s"}
 _SPLIT = {"split": "split-a=70 split-b=30", "split-by": "header x-version"}
 
 SERVICES: tuple[SoakService, ...] = (
-    _service("plain", 10, {}, {"max-connections": "none"}, bad=("refuse",)),
+    _service(
+        "plain",
+        10,
+        {},
+        {"max-connections": "none"},
+        {"upstream-protocol": "http1"},
+        {"upstream-protocol": "quic"},
+        bad=("refuse",),
+    ),
     _service(
         "retry",
         11,
