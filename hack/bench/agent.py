@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hack.bench.processes import ProcessGroup
+from hack.kit.admin import is_ready
 from hack.kit.manifests import ENABLED, Endpoint, Port, endpoint_slice, render, service
 from hack.kit.ports import LOCALHOST, free_port
 from hack.kit.processes import Process, wait_until
@@ -101,14 +101,4 @@ class Agent:
 
     def wait_ready(self) -> None:
         """Wait until `/readyz` answers 200."""
-        wait_until(self._ready, self.process)
-
-    def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(LOCALHOST, self._admin_port, timeout=10)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        wait_until(lambda: is_ready(self._admin_port), self.process)

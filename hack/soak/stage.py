@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
 import socket
 import struct
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hack.demo.exchange import fetch
+from hack.kit.admin import is_ready
 from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_file, service
 from hack.kit.ports import LOCALHOST, claim_number, free_ports, listens
 from hack.kit.processes import Process, wait_until
@@ -99,7 +99,7 @@ class Stage:
         command += ["--dns-listen", f"{LOCALHOST}:{self.dns_port}", "--drain-timeout", f"{DRAIN_TIME}s"]
         command += ["--admin-listen", f"{LOCALHOST}:{self._admin_port}", "--log-format", "json"]
         self.agent = self._start("agent", command, self.agent_log)
-        wait_until(self._ready, self.agent)
+        wait_until(lambda: is_ready(self._admin_port), self.agent)
 
     async def close(self) -> list[str]:
         """End everything; return what did not end as it should."""
@@ -220,16 +220,6 @@ class Stage:
         """Return what the agent does now."""
         plan: dict[str, Any] = json.loads(await self.read_admin("/plan"))
         return plan
-
-    def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(LOCALHOST, self._admin_port, timeout=10)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
 
     async def _serve_badly(self, kind: Bad, port: int) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ say. All frames of one turn of the loop leave in one write.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Final
 
 from nodeagent.proxy.connection import OWN_FULL, TURN, Connection
@@ -52,7 +53,7 @@ REMEMBERED: Final = 512
 """Streams that we have broken off and whose late frames are expected."""
 
 
-class Stream(Outflow):
+class Stream(Outflow, ABC):
     """One stream: what it sends, and what has come for it and waits."""
 
     __slots__ = (
@@ -112,9 +113,9 @@ class Stream(Outflow):
         lines, self.waiting_trailers = self.waiting_trailers, b""
         self.body_came(data, self.waiting_end, lines)
 
+    @abstractmethod
     def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
         """Pass on what has waited; `lines` are trailers, which are the end."""
-        raise NotImplementedError
 
     def check_trailers(self, end: bool) -> None:
         """Check that trailers are where they may be.
@@ -135,7 +136,7 @@ class Stream(Outflow):
         self.waiting_trailers = lines
 
 
-class Multiplexed(Connection):
+class Multiplexed(Connection, ABC):
     """An HTTP/2 connection."""
 
     __slots__ = (
@@ -486,24 +487,25 @@ class Multiplexed(Connection):
 
     # What the two sides say
 
+    @abstractmethod
     def _greeting(self) -> bytes:
-        raise NotImplementedError
+        """Return what is said first."""
 
+    @abstractmethod
     def every_stream(self) -> list[Stream]:
         """All streams that are open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stream(self, stream: int) -> Stream | None:
         """An open stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_idle(self, stream: int) -> bool:
         """Whether there has never been such a stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_stream(self) -> int:
         """The last stream of the peer that we have dealt with."""
-        raise NotImplementedError
 
     def setting(self, name: int, value: int) -> None:
         """Follow a setting of the peer that concerns this side only."""
@@ -514,26 +516,26 @@ class Multiplexed(Connection):
     def turn_ended(self) -> None:
         """What has come is read; more may wait for a later turn."""
 
+    @abstractmethod
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
         """Take a DATA frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         """Take a header block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_reset(self, stream: int, code: int) -> None:
         """Take a RST_STREAM frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
         """Take a GOAWAY frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_stream_fault(self, stream: int, code: int, detail: str) -> None:
         """A frame was wrong, but harms its stream only."""
-        raise NotImplementedError
