@@ -13,10 +13,9 @@ from typing import Final
 
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.connection import probe_peer
-from nodeagent.proxy.http2.connection import Multiplexed, Stream
+from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.frames import (
     CANCEL,
-    COMPRESSION_ERROR,
     ENABLE_PUSH,
     LAST_STREAM,
     MAX_CONCURRENT_STREAMS,
@@ -368,7 +367,7 @@ class Http2Upstream(Multiplexed):
         except StreamFault as fault:
             self._broken(mine, PROTOCOL_ERROR, fault.detail)
         except CompressionFault as fault:
-            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+            raise table_lost(fault) from None
 
     def _on_head(self, mine: UpstreamHttp2Stream, head: ResponseHead, end: bool) -> None:
         owner = mine.owner

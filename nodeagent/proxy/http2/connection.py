@@ -53,6 +53,12 @@ REMEMBERED: Final = 512
 """Streams that we have broken off and whose late frames are expected."""
 
 
+def table_lost(fault: CompressionFault) -> ConnectionFault:
+    """Return the end of a connection whose header blocks cannot be followed any more."""
+    code = ENHANCE_YOUR_CALM if fault.excessive else COMPRESSION_ERROR
+    return ConnectionFault(code, fault.detail)
+
+
 class Stream(Outflow, ABC):
     """One stream: what it sends, and what has come for it and waits."""
 
@@ -182,8 +188,9 @@ class Multiplexed(Connection, ABC):
 
     @property
     def held(self) -> int:
-        """Bytes of frames that are not whole, and that wait to be sent."""
-        return super().held + self._reader.held + self.writer.held
+        """Bytes of frames that are not whole or wait to be sent, and of what is known of header blocks."""
+        remembered = self.decoder.held + self.encoder.held
+        return super().held + self._reader.held + self.writer.held + remembered
 
     # What asyncio calls
 
@@ -432,7 +439,7 @@ class Multiplexed(Connection, ABC):
         try:
             self.decoder.skip(block)
         except CompressionFault as fault:
-            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+            raise table_lost(fault) from None
 
     def late(self, stream: int, what: str) -> None:
         """A frame has come for a stream that is over.

@@ -16,11 +16,10 @@ from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
-from nodeagent.proxy.http2.connection import Multiplexed, Stream
+from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID
 from nodeagent.proxy.http2.frames import (
     CANCEL,
-    COMPRESSION_ERROR,
     INTERNAL_ERROR,
     LAST_STREAM,
     MAX_CONCURRENT_STREAMS,
@@ -409,7 +408,7 @@ class Http2Connection(Multiplexed):
             self._refuse(stream, fault, end)
             return
         except CompressionFault as fault:
-            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+            raise table_lost(fault) from None
         if self.listener.removed and not self._follow():
             mine = self._streams[stream] = ServerStream(self, stream, head, runtime.now())
             self._turn_away(mine, NoRoute(f"{self.listener.service} has left the mesh"), end)
@@ -450,7 +449,7 @@ class Http2Connection(Multiplexed):
             self._broken(mine, fault)
             return
         except CompressionFault as fault:
-            raise ConnectionFault(COMPRESSION_ERROR, fault.detail) from None
+            raise table_lost(fault) from None
         mine.received += len(block) + 9
         mine.received_all = True
         exchange = mine.exchange
