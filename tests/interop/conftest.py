@@ -12,6 +12,7 @@ from hack.kit.processes import Process, wait_until
 from tests.interop.mesh import InteropMesh, built
 
 Start = Callable[..., int]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="package")
@@ -31,7 +32,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     def start(*command: str) -> int:
         port = free_port()
         words = [word.replace("PORT", str(port)) for word in command]
-        process = Process(Path(words[0]).name, words, logs / f"{len(processes)}.log")
+        process = Process(Path(words[0]).name, words, logs / f"{len(processes)}.log", cwd=ROOT)
         processes.append(process)
         wait_until(lambda: listens(LOCALHOST, port), process)
         return port

@@ -36,8 +36,10 @@ def installed(name: str, package: str) -> str:
 
 
 def run(*command: str, seconds: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; what it says is text."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    """Run a program to its end; what it says is text, more or less."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
+    )
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done
 

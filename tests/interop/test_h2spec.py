@@ -1,4 +1,7 @@
-"""h2spec, every case in strict mode, before endpoints of HTTP/1 and of HTTP/2."""
+"""h2spec, every case in strict mode, before endpoints of HTTP/1 and of HTTP/2.
+
+Their answers have bodies: before an endpoint that answers without, h2spec skips cases of flow control.
+"""
 
 from __future__ import annotations
 

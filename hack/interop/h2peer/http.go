@@ -22,19 +22,30 @@ func serveHTTP(address string) error {
 
 func echo(writer http.ResponseWriter, request *http.Request) {
 	header := writer.Header()
-	header.Set("X-Proto", request.Proto)
 	header.Set("X-Host", request.Host)
-	header.Set("X-Query", request.URL.RawQuery)
 	if request.Method != http.MethodPost {
-		fmt.Fprintf(writer, "hello %s\n", request.URL.Path)
+		fmt.Fprintf(writer, "hello %s\n", request.RequestURI)
 		return
 	}
 	header.Set("Trailer", "X-Size")
-	size, err := io.Copy(writer, request.Body)
+	control := http.NewResponseController(writer)
+	_ = control.EnableFullDuplex() // HTTP/2 always is, and says that it does not know this
+	size, err := io.Copy(flushing{writer, control}, request.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	header.Set("X-Size", fmt.Sprint(size))
+}
+
+// flushing sends every piece at once.
+type flushing struct {
+	io.Writer
+	control *http.ResponseController
+}
+
+func (f flushing) Write(data []byte) (int, error) {
+	count, err := f.Writer.Write(data)
+	return count, errors.Join(err, f.control.Flush())
 }
 
 // web is a client of serveHTTP.
@@ -64,6 +75,8 @@ func (w web) ask(ctx context.Context, method, path string, body io.Reader) (*htt
 	if err != nil {
 		return nil, nil, err
 	}
+	// Without it no trailer of an endpoint of HTTP/1 reaches us (RFC 9110 section 6.5.1).
+	request.Header.Set("TE", "trailers")
 	response, err := w.Do(request)
 	if err != nil {
 		return nil, nil, err
@@ -85,18 +98,14 @@ func (w web) tryGet(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(
-		expect("body", string(got), "hello /a/b\n"),
-		expect("query", response.Header.Get("X-Query"), "c=%20"),
+		expect("body", string(got), "hello /a%2Fb?c=%20\n"),
 		expect("host", response.Header.Get("X-Host"), base.Host),
 	)
 }
 
 func (w web) tryHead(ctx context.Context) error {
-	response, got, err := w.ask(ctx, "HEAD", "/", nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(expect("body", len(got), 0), expect("length", response.ContentLength, 8))
+	_, got, err := w.ask(ctx, "HEAD", "/", nil)
+	return errors.Join(err, expect("body", len(got), 0))
 }
 
 func (w web) tryEcho(ctx context.Context) error {
