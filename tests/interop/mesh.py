@@ -17,6 +17,7 @@ from tests.agent.harness import Agent
 
 BIN = Path(os.environ.get("SVCMESH_TOOLS", "") or Path.home() / ".cache" / "svcmesh" / "bin")
 PORT = 18080
+NODE_PEER = str(Path(__file__).with_name("node_peer.js"))
 
 
 def built(name: str) -> str:

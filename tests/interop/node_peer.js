@@ -1,4 +1,5 @@
-// A server and a client of HTTP/2 without TLS, on Node's own module.
+// A server and a client of HTTP/2 without TLS, on Node's own module. The servers write a line for each request:
+// what was asked, and the field x-marker.
 //
 //   node node_peer.js serve-http2 ADDRESS:PORT   echoes bodies, with a trailer, until it is killed
 //   node node_peer.js serve-http ADDRESS :PORT   the same in HTTP/1.1
@@ -16,7 +17,12 @@ function serve(server) {
   server.listen(Number(port), address);
 }
 
+function note(method, path, marker) {
+  console.log(`asked ${method} ${path} ${marker || ""}`);
+}
+
 function echo2(stream, headers) {
+  note(headers[":method"], headers[":path"], headers["x-marker"]);
   stream.on("error", () => {});
   if (headers[":method"] !== "POST") {
     stream.respond({ ":status": 200, "x-host": headers[":authority"] || headers.host });
@@ -31,6 +37,7 @@ function echo2(stream, headers) {
 }
 
 function echo1(request, response) {
+  note(request.method, request.url, request.headers["x-marker"]);
   response.on("error", () => {});
   response.setHeader("x-host", request.headers.host);
   if (request.method !== "POST") {

@@ -12,7 +12,7 @@ import pytest
 
 from hack.kit.ports import LOCALHOST
 from hack.kit.waiting import until, until_async
-from tests.interop.conftest import Start
+from tests.interop.conftest import Server, Start
 from tests.interop.grpcio_server import OPTIONS
 from tests.interop.mesh import InteropMesh, built, run
 
@@ -27,13 +27,14 @@ Address = tuple[str, int]
 @pytest.fixture(scope="module")
 def grpcio(mesh: InteropMesh, start: Start) -> Address:
     """A server of grpcio, as clients of the mesh see it."""
-    return mesh.serve(start(sys.executable, "-m", "tests.interop.grpcio_server", f"{LOCALHOST}:PORT"), "grpc")
+    server = start(sys.executable, "-m", "tests.interop.grpcio_server", f"{LOCALHOST}:PORT")
+    return mesh.serve(server.port, "grpc")
 
 
 @pytest.fixture(scope="module")
-def go(mesh: InteropMesh, go_grpc: int) -> Address:
+def go(mesh: InteropMesh, go_grpc: Server) -> Address:
     """A server of Go's gRPC, as clients of the mesh see it."""
-    return mesh.serve(go_grpc, "grpc")
+    return mesh.serve(go_grpc.port, "grpc")
 
 
 @pytest.mark.parametrize("server", ["go", "grpcio"])

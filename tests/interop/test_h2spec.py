@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.interop.conftest import Server
 from tests.interop.mesh import InteropMesh, built, run
 
 CASES = 146
@@ -38,8 +39,8 @@ def outcomes(report: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("protocol", ["http", "http2"])
-def test_every_case(mesh: InteropMesh, go_http: int, tmp_path: Path, protocol: str) -> None:
-    address, port = mesh.serve(go_http, protocol)
+def test_every_case(mesh: InteropMesh, go_http: Server, tmp_path: Path, protocol: str) -> None:
+    address, port = mesh.serve(go_http.port, protocol)
     report = tmp_path / "h2spec.xml"
     where = ("--host", address, "--port", str(port), "--timeout", "10")
     run(built("h2spec"), "--strict", "--junit-report", str(report), *where, seconds=110, check=False)
@@ -51,9 +52,9 @@ def test_every_case(mesh: InteropMesh, go_http: int, tmp_path: Path, protocol: s
         assert ending in awry[name]
 
 
-def test_what_is_neither_protocol_is_answered_and_closed(mesh: InteropMesh, go_http: int) -> None:
+def test_what_is_neither_protocol_is_answered_and_closed(mesh: InteropMesh, go_http: Server) -> None:
     """The exception above, seen from outside."""
-    with socket.create_connection(mesh.serve(go_http, "http2"), 10) as connection:
+    with socket.create_connection(mesh.serve(go_http.port, "http2"), 10) as connection:
         connection.sendall(b"INVALID CONNECTION PREFACE\r\n\r\n")
         said = b"".join(iter(lambda: connection.recv(65536), b""))
     assert said.startswith(b"HTTP/1.1 400 ")

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hack.kit.ports import LOCALHOST
 from hack.kit.waiting import until
-from tests.interop.conftest import Start
-from tests.interop.mesh import InteropMesh, built, installed, run
+from tests.interop.conftest import Server
+from tests.interop.mesh import NODE_PEER, InteropMesh, built, installed, run
 
 GO_TRIALS = ("get", "head", "echo", "8 MiB", "trailers", "a thousand at once", "cancellation")
 NODE_TRIALS = (
     *("get", "head", "echo", "8 MiB", "trailers", "large and binary fields", "a thousand at once"),
     *("cancellation", "ping"),
 )
-NODE_PEER = str(Path(__file__).with_name("node_peer.js"))
 BODY = bytes(range(256)) * 4096
 """1 MiB."""
 
 
 @pytest.fixture(params=["http", "http2"])
-def go_server(mesh: InteropMesh, go_http: int, request: pytest.FixtureRequest) -> str:
+def go_server(mesh: InteropMesh, go_http: Server, request: pytest.FixtureRequest) -> str:
     """The address and port of Go's server behind the mesh, which speaks this protocol to it."""
-    address, port = mesh.serve(go_http, request.param)
+    address, port = mesh.serve(go_http.port, request.param)
     return f"{address}:{port}"
-
-
-@pytest.fixture(scope="module")
-def node_server(start: Start) -> Callable[[str], int]:
-    """Start a server of Node's that speaks this protocol, once, and return its port."""
-
-    @functools.cache
-    def started(protocol: str) -> int:
-        return start(installed("node", "nodejs"), NODE_PEER, f"serve-{protocol}", f"{LOCALHOST}:PORT")
-
-    return started
 
 
 @pytest.fixture
@@ -55,19 +41,19 @@ def body(tmp_path: Path) -> str:
 @pytest.mark.parametrize("client", ["go", "node"])
 def test_libraries(
     mesh: InteropMesh,
-    go_http: int,
-    node_server: Callable[[str], int],
+    go_http: Server,
+    node_server: Callable[[str], Server],
     client: str,
     server: str,
     protocol: str,
 ) -> None:
     """Client and server of Go and of Node; the mesh speaks either protocol to the server."""
-    address, port = mesh.serve(go_http if server == "go" else node_server(protocol), protocol)
-    if client == "go":
-        command, trials = (built("h2peer"), "call-http"), GO_TRIALS
-    else:
-        command, trials = (installed("node", "nodejs"), NODE_PEER, "call"), NODE_TRIALS
+    address, port = mesh.serve((go_http if server == "go" else node_server(protocol)).port, protocol)
+    command: tuple[str, ...] = (built("h2peer"), "call-http")
+    if client == "node":
+        command = (installed("node", "nodejs"), NODE_PEER, "call")
     said = run(*command, f"{address}:{port}", check=False)
+    trials = GO_TRIALS if client == "go" else NODE_TRIALS
     assert said.stdout.splitlines() == [f"ok {name}" for name in trials], said.stdout + said.stderr
     until(mesh.at_rest)
 

@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// serveHTTP echoes bodies until the listener fails; a trailer tells whether the request had one, too.
+// serveHTTP echoes bodies until the listener fails, with their size as a trailer. It writes a line for each
+// request: what was asked, and the field X-Marker.
 func serveHTTP(address string) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -21,6 +22,7 @@ func serveHTTP(address string) error {
 }
 
 func echo(writer http.ResponseWriter, request *http.Request) {
+	fmt.Printf("asked %s %s %s\n", request.Method, request.RequestURI, request.Header.Get("X-Marker"))
 	header := writer.Header()
 	header.Set("X-Host", request.Host)
 	if request.Method != http.MethodPost {
