@@ -96,8 +96,8 @@ class TestPatience:
     def test_work_fills_it_up_to_its_size(self) -> None:
         patience = Patience(10, 0.0, lambda: 0.0)
         for _ in range(100):
-            patience.earn(5)
+            patience.left += 5
         assert all(patience.spend() for _ in range(10))
         assert not patience.spend()
-        patience.earn(3)
+        patience.left += 3
         assert patience.spend()

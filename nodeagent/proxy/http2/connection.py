@@ -39,7 +39,6 @@ from nodeagent.proxy.http2.frames import (
 )
 from nodeagent.proxy.http2.headers import CompressionFault, HeaderDecoder, HeaderEncoder, StreamFault
 from nodeagent.proxy.http2.writing import LARGEST_FRAME, Outflow, Writer
-from nodeagent.proxy.message import NO_BODY
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.settings import Limits
 
@@ -59,65 +58,67 @@ def table_lost(fault: CompressionFault) -> ConnectionFault:
     return ConnectionFault(code, fault.detail)
 
 
+class Waiting:
+    """What has come for a stream and waits: a body in pieces, its size in windows, its end."""
+
+    __slots__ = ("end", "going_on", "pieces", "size", "trailers")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.end = False
+        self.trailers = b""
+        self.going_on = False
+        """It is passed on in a later turn, unless it has to wait again before."""
+
+
 class Stream(Outflow, ABC):
-    """One stream: what it sends, and what has come for it and waits."""
+    """One stream: what it sends, and what has come for it and waits. Subclasses set all fields in one go."""
 
-    __slots__ = (
-        "_going_on",
-        "body_left",
-        "connection",
-        "held",
-        "inflow",
-        "received_all",
-        "waiting",
-        "waiting_end",
-        "waiting_size",
-        "waiting_trailers",
-    )
+    __slots__ = ("body_left", "connection", "held", "inflow", "received_all", "waiting")
 
-    def __init__(self, connection: Multiplexed, identifier: int) -> None:
-        super().__init__(identifier, connection.writer.initial)
-        self.connection = connection
-        self.body_left = NO_BODY
-        """Bytes of a body that has said its length and are still to come; else below 0."""
-        self.held = False
-        """What comes has to wait."""
-        self.inflow: ReceiveWindow | None = None
-        """None: nothing has come that had to be credited."""
-        self.received_all = False
-        """The peer has ended its side."""
-        self.waiting: list[bytes] | None = None
-        self.waiting_size = 0
-        self.waiting_end = False
-        self.waiting_trailers = b""
-        self._going_on = False
-        """What waits is passed on in a later turn, unless it has to wait again before."""
+    connection: Multiplexed
+    body_left: int
+    """Bytes of a body that has said its length and are still to come; else below 0."""
+    held: bool
+    """What comes has to wait."""
+    inflow: ReceiveWindow | None
+    """None: nothing has come that had to be credited."""
+    received_all: bool
+    """The peer has ended its side."""
+    waiting: Waiting | None
+
+    @property
+    def waiting_size(self) -> int:
+        """Bytes that wait, as windows count them."""
+        return self.waiting.size if self.waiting is not None else 0
 
     def wait(self) -> None:
         """Pass nothing on for now; the stream's window fills up."""
         self.held = True
-        self._going_on = False
+        if self.waiting is not None:
+            self.waiting.going_on = False
 
     def go_on(self) -> None:
         """Pass on what has come, and open the window: in a turn of its own, as bytes of a socket come."""
         if not self.held:
             return
-        if self.waiting is None:
+        waiting = self.waiting
+        if waiting is None:
             self.held = False
-        elif not self._going_on:
-            self._going_on = True
+        elif not waiting.going_on:
+            waiting.going_on = True
             self.connection.runtime.loop.call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
-        going_on, self._going_on = self._going_on, False
-        if not going_on:
+        waiting = self.waiting
+        if waiting is None or not waiting.going_on:
             return
         self.held = False
-        if self.waiting is None:
-            return
-        data = self.connection.waited(self)
-        lines, self.waiting_trailers = self.waiting_trailers, b""
-        self.body_came(data, self.waiting_end, lines)
+        self.waiting = None
+        if self.inflow is not None and not self.received_all:
+            self.connection.credit(self, self.inflow, waiting.size)
+        self.body_came(b"".join(waiting.pieces), waiting.end, waiting.trailers)
 
     @abstractmethod
     def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
@@ -137,9 +138,9 @@ class Stream(Outflow, ABC):
     def wait_with_trailers(self, lines: bytes) -> None:
         """Keep trailers behind the bytes that wait."""
         if self.waiting is None:
-            self.waiting = []
-        self.waiting_end = True
-        self.waiting_trailers = lines
+            self.waiting = Waiting()
+        self.waiting.end = True
+        self.waiting.trailers = lines
 
 
 class Multiplexed(Connection, ABC):
@@ -255,7 +256,7 @@ class Multiplexed(Connection, ABC):
         while True:
             writer.fill()
             if writer.bodies:
-                self._controls.earn(2 * writer.bodies)
+                self._controls.left += 2 * writer.bodies
                 writer.bodies = 0
             if writer.out:
                 if self._said_end or self.transport.is_closing():
@@ -315,13 +316,14 @@ class Multiplexed(Connection, ABC):
             if inflow is not None and not end:
                 self.credit(stream, inflow, size)
                 if data:
-                    self._controls.earn(1)
+                    self._controls.left += 1
             return data
-        if stream.waiting is None:
-            stream.waiting = []
-        stream.waiting.append(data)
-        stream.waiting_size += size
-        stream.waiting_end = end
+        waiting = stream.waiting
+        if waiting is None:
+            waiting = stream.waiting = Waiting()
+        waiting.pieces.append(data)
+        waiting.size += size
+        waiting.end = end
         return None
 
     def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
@@ -330,25 +332,16 @@ class Multiplexed(Connection, ABC):
         if increment:
             self.send(window_frame(stream.identifier, increment))
 
-    def waited(self, stream: Stream) -> bytes:
-        """Return what waits in a stream, and open its window."""
-        waiting, stream.waiting = stream.waiting, None
-        size, stream.waiting_size = stream.waiting_size, 0
-        if stream.inflow is not None and not stream.received_all:
-            self.credit(stream, stream.inflow, size)
-        return b"".join(waiting or ())
-
     def count_in(self, size: int) -> None:
         """Count DATA in for the connection, whose window opens at once.
 
         Raises:
             ConnectionFault: the peer was not allowed to send it.
         """
-        window = self._window
-        if not window.received(size):
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-        increment = window.passed_on(size)
+        increment = self._window.received_and_passed_on(size)
         if increment:
+            if increment < 0:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
             self.send(window_frame(0, increment))
 
     # Frames that concern the connection

@@ -56,6 +56,7 @@ HEAD: Final = struct.Struct(">HBBBL")
 """Length (upper 16 bits, lower 8), type, flags, stream."""
 _HEAD_SIZE: Final = 9
 _TYPES: Final = 10
+_NOT_PLAIN: Final = END_HEADERS | PADDED | PRIORITY_FLAG
 _SETTING: Final = struct.Struct(">HL")
 _pack = HEAD.pack
 _unpack = HEAD.unpack_from
@@ -170,6 +171,7 @@ class FrameReader:
             if len(data) < self._need:
                 self._held = data
                 return False
+        sink = self._sink
         position, size = 0, len(data)
         while size - position >= _HEAD_SIZE:
             high, low, kind, flags, stream = _unpack(data, position)
@@ -189,10 +191,16 @@ class FrameReader:
             stream &= 0x7FFFFFFF
             if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
-            if kind < _TYPES:
+            # The two that nearly all frames are, where they are plain, need no call of their own.
+            if kind == HEADERS and flags & _NOT_PLAIN == END_HEADERS and stream:
+                sink.on_headers(stream, data[position + _HEAD_SIZE : end], flags & END_STREAM == END_STREAM)
+            elif kind == DATA and not flags & PADDED and stream:
+                payload = data[position + _HEAD_SIZE : end]
+                sink.on_data(stream, payload, length, flags & END_STREAM == END_STREAM)
+            elif kind < _TYPES:
                 _READ[kind](self, flags, stream, data[position + _HEAD_SIZE : end])
             else:
-                self._sink.on_unknown()
+                sink.on_unknown()
             position = end
             if self.stopped:
                 self._held = b""

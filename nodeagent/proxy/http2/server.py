@@ -61,6 +61,7 @@ class ServerStream(Stream):
         "_unsent",
         "connect_time",
         "deadline",
+        "early",
         "exchange",
         "received",
         "sent",
@@ -72,7 +73,16 @@ class ServerStream(Stream):
     def __init__(
         self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
     ) -> None:
-        super().__init__(connection, identifier)
+        self.identifier = identifier
+        self.window = connection.writer.initial
+        self.backlog = None
+        self.queued = 0
+        self.sent_all = False
+        self.connection = connection
+        self.held = False
+        self.inflow = None
+        self.received_all = False
+        self.waiting = None
         self.source: Source = connection.source
         self.connect_time: float = connection.connect_time
         self.write_paused = False
@@ -81,6 +91,8 @@ class ServerStream(Stream):
         self.started = started
         self.deadline = FOREVER
         self.body_left = head.length
+        self.early = False
+        """Its exchange has not begun, for the body may be in the same bytes as the head."""
         self._to_head = head.method == b"HEAD"
         self._responding = False
         self._unchunked: Unchunked | None = None
@@ -101,9 +113,11 @@ class ServerStream(Stream):
             unchunked = self._unchunked = Unchunked()
             data = unchunked.payload(data)
             lines = unchunked.trailers if end else b""
-        bare = end and not data and not lines
-        connection.writer.headers(self, block, bare)
-        if not bare:
+        if not lines:
+            self.sent += len(data)
+            connection.writer.message(self, block, data, end)
+        else:
+            connection.writer.headers(self, block, False)
             self._send(data, end, lines)
         if not end:
             self.set_deadline(connection.runtime.now())
@@ -310,8 +324,8 @@ class Http2Connection(Multiplexed):
         self._drain_step = 0
         self._preface = PREFACE
         """What is still to come of it."""
-        self._early: ServerStream | None = None
-        """A stream whose body may be in the same bytes as its head."""
+        self._early: list[ServerStream] = []
+        """Streams that had a head without a body come in this turn."""
         self._idle_since = 0.0
 
     @property
@@ -387,8 +401,6 @@ class Http2Connection(Multiplexed):
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         """A request begins, or a body ends with trailers."""
-        if self._early is not None:
-            self._start_early()
         if stream <= self._highest or not stream & 1:
             self._on_trailers(stream, block, end)
             return
@@ -420,7 +432,8 @@ class Http2Connection(Multiplexed):
         mine.received = len(block) + 9
         if not end:
             mine.deadline = started + (self.idle_time or runtime.limits.stall_time)
-            self._early = mine
+            mine.early = True
+            self._early.append(mine)
             return
         mine.received_all = True
         mine.deadline = deadline = started + (self.idle_time or runtime.limits.response_time)
@@ -429,6 +442,7 @@ class Http2Connection(Multiplexed):
         exchange.start(b"", True)
 
     def _on_trailers(self, stream: int, block: bytes, end: bool) -> None:
+        self._start_early()
         mine = self._streams.get(stream)
         if mine is None:
             if not stream & 1 or stream not in self._broken_off:
@@ -471,16 +485,12 @@ class Http2Connection(Multiplexed):
         if mine.received_all:
             self.on_stream_fault(stream, STREAM_CLOSED, "DATA behind the end of the request")
             return
-        early = self._early
-        if early is not None and early is not mine:
-            self._start_early()
         if not data and not end:
             self.spend_patience()
         try:
             passed = self.take_body(mine, data, size, end)
         except StreamFault as fault:
-            if self._early is not None:
-                self._start_early()
+            self._start_early()
             self._broken(mine, fault)
             return
         mine.received += size + 9
@@ -489,23 +499,24 @@ class Http2Connection(Multiplexed):
             return
         if end or not mine.write_paused:
             mine.set_deadline(self.runtime.now())
-        if self._early is not None:
-            self._early = None
+        if mine.early:
+            mine.early = False
             exchange.start(data, end)
         elif passed is not None and (passed or end):
             exchange.request_data(passed, end)
 
     def turn_ended(self) -> None:
-        """What has come is read: a head whose body has not come goes on alone."""
-        if self._early is not None:
+        """What has come is read: heads whose bodies have not come go on alone."""
+        if self._early:
             self._start_early()
 
     def _start_early(self) -> None:
-        mine, self._early = self._early, None
-        assert mine is not None
-        if mine.exchange is not None:
-            self.due(mine.deadline)
-            mine.exchange.start(b"", False)
+        streams, self._early = self._early, []
+        for mine in streams:
+            early, mine.early = mine.early, False
+            if early and mine.exchange is not None:
+                self.due(mine.deadline)
+                mine.exchange.start(b"", False)
 
     def on_reset(self, stream: int, code: int) -> None:
         """The client breaks a stream off."""
@@ -515,8 +526,7 @@ class Http2Connection(Multiplexed):
                 raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self.spend_patience()
             return
-        if self._early is not None:
-            self._start_early()
+        self._start_early()
         self._client_gone(mine)
         if self.runtime.now() - mine.started < RAPID:
             self.spend_reset()
@@ -536,8 +546,7 @@ class Http2Connection(Multiplexed):
             self.spend_patience(4)
             self.reset_stream(stream, code)
             return
-        if self._early is not None:
-            self._start_early()
+        self._start_early()
         exchange, mine.exchange = mine.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -595,8 +604,8 @@ class Http2Connection(Multiplexed):
             mine.inflow.close()
         if not mine.received_all:  # RFC 9113 section 8.1: nobody needs the rest of the request
             self.reset_stream(mine.identifier, NO_ERROR)
-        self._resets.earn(1)
-        self._controls.earn(8)
+        self._resets.left += 1
+        self._controls.left += 8
         if not self._streams:
             self._at_rest(self.runtime.now())
 
@@ -629,7 +638,7 @@ class Http2Connection(Multiplexed):
 
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
-        self._early = None
+        self._early = []
         streams, self._streams = self._streams, {}
         for mine in streams.values():
             exchange, mine.exchange = mine.exchange, None
