@@ -46,6 +46,8 @@ FRAMES_PER_TURN: Final = 128
 """Frames that are read at once before others have their turn."""
 TABLE_SIZE: Final = 4096
 """Bytes of the header table that we let a peer keep here, and keep at most for it."""
+COPIED: Final = 16 * 1024
+"""Bytes that are put together to be written; of more the pieces are gathered by the kernel."""
 LINGER_TIME: Final = 2.0
 """Seconds that a closing connection still reads, so that its last frames are not lost to a reset."""
 REMEMBERED: Final = 512
@@ -262,7 +264,10 @@ class Multiplexed(Connection, ABC):
                 if self._said_end or self.transport.is_closing():
                     writer.take()
                     break
-                self.transport.write(writer.take())
+                if writer.size > COPIED:
+                    self.transport.writelines(writer.take_pieces())
+                else:
+                    self.transport.write(writer.take())
             if not writer.going:
                 break
         self._flushing = False
@@ -297,13 +302,18 @@ class Multiplexed(Connection, ABC):
             ConnectionFault: the peer was not allowed to send it.
         """
         inflow = stream.inflow
-        if inflow is None:
-            if end and size <= STREAM_WINDOW:
-                pass  # as nearly always: nothing to credit, for no more will come
-            else:
-                inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
-        if inflow is not None and not inflow.received(size):
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+        # Mostly there is none, and nothing to credit, for no more will come.
+        if inflow is None and not (end and size <= STREAM_WINDOW):
+            inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
+        if inflow is not None:
+            passes = not (stream.held or end)
+            increment = inflow.received_and_passed_on(size) if passes else inflow.received(size)
+            if increment:
+                if increment < 0:
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+                self.send(window_frame(stream.identifier, increment))
+            if passes and data:
+                self._controls.left += 1
         left = stream.body_left
         if left >= 0:
             left -= len(data)
@@ -313,10 +323,6 @@ class Multiplexed(Connection, ABC):
         if end:
             stream.received_all = True
         if not stream.held:
-            if inflow is not None and not end:
-                self.credit(stream, inflow, size)
-                if data:
-                    self._controls.left += 1
             return data
         waiting = stream.waiting
         if waiting is None:

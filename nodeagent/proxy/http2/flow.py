@@ -38,10 +38,10 @@ class ReceiveWindow:
         """Bytes that have come and not been passed on."""
         return self.size - self.left - self.owed
 
-    def received(self, size: int) -> bool:
-        """Count bytes in; False: the peer was not allowed to send them."""
+    def received(self, size: int) -> int:
+        """Count bytes in; return 0, or -1: the peer was not allowed to send them."""
         self.left -= size
-        return self.left >= 0
+        return 0 if self.left >= 0 else -1
 
     def received_and_passed_on(self, size: int) -> int:
         """Count in and out at once; return by how much the window opens now, or -1: it was not allowed."""

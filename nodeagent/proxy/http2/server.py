@@ -127,13 +127,14 @@ class ServerStream(Stream):
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body."""
         connection = self.connection
-        lines = b""
-        if self._unchunked is not None:
-            data = self._unchunked.payload(data)
-            lines = self._unchunked.trailers if end else b""
         if connection.idle_time is not None and not self.write_paused:
             self.set_deadline(connection.runtime.now())
-        self._send(data, end, lines)
+        if self._unchunked is None:
+            self.sent += len(data)
+            connection.writer.data(self, data, end)
+        else:
+            data = self._unchunked.payload(data)
+            self._send(data, end, self._unchunked.trailers if end else b"")
         if not connection._flushing:
             connection.flush_soon()
 

@@ -266,11 +266,14 @@ class Writer:
 
     def take(self) -> bytes:
         """Return what is to be written, once."""
-        out = self.out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self.out = []
+        out = self.take_pieces()
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def take_pieces(self) -> list[bytes]:
+        """Return what is to be written, once, in pieces."""
+        out, self.out = self.out, []
         self.size = 0
-        return data
+        return out
 
     def _keep(self, stream: Outflow, data: bytes, end: bool) -> None:
         backlog = stream.backlog
