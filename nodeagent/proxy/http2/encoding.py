@@ -11,8 +11,8 @@ from typing import Final
 
 from nodeagent.proxy.http2.integers import integer
 from nodeagent.proxy.http2.literals import INDEXED, SHARED, Literal
-from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.static_table import ENTRIES
+from nodeagent.proxy.memory import Memory
 
 _LARGEST_TABLE: Final = 4096
 _LARGEST_SHARE: Final = 4

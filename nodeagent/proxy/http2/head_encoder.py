@@ -6,7 +6,7 @@ from typing import Final
 
 from nodeagent.proxy.http2.encoding import LineEncoder
 from nodeagent.proxy.http2.literals import compact, literal
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.streams import Source
 
