@@ -58,7 +58,7 @@ class Peer:
             writer.fill()
             if not writer.out:
                 break
-            self._reader.feed(writer.take(), 10**9)
+            self._reader.feed(b"".join(writer.take()), 10**9)
         seen, self.seen = self.seen, []
         return seen
 

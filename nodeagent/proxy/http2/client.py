@@ -198,7 +198,6 @@ class Http2Upstream(Multiplexed):
     """One connection of a shared pool."""
 
     __slots__ = (
-        "_early",
         "_first",
         "_heard",
         "_last_ping",
@@ -222,8 +221,7 @@ class Http2Upstream(Multiplexed):
         self._next = 1
         self._peer_streams = LAST_STREAM
         """Streams that the endpoint lets be open at once; until it has said so, as many as we like."""
-        self._early: list[UpstreamHttp2Stream] = []
-        """Streams that had a head come in this turn, some without their bodies yet."""
+        self.early: list[UpstreamHttp2Stream] = []
         self._first = True
         """Nothing has come yet."""
         self._heard = False
@@ -337,7 +335,7 @@ class Http2Upstream(Multiplexed):
                 self.fail(PROTOCOL_ERROR, f"does not speak HTTP/2 but {speaks}")
                 return
         self._heard = True
-        super().data_received(data)
+        self.read(data)
 
     def eof_received(self) -> bool:
         """The endpoint will send no more."""
@@ -363,7 +361,7 @@ class Http2Upstream(Multiplexed):
         """A response begins, or ends with trailers."""
         mine = self._streams.get(stream)
         if mine is not None and mine.early is not None:
-            self._start_early()
+            self.start_early()
             mine = self._streams.get(stream)
         if mine is None:
             if self.is_idle(stream):
@@ -398,7 +396,7 @@ class Http2Upstream(Multiplexed):
         else:
             mine.body_left = head.length
             mine.early = head
-            self._early.append(mine)
+            self.early.append(mine)
 
     def _on_trailers(self, mine: UpstreamHttp2Stream, lines: bytes, end: bool) -> None:
         mine.check_trailers(end)
@@ -424,7 +422,7 @@ class Http2Upstream(Multiplexed):
         try:
             passed = self.take_body(mine, data, size, end)
         except StreamFault as fault:
-            self._start_early()
+            self.start_early()
             self._broken(mine, PROTOCOL_ERROR, fault.detail)
             return
         owner, head = mine.owner, mine.early
@@ -438,13 +436,9 @@ class Http2Upstream(Multiplexed):
         elif passed is not None and (passed or end):
             owner.response_data(passed, end)
 
-    def turn_ended(self) -> None:
-        """What has come is read: heads whose bodies have not come go on alone."""
-        if self._early:
-            self._start_early()
-
-    def _start_early(self) -> None:
-        streams, self._early = self._early, []
+    def start_early(self) -> None:
+        """Let heads go on alone whose bodies have not come."""
+        streams, self.early = self.early, []
         for mine in streams:
             head, mine.early = mine.early, None
             if head is not None and mine.owner is not None:
@@ -452,7 +446,7 @@ class Http2Upstream(Multiplexed):
 
     def on_reset(self, stream: int, code: int) -> None:
         """The endpoint breaks a stream off."""
-        self._start_early()
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             if self.is_idle(stream):
@@ -466,7 +460,7 @@ class Http2Upstream(Multiplexed):
 
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
         """The endpoint begins to leave; streams behind the last it has not touched."""
-        self._start_early()
+        self.start_early()
         self.spend_patience(8)
         self._retire()
         for number, stream in list(self._streams.items()):
@@ -478,7 +472,7 @@ class Http2Upstream(Multiplexed):
 
     def on_stream_fault(self, stream: int, code: int, detail: str) -> None:
         """The endpoint has broken a rule on a stream."""
-        self._start_early()
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             self.spend_patience(4)
@@ -495,7 +489,7 @@ class Http2Upstream(Multiplexed):
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
         self._retire()
-        self._early = []
+        self.early = []
         for stream in list(self._streams.values()):
             if stream.received_all and stream.waiting is not None:
                 continue  # the response is all here, and only waits for its client

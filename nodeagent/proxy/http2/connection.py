@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import Any, Final
 
 from nodeagent.proxy.connection import OWN_FULL, TURN, Connection
 from nodeagent.proxy.http2.flood import (
@@ -161,6 +161,7 @@ class Multiplexed(Connection, ABC):
         "_unsent",
         "_window",
         "decoder",
+        "early",
         "encoder",
         "peer_left",
         "writer",
@@ -171,6 +172,8 @@ class Multiplexed(Connection, ABC):
         self.decoder = HeaderDecoder(header_limits, TABLE_SIZE)
         self.encoder = HeaderEncoder()
         self.writer = Writer(self.encoder)
+        self.early: list[Any] = []
+        """Streams that had a head come in this turn whose body may be in the same bytes."""
         self.peer_left = False
         """It has ended its side."""
         self._reader = FrameReader(self, header_limits.head_bytes)
@@ -203,8 +206,8 @@ class Multiplexed(Connection, ABC):
         self.writer.add(self._greeting() + window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.flush_soon()
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the peer."""
+    def read(self, data: bytes) -> None:
+        """Read frames: of the peer's bytes, and of what waits for its turn."""
         if self._closing:
             return
         try:
@@ -212,7 +215,8 @@ class Multiplexed(Connection, ABC):
         except ConnectionFault as fault:
             self.fail(fault.code, fault.detail)
             return
-        self.turn_ended()
+        if self.early:
+            self.start_early()
         if more and not self._turn:
             self._turn = True
             self.hold(TURN)
@@ -240,7 +244,7 @@ class Multiplexed(Connection, ABC):
     def _go_on(self) -> None:
         """It is this connection's turn again."""
         self._turn = False
-        self.data_received(b"")
+        self.read(b"")
         if not self._turn:
             self.let_go(TURN)
 
@@ -256,19 +260,21 @@ class Multiplexed(Connection, ABC):
         """Write what there is, and what waits as far as the peer takes it."""
         writer = self.writer
         while True:
-            writer.fill()
+            if writer.ready:
+                writer.fill()
             if writer.bodies:
                 self._controls.left += 2 * writer.bodies
                 writer.bodies = 0
-            if writer.out:
-                if self._said_end or self.transport.is_closing():
-                    writer.take()
+            size, out = writer.size, writer.take()
+            if size:
+                transport = self.transport
+                if self._said_end or transport.is_closing():
                     break
-                if writer.size > COPIED:
-                    self.transport.writelines(writer.take_pieces())
+                if size > COPIED:
+                    transport.writelines(out)
                 else:
-                    self.transport.write(writer.take())
-            if not writer.going:
+                    transport.write(b"".join(out))
+            if not writer.ready or not writer.going:
                 break
         self._flushing = False
 
@@ -519,8 +525,9 @@ class Multiplexed(Connection, ABC):
     def pinged(self, payload: bytes) -> None:
         """The peer has answered a PING."""
 
-    def turn_ended(self) -> None:
-        """What has come is read; more may wait for a later turn."""
+    @abstractmethod
+    def start_early(self) -> None:
+        """Pass on the heads in `early` whose bodies have not come: all that has come is read."""
 
     @abstractmethod
     def streams_lost(self, code: int, detail: str) -> None:

@@ -189,7 +189,7 @@ class ServerStream(Stream):
         if abort:
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
-            connection.close_stream(self)
+            connection.close_stream(self, now)
         else:
             self._unsent = self.queued
             self.deadline = now + connection.runtime.limits.stall_time
@@ -234,7 +234,7 @@ class ServerStream(Stream):
         """The last of the response is on its way."""
         self.write_paused = False
         if self.exchange is None:
-            self.connection.close_stream(self)
+            self.connection.close_stream(self, self.connection.runtime.now())
 
     # Time
 
@@ -288,7 +288,6 @@ class Http2Connection(Multiplexed):
 
     __slots__ = (
         "_drain_step",
-        "_early",
         "_highest",
         "_idle_since",
         "_last",
@@ -325,8 +324,7 @@ class Http2Connection(Multiplexed):
         self._drain_step = 0
         self._preface = PREFACE
         """What is still to come of it."""
-        self._early: list[ServerStream] = []
-        """Streams that had a head without a body come in this turn."""
+        self.early: list[ServerStream] = []
         self._idle_since = 0.0
 
     @property
@@ -373,7 +371,7 @@ class Http2Connection(Multiplexed):
             data = data[len(preface) :]
             if not data:
                 return
-        super().data_received(data)
+        self.read(data)
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked for is still answered."""
@@ -434,7 +432,7 @@ class Http2Connection(Multiplexed):
         if not end:
             mine.deadline = started + (self.idle_time or runtime.limits.stall_time)
             mine.early = True
-            self._early.append(mine)
+            self.early.append(mine)
             return
         mine.received_all = True
         mine.deadline = deadline = started + (self.idle_time or runtime.limits.response_time)
@@ -443,7 +441,7 @@ class Http2Connection(Multiplexed):
         exchange.start(b"", True)
 
     def _on_trailers(self, stream: int, block: bytes, end: bool) -> None:
-        self._start_early()
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             if not stream & 1 or stream not in self._broken_off:
@@ -491,7 +489,7 @@ class Http2Connection(Multiplexed):
         try:
             passed = self.take_body(mine, data, size, end)
         except StreamFault as fault:
-            self._start_early()
+            self.start_early()
             self._broken(mine, fault)
             return
         mine.received += size + 9
@@ -506,13 +504,9 @@ class Http2Connection(Multiplexed):
         elif passed is not None and (passed or end):
             exchange.request_data(passed, end)
 
-    def turn_ended(self) -> None:
-        """What has come is read: heads whose bodies have not come go on alone."""
-        if self._early:
-            self._start_early()
-
-    def _start_early(self) -> None:
-        streams, self._early = self._early, []
+    def start_early(self) -> None:
+        """Let heads go on alone whose bodies have not come."""
+        streams, self.early = self.early, []
         for mine in streams:
             early, mine.early = mine.early, False
             if early and mine.exchange is not None:
@@ -527,7 +521,7 @@ class Http2Connection(Multiplexed):
                 raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self.spend_patience()
             return
-        self._start_early()
+        self.start_early()
         self._client_gone(mine)
         if self.runtime.now() - mine.started < RAPID:
             self.spend_reset()
@@ -547,7 +541,7 @@ class Http2Connection(Multiplexed):
             self.spend_patience(4)
             self.reset_stream(stream, code)
             return
-        self._start_early()
+        self.start_early()
         exchange, mine.exchange = mine.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -598,7 +592,7 @@ class Http2Connection(Multiplexed):
 
     # The end of streams
 
-    def close_stream(self, mine: ServerStream) -> None:
+    def close_stream(self, mine: ServerStream, now: float) -> None:
         """A stream's response is whole."""
         del self._streams[mine.identifier]
         if mine.inflow is not None:
@@ -608,7 +602,7 @@ class Http2Connection(Multiplexed):
         self._resets.left += 1
         self._controls.left += 8
         if not self._streams:
-            self._at_rest(self.runtime.now())
+            self._at_rest(now)
 
     def drop(self, mine: ServerStream, code: int) -> None:
         """Break a stream off."""
@@ -639,7 +633,7 @@ class Http2Connection(Multiplexed):
 
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
-        self._early = []
+        self.early = []
         streams, self._streams = self._streams, {}
         for mine in streams.values():
             exchange, mine.exchange = mine.exchange, None

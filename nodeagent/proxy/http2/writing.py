@@ -96,13 +96,13 @@ class Writer:
     """Makes the frames of one connection. `out` is what is to be written, in order."""
 
     __slots__ = (
-        "_ready",
         "_waiting",
         "blocked",
         "bodies",
         "initial",
         "largest",
         "out",
+        "ready",
         "size",
         "trailers",
         "window",
@@ -122,7 +122,7 @@ class Writer:
         self.initial = DEFAULT_WINDOW
         """The window that its streams begin with."""
         self.largest = FRAME_SIZE
-        self._ready: deque[Outflow] = deque()
+        self.ready: deque[Outflow] = deque()
         """Streams that have something to send and a window for it, next first."""
         self._waiting = 0
 
@@ -134,7 +134,7 @@ class Writer:
     @property
     def going(self) -> bool:
         """Whether there is something that could be sent now."""
-        return bool(self._ready) and self.window > 0 and not self.blocked
+        return bool(self.ready) and self.window > 0 and not self.blocked
 
     def add(self, data: bytes) -> None:
         """Send a frame that needs no window."""
@@ -162,7 +162,7 @@ class Writer:
             or size > stream.window
             or size > self.window
             or not size
-            or self._ready
+            or self.ready
             or self.blocked
             or self.size > AT_ONCE
         ):
@@ -188,7 +188,7 @@ class Writer:
         """Send more of a body, now or as soon as it may be."""
         size = len(data)
         if (
-            self._ready
+            self.ready
             or stream.queued
             or size > stream.window
             or size > self.window
@@ -239,7 +239,7 @@ class Writer:
         stream.queued = 0
         stream.backlog = None
         if backlog.ready:
-            self._ready.remove(stream)
+            self.ready.remove(stream)
 
     def opened(self, size: int) -> bool:
         """Let the connection send more; False: a window of that size there cannot be."""
@@ -255,7 +255,7 @@ class Writer:
 
     def fill(self) -> None:
         """Make frames of what waits, as much as may be sent now and is written at once."""
-        ready = self._ready
+        ready = self.ready
         while ready and self.window > 0 and self.size <= AT_ONCE and not self.blocked:
             stream = ready.popleft()
             backlog = stream.backlog
@@ -264,12 +264,7 @@ class Writer:
             if stream.queued and stream.window > 0:
                 self._send_one(stream, backlog)
 
-    def take(self) -> bytes:
-        """Return what is to be written, once."""
-        out = self.take_pieces()
-        return out[0] if len(out) == 1 else b"".join(out)
-
-    def take_pieces(self) -> list[bytes]:
+    def take(self) -> list[bytes]:
         """Return what is to be written, once, in pieces."""
         out, self.out = self.out, []
         self.size = 0
@@ -294,7 +289,7 @@ class Writer:
         backlog = stream.backlog
         if backlog is not None and stream.window > 0 and not backlog.ready:
             backlog.ready = True
-            self._ready.append(stream)
+            self.ready.append(stream)
 
     def _send_one(self, stream: Outflow, backlog: Backlog) -> None:
         """Make the next frame of a stream that has bytes and a window."""
