@@ -10,6 +10,7 @@ import msgspec
 from hack.bench.figures import AGENT, Sample, Target, middle, ratio
 
 HTTP_COLUMNS = (("CPU us/request", "cpu_us_per_request", 1), ("requests/s", "per_second", 0))
+SIZED_COLUMNS = (("CPU us/request", "cpu_us_per_request", 0), ("MiB/s", "mib_per_second", 0))
 SIZE_COLUMNS = (
     ("ready s", "ready_s", 2),
     ("CPU s", "cpu_s", 2),
@@ -22,13 +23,28 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
     "10k": HTTP_COLUMNS,
-    "1m": (("CPU us/request", "cpu_us_per_request", 0), ("MiB/s", "mib_per_second", 0)),
+    "1m": SIZED_COLUMNS,
     "latency": (
         ("CPU us/request", "cpu_us_per_request", 1),
         ("p50 us", "p50_us", 0),
         ("p99 us", "p99_us", 0),
     ),
     "tcp": (("CPU ms/MiB", "cpu_ms_per_mib", 3), ("MiB/s", "mib_per_second", 0)),
+    **dict.fromkeys(
+        (
+            "http2 8x10",
+            "http2 1x100",
+            "http2 32x1",
+            "http2 10k",
+            "http2 post",
+            "http2 paths",
+            "http2 unique",
+            "http2 to http1",
+            "http1 to http2",
+        ),
+        HTTP_COLUMNS,
+    ),
+    "http2 1m": SIZED_COLUMNS,
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
     "stepping, one": (("CPU us/request", "cpu_us_per_request", 1), ("p50 us", "p50_us", 0)),
