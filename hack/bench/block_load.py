@@ -1,8 +1,8 @@
 """`python -m hack.bench.block_load FILE URL`: sends the header blocks of a file over HTTP/2 without TLS.
 
-h2load sends the same fields in every request; this sends blocks that `hack.bench.blocks` has prepared, so that
-no two need be alike and it still costs less than the proxies it is for. Each connection of the file has so many
-streams at once, until the time is over or a connection has sent all its blocks. It prints JSON.
+h2load sends the same fields in every request. This sends blocks that `hack.bench.blocks` has prepared, no two
+of which need be alike, and costs as little as h2load. Each connection of the file has so many streams at once,
+until the time is over or a connection has sent all its blocks. It prints JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import uvloop
 
 from hack.bench.blocks import read_blocks
 from hack.bench.http2_load import Http2Load
+from hack.kit.ports import LOCALHOST
 
 _HEAD: Final = 9
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
@@ -110,8 +111,8 @@ class Answers:
 
 
 def _check_status(block: bytes) -> None:
-    fields = dict(hpack.Decoder().decode(block))
-    if fields.get(":status") != "200":
+    fields = dict(hpack.Decoder().decode(block, raw=True))
+    if fields.get(b":status") != b"200":
         raise Refused(f"a response with {fields}")
 
 
@@ -173,6 +174,7 @@ async def put_load(
     """Connect, send until the time is over or a connection has no more blocks, and return the connections."""
     loop = asyncio.get_running_loop()
     parts = urlsplit(url)
+    host, port = parts.hostname or LOCALHOST, parts.port or 80
     ended = asyncio.Event()
     clients = []
     for connection in blocks:
@@ -180,8 +182,8 @@ async def put_load(
         async with asyncio.timeout(_CONNECT_TIME):
             _, client = await loop.create_connection(
                 lambda frames=frames: _Client(frames, streams, ended),  # type: ignore[misc]
-                parts.hostname,
-                parts.port,
+                host,
+                port,
             )
         clients.append(client)
     for client in clients:

@@ -1,8 +1,7 @@
 """Header blocks of requests that differ, prepared before the load, as common clients encode them.
 
-A block depends on all that went before it on its connection, so each connection has a list of its own. Nothing
-is repeated between connections either: a path comes from each in another order, and a value that no other
-request has comes once in all.
+A block depends on all that went before it on its connection, so each connection has a list of its own. They are
+not in step: each asks for the paths in another order, and what no other request has comes once in all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _REGULAR: Final = (
     ("accept-encoding", "gzip, deflate"),
 )
 _PATH_NOT_INDEXED: Final = 0x04
-"""RFC 7541, 6.2.2 with the static name `:path`: nghttp2, which is in curl, h2load and Envoy, puts no path into
+"""RFC 7541, 6.2.2 with the static name `:path`: nghttp2, which is in curl and h2load, puts no path into
 its table."""
 _HUFFMAN: Final = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 

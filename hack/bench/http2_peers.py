@@ -1,9 +1,9 @@
 """The proxies that speak HTTP/2, each as its users would run it on one core, and the back end that does.
 
-As in `peers.py`: one worker or thread, connections kept on both sides, X-Forwarded-For appended, no access log,
-no request ids, and of each peer's own headers only what it does not let one turn off. All take at most 100
-streams on a connection, which is what most of them do by default and HTTP/2 recommends; how many connections
-they open to the back end is left to them. nginx speaks HTTP/2 to clients only.
+As in `peers.py`: one worker or thread, connections kept on both sides, X-Forwarded-For appended, no access
+log, no request ids, and of each peer's own headers only what it does not let one turn off. All take at most 100
+streams on a connection, as most of them and the back end do by default; how many connections they open to the
+back end is left to them. nginx speaks HTTP/2 to clients only.
 """
 
 from __future__ import annotations
