@@ -1,7 +1,7 @@
 """Header blocks of requests that differ, prepared before the load, as common clients encode them.
 
-A block depends on all that went before it on its connection, so each connection has a list of its own. They are
-not in step: each asks for the paths in another order, and what no other request has comes once in all of them.
+A block depends on all that went before it on its connection, so each connection has a list of its own. They
+are not in step: each asks for the paths in another order, and what is unique comes once in all of them.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def measure(
 
 
 def _peers(group: ProcessGroup, cores: Cores, backend: int, plain_backend: int) -> Peers:
-    others = start_http2_peers(group, cores, backend, plain_backend)
+    others = start_http2_peers(group, cores.proxy, backend, plain_backend)
     ours = start_http2_agent(group, cores.proxy, backend, plain_backend)
     return {way: [*others[way], ours[way]] for way in ours}
 

@@ -1,18 +1,19 @@
 """The proxies that speak HTTP/2, each as its users would run it on one core, and the back end that does.
 
 As in `peers.py`: one worker or thread, connections kept on both sides, X-Forwarded-For appended, no access
-log, no request ids, and of each peer's own headers only what it does not let one turn off. All take at most 100
-streams on a connection, as most of them and the back end do by default; how many connections they open to the
-back end is left to them. nginx speaks HTTP/2 to clients only.
+log, no request ids, and of each peer's own headers only what it does not let one turn off. All take at most
+100 streams on a connection, as most of them and the back end do by default. How many connections they open to
+the back end is left to them, and all else: windows, buffers, Envoy's codec and statistics. nginx speaks HTTP/2
+to clients only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from string import Template
 from typing import Literal
 
-from hack.bench.machine import Cores, program
+from hack.bench.machine import program
 from hack.bench.peers import SIZES, Peer, start_nginx
 from hack.bench.processes import ProcessGroup
 from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
@@ -21,6 +22,7 @@ from hack.kit.processes import Process, wait_until
 Way = Literal["http2 to http2", "http2 to http1", "http1 to http2"]
 """What the client and what the back end speaks."""
 Peers = Mapping[Way, list[Peer]]
+PEERS = ("nginx", "haproxy", "nghttpx", "envoy")
 ANSWER = b"ok\n"
 
 _NGINX_PROXY = """\
@@ -131,18 +133,20 @@ def start_http2_backend(group: ProcessGroup, core: int) -> int:
     return port
 
 
-def start_http2_peers(group: ProcessGroup, cores: Cores, backend: int, plain_backend: int) -> Peers:
-    """Start every peer that is installed, before a back end that speaks HTTP/2 and one that does not."""
+def start_http2_peers(
+    group: ProcessGroup, core: int, backend: int, plain_backend: int, names: Collection[str] = PEERS
+) -> Peers:
+    """Start those of these that are installed, before a back end that speaks HTTP/2 and one that does not."""
     starters: Mapping[str, Callable[[ProcessGroup, int, int, int], Mapping[Way, Peer]]] = {
         "nginx": _start_nginx,
         "haproxy": _start_haproxy,
         "nghttpx": _start_nghttpx,
-        "envoy": start_envoy,
+        "envoy": _start_envoy,
     }
     peers: dict[Way, list[Peer]] = {"http2 to http2": [], "http2 to http1": [], "http1 to http2": []}
     for name, start in starters.items():
-        if program(name):
-            for way, peer in start(group, cores.proxy, backend, plain_backend).items():
+        if name in names and program(name):
+            for way, peer in start(group, core, backend, plain_backend).items():
                 peers[way].append(peer)
     return peers
 
@@ -161,7 +165,7 @@ def envoy_config(backend: int, plain_backend: int, ports: Mapping[str, int]) -> 
     )
 
 
-def start_envoy(group: ProcessGroup, core: int, backend: int, plain_backend: int) -> Mapping[Way, Peer]:
+def _start_envoy(group: ProcessGroup, core: int, backend: int, plain_backend: int) -> Mapping[Way, Peer]:
     """Start Envoy."""
     ports = _ports()
     config = group.directory / "envoy.yaml"
