@@ -12,7 +12,17 @@ from typing import NoReturn
 
 import click
 
-from hack.bench import cluster_case, dns_case, http2_cases, http_cases, python_case, scale_case, stepping
+from hack.bench import (
+    cluster_case,
+    dns_case,
+    grpc_case,
+    http2_cases,
+    http_cases,
+    idle_case,
+    python_case,
+    scale_case,
+    stepping,
+)
 from hack.bench.figures import Sample, targets
 from hack.bench.http2_cases import HTTP2_CASES
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
@@ -21,13 +31,15 @@ from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.report import Report, render_report, write_report
 from hack.kit.processes import ProcessFailed
 
-PARTS = ("python", "http", "http2", "latency", "tcp", "dns", "scale", "stepping", "cluster")
+PARTS = ("python", "http", "http2", "grpc", "idle", "latency", "tcp", "dns", "scale", "stepping", "cluster")
 ON_REQUEST = ("cluster",)
 """Parts that need more than the rest and take long: run only when named."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "python": (),
     "http": ("wrk", "nginx"),
     "http2": ("h2load", "nghttpd", "wrk", "nginx"),
+    "grpc": (),
+    "idle": ("nghttpd",),
     "latency": ("wrk", "nginx"),
     "tcp": ("wrk", "nginx"),
     "dns": ("dnsperf",),
@@ -39,6 +51,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 PEERS: Mapping[str, tuple[str, ...]] = {
     "http": ("haproxy", "envoy"),
     "http2": ("haproxy", "nghttpx", "envoy"),
+    "grpc": ("haproxy", "nghttpx", "envoy"),
+    "idle": ("envoy",),
     "latency": ("haproxy", "envoy"),
     "tcp": ("haproxy", "envoy"),
     "dns": ("dnsmasq",),
@@ -46,6 +60,8 @@ PEERS: Mapping[str, tuple[str, ...]] = {
 TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *HTTP2_CASES, *LATENCY_CASES, *TCP_CASES)},
     python_case.CASE: "The Python of one request: transports that do nothing, beside a fixed piece of work",
+    grpc_case.CASE: f"gRPC, unary calls by grpcio, {grpc_case.AT_ONCE} at once",
+    idle_case.CASE: f"{idle_case.CONNECTIONS:,} idle HTTP/2 connections: the process that holds them",
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
     "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",
     "stepping, one": "The same, one connection",
@@ -151,6 +167,8 @@ def _measure(
             "python": lambda: python_case.measure(rounds, _progress, cores.proxy),
             "http": lambda: http_cases.measure(group, cores, http, rounds, seconds, _progress),
             "http2": lambda: http2_cases.measure(group, cores, http2, rounds, seconds, _progress),
+            "grpc": lambda: grpc_case.measure(group, cores, rounds, seconds, _progress),
+            "idle": lambda: idle_case.measure(group, cores, min(rounds, 3), _progress),
             "latency": lambda: http_cases.measure(group, cores, LATENCY_CASES, rounds, seconds, _progress),
             "tcp": lambda: http_cases.measure(group, cores, TCP_CASES, rounds, seconds, _progress),
             "dns": lambda: dns_case.measure(group, cores, rounds, seconds, _progress),

@@ -1,8 +1,8 @@
 """`python -m hack.bench.block_load FILE URL`: sends the header blocks of a file over HTTP/2 without TLS.
 
 h2load sends the same fields in every request. This sends blocks that `hack.bench.blocks` has prepared, no two
-of which need be alike, and costs as little as h2load. It keeps as many streams going on each connection of the
-file as it is told, until the time is over or a connection has sent all its blocks. It prints JSON.
+of which need be alike, and costs as little as h2load. Each connection of the file has a number of streams at
+once, until the time is over or a connection has sent all its blocks. It prints JSON.
 """
 
 from __future__ import annotations

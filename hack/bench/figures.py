@@ -141,7 +141,7 @@ def targets(samples: list[Sample]) -> list[Target]:
 
 
 def _http2(samples: list[Sample]) -> list[Target]:
-    """Return the figures of HTTP/2, each against Envoy in the same round."""
+    """Return the figures of HTTP/2 and gRPC: against Envoy in the same round, but memory."""
     cpu = "cpu_us_per_request"
     figures = (
         ("HTTP/2 to HTTP/2, small, 8 connections x 10 streams", "http2 8x10", 0.5),
@@ -155,6 +155,20 @@ def _http2(samples: list[Sample]) -> list[Target]:
     return [
         Target(f"{name}: CPU, ours by Envoy's", ratio(samples, case, cpu, AGENT, "envoy"), "at most", bound)
         for name, case, bound in figures
+    ] + [
+        Target(
+            "gRPC unary, 10 calls at once: p99, ours by Envoy's",
+            ratio(samples, "grpc", "p99_us", AGENT, "envoy"),
+            "at most",
+            1.0,
+        ),
+        Target(
+            "1,000 idle HTTP/2 connections: memory of the worker (RSS)",
+            middle(samples, "idle connections", AGENT, "rss_mib"),
+            "at most",
+            60.0,
+            "MiB",
+        ),
     ]
 
 

@@ -2,9 +2,9 @@
 
 As in `peers.py`: one worker or thread, connections kept on both sides, X-Forwarded-For appended, no access
 log, no request ids, and of each peer's own headers only what it does not let one turn off. All take at most
-100 streams on a connection, as most of them and the back end do by default. How many connections they open to
-the back end is left to them, and all else: windows, buffers, Envoy's codec and statistics. nginx speaks HTTP/2
-to clients only.
+100 streams on a connection, as most of them and the back end do by default. How many connections they open
+to the back end is left to them, and all else: windows, buffers, Envoy's codec and statistics. nginx speaks
+HTTP/2 to clients only.
 """
 
 from __future__ import annotations
