@@ -1,7 +1,7 @@
 """gRPC: unary calls, client and server by grpcio, directly and through every proxy in turn.
 
-Client and server take most of the time of a call. They have a core of their own, so what a proxy adds shows in
-the latency, and its CPU is counted apart; it is far from busy, which makes a call dearer than one of many.
+Client and server take most of the time of a call. They have a core of their own, so what a proxy adds shows
+in the latency, and its CPU is counted apart; it is far from busy, which makes a call dearer than one of many.
 """
 
 from __future__ import annotations

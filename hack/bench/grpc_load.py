@@ -68,19 +68,14 @@ async def call(target: str, at_once: int, seconds: float) -> HttpLoad:
     return HttpLoad(len(times) + _WARM_UP, round(took * 1e6), 2 * len(MESSAGE) * len(times), p50, p99, {})
 
 
-@click.group()
-def main() -> None:
-    """One unary method, served and called."""
-
-
-@main.command("serve")
+@click.command("serve")
 @click.argument("port", type=int)
 def serve_command(port: int) -> None:
     """Serve at PORT of the loopback address."""
     asyncio.run(serve(port))
 
 
-@main.command("call")
+@click.command("call")
 @click.argument("host")
 @click.argument("port", type=int)
 @click.option(
@@ -91,6 +86,8 @@ def call_command(host: str, port: int, at_once: int, seconds: float) -> None:
     """Call the server at HOST and PORT."""
     click.echo(msgspec.json.encode(asyncio.run(call(f"{host}:{port}", at_once, seconds))).decode())
 
+
+main = click.Group(commands=[serve_command, call_command], help="One unary method, served and called.")
 
 if __name__ == "__main__":
     main()
