@@ -5,27 +5,41 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from hack.bench import cluster_case, dns_case, http_cases, python_case, scale_case, stepping
+from hack.bench import (
+    cluster_case,
+    dns_case,
+    grpc_case,
+    http2_cases,
+    http_cases,
+    idle_case,
+    python_case,
+    scale_case,
+    stepping,
+)
 from hack.bench.figures import Sample, targets
+from hack.bench.http2_cases import HTTP2_CASES
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
 from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.report import Report, render_report, write_report
 from hack.kit.processes import ProcessFailed
 
-PARTS = ("python", "http", "latency", "tcp", "dns", "scale", "stepping", "cluster")
+PARTS = ("python", "http", "http2", "grpc", "idle", "latency", "tcp", "dns", "scale", "stepping", "cluster")
 ON_REQUEST = ("cluster",)
 """Parts that need more than the rest and take long: run only when named."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "python": (),
     "http": ("wrk", "nginx"),
+    "http2": ("h2load", "nghttpd", "wrk", "nginx"),
+    "grpc": (),
+    "idle": ("nghttpd",),
     "latency": ("wrk", "nginx"),
     "tcp": ("wrk", "nginx"),
     "dns": ("dnsperf",),
@@ -36,13 +50,18 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 """Without these a part cannot be measured at all; every other program is a peer."""
 PEERS: Mapping[str, tuple[str, ...]] = {
     "http": ("haproxy", "envoy"),
+    "http2": ("haproxy", "nghttpx", "envoy"),
+    "grpc": ("haproxy", "nghttpx", "envoy"),
+    "idle": ("envoy",),
     "latency": ("haproxy", "envoy"),
     "tcp": ("haproxy", "envoy"),
     "dns": ("dnsmasq",),
 }
 TITLES = {
-    **{case.name: case.title for case in (*HTTP_CASES, *LATENCY_CASES, *TCP_CASES)},
+    **{case.name: case.title for case in (*HTTP_CASES, *HTTP2_CASES, *LATENCY_CASES, *TCP_CASES)},
     python_case.CASE: "The Python of one request: transports that do nothing, beside a fixed piece of work",
+    grpc_case.CASE: f"gRPC, unary calls by grpcio, {grpc_case.AT_ONCE} at once",
+    idle_case.CASE: f"{idle_case.CONNECTIONS:,} idle HTTP/2 connections: the process that holds them",
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
     "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",
     "stepping, one": "The same, one connection",
@@ -70,6 +89,13 @@ TITLES = {
     help="Leave out the other parts; may be repeated. `cluster` runs only so (needs `make kube-assets`).",
 )
 @click.option(
+    "--case",
+    "named",
+    type=click.Choice([case.name for case in (*HTTP_CASES, *HTTP2_CASES)]),
+    multiple=True,
+    help="Leave out the other cases of `http` and `http2`; may be repeated.",
+)
+@click.option(
     "--quick", is_flag=True, help="Two rounds of one second and few changes: for a look, not for figures."
 )
 @click.option(
@@ -79,7 +105,9 @@ TITLES = {
     show_default=True,
     help="Where the raw figures go.",
 )
-def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: Path) -> None:
+def main(
+    rounds: int, seconds: int, only: tuple[str, ...], named: tuple[str, ...], quick: bool, output: Path
+) -> None:
     """Compare the agent with nginx, HAProxy, Envoy and dnsmasq, each on one core, and measure it at size."""
     if sys.platform != "linux":
         raise click.ClickException("the benchmark needs Linux")
@@ -101,7 +129,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: 
             if absent := [name for name in NEEDED[part] if program(name) is None]:
                 notes.append(f"{part} is left out: it needs {' and '.join(absent)}")
                 continue
-            samples += _measure(part, cores, rounds, seconds, changes, commands)
+            samples += _measure(part, cores, rounds, seconds, changes, named, commands)
     except (BenchError, ProcessFailed) as error:
         raise click.ClickException(str(error)) from error
     report = Report(
@@ -122,14 +150,25 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], quick: bool, output: 
 
 
 def _measure(
-    part: str, cores: Cores, rounds: int, seconds: float, changes: int, commands: dict[str, str]
+    part: str,
+    cores: Cores,
+    rounds: int,
+    seconds: float,
+    changes: int,
+    named: Collection[str],
+    commands: dict[str, str],
 ) -> list[Sample]:
     """Run one part with processes and a directory of its own; note the commands."""
+    http = [case for case in HTTP_CASES if not named or case.name in named]
+    http2 = [case for case in HTTP2_CASES if not named or case.name in named]
     # nginx and dnsmasq must be able to read it when they are somebody else.
     with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, ProcessGroup(Path(name)) as group:
         runs: Mapping[str, Callable[[], Iterator[Sample]]] = {
             "python": lambda: python_case.measure(rounds, _progress, cores.proxy),
-            "http": lambda: http_cases.measure(group, cores, HTTP_CASES, rounds, seconds, _progress),
+            "http": lambda: http_cases.measure(group, cores, http, rounds, seconds, _progress),
+            "http2": lambda: http2_cases.measure(group, cores, http2, rounds, seconds, _progress),
+            "grpc": lambda: grpc_case.measure(group, cores, rounds, seconds, _progress),
+            "idle": lambda: idle_case.measure(group, cores, min(rounds, 3), _progress),
             "latency": lambda: http_cases.measure(group, cores, LATENCY_CASES, rounds, seconds, _progress),
             "tcp": lambda: http_cases.measure(group, cores, TCP_CASES, rounds, seconds, _progress),
             "dns": lambda: dns_case.measure(group, cores, rounds, seconds, _progress),

@@ -135,7 +135,40 @@ def targets(samples: list[Sample]) -> list[Target]:
             80.0,
             "MiB",
         ),
+        *_http2(samples),
         *_large_cluster(samples),
+    ]
+
+
+def _http2(samples: list[Sample]) -> list[Target]:
+    """Return the figures of HTTP/2 and gRPC: against Envoy in the same round, but memory."""
+    cpu = "cpu_us_per_request"
+    figures = (
+        ("HTTP/2 to HTTP/2, small, 8 connections x 10 streams", "http2 8x10", 0.5),
+        ("HTTP/2 to HTTP/2, small, 32 x 1", "http2 32x1", 0.55),
+        ("HTTP/2 to HTTP/2, header blocks that never repeat", "http2 unique", 0.95),
+        ("HTTP/2 to HTTP/2, 10 KiB", "http2 10k", 0.6),
+        ("HTTP/2 to HTTP/2, 1 MiB", "http2 1m", 1.0),
+        ("HTTP/1 to HTTP/2, small", "http1 to http2", 0.45),
+        ("HTTP/2 to HTTP/1, small", "http2 to http1", 0.45),
+    )
+    return [
+        Target(f"{name}: CPU, ours by Envoy's", ratio(samples, case, cpu, AGENT, "envoy"), "at most", bound)
+        for name, case, bound in figures
+    ] + [
+        Target(
+            "gRPC unary, 10 calls at once: p99, ours by Envoy's",
+            ratio(samples, "grpc", "p99_us", AGENT, "envoy"),
+            "at most",
+            1.0,
+        ),
+        Target(
+            "1,000 idle HTTP/2 connections: memory of the worker (RSS)",
+            middle(samples, "idle connections", AGENT, "rss_mib"),
+            "at most",
+            60.0,
+            "MiB",
+        ),
     ]
 
 

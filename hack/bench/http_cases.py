@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from hack.bench.accounting import cpu_time
 from hack.bench.agent import PORT, Agent, Spec, write_folder
 from hack.bench.figures import AGENT, RESILIENT, Sample
-from hack.bench.load import HttpLoader
+from hack.bench.http2_load import Http2Load
+from hack.bench.load import HttpLoad, HttpLoader
 from hack.bench.machine import Cores
 from hack.bench.peers import Peer, start_backend, start_peers
 from hack.bench.processes import BenchError, ProcessGroup
@@ -76,7 +77,7 @@ def start_agent(group: ProcessGroup, core: int, backend: int) -> list[Peer]:
 def measure(
     group: ProcessGroup,
     cores: Cores,
-    cases: tuple[Case, ...],
+    cases: Sequence[Case],
     rounds: int,
     seconds: float,
     progress: Callable[[str], None],
@@ -100,7 +101,7 @@ def measure(
                 able.append(direct)
             for peer in able:
                 sample = _measure(loader, case, peer, number, seconds)
-                progress(f"round {number + 1} of {rounds}: {case.name}, {peer.name}: {_shown(sample)}")
+                progress(f"round {number + 1} of {rounds}: {case.name}, {peer.name}: {shown(sample)}")
                 yield sample
 
 
@@ -109,29 +110,30 @@ def _measure(loader: HttpLoader, case: Case, peer: Peer, number: int, seconds: f
     pids = family(peer.process.pid)
     before = cpu_time(pids)
     load = loader.run(url, case.connections, seconds, case.headers)
-    used = cpu_time(pids) - before
+    values = costs(f"{case.name}, {peer.name}, {url}", load, cpu_time(pids) - before)
+    return Sample(case.name, peer.name, number, {**values, "p50_us": load.p50, "p99_us": load.p99})
+
+
+def costs(what: str, load: HttpLoad | Http2Load, used: float) -> dict[str, float]:
+    """Return what a proxy used for this load, in seconds of CPU, by request and by size.
+
+    Raises:
+        BenchError: not all requests were answered as they should be.
+    """
     if any(load.errors.values()) or not load.requests:
         kinds = ", ".join(f"{kind} {count}" for kind, count in load.errors.items() if count)
-        raise BenchError(
-            f"of {load.requests} requests some failed ({kinds}): {case.name}, {peer.name}, {url}"
-        )
+        raise BenchError(f"of {load.requests} requests some failed ({kinds}): {what}")
     duration = load.microseconds / 1e6
-    return Sample(
-        case.name,
-        peer.name,
-        number,
-        {
-            "cpu_us_per_request": used * 1e6 / load.requests,
-            "cpu_ms_per_mib": used * 1e3 / (load.bytes / MIB),
-            "per_second": load.requests / duration,
-            "mib_per_second": load.bytes / MIB / duration,
-            "core_share": used / duration,
-            "p50_us": load.p50,
-            "p99_us": load.p99,
-        },
-    )
+    return {
+        "cpu_us_per_request": used * 1e6 / load.requests,
+        "cpu_ms_per_mib": used * 1e3 / (load.bytes / MIB),
+        "per_second": load.requests / duration,
+        "mib_per_second": load.bytes / MIB / duration,
+        "core_share": used / duration,
+    }
 
 
-def _shown(sample: Sample) -> str:
+def shown(sample: Sample) -> str:
+    """Return the figures of a sample that one looks at while it runs."""
     values = sample.values
     return f"{values['cpu_us_per_request']:.1f} us CPU, {values['per_second']:,.0f}/s"

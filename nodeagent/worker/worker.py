@@ -54,6 +54,7 @@ from nodeagent.stats.region import StatsRegion
 from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.applying import apply_change
+from nodeagent.worker.heap import keep_buffers
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
@@ -270,6 +271,7 @@ def main() -> None:
     descriptors = Descriptors(*map(int, sys.argv[1:]))
     os.set_inheritable(descriptors.control, False)
     gc.set_threshold(20_000, 20, 50)
+    keep_buffers()
 
     async def serve() -> None:
         await Worker(descriptors, asyncio.get_running_loop()).run()

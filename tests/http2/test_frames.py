@@ -120,17 +120,38 @@ def test_frames_mean_what_hyperframe_says(part: int) -> None:
 
 def a_conversation(seed: int) -> bytes:
     chance = random.Random(seed)
-    return b"".join(some_frame(chance) for _ in range(chance.randrange(1, 6)))
+    parts = [some_frame(chance) for _ in range(chance.randrange(1, 6))]
+    for _ in range(chance.randrange(3)):
+        flags, size = chance.choice((0, frames.END_STREAM, frames.PADDED)), chance.randrange(16_385)
+        parts.insert(
+            chance.randrange(len(parts) + 1), frame(frames.DATA, flags, chance.randrange(4), bytes(size))
+        )
+    return b"".join(parts)
+
+
+def joined(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the calls with neighbouring pieces of one body made one: a frame may be told in pieces."""
+    out: list[tuple[Any, ...]] = []
+    for call in calls:
+        if out and call[0] == "data" == out[-1][0] and out[-1][1] == call[1] and not out[-1][4]:
+            _, stream, data, size, _ = out[-1]
+            out[-1] = ("data", stream, data + call[2], size + call[3], call[4])
+        else:
+            out.append(call)
+    return out
 
 
 @pytest.mark.parametrize("budget", [1, 2, ALL])
 def test_how_bytes_are_cut_makes_no_difference(budget: int) -> None:
     for seed in range(1500):
         data = a_conversation(seed)
-        whole = read(data)
-        assert read(data, *range(1, len(data)), budget=budget) == whole
-        cut = random.Random(seed).randrange(len(data))
-        assert read(data, cut, budget=budget) == whole
+        calls, code = read(data)
+        whole = joined(calls)
+        chance = random.Random(seed)
+        cuts = range(1, len(data)) if len(data) < 1000 else chance.sample(range(len(data)), 20)
+        for places in (cuts, [chance.randrange(len(data))]):
+            calls, same = read(data, *places, budget=budget)
+            assert (joined(calls), same) == (whole, code)
 
 
 def test_frames_that_we_write_are_read() -> None:
@@ -231,8 +252,30 @@ class TestBounds:
 
     def test_one_unfinished_frame_is_kept(self) -> None:
         reader = FrameReader(Noted(), LARGEST_BLOCK)
-        reader.feed(frame(frames.DATA, 0, 1, b"x" * 16_384)[:-1], ALL)
+        reader.feed(frame(frames.HEADERS, 0, 1, b"x" * 16_384)[:-1], ALL)
         assert reader.held == 16_384 + 8
+
+    def test_a_body_is_passed_on_before_its_frame_is_whole(self) -> None:
+        sink = Noted()
+        reader = FrameReader(sink, LARGEST_BLOCK)
+        data = frame(frames.DATA, frames.END_STREAM, 1, b"x" * 10_000)
+        reader.feed(data[:5009], ALL)
+        assert sink.calls == [("data", 1, b"x" * 5000, 5000, False)]
+        assert reader.held == 0
+        reader.feed(data[5009:5500], ALL)  # a crumb waits
+        assert len(sink.calls) == 1
+        assert reader.held == 491
+        reader.feed(data[5500:], ALL)
+        assert sink.calls[1:] == [("data", 1, b"x" * 5000, 5000, True)]
+
+    def test_crumbs_of_a_body_are_no_work(self) -> None:
+        """A frame that comes byte by byte is passed on in no more pieces than one of that size may have."""
+        sink = Noted()
+        reader = FrameReader(sink, LARGEST_BLOCK)
+        data = frame(frames.DATA, 0, 1, b"x" * 16_384)
+        for at in range(len(data)):
+            reader.feed(data[at : at + 1], ALL)
+        assert len(sink.calls) == 16_384 // frames.PIECE
 
     def test_what_is_left_for_a_later_turn(self) -> None:
         sink = Noted()

@@ -8,7 +8,7 @@ import pytest
 from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault
 from nodeagent.proxy.http2.field import Field
 from nodeagent.proxy.http2.integers import IntegerError, integer, read_integer
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 from tests.http2.blocks import FieldList, encode, plain
 
 ROOM = 64 * 1024

@@ -30,7 +30,7 @@ from nodeagent.proxy.http2.headers import (
     Shared,
     StreamFault,
 )
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from nodeagent.settings import Limits
 from tests.http2.blocks import SOURCE, FieldList, decoder, encode, never_indexed, value_of

@@ -22,7 +22,11 @@ class Out(Outflow):
     """A stream that notes what it is told."""
 
     def __init__(self, identifier: int, window: int = frames.DEFAULT_WINDOW) -> None:
-        super().__init__(identifier, window)
+        self.identifier = identifier
+        self.window = window
+        self.backlog = None
+        self.queued = 0
+        self.sent_all = False
         self.told: list[str] = []
 
     def filled(self) -> None:
@@ -54,7 +58,7 @@ class Peer:
             writer.fill()
             if not writer.out:
                 break
-            self._reader.feed(writer.take(), 10**9)
+            self._reader.feed(b"".join(writer.take()), 10**9)
         seen, self.seen = self.seen, []
         return seen
 
@@ -240,9 +244,8 @@ class WriterMachine(RuleBasedStateMachine):
             return
         for stream in self.streams:
             assert not stream.queued or stream.window <= 0
-            assert stream.full == (
-                stream.told.count("filled") > stream.told.count("taken") and not stream.sent_all
-            )
+            full = stream.backlog is not None and stream.backlog.full
+            assert full == (stream.told.count("filled") > stream.told.count("taken") and not stream.sent_all)
 
     @invariant()
     def windows_are_kept(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nodeagent.proxy.runtime import Holding
-from nodeagent.worker.memory import MIB, resident, too_greedy, trim
+from nodeagent.worker.heap import trim
+from nodeagent.worker.memory import MIB, resident, too_greedy
 
 BUDGET = 320 * MIB
 GREEDY = Holding("10.0.0.1", 4096, 21 * MIB, 21 * MIB)

@@ -12,8 +12,8 @@ from typing import Final
 
 from nodeagent.proxy.body import LAST_CHUNK, Body, chunk
 from nodeagent.proxy.connection import PEER_FULL, TURN, Connection, probe_peer
-from nodeagent.proxy.http1.head import parse_response
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.http1.known import read_response
 from nodeagent.proxy.message import UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.runtime import FOREVER
@@ -256,7 +256,7 @@ class Http1Upstream(Connection):
             data = held + data
         try:
             while True:
-                head = parse_response(data, self._to_head)
+                head = read_response(data, self._to_head)
                 if head is None:
                     check_incomplete(data, _HEAD_LIMITS, response=True)
                     self._buffer = data

@@ -27,8 +27,8 @@ from nodeagent.proxy.errors import (
     reply_to,
 )
 from nodeagent.proxy.exchange import Exchange
-from nodeagent.proxy.http1.head import parse_request
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
+from nodeagent.proxy.http1.known import read_request
 from nodeagent.proxy.http1.render import render_reply
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
@@ -259,7 +259,7 @@ class Http1Connection(Connection):
         while position < size:
             started = runtime.now()
             try:
-                head = parse_request(data, self.listener.default_host, position)
+                head = read_request(data, self.listener.default_host, position)
                 if head is None:
                     if not self.received and self._begins_other(data, started):
                         break

@@ -31,7 +31,7 @@ from nodeagent.proxy.http2.frames import (
     settings_frame,
 )
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
-from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
+from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.proxy.streams import Source, UpstreamOwner
@@ -57,6 +57,7 @@ class UpstreamHttp2Stream(Stream):
     __slots__ = (
         "_unchunked",
         "_unsent",
+        "early",
         "owner",
         "responded",
         "served",
@@ -65,11 +66,23 @@ class UpstreamHttp2Stream(Stream):
     )
 
     def __init__(self, connection: Http2Upstream) -> None:
-        super().__init__(connection, 0)
+        self.identifier = 0
+        self.window = 0
+        self.backlog = None
+        self.queued = 0
+        self.sent_all = False
+        self.connection = connection
+        self.body_left = NO_BODY
+        self.held = False
+        self.inflow = None
+        self.received_all = False
+        self.waiting = None
         self.served = connection.begun
         self.unprocessed = False
         self.owner: UpstreamOwner | None = None
         self.to_head = False
+        self.early: ResponseHead | None = None
+        """A response whose body may be in the same bytes as its head."""
         self.responded = False
         """The response's head has come."""
         self._unchunked: Unchunked | None = None
@@ -86,17 +99,17 @@ class UpstreamHttp2Stream(Stream):
         connection = self.connection
         connection.begin(self)
         block = connection.encoder.request(head, source)
+        if head.length == CHUNKED:
+            self._unchunked = Unchunked()
         if not body:
             connection.writer.headers(self, block, end)
         else:
-            if head.length == CHUNKED:
-                self._unchunked = Unchunked()
-            connection.writer.headers(self, block, False)
-            self._send(body[0] if len(body) == 1 else b"".join(body), end)
-            if self.full:
-                owner.pause_request()
-        if not body and head.length == CHUNKED:
-            self._unchunked = Unchunked()
+            data = body[0] if len(body) == 1 else b"".join(body)
+            if self._unchunked is None:
+                connection.writer.message(self, block, data, end)
+            else:
+                connection.writer.headers(self, block, False)
+                self._send(data, end)
         if not connection._flushing:
             connection.flush_soon()
 
@@ -185,7 +198,6 @@ class Http2Upstream(Multiplexed):
     """One connection of a shared pool."""
 
     __slots__ = (
-        "_early",
         "_first",
         "_heard",
         "_last_ping",
@@ -209,8 +221,7 @@ class Http2Upstream(Multiplexed):
         self._next = 1
         self._peer_streams = LAST_STREAM
         """Streams that the endpoint lets be open at once; until it has said so, as many as we like."""
-        self._early: tuple[UpstreamHttp2Stream, ResponseHead] | None = None
-        """A response whose body may be in the same bytes as its head."""
+        self.early: list[UpstreamHttp2Stream] = []
         self._first = True
         """Nothing has come yet."""
         self._heard = False
@@ -275,7 +286,7 @@ class Http2Upstream(Multiplexed):
                 self.writer.drop(stream)
             if not self._closing:
                 self.reset_stream(stream.identifier, CANCEL)
-        self._controls.earn(8)
+        self._controls.left += 8
         self._one_less(now)
 
     def _one_less(self, now: float) -> None:
@@ -324,7 +335,7 @@ class Http2Upstream(Multiplexed):
                 self.fail(PROTOCOL_ERROR, f"does not speak HTTP/2 but {speaks}")
                 return
         self._heard = True
-        super().data_received(data)
+        self.read(data)
 
     def eof_received(self) -> bool:
         """The endpoint will send no more."""
@@ -348,9 +359,10 @@ class Http2Upstream(Multiplexed):
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         """A response begins, or ends with trailers."""
-        if self._early is not None:
-            self._start_early()
         mine = self._streams.get(stream)
+        if mine is not None and mine.early is not None:
+            self.start_early()
+            mine = self._streams.get(stream)
         if mine is None:
             if self.is_idle(stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on an idle stream")
@@ -383,7 +395,8 @@ class Http2Upstream(Multiplexed):
             owner.response_started(head, b"", True)
         else:
             mine.body_left = head.length
-            self._early = (mine, head)
+            mine.early = head
+            self.early.append(mine)
 
     def _on_trailers(self, mine: UpstreamHttp2Stream, lines: bytes, end: bool) -> None:
         mine.check_trailers(end)
@@ -397,11 +410,6 @@ class Http2Upstream(Multiplexed):
         """More of a response's body."""
         self.count_in(size)
         mine = self._streams.get(stream)
-        early = self._early
-        if early is not None and early[0] is not mine:
-            self._start_early()
-            mine = self._streams.get(stream)
-            early = None
         if mine is None:
             if self.is_idle(stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "DATA on an idle stream")
@@ -414,37 +422,31 @@ class Http2Upstream(Multiplexed):
         try:
             passed = self.take_body(mine, data, size, end)
         except StreamFault as fault:
-            if self._early is not None:
-                self._start_early()
+            self.start_early()
             self._broken(mine, PROTOCOL_ERROR, fault.detail)
             return
-        owner = mine.owner
+        owner, head = mine.owner, mine.early
         assert owner is not None
-        if early is not None:
-            self._early = None
+        if head is not None:
+            mine.early = None
             if passed is None:
-                owner.response_started(early[1], b"", False)
+                owner.response_started(head, b"", False)
             else:
-                owner.response_started(early[1], passed, end)
+                owner.response_started(head, passed, end)
         elif passed is not None and (passed or end):
             owner.response_data(passed, end)
 
-    def turn_ended(self) -> None:
-        """What has come is read: a head whose body has not come goes on alone."""
-        if self._early is not None:
-            self._start_early()
-
-    def _start_early(self) -> None:
-        early, self._early = self._early, None
-        assert early is not None
-        mine, head = early
-        if mine.owner is not None:
-            mine.owner.response_started(head, b"", False)
+    def start_early(self) -> None:
+        """Let heads go on alone whose bodies have not come."""
+        streams, self.early = self.early, []
+        for mine in streams:
+            head, mine.early = mine.early, None
+            if head is not None and mine.owner is not None:
+                mine.owner.response_started(head, b"", False)
 
     def on_reset(self, stream: int, code: int) -> None:
         """The endpoint breaks a stream off."""
-        if self._early is not None:
-            self._start_early()
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             if self.is_idle(stream):
@@ -458,8 +460,7 @@ class Http2Upstream(Multiplexed):
 
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
         """The endpoint begins to leave; streams behind the last it has not touched."""
-        if self._early is not None:
-            self._start_early()
+        self.start_early()
         self.spend_patience(8)
         self._retire()
         for number, stream in list(self._streams.items()):
@@ -471,8 +472,7 @@ class Http2Upstream(Multiplexed):
 
     def on_stream_fault(self, stream: int, code: int, detail: str) -> None:
         """The endpoint has broken a rule on a stream."""
-        if self._early is not None:
-            self._start_early()
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             self.spend_patience(4)
@@ -489,7 +489,7 @@ class Http2Upstream(Multiplexed):
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
         self._retire()
-        self._early = None
+        self.early = []
         for stream in list(self._streams.values()):
             if stream.received_all and stream.waiting is not None:
                 continue  # the response is all here, and only waits for its client

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import Any, Final
 
 from nodeagent.proxy.connection import OWN_FULL, TURN, Connection
 from nodeagent.proxy.http2.flood import (
@@ -39,7 +39,6 @@ from nodeagent.proxy.http2.frames import (
 )
 from nodeagent.proxy.http2.headers import CompressionFault, HeaderDecoder, HeaderEncoder, StreamFault
 from nodeagent.proxy.http2.writing import LARGEST_FRAME, Outflow, Writer
-from nodeagent.proxy.message import NO_BODY
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.settings import Limits
 
@@ -47,6 +46,8 @@ FRAMES_PER_TURN: Final = 128
 """Frames that are read at once before others have their turn."""
 TABLE_SIZE: Final = 4096
 """Bytes of the header table that we let a peer keep here, and keep at most for it."""
+COPIED: Final = 16 * 1024
+"""Bytes that are put together to be written; of more the pieces are gathered by the kernel."""
 LINGER_TIME: Final = 2.0
 """Seconds that a closing connection still reads, so that its last frames are not lost to a reset."""
 REMEMBERED: Final = 512
@@ -59,65 +60,67 @@ def table_lost(fault: CompressionFault) -> ConnectionFault:
     return ConnectionFault(code, fault.detail)
 
 
+class Waiting:
+    """What has come for a stream and waits: a body in pieces, its size in windows, its end."""
+
+    __slots__ = ("end", "going_on", "pieces", "size", "trailers")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.end = False
+        self.trailers = b""
+        self.going_on = False
+        """It is passed on in a later turn, unless it has to wait again before."""
+
+
 class Stream(Outflow, ABC):
-    """One stream: what it sends, and what has come for it and waits."""
+    """One stream: what it sends, and what has come for it and waits. Subclasses set all fields in one go."""
 
-    __slots__ = (
-        "_going_on",
-        "body_left",
-        "connection",
-        "held",
-        "inflow",
-        "received_all",
-        "waiting",
-        "waiting_end",
-        "waiting_size",
-        "waiting_trailers",
-    )
+    __slots__ = ("body_left", "connection", "held", "inflow", "received_all", "waiting")
 
-    def __init__(self, connection: Multiplexed, identifier: int) -> None:
-        super().__init__(identifier, connection.writer.initial)
-        self.connection = connection
-        self.body_left = NO_BODY
-        """Bytes of a body that has said its length and are still to come; else below 0."""
-        self.held = False
-        """What comes has to wait."""
-        self.inflow: ReceiveWindow | None = None
-        """None: nothing has come that had to be credited."""
-        self.received_all = False
-        """The peer has ended its side."""
-        self.waiting: list[bytes] | None = None
-        self.waiting_size = 0
-        self.waiting_end = False
-        self.waiting_trailers = b""
-        self._going_on = False
-        """What waits is passed on in a later turn, unless it has to wait again before."""
+    connection: Multiplexed
+    body_left: int
+    """Bytes of a body that has said its length and are still to come; else below 0."""
+    held: bool
+    """What comes has to wait."""
+    inflow: ReceiveWindow | None
+    """None: nothing has come that had to be credited."""
+    received_all: bool
+    """The peer has ended its side."""
+    waiting: Waiting | None
+
+    @property
+    def waiting_size(self) -> int:
+        """Bytes that wait, as windows count them."""
+        return self.waiting.size if self.waiting is not None else 0
 
     def wait(self) -> None:
         """Pass nothing on for now; the stream's window fills up."""
         self.held = True
-        self._going_on = False
+        if self.waiting is not None:
+            self.waiting.going_on = False
 
     def go_on(self) -> None:
         """Pass on what has come, and open the window: in a turn of its own, as bytes of a socket come."""
         if not self.held:
             return
-        if self.waiting is None:
+        waiting = self.waiting
+        if waiting is None:
             self.held = False
-        elif not self._going_on:
-            self._going_on = True
+        elif not waiting.going_on:
+            waiting.going_on = True
             self.connection.runtime.loop.call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
-        going_on, self._going_on = self._going_on, False
-        if not going_on:
+        waiting = self.waiting
+        if waiting is None or not waiting.going_on:
             return
         self.held = False
-        if self.waiting is None:
-            return
-        data = self.connection.waited(self)
-        lines, self.waiting_trailers = self.waiting_trailers, b""
-        self.body_came(data, self.waiting_end, lines)
+        self.waiting = None
+        if self.inflow is not None and not self.received_all:
+            self.connection.credit(self, self.inflow, waiting.size)
+        self.body_came(b"".join(waiting.pieces), waiting.end, waiting.trailers)
 
     @abstractmethod
     def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
@@ -137,9 +140,9 @@ class Stream(Outflow, ABC):
     def wait_with_trailers(self, lines: bytes) -> None:
         """Keep trailers behind the bytes that wait."""
         if self.waiting is None:
-            self.waiting = []
-        self.waiting_end = True
-        self.waiting_trailers = lines
+            self.waiting = Waiting()
+        self.waiting.end = True
+        self.waiting.trailers = lines
 
 
 class Multiplexed(Connection, ABC):
@@ -158,6 +161,7 @@ class Multiplexed(Connection, ABC):
         "_unsent",
         "_window",
         "decoder",
+        "early",
         "encoder",
         "peer_left",
         "writer",
@@ -168,6 +172,8 @@ class Multiplexed(Connection, ABC):
         self.decoder = HeaderDecoder(header_limits, TABLE_SIZE)
         self.encoder = HeaderEncoder()
         self.writer = Writer(self.encoder)
+        self.early: list[Any] = []
+        """Streams that had a head come in this turn whose body may be in the same bytes."""
         self.peer_left = False
         """It has ended its side."""
         self._reader = FrameReader(self, header_limits.head_bytes)
@@ -200,8 +206,8 @@ class Multiplexed(Connection, ABC):
         self.writer.add(self._greeting() + window_frame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.flush_soon()
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the peer."""
+    def read(self, data: bytes) -> None:
+        """Read frames: of the peer's bytes, and of what waits for its turn."""
         if self._closing:
             return
         try:
@@ -209,7 +215,8 @@ class Multiplexed(Connection, ABC):
         except ConnectionFault as fault:
             self.fail(fault.code, fault.detail)
             return
-        self.turn_ended()
+        if self.early:
+            self.start_early()
         if more and not self._turn:
             self._turn = True
             self.hold(TURN)
@@ -237,7 +244,7 @@ class Multiplexed(Connection, ABC):
     def _go_on(self) -> None:
         """It is this connection's turn again."""
         self._turn = False
-        self.data_received(b"")
+        self.read(b"")
         if not self._turn:
             self.let_go(TURN)
 
@@ -253,16 +260,21 @@ class Multiplexed(Connection, ABC):
         """Write what there is, and what waits as far as the peer takes it."""
         writer = self.writer
         while True:
-            writer.fill()
+            if writer.ready:
+                writer.fill()
             if writer.bodies:
-                self._controls.earn(2 * writer.bodies)
+                self._controls.left += 2 * writer.bodies
                 writer.bodies = 0
-            if writer.out:
-                if self._said_end or self.transport.is_closing():
-                    writer.take()
+            size, out = writer.size, writer.take()
+            if size:
+                transport = self.transport
+                if self._said_end or transport.is_closing():
                     break
-                self.transport.write(writer.take())
-            if not writer.going:
+                if size > COPIED:
+                    transport.writelines(out)
+                else:
+                    transport.write(b"".join(out))
+            if not writer.ready or not writer.going:
                 break
         self._flushing = False
 
@@ -296,13 +308,18 @@ class Multiplexed(Connection, ABC):
             ConnectionFault: the peer was not allowed to send it.
         """
         inflow = stream.inflow
-        if inflow is None:
-            if end and size <= STREAM_WINDOW:
-                pass  # as nearly always: nothing to credit, for no more will come
-            else:
-                inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
-        if inflow is not None and not inflow.received(size):
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+        # Mostly there is none, and nothing to credit, for no more will come.
+        if inflow is None and not (end and size <= STREAM_WINDOW):
+            inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
+        if inflow is not None:
+            passes = not (stream.held or end)
+            increment = inflow.received_and_passed_on(size) if passes else inflow.received(size)
+            if increment:
+                if increment < 0:
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+                self.send(window_frame(stream.identifier, increment))
+            if passes and data:
+                self._controls.left += 1
         left = stream.body_left
         if left >= 0:
             left -= len(data)
@@ -312,16 +329,13 @@ class Multiplexed(Connection, ABC):
         if end:
             stream.received_all = True
         if not stream.held:
-            if inflow is not None and not end:
-                self.credit(stream, inflow, size)
-                if data:
-                    self._controls.earn(1)
             return data
-        if stream.waiting is None:
-            stream.waiting = []
-        stream.waiting.append(data)
-        stream.waiting_size += size
-        stream.waiting_end = end
+        waiting = stream.waiting
+        if waiting is None:
+            waiting = stream.waiting = Waiting()
+        waiting.pieces.append(data)
+        waiting.size += size
+        waiting.end = end
         return None
 
     def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
@@ -330,25 +344,16 @@ class Multiplexed(Connection, ABC):
         if increment:
             self.send(window_frame(stream.identifier, increment))
 
-    def waited(self, stream: Stream) -> bytes:
-        """Return what waits in a stream, and open its window."""
-        waiting, stream.waiting = stream.waiting, None
-        size, stream.waiting_size = stream.waiting_size, 0
-        if stream.inflow is not None and not stream.received_all:
-            self.credit(stream, stream.inflow, size)
-        return b"".join(waiting or ())
-
     def count_in(self, size: int) -> None:
         """Count DATA in for the connection, whose window opens at once.
 
         Raises:
             ConnectionFault: the peer was not allowed to send it.
         """
-        window = self._window
-        if not window.received(size):
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-        increment = window.passed_on(size)
+        increment = self._window.received_and_passed_on(size)
         if increment:
+            if increment < 0:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
             self.send(window_frame(0, increment))
 
     # Frames that concern the connection
@@ -520,8 +525,9 @@ class Multiplexed(Connection, ABC):
     def pinged(self, payload: bytes) -> None:
         """The peer has answered a PING."""
 
-    def turn_ended(self) -> None:
-        """What has come is read; more may wait for a later turn."""
+    @abstractmethod
+    def start_early(self) -> None:
+        """Pass on the heads in `early` whose bodies have not come: all that has come is read."""
 
     @abstractmethod
     def streams_lost(self, code: int, detail: str) -> None:

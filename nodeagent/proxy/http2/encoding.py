@@ -11,8 +11,8 @@ from typing import Final
 
 from nodeagent.proxy.http2.integers import integer
 from nodeagent.proxy.http2.literals import INDEXED, SHARED, Literal
-from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.static_table import ENTRIES
+from nodeagent.proxy.memory import Memory
 
 _LARGEST_TABLE: Final = 4096
 _LARGEST_SHARE: Final = 4
@@ -28,7 +28,7 @@ _REFERENCES: Final = tuple(integer(_FIRST + age, 0x7F, INDEXED) for age in range
 class LineEncoder:
     """Encodes the lines of one direction of a connection. `added` counts what was put into the table."""
 
-    __slots__ = ("_blocks", "_index", "_limit", "_own", "_queue", "_resizes", "_size", "added")
+    __slots__ = ("_blocks", "_index", "_limit", "_own", "_queue", "_size", "added", "resizes")
 
     def __init__(self) -> None:
         self.added = 0
@@ -42,7 +42,8 @@ class LineEncoder:
         """Since a field has pushed out another."""
         self._own: Memory[bytes, Literal] = Memory(_OWN_ROOM)
         """Secrets."""
-        self._resizes: list[int] = []
+        self.resizes: list[int] = []
+        """Sizes of the table that the next block has to begin with."""
 
     @property
     def held(self) -> int:
@@ -52,27 +53,22 @@ class LineEncoder:
     def resize(self, limit: int) -> None:
         """Use at most so many bytes of table; the next block says so."""
         limit = min(limit, _LARGEST_TABLE)
-        resizes = self._resizes
+        resizes = self.resizes
         if limit == (resizes[-1] if resizes else self._limit):
             return
         # RFC 7541 section 4.2: the smallest size in between has to be told, and the last.
         smallest = min((limit, *resizes))
-        self._resizes = [limit] if limit == smallest else [smallest, limit]
-
-    @property
-    def resized(self) -> bool:
-        """Whether the next block has to begin with a new size."""
-        return bool(self._resizes)
+        self.resizes = [limit] if limit == smallest else [smallest, limit]
 
     def begin(self) -> bytes:
         """Return what a new block begins with."""
         self._blocks += 1
         out = b""
-        for limit in self._resizes:
+        for limit in self.resizes:
             out += integer(limit, 0x1F, 0x20)
             self._limit = limit
             self._evict(0)
-        self._resizes = []
+        self.resizes = []
         return out
 
     def encode(self, lines: list[bytes]) -> bytes:

@@ -16,27 +16,25 @@ RAPID: Final = 0.5
 
 
 class Patience:
-    """A store of patience that faults take from; time and useful work fill it again."""
+    """A store of patience that faults take from; time and useful work fill it again.
 
-    __slots__ = ("_left", "_most", "_now", "_per_second", "_since")
+    Add to `left` for useful work; what is too much of it is cut off when some is spent.
+    """
+
+    __slots__ = ("_most", "_now", "_per_second", "_since", "left")
 
     def __init__(self, most: float, per_second: float, now: Callable[[], float]) -> None:
-        self._most = self._left = most
+        self._most = self.left = most
         self._per_second = per_second
         self._now = now
         self._since = now()
 
     def spend(self, cost: float = 1.0) -> bool:
         """Take from it; False: there is none left."""
-        self._left -= cost
-        if self._left >= 0:
+        self.left = left = min(self.left, self._most) - cost
+        if left >= 0:
             return True
         now = self._now()  # looked at only now: the clock costs more than counting does
-        self._left = min(self._left + (now - self._since) * self._per_second, self._most)
+        self.left = min(left + (now - self._since) * self._per_second, self._most)
         self._since = now
-        return self._left >= 0
-
-    def earn(self, gain: float) -> None:
-        """Fill it: useful work was done."""
-        left = self._left + gain
-        self._left = min(self._most, left)
+        return self.left >= 0

@@ -38,10 +38,18 @@ class ReceiveWindow:
         """Bytes that have come and not been passed on."""
         return self.size - self.left - self.owed
 
-    def received(self, size: int) -> bool:
-        """Count bytes in; False: the peer was not allowed to send them."""
+    def received(self, size: int) -> int:
+        """Count bytes in; return 0, or -1: the peer was not allowed to send them."""
         self.left -= size
-        return self.left >= 0
+        return 0 if self.left >= 0 else -1
+
+    def received_and_passed_on(self, size: int) -> int:
+        """Count in and out at once; return by how much the window opens now, or -1: it was not allowed."""
+        self.left = left = self.left - size
+        if left < 0:
+            return -1
+        self.owed = owed = self.owed + size
+        return self._open() if owed * 2 >= self.size else 0
 
     def passed_on(self, size: int) -> int:
         """Count bytes out; return by how much the window opens now, which is mostly 0.
@@ -49,9 +57,10 @@ class ReceiveWindow:
         It opens by at least half of its size at a time.
         """
         self.owed = owed = self.owed + size
-        if owed * 2 < self.size:
-            return 0
-        budget, now = self._budget, self.size
+        return self._open() if owed * 2 >= self.size else 0
+
+    def _open(self) -> int:
+        owed, budget, now = self.owed, self._budget, self.size
         if (
             budget is not None
             and owed + self.left == now  # nothing waits: the reader keeps up

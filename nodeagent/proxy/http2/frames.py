@@ -52,10 +52,14 @@ MOST_CONTINUATIONS: Final = 32
 MOST_SETTINGS: Final = 32
 """Values in one SETTINGS frame; there are some ten that mean anything."""
 
+PIECE: Final = 4096
+"""Bytes of a DATA frame that are passed on before the rest has come: with less, the work would be more."""
+
 HEAD: Final = struct.Struct(">HBBBL")
 """Length (upper 16 bits, lower 8), type, flags, stream."""
 _HEAD_SIZE: Final = 9
 _TYPES: Final = 10
+_NOT_PLAIN: Final = END_HEADERS | PADDED | PRIORITY_FLAG
 _SETTING: Final = struct.Struct(">HL")
 _pack = HEAD.pack
 _unpack = HEAD.unpack_from
@@ -122,7 +126,7 @@ class FrameReader:
     """Reads frames from bytes as they come. `largest_block` bounds a header block, compressed.
 
     It keeps at most one unfinished frame and one unfinished header block, and what `feed` had to leave for a
-    later turn.
+    later turn. A DATA frame need not be whole: its pieces are passed on as if they were frames.
     """
 
     __slots__ = (
@@ -130,6 +134,9 @@ class FrameReader:
         "_block_end",
         "_block_size",
         "_block_stream",
+        "_body_ends",
+        "_body_left",
+        "_body_stream",
         "_held",
         "_largest_block",
         "_need",
@@ -143,6 +150,11 @@ class FrameReader:
         self._held = b""
         self._need = _HEAD_SIZE
         """How many bytes must be there before anything new can be done."""
+        self._body_left = 0
+        """Bytes that are still to come of a DATA frame whose beginning has been passed on; of which stream,
+        and whether they end it."""
+        self._body_stream = 0
+        self._body_ends = False
         self._block: list[bytes] = []
         self._block_stream = 0
         """The stream whose header block is under way; 0: none is."""
@@ -170,7 +182,12 @@ class FrameReader:
             if len(data) < self._need:
                 self._held = data
                 return False
+        sink = self._sink
         position, size = 0, len(data)
+        if self._body_left:
+            position = self._more_body(data)
+            if not position or self.stopped:
+                return False
         while size - position >= _HEAD_SIZE:
             high, low, kind, flags, stream = _unpack(data, position)
             length = high << 8 | low
@@ -178,8 +195,13 @@ class FrameReader:
                 raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             end = position + _HEAD_SIZE + length
             if end > size:
+                plain = kind == DATA and not flags & PADDED and stream and not self._block_stream
+                if plain and size - position - _HEAD_SIZE >= PIECE:
+                    position += _HEAD_SIZE
+                    self._begin_body(stream & 0x7FFFFFFF, flags, length, data[position:])
+                    return False
                 self._held = data[position:] if position else data
-                self._need = _HEAD_SIZE + length
+                self._need = _HEAD_SIZE + (min(length, PIECE) if plain else length)
                 return False
             if not budget:
                 self._held = data[position:]
@@ -189,10 +211,16 @@ class FrameReader:
             stream &= 0x7FFFFFFF
             if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
-            if kind < _TYPES:
+            # The two that nearly all frames are, where they are plain, need no call of their own.
+            if kind == HEADERS and flags & _NOT_PLAIN == END_HEADERS and stream:
+                sink.on_headers(stream, data[position + _HEAD_SIZE : end], flags & END_STREAM == END_STREAM)
+            elif kind == DATA and not flags & PADDED and stream:
+                payload = data[position + _HEAD_SIZE : end]
+                sink.on_data(stream, payload, length, flags & END_STREAM == END_STREAM)
+            elif kind < _TYPES:
                 _READ[kind](self, flags, stream, data[position + _HEAD_SIZE : end])
             else:
-                self._sink.on_unknown()
+                sink.on_unknown()
             position = end
             if self.stopped:
                 self._held = b""
@@ -200,6 +228,28 @@ class FrameReader:
         self._held = data[position:]
         self._need = _HEAD_SIZE
         return False
+
+    def _begin_body(self, stream: int, flags: int, length: int, piece: bytes) -> None:
+        """Pass on what has come of a DATA frame of `length` bytes."""
+        size = len(piece)
+        self._held = b""
+        self._body_left = length - size
+        self._body_stream = stream
+        self._body_ends = flags & END_STREAM != 0
+        self._sink.on_data(stream, piece, size, False)
+
+    def _more_body(self, data: bytes) -> int:
+        """Pass on more of a DATA frame that has come in part; return how many bytes of `data` that were."""
+        left, size = self._body_left, len(data)
+        if size < left and size < PIECE:
+            self._held = data
+            self._need = min(left, PIECE)
+            return 0
+        self._held = b""
+        taken = min(left, size)
+        self._body_left = left = left - taken
+        self._sink.on_data(self._body_stream, data[:taken], taken, self._body_ends and not left)
+        return taken
 
     def _data(self, flags: int, stream: int, payload: bytes) -> None:
         if not stream:

@@ -12,8 +12,8 @@ from nodeagent.proxy.http2 import field as kinds_of
 from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault, cut_path
 from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
-from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
+from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.settings import Limits
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from nodeagent.proxy.http2.encoding import LineEncoder
 from nodeagent.proxy.http2.literals import compact, literal
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.streams import Source
 
@@ -51,7 +51,7 @@ class HeaderEncoder:
         """Return a request's head with the client's address at the end of X-Forwarded-For."""
         key = (head.method, head.fields, head.forwarded_for, source.address_bytes)
         known = self._heads.young.get(key)
-        if known is None or self._lines.resized:
+        if known is None or self._lines.resizes:
             known = self._request(key)
         path = head.target
         size = len(path)
@@ -63,7 +63,7 @@ class HeaderEncoder:
         """Return a response's head, or that of an interim one."""
         key = (head.status_line, head.fields)
         known = self._heads.young.get(key)
-        if known is None or self._lines.resized:
+        if known is None or self._lines.resizes:
             known = self._whole(key, compact(b":status", b"%d" % head.status), head.fields)
         return known.after
 
@@ -71,7 +71,7 @@ class HeaderEncoder:
         """Return trailers."""
         key = (lines,)
         known = self._heads.young.get(key)
-        if known is None or self._lines.resized:
+        if known is None or self._lines.resizes:
             known = self._whole(key, b"", lines)
         return known.after
 
@@ -94,7 +94,7 @@ class HeaderEncoder:
 
     def _encode(self, key: tuple[bytes, ...], first: bytes, lines: list[bytes]) -> _Encoded:
         heads, encoder = self._heads, self._lines
-        if not encoder.resized:
+        if not encoder.resizes:
             known = heads.older(key)
             if known is not None:
                 return known

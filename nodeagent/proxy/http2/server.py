@@ -61,6 +61,7 @@ class ServerStream(Stream):
         "_unsent",
         "connect_time",
         "deadline",
+        "early",
         "exchange",
         "received",
         "sent",
@@ -72,7 +73,16 @@ class ServerStream(Stream):
     def __init__(
         self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
     ) -> None:
-        super().__init__(connection, identifier)
+        self.identifier = identifier
+        self.window = connection.writer.initial
+        self.backlog = None
+        self.queued = 0
+        self.sent_all = False
+        self.connection = connection
+        self.held = False
+        self.inflow = None
+        self.received_all = False
+        self.waiting = None
         self.source: Source = connection.source
         self.connect_time: float = connection.connect_time
         self.write_paused = False
@@ -81,6 +91,8 @@ class ServerStream(Stream):
         self.started = started
         self.deadline = FOREVER
         self.body_left = head.length
+        self.early = False
+        """Its exchange has not begun, for the body may be in the same bytes as the head."""
         self._to_head = head.method == b"HEAD"
         self._responding = False
         self._unchunked: Unchunked | None = None
@@ -101,9 +113,11 @@ class ServerStream(Stream):
             unchunked = self._unchunked = Unchunked()
             data = unchunked.payload(data)
             lines = unchunked.trailers if end else b""
-        bare = end and not data and not lines
-        connection.writer.headers(self, block, bare)
-        if not bare:
+        if not lines:
+            self.sent += len(data)
+            connection.writer.message(self, block, data, end)
+        else:
+            connection.writer.headers(self, block, False)
             self._send(data, end, lines)
         if not end:
             self.set_deadline(connection.runtime.now())
@@ -113,13 +127,14 @@ class ServerStream(Stream):
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body."""
         connection = self.connection
-        lines = b""
-        if self._unchunked is not None:
-            data = self._unchunked.payload(data)
-            lines = self._unchunked.trailers if end else b""
         if connection.idle_time is not None and not self.write_paused:
             self.set_deadline(connection.runtime.now())
-        self._send(data, end, lines)
+        if self._unchunked is None:
+            self.sent += len(data)
+            connection.writer.data(self, data, end)
+        else:
+            data = self._unchunked.payload(data)
+            self._send(data, end, self._unchunked.trailers if end else b"")
         if not connection._flushing:
             connection.flush_soon()
 
@@ -174,7 +189,7 @@ class ServerStream(Stream):
         if abort:
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
-            connection.close_stream(self)
+            connection.close_stream(self, now)
         else:
             self._unsent = self.queued
             self.deadline = now + connection.runtime.limits.stall_time
@@ -219,7 +234,7 @@ class ServerStream(Stream):
         """The last of the response is on its way."""
         self.write_paused = False
         if self.exchange is None:
-            self.connection.close_stream(self)
+            self.connection.close_stream(self, self.connection.runtime.now())
 
     # Time
 
@@ -273,7 +288,6 @@ class Http2Connection(Multiplexed):
 
     __slots__ = (
         "_drain_step",
-        "_early",
         "_highest",
         "_idle_since",
         "_last",
@@ -310,8 +324,7 @@ class Http2Connection(Multiplexed):
         self._drain_step = 0
         self._preface = PREFACE
         """What is still to come of it."""
-        self._early: ServerStream | None = None
-        """A stream whose body may be in the same bytes as its head."""
+        self.early: list[ServerStream] = []
         self._idle_since = 0.0
 
     @property
@@ -358,7 +371,7 @@ class Http2Connection(Multiplexed):
             data = data[len(preface) :]
             if not data:
                 return
-        super().data_received(data)
+        self.read(data)
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked for is still answered."""
@@ -387,8 +400,6 @@ class Http2Connection(Multiplexed):
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         """A request begins, or a body ends with trailers."""
-        if self._early is not None:
-            self._start_early()
         if stream <= self._highest or not stream & 1:
             self._on_trailers(stream, block, end)
             return
@@ -420,7 +431,8 @@ class Http2Connection(Multiplexed):
         mine.received = len(block) + 9
         if not end:
             mine.deadline = started + (self.idle_time or runtime.limits.stall_time)
-            self._early = mine
+            mine.early = True
+            self.early.append(mine)
             return
         mine.received_all = True
         mine.deadline = deadline = started + (self.idle_time or runtime.limits.response_time)
@@ -429,6 +441,7 @@ class Http2Connection(Multiplexed):
         exchange.start(b"", True)
 
     def _on_trailers(self, stream: int, block: bytes, end: bool) -> None:
+        self.start_early()
         mine = self._streams.get(stream)
         if mine is None:
             if not stream & 1 or stream not in self._broken_off:
@@ -471,16 +484,12 @@ class Http2Connection(Multiplexed):
         if mine.received_all:
             self.on_stream_fault(stream, STREAM_CLOSED, "DATA behind the end of the request")
             return
-        early = self._early
-        if early is not None and early is not mine:
-            self._start_early()
         if not data and not end:
             self.spend_patience()
         try:
             passed = self.take_body(mine, data, size, end)
         except StreamFault as fault:
-            if self._early is not None:
-                self._start_early()
+            self.start_early()
             self._broken(mine, fault)
             return
         mine.received += size + 9
@@ -489,23 +498,20 @@ class Http2Connection(Multiplexed):
             return
         if end or not mine.write_paused:
             mine.set_deadline(self.runtime.now())
-        if self._early is not None:
-            self._early = None
+        if mine.early:
+            mine.early = False
             exchange.start(data, end)
         elif passed is not None and (passed or end):
             exchange.request_data(passed, end)
 
-    def turn_ended(self) -> None:
-        """What has come is read: a head whose body has not come goes on alone."""
-        if self._early is not None:
-            self._start_early()
-
-    def _start_early(self) -> None:
-        mine, self._early = self._early, None
-        assert mine is not None
-        if mine.exchange is not None:
-            self.due(mine.deadline)
-            mine.exchange.start(b"", False)
+    def start_early(self) -> None:
+        """Let heads go on alone whose bodies have not come."""
+        streams, self.early = self.early, []
+        for mine in streams:
+            early, mine.early = mine.early, False
+            if early and mine.exchange is not None:
+                self.due(mine.deadline)
+                mine.exchange.start(b"", False)
 
     def on_reset(self, stream: int, code: int) -> None:
         """The client breaks a stream off."""
@@ -515,8 +521,7 @@ class Http2Connection(Multiplexed):
                 raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self.spend_patience()
             return
-        if self._early is not None:
-            self._start_early()
+        self.start_early()
         self._client_gone(mine)
         if self.runtime.now() - mine.started < RAPID:
             self.spend_reset()
@@ -536,8 +541,7 @@ class Http2Connection(Multiplexed):
             self.spend_patience(4)
             self.reset_stream(stream, code)
             return
-        if self._early is not None:
-            self._start_early()
+        self.start_early()
         exchange, mine.exchange = mine.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -588,17 +592,17 @@ class Http2Connection(Multiplexed):
 
     # The end of streams
 
-    def close_stream(self, mine: ServerStream) -> None:
+    def close_stream(self, mine: ServerStream, now: float) -> None:
         """A stream's response is whole."""
         del self._streams[mine.identifier]
         if mine.inflow is not None:
             mine.inflow.close()
         if not mine.received_all:  # RFC 9113 section 8.1: nobody needs the rest of the request
             self.reset_stream(mine.identifier, NO_ERROR)
-        self._resets.earn(1)
-        self._controls.earn(8)
+        self._resets.left += 1
+        self._controls.left += 8
         if not self._streams:
-            self._at_rest(self.runtime.now())
+            self._at_rest(now)
 
     def drop(self, mine: ServerStream, code: int) -> None:
         """Break a stream off."""
@@ -629,7 +633,7 @@ class Http2Connection(Multiplexed):
 
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""
-        self._early = None
+        self.early = []
         streams, self._streams = self._streams, {}
         for mine in streams.values():
             exchange, mine.exchange = mine.exchange, None

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from nodeagent.proxy.http2 import field
 from nodeagent.proxy.http2.field import Fault
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 
 _ROOM: Final = 64 * 1024
 _TWICE: Final = ("pseudo_field", "a pseudo-header field comes twice")

@@ -12,9 +12,11 @@ from typing import Final, Protocol
 from nodeagent.proxy.http2.frames import (
     DATA,
     DEFAULT_WINDOW,
+    END_HEADERS,
     END_STREAM,
     FRAME_SIZE,
     HEAD,
+    HEADERS,
     LARGEST_WINDOW,
     header_frames,
 )
@@ -30,6 +32,8 @@ LARGEST_FRAME: Final = 64 * 1024
 """Bytes of a DATA frame, should the peer take so many: others have their turn behind each."""
 WORTH_IT: Final = 1024
 """Bytes of a DATA frame that a small window has cut off, from which on it is no crumb."""
+_HEAD_SIZE: Final = HEAD.size
+_WHOLE_HEAD: Final = END_HEADERS | END_STREAM
 _pack = HEAD.pack
 
 
@@ -41,37 +45,39 @@ class Trailers(Protocol):
         ...
 
 
-class Outflow:
-    """What a stream sends. Subclasses hear what becomes of it."""
+class Backlog:
+    """What waits in a stream. `full`: who sends was told to wait; `ready`: it is among the writer's."""
 
-    __slots__ = (
-        "_at",
-        "_ready",
-        "_trailers",
-        "ending",
-        "full",
-        "identifier",
-        "queue",
-        "queued",
-        "sent_all",
-        "window",
-    )
+    __slots__ = ("at", "ending", "full", "pieces", "ready", "trailers")
 
-    def __init__(self, identifier: int, window: int) -> None:
-        self.identifier = identifier
-        self.window = window
-        """Bytes that the peer lets this stream send; below 0 when it has changed its mind."""
-        self.queue: deque[bytes] | None = None
-        self.queued = 0
-        self._at = 0
+    def __init__(self) -> None:
+        self.pieces: deque[bytes] = deque()
+        self.at = 0
         """How much of the first piece is sent."""
-        self._ready = False
-        self._trailers = b""
+        self.ready = False
+        self.full = False
         self.ending = False
         """Nothing is added any more."""
-        self.sent_all = False
-        """The frame with END_STREAM has been made."""
-        self.full = False
+        self.trailers = b""
+
+
+class Outflow:
+    """What a stream sends. Subclasses hear what becomes of it.
+
+    They set the fields too, all of a stream in one go: a constructor at each level would cost every stream.
+    """
+
+    __slots__ = ("backlog", "identifier", "queued", "sent_all", "window")
+
+    identifier: int
+    window: int
+    """Bytes that the peer lets this stream send; below 0 when it has changed its mind."""
+    backlog: Backlog | None
+    """What had to wait; None: nothing ever had."""
+    queued: int
+    """Bytes that wait."""
+    sent_all: bool
+    """The frame with END_STREAM has been made."""
 
     def filled(self) -> None:
         """So much waits that who sends has to wait."""
@@ -90,13 +96,13 @@ class Writer:
     """Makes the frames of one connection. `out` is what is to be written, in order."""
 
     __slots__ = (
-        "_ready",
         "_waiting",
         "blocked",
         "bodies",
         "initial",
         "largest",
         "out",
+        "ready",
         "size",
         "trailers",
         "window",
@@ -116,7 +122,7 @@ class Writer:
         self.initial = DEFAULT_WINDOW
         """The window that its streams begin with."""
         self.largest = FRAME_SIZE
-        self._ready: deque[Outflow] = deque()
+        self.ready: deque[Outflow] = deque()
         """Streams that have something to send and a window for it, next first."""
         self._waiting = 0
 
@@ -128,7 +134,7 @@ class Writer:
     @property
     def going(self) -> bool:
         """Whether there is something that could be sent now."""
-        return bool(self._ready) and self.window > 0 and not self.blocked
+        return bool(self.ready) and self.window > 0 and not self.blocked
 
     def add(self, data: bytes) -> None:
         """Send a frame that needs no window."""
@@ -137,15 +143,52 @@ class Writer:
 
     def headers(self, stream: Outflow, block: bytes, end: bool) -> None:
         """Send a header block. It must come before the stream's data."""
-        self.add(header_frames(stream.identifier, block, end, self.largest))
+        size = len(block)
+        if size > self.largest:
+            self.add(header_frames(stream.identifier, block, end, self.largest))
+        else:
+            flags = _WHOLE_HEAD if end else END_HEADERS
+            self.out += (_pack(size >> 8, size & 0xFF, HEADERS, flags, stream.identifier), block)
+            self.size += size + _HEAD_SIZE
         if end:
-            stream.ending = stream.sent_all = True
+            stream.sent_all = True
+
+    def message(self, stream: Outflow, block: bytes, data: bytes, end: bool) -> None:
+        """Send a header block and the beginning of a body, in one go where nothing stands in the way."""
+        length, size, largest = len(block), len(data), self.largest
+        if (
+            length > largest
+            or size > largest
+            or size > stream.window
+            or size > self.window
+            or not size
+            or self.ready
+            or self.blocked
+            or self.size > AT_ONCE
+        ):
+            self.headers(stream, block, end and not size)
+            if size:
+                self.data(stream, data, end)
+            return
+        identifier = stream.identifier
+        self.window -= size
+        stream.window -= size
+        self.out += (
+            _pack(length >> 8, length & 0xFF, HEADERS, END_HEADERS, identifier),
+            block,
+            _pack(size >> 8, size & 0xFF, DATA, END_STREAM if end else 0, identifier),
+            data,
+        )
+        self.size += length + size + 2 * _HEAD_SIZE
+        self.bodies += 1
+        if end:
+            stream.sent_all = True
 
     def data(self, stream: Outflow, data: bytes, end: bool) -> None:
         """Send more of a body, now or as soon as it may be."""
         size = len(data)
         if (
-            self._ready
+            self.ready
             or stream.queued
             or size > stream.window
             or size > self.window
@@ -154,11 +197,13 @@ class Writer:
         ) and size:
             self._keep(stream, data, end)
             return
-        if end and stream.queued:
-            stream.ending = True
-            return
-        if not (size or end):
-            return
+        if not size:
+            if not end:
+                return
+            if stream.queued:
+                assert stream.backlog is not None
+                stream.backlog.ending = True
+                return
         self.window -= size
         stream.window -= size
         out, largest = self.out, self.largest
@@ -170,28 +215,31 @@ class Writer:
         left = size - at
         out.append(_pack(left >> 8, left & 0xFF, DATA, END_STREAM if end else 0, stream.identifier))
         out.append(data[at:] if at else data)
-        self.size += size + 9
+        self.size += size + _HEAD_SIZE
         self.bodies += 1
         if end:
-            stream.ending = stream.sent_all = True
+            stream.sent_all = True
 
     def finish(self, stream: Outflow, lines: bytes) -> None:
         """Send trailers behind what waits; they are the end."""
-        stream.ending = True
         if stream.queued:
-            stream._trailers = lines
+            assert stream.backlog is not None
+            stream.backlog.ending = True
+            stream.backlog.trailers = lines
         else:
             self._send_trailers(stream, lines)
 
     def drop(self, stream: Outflow) -> None:
         """Forget what waits in a stream: it has been broken off."""
+        stream.sent_all = True
+        backlog = stream.backlog
+        if backlog is None:
+            return
         self._waiting -= stream.queued
-        stream.queue = None
         stream.queued = 0
-        stream.ending = stream.sent_all = True
-        if stream._ready:
-            stream._ready = False
-            self._ready.remove(stream)
+        stream.backlog = None
+        if backlog.ready:
+            self.ready.remove(stream)
 
     def opened(self, size: int) -> bool:
         """Let the connection send more; False: a window of that size there cannot be."""
@@ -201,79 +249,81 @@ class Writer:
     def opened_stream(self, stream: Outflow, size: int) -> bool:
         """Let a stream send more; False: a window of that size there cannot be."""
         stream.window += size
-        if stream.queued and stream.window > 0 and not stream._ready:
-            stream._ready = True
-            self._ready.append(stream)
+        if stream.queued:
+            self._now_ready(stream)
         return stream.window <= LARGEST_WINDOW
 
     def fill(self) -> None:
         """Make frames of what waits, as much as may be sent now and is written at once."""
-        ready = self._ready
+        ready = self.ready
         while ready and self.window > 0 and self.size <= AT_ONCE and not self.blocked:
             stream = ready.popleft()
-            stream._ready = False
+            backlog = stream.backlog
+            assert backlog is not None
+            backlog.ready = False
             if stream.queued and stream.window > 0:
-                self._send_one(stream)
+                self._send_one(stream, backlog)
 
-    def take(self) -> bytes:
-        """Return what is to be written, once."""
-        out = self.out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self.out = []
+    def take(self) -> list[bytes]:
+        """Return what is to be written, once, in pieces."""
+        out, self.out = self.out, []
         self.size = 0
-        return data
+        return out
 
     def _keep(self, stream: Outflow, data: bytes, end: bool) -> None:
-        if stream.queue is None:
-            stream.queue = deque()
+        backlog = stream.backlog
+        if backlog is None:
+            backlog = stream.backlog = Backlog()
         size = len(data)
-        stream.queue.append(data)
+        backlog.pieces.append(data)
         stream.queued += size
-        stream.ending = end
+        backlog.ending = end
         self._waiting += size
-        if not stream._ready and stream.window > 0:
-            stream._ready = True
-            self._ready.append(stream)
-        if not (stream.full or end) and (stream.queued > HIGH or self._waiting > MOST_WAITING):
-            stream.full = True
+        self._now_ready(stream)
+        if not (backlog.full or end) and (stream.queued > HIGH or self._waiting > MOST_WAITING):
+            backlog.full = True
             stream.filled()
 
-    def _send_one(self, stream: Outflow) -> None:
+    def _now_ready(self, stream: Outflow) -> None:
+        """Let a stream with bytes have its turn, if it has a window."""
+        backlog = stream.backlog
+        if backlog is not None and stream.window > 0 and not backlog.ready:
+            backlog.ready = True
+            self.ready.append(stream)
+
+    def _send_one(self, stream: Outflow, backlog: Backlog) -> None:
         """Make the next frame of a stream that has bytes and a window."""
-        queue = stream.queue
-        assert queue is not None
-        piece, at = queue[0], stream._at
+        piece, at = backlog.pieces[0], backlog.at
         most = min(stream.window, self.window, self.largest)
         if len(piece) - at <= most:
-            queue.popleft()
+            backlog.pieces.popleft()
             data = piece[at:] if at else piece
-            stream._at = 0
+            backlog.at = 0
         else:
             data = piece[at : at + most]
-            stream._at = at + most
+            backlog.at = at + most
         size = len(data)
         stream.queued -= size
         stream.window -= size
         self._waiting -= size
         self.window -= size
-        last = stream.ending and not stream.queued
-        flags = END_STREAM if last and not stream._trailers else 0
+        last = backlog.ending and not stream.queued
+        flags = END_STREAM if last and not backlog.trailers else 0
         self.out.append(_pack(size >> 8, size & 0xFF, DATA, flags, stream.identifier))
         self.out.append(data)
-        self.size += size + 9
-        if size >= WORTH_IT or not stream._at:
+        self.size += size + _HEAD_SIZE
+        if size >= WORTH_IT or not backlog.at:
             self.bodies += 1
-        if stream.queued and stream.window > 0:
-            stream._ready = True
-            self._ready.append(stream)
+        if stream.queued:
+            self._now_ready(stream)
         if last:
-            if stream._trailers:
-                self._send_trailers(stream, stream._trailers)
+            if backlog.trailers:
+                self._send_trailers(stream, backlog.trailers)
             stream.sent_all = True
-            stream.full = False
+            backlog.full = False
             stream.ended()
-        elif stream.full and stream.queued <= LOW:
-            stream.full = False
+        elif backlog.full and stream.queued <= LOW:
+            backlog.full = False
             stream.taken()
 
     def _send_trailers(self, stream: Outflow, lines: bytes) -> None:

@@ -8,7 +8,7 @@ import hpack
 import pytest
 
 from nodeagent.proxy.http2.headers import HeaderDecoder, HeaderEncoder, Shared
-from nodeagent.proxy.http2.memory import Memory
+from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import ResponseHead
 from nodeagent.settings import Limits
 from tests.http2.blocks import GET, SOURCE, encode, plain

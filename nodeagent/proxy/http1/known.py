@@ -1,0 +1,67 @@
+"""Heads that have come before, byte for byte: what they mean is looked up.
+
+The codec, `nodeagent.proxy.http1.head`, stays the one judge: what is remembered is what it has said of just
+these bytes, and what it refuses is never remembered. That connections share a memory tells nobody anything: a
+head is found only by who sends all of it, secrets included.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+from nodeagent.proxy.http1.head import parse_request, parse_response
+from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.message import RequestHead, ResponseHead
+
+_ROOM: Final = 512 * 1024
+"""Bytes in each of two generations, for requests and for responses, of a process."""
+_LARGEST: Final = 8 * 1024
+"""Bytes of a head that is worth remembering."""
+_END: Final = b"\r\n\r\n"
+
+H = TypeVar("H")
+
+
+class _Known(Generic[H]):
+    """A head that was read before: a copy that nobody changes."""
+
+    __slots__ = ("cost", "head")
+
+    def __init__(self, head: H, raw: bytes) -> None:
+        self.head = head
+        self.cost = 2 * len(raw) + 600
+
+
+_requests: Final[Memory[bytes, _Known[RequestHead]]] = Memory(_ROOM)
+_responses: Final[Memory[bytes, _Known[ResponseHead]]] = Memory(_ROOM)
+
+
+def read_request(data: bytes, default_host: bytes = b"", position: int = 0) -> RequestHead | None:
+    """Read the request head at `position` of `data`, as `parse_request` does."""
+    end = data.find(_END, position) + 4
+    if end < 4 or end - position > _LARGEST:
+        return parse_request(data, default_host, position)
+    raw = data[position:end]
+    known = _requests.young.get(raw) or _requests.older(raw)
+    if known is not None:
+        return known.head.copy(end)
+    head = parse_request(data, default_host, position)
+    # Who names no host gets that of the listener, which is not in these bytes.
+    if head is not None and head.minor == b"1" and head.end == end and _requests.again(raw):
+        _requests.keep(raw, _Known(head.copy(end), raw))
+    return head
+
+
+def read_response(data: bytes, to_head: bool) -> ResponseHead | None:
+    """Read the response head at the start of `data`, as `parse_response` does."""
+    end = data.find(_END) + 4
+    if to_head or end < 4 or end > _LARGEST:
+        return parse_response(data, to_head)
+    raw = data[:end]
+    known = _responses.young.get(raw) or _responses.older(raw)
+    if known is not None:
+        return known.head.copy(end)
+    head = parse_response(data, to_head)
+    if head is not None and head.end == end and _responses.again(raw):
+        _responses.keep(raw, _Known(head.copy(end), raw))
+    return head
