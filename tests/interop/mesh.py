@@ -52,31 +52,34 @@ class InteropMesh:
         self.cluster = folder / "cluster"
         self.cluster.mkdir()
         self.agent = Agent(self.cluster)
-        self._count = 0
+        self._names: dict[str, str] = {}
         until(self.agent.ready)
 
     def serve(
         self, port: int, protocol: str, annotations: Mapping[str, str] | None = None
     ) -> tuple[str, int]:
         """Add a Service with one endpoint, at a port of 127.0.0.1; return the address that clients use."""
-        self._count += 1
-        name = f"service-{self._count}"
+        number = len(self._names) + 1
+        name = f"service-{number}"
         ports = [Port(PORT, port, "web")]
         asked = service(
             name,
             ports,
             namespace="interop",
-            cluster_ip=f"10.96.7.{self._count}",
+            cluster_ip=f"10.96.7.{number}",
             annotations={**ENABLED, "svc.mesh/protocol": protocol, **(annotations or {})},
         )
         slices = endpoint_slice(name, ports, [Endpoint(LOCALHOST)], namespace="interop")
         self.agent.write(f"{name}.yaml", render(asked, slices))
-        return self.agent.address(f"{name}.interop"), PORT
+        address = self.agent.address(f"{name}.interop")
+        self._names[address] = name
+        return address, PORT
 
-    def at_rest(self) -> bool:
-        """Whether the worker has no client and nothing under way."""
-        metric = self.agent.metric
-        return not metric("svcmesh_worker_clients{") and not metric("svcmesh_worker_exchanges{")
+    def at_rest(self, address: str) -> bool:
+        """Whether nobody is connected to this address any more."""
+        labels = f'{{service="{self._names[address]}",'
+        assert self.agent.metric(f"svcmesh_connections_total{labels}"), "nobody ever was"
+        return not self.agent.metric(f"svcmesh_connections_active{labels}")
 
     def close(self) -> None:
         """End the agent; its workers end with it."""

@@ -23,7 +23,7 @@ from hyperframe.frame import (
 from tests.http2.blocks import plain
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-PATIENCE = 5.0
+PATIENCE = 20.0
 Fields = Iterable[tuple[bytes, bytes]]
 
 

@@ -42,7 +42,7 @@ def test_go_calls(mesh: InteropMesh, server: str, request: pytest.FixtureRequest
     address, port = request.getfixturevalue(server)
     said = run(built("h2peer"), "call-grpc", f"{address}:{port}", seconds=100).stdout
     assert said.splitlines() == [f"ok {name}" for name in TRIALS]
-    until(mesh.at_rest)
+    until(lambda: mesh.at_rest(address))
 
 
 class TestGrpcioCallsGo:

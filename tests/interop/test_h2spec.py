@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from hack.kit.waiting import until
 from tests.interop.conftest import Server
 from tests.interop.mesh import InteropMesh, built, run
 
@@ -50,6 +51,7 @@ def test_every_case(mesh: InteropMesh, go_http: Server, tmp_path: Path, protocol
     assert awry.keys() == EXCEPTIONS.keys(), awry
     for name, ending in EXCEPTIONS.items():
         assert ending in awry[name]
+    until(lambda: mesh.at_rest(address))
 
 
 def test_what_is_neither_protocol_is_answered_and_closed(mesh: InteropMesh, go_http: Server) -> None:

@@ -55,7 +55,7 @@ def test_libraries(
     said = run(*command, f"{address}:{port}", check=False)
     trials = GO_TRIALS if client == "go" else NODE_TRIALS
     assert said.stdout.splitlines() == [f"ok {name}" for name in trials], said.stdout + said.stderr
-    until(mesh.at_rest)
+    until(lambda: mesh.at_rest(address))
 
 
 def test_curl_by_prior_knowledge(go_server: str, body: str, tmp_path: Path) -> None:
@@ -100,4 +100,4 @@ def test_h2load(mesh: InteropMesh, go_server: str, body: str, streams: str) -> N
     assert "2000 2xx" in said
     posted = run(h2load, "--requests=20", f"--max-concurrent-streams={streams}", "--data", body, url).stdout
     assert "20 succeeded, 0 failed, 0 errored, 0 timeout" in posted
-    until(mesh.at_rest)
+    until(lambda: mesh.at_rest(go_server.partition(":")[0]))

@@ -121,7 +121,7 @@ def check_endpoint(
     assert sorted(got()) == sorted(expected)
     cut = [line for line in asked()[before:] if line in optional]
     assert len(cut) == len(set(cut))
-    until(mesh.at_rest)
+    until(lambda: mesh.at_rest(address[0]))
 
 
 def test_a_strict_recorder(mesh: InteropMesh) -> None:
