@@ -279,13 +279,15 @@ def test_a_log_that_nobody_refers_to_stays_small() -> None:
     assert table_of(blocks) == [(b"a", b"%08d" % number) for number in range(9999, 9999 - 4096 // 41, -1)]
 
 
-def test_a_bomb_is_references_and_nothing_more() -> None:
-    """64 KiB of references to a field of 4 KB, 256 MB: they are counted, not copied."""
+def test_a_bomb_is_not_read_to_its_end() -> None:
+    """CVE-2016-6581: 64 KiB of references to a field of 4 KB are a head of 256 MB."""
     blocks = reader()
     read(blocks, encode([(b"a", b"x" * 4000)]))
-    found = blocks.read(b"\xbe" * (ROOM - 1))
-    assert blocks.size == (ROOM - 1) * 4033
-    assert len({id(field) for field in found}) == 1
+    found = blocks.read(b"\xbe" * 20)
+    assert len({id(field) for field in found}) == 1, "references, no copies"
+    with pytest.raises(CompressionFault) as fault:
+        blocks.read(b"\xbe" * (ROOM - 1))
+    assert fault.value.excessive
 
 
 def test_a_literal_is_checked_once() -> None:

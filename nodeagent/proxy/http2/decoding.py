@@ -19,6 +19,9 @@ from nodeagent.proxy.memory import Memory
 
 LAST_STATIC: Final = len(ENTRIES)
 _STATIC: Final = (None, *(Field(name, value) for name, value in ENTRIES))
+_READ_ON: Final = 2
+"""How many times as large as it may be a head is read, so that its sender can be told. Nobody honest sends a
+larger one in a block that is not too large itself: its fields would come from the table again and again."""
 _MOST_RESIZES: Final = 2
 """In one block, at its beginning (RFC 7541 section 4.2)."""
 _IN_BYTE, _IN_NEXT, _SPELLED = range(3)
@@ -105,7 +108,7 @@ class BlockReader:
         at = table.at
         fields: list[Field] = []
         lasting = True
-        total = 0
+        total, most = 0, _READ_ON * self._most_bytes
         position, end = 0, len(block)
         if end and block[0] & 0xE0 == 0x20:
             position = self._resize(block)
@@ -143,6 +146,8 @@ class BlockReader:
                     self.added.append(field)
             fields.append(field)
             total += field.size
+            if total > most:
+                raise CompressionFault(f"a head of more than {most} bytes", excessive=True)
         self.size = total
         self.lasting = lasting and self.lasting
         return fields
