@@ -366,19 +366,21 @@ class Multiplexed(Connection, ABC):
         """Follow the peer's settings."""
         self.spend_patience(8)
         writer = self.writer
+        initial = writer.initial
         for name, value in values:
             if name == INITIAL_WINDOW_SIZE:
-                change = value - writer.initial
-                writer.initial = value
-                for stream in self.every_stream():
-                    if not writer.opened_stream(stream, change):
-                        raise ConnectionFault(FLOW_CONTROL_ERROR, "a window grew too large")
+                initial = value
             elif name == MAX_FRAME_SIZE:
                 writer.largest = min(value, LARGEST_FRAME)
             elif name == HEADER_TABLE_SIZE:
                 self.encoder.resize(min(value, TABLE_SIZE))
             else:
                 self.setting(name, value)
+        if initial != writer.initial:  # once, however often the peer has changed its mind on the way
+            change, writer.initial = initial - writer.initial, initial
+            for stream in self.every_stream():
+                if not writer.opened_stream(stream, change):
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "a window grew too large")
         self.send(SETTINGS_ACK)
 
     def on_settings_ack(self) -> None:
