@@ -137,8 +137,9 @@ class Exchange(LayerRequest):
 
     @property
     def held(self) -> int:
-        """Bytes of the request's body that are kept."""
-        return self._kept_size if self._kept is not None else 0
+        """Bytes of the request: of its head, and of its body as far as it is kept."""
+        head = self._head
+        return len(head.fields) + len(head.target) + (self._kept_size if self._kept is not None else 0)
 
     @property
     def head(self) -> RequestHead:

@@ -1,4 +1,7 @@
-"""How much a peer may do that costs us and brings nobody anything (CVE-2019-9511 to 9518, 2023-44487)."""
+"""How much a peer may do that costs us and brings nobody anything.
+
+CVE-2016-6581, 2019-9511 to 9518, 2023-44487, 2025-8671; tests/http2/attacks.py has them all.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,34 @@ MOST_RESETS: Final = 200
 RESETS_PER_SECOND: Final = 20.0
 RAPID: Final = 0.5
 """Seconds. A stream that is reset later was limited by the number of streams already."""
+SMALL_HEAD: Final = 1024
+"""Bytes of a head that is not counted: as many of them as there may be streams are little."""
+HEADS_AT_ONCE: Final = 128 * 1024
+"""Bytes that the larger heads under way on a connection may have, whatever has come for them,"""
+HEADS_PER_BYTE: Final = 64
+"""and for each byte of header blocks. What honest heads repeat has room in the table once, so they are."""
+
+
+class Inflation:
+    """Compares heads with the header blocks that they came as: little on the wire may be much here."""
+
+    __slots__ = ("_came", "_taken")
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._taken = 0
+        """Bytes of heads: no fewer than are under way, and just those at the last look."""
+
+    def takes(self, size: int, came: int, under_way: Callable[[], int]) -> bool:
+        """Whether a head of `size` bytes, of a block of `came`, may be served beside those under way."""
+        self._came += came
+        most = HEADS_AT_ONCE + HEADS_PER_BYTE * self._came
+        if self._taken + size > most:
+            self._taken = under_way()
+            if self._taken + size > most:
+                return False
+        self._taken += size
+        return True
 
 
 class Patience:

@@ -17,7 +17,7 @@ from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
-from nodeagent.proxy.http2.flood import RAPID
+from nodeagent.proxy.http2.flood import RAPID, SMALL_HEAD, Inflation
 from nodeagent.proxy.http2.frames import (
     CANCEL,
     INTERNAL_ERROR,
@@ -290,6 +290,7 @@ class Http2Connection(Multiplexed):
         "_drain_step",
         "_highest",
         "_idle_since",
+        "_inflation",
         "_last",
         "_listeners",
         "_preface",
@@ -326,6 +327,7 @@ class Http2Connection(Multiplexed):
         """What is still to come of it."""
         self.early: list[ServerStream] = []
         self._idle_since = 0.0
+        self._inflation = Inflation()
 
     @property
     def owner(self) -> str:
@@ -425,6 +427,11 @@ class Http2Connection(Multiplexed):
             mine = self._streams[stream] = ServerStream(self, stream, head, runtime.now())
             self._turn_away(mine, NoRoute(f"{self.listener.service} has left the mesh"), end)
             return
+        size = len(head.fields)
+        if size > SMALL_HEAD and not self._inflation.takes(size, len(block), self._heads_under_way):
+            self.spend_patience(4)
+            self.reset_stream(stream, REFUSED_STREAM)
+            return
         started = runtime.now()
         mine = self._streams[stream] = ServerStream(self, stream, head, started)
         exchange = mine.exchange
@@ -440,6 +447,11 @@ class Http2Connection(Multiplexed):
         if deadline < self.deadline:
             self.deadline = deadline
         exchange.start(b"", True)
+
+    def _heads_under_way(self) -> int:
+        """Return the bytes of the heads of all requests that are under way."""
+        exchanges = [mine.exchange for mine in self._streams.values()]
+        return sum(len(one.head.fields) for one in exchanges if one is not None)
 
     def _on_trailers(self, stream: int, block: bytes, end: bool) -> None:
         self.start_early()

@@ -1,0 +1,211 @@
+"""Known attacks: each comes to an end, or to nothing; none costs us a hundred times what it costs its sender.
+
+What is counted is memory, as Python's allocator knows it, against bytes sent; and calls, those of the mesh to
+deal with an attack against those to write and send it, because time is not the same twice. What an endpoint
+answers is not the attacker's bytes, and bounded apart from that.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nodeagent.proxy.http2 import flood, frames, writing
+from nodeagent.settings import Limits
+from tests.exchange.http1 import http
+from tests.exchange.script import a, a1, client
+from tests.http2.attacks import ATTACKS, Attack, bomb, tilted_windows
+from tests.http2.wire import HELLO, Http2Stage, asks
+
+Wires = Callable[..., Http2Stage]
+TIMES = 100
+CONNECTION = 640 * 1024
+"""Bytes that a connection may take whatever it has sent: a hundred streams, each some 4 KB with all that
+forwarding it needs, and what is remembered of header blocks."""
+SETTING_UP = 20_000
+"""Calls that belong to a connection and its hundred streams, with those of the stage."""
+BYTES_PER_CALL = 1000
+"""Bytes that somebody can send for the price of a call of a function."""
+PIECE = 16 * 1024
+KIB = 1024
+
+
+class Calls:
+    """Counts calls of functions, also of those that are not Python's."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _note(self, _frame: object, event: str, _argument: object) -> None:
+        if event in ("call", "c_call"):
+            self.count += 1
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count those within the block."""
+        before = sys.getprofile()
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+
+def pieces(attack: Attack, paid: Calls) -> Iterator[bytes]:
+    """Write the attack, as much at once as comes from a socket, and count what that costs."""
+    frames_of = attack.write()
+    while True:
+        piece = b""
+        with paid.counting():
+            while len(piece) < PIECE and (said := next(frames_of, b"")):
+                piece += said
+        if not piece:
+            return
+        paid.count += len(piece) // BYTES_PER_CALL
+        yield piece
+
+
+def says(stage: Http2Stage, piece: bytes) -> list[str]:
+    """Have the client say something, without a note of it; return what it hears."""
+    stage.wire("client").says(piece)
+    stage.loop.settle()
+    heard = [str(what) for peer, what in stage.log if peer == "client"]
+    stage.log.clear()
+    return heard
+
+
+def attacked(wires: Wires, endpoint: str) -> Http2Stage:
+    stage = wires(http1="endpoint" if endpoint == "http1" else "")
+    stage.play(client >> HELLO)
+    return stage
+
+
+def held(stage: Http2Stage) -> int:
+    """Return what the connections say that they hold."""
+    return sum(one.held for one in stage.plane.runtime.connections)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
+@pytest.mark.parametrize("endpoint", ["http1", "http2"])
+class TestAHundredTimes:
+    def test_memory(self, wires: Wires, attack: Attack, endpoint: str) -> None:
+        stage = attacked(wires, endpoint)
+        every = list(pieces(attack, Calls()))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before, sent = tracemalloc.get_traced_memory()[0], 0
+            for piece in every:
+                tracemalloc.reset_peak()
+                sent += len(piece)
+                heard = says(stage, piece)
+                now, peak = tracemalloc.get_traced_memory()
+                assert peak - before < TIMES * sent + CONNECTION
+                if "end" in heard:
+                    break
+            assert now - before < 2 * held(stage) + CONNECTION, "more than it says that it holds"
+        finally:
+            tracemalloc.stop()
+
+    def test_calls(self, wires: Wires, attack: Attack, endpoint: str) -> None:
+        stage = attacked(wires, endpoint)
+        paid, spent = Calls(), Calls()
+        heard: list[str] = []
+        for piece in pieces(attack, paid):
+            with spent.counting():
+                heard = says(stage, piece)
+            assert spent.count < TIMES * paid.count + SETTING_UP
+            if "end" in heard:
+                break
+        if attack.ends:
+            assert heard[-1] == "end"
+            assert f" {frames.ENHANCE_YOUR_CALM} " in heard[-2]
+
+
+class TestHpackBomb:
+    """CVE-2016-6581 and its kin: heads that are large here and small on the wire."""
+
+    def test_heads_under_way_are_held(self, wires: Wires) -> None:
+        """So their source is found when a worker holds too much."""
+        stage = attacked(wires, "http1")
+        before = held(stage)
+        says(stage, bomb(0))
+        assert 60 * KIB < held(stage) - before < 80 * KIB
+
+    def test_more_of_them_than_was_paid_for_are_refused(self, wires: Wires) -> None:
+        stage = attacked(wires, "http1")
+        heard = says(stage, b"".join(map(bomb, range(30))))
+        refused = [what for what in heard if what.endswith(f": reset {frames.REFUSED_STREAM}")]
+        assert 15 < len(refused) < 28
+        assert held(stage) < 600 * KIB
+
+    def test_large_heads_that_are_over_make_room(self, wires: Wires) -> None:
+        stage = wires(http1="endpoint", endpoints="")
+        stage.play(client >> HELLO)
+        heard = [what for number in range(300) for what in says(stage, bomb(number))]
+        assert sum(": 503 " in what for what in heard) == 300
+
+    def test_heads_that_repeat_a_large_field_are_usual(self, wires: Wires) -> None:
+        """A token of 3.9 KB in each of a hundred requests, which comes once."""
+        stage = attacked(wires, "http1")
+        heard = says(stage, b"".join(bomb(number, copies=1) for number in range(100)))
+        assert heard == []
+
+    def test_a_head_of_megabytes_ends_the_connection(self, wires: Wires) -> None:
+        """Where it has become too large by far, it is not read on."""
+        stage = attacked(wires, "http1")
+        calls = Calls()
+        with calls.counting():
+            heard = says(stage, bomb(0, copies=10_000))
+        assert f" {frames.ENHANCE_YOUR_CALM} " in heard[0]
+        assert calls.count < 2_000
+
+    def test_a_head_that_is_too_large_is_answered(self, wires: Wires) -> None:
+        heard = says(attacked(wires, "http1"), bomb(0, copies=20))
+        assert heard[0].startswith("1: 431 ")
+
+
+def test_settings_change_every_window_once(wires: Wires) -> None:
+    """However often one frame changes them: a hundred streams times 32 settings would be 3,200 changes."""
+    stage = attacked(wires, "http1")
+    attack = tilted_windows()
+    says(stage, next(attack))
+    calls = Calls()
+    with calls.counting():
+        says(stage, next(attack))
+    assert calls.count < 1_000
+
+
+class TestSlowReading:
+    """CVE-2019-9511 and 9517, slow reading: a client asks for much and takes little."""
+
+    def test_what_waits_for_windows_is_bounded(self, wires: Wires) -> None:
+        """A hundred streams with their windows shut, of endpoints that send without end."""
+        stage = wires(http1="endpoint", limits=Limits(streams=100))
+        shut = frames.PREFACE + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0})
+        stage.does(client >> shut + b"".join(asks(stream) for stream in range(1, 200, 2)))
+        stage.does(*(a >> "accepts" for _ in range(100)))
+        for number in range(1, 101):
+            wire = stage.wire(f"a{number}")
+            wire.says(http("HTTP/1.1 200 OK"))
+            for _ in range(4):
+                wire.says(b"x" * 64 * KIB)
+        stage.loop.settle()
+        most = writing.MOST_WAITING + 101 * 64 * KIB
+        assert writing.MOST_WAITING < held(stage) <= most
+
+    def test_data_dribble(self, wires: Wires) -> None:
+        """Windows of a byte each are few: their frames cost more than they bring."""
+        stage = wires(http1="endpoint")
+        shut = frames.PREFACE + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0})
+        stage.does(client >> shut + asks(1), a >> "accepts")
+        stage.does(a1 >> http("HTTP/1.1 200 OK", body=b"x" * 50_000))
+        heard: list[str] = []
+        while "end" not in heard:
+            heard += says(stage, frames.window_frame(1, 1))
+        assert sum(what == '1: "x"' for what in heard) <= flood.MOST_CONTROLS
