@@ -326,7 +326,9 @@ class HeaderDecoder:
         """Return where the block that was read last is worth remembering, if it is."""
         shared, reader = self._shared, self._reader
         memory = shared.pathless if pathless else shared.blocks
-        if not memory.again(block) or reader.resized:
+        if reader.resized or (reader.added and not reader.lasting):
+            return None  # it means something else the next time
+        if not memory.again(block):
             return None
         if reader.lasting and not any(map(_is_secret, fields)):
             return memory
