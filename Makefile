@@ -10,7 +10,7 @@ BENCH_STAMP := $(VENV)/.installed-bench
 MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns locks clean
+.PHONY: help demo smoke soak test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }
 	@mkdir -p $(TOOLS) && cd hack/coredns && CGO_ENABLED=0 go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/coredns github.com/coredns/coredns
+
+interop-tools: ## build h2spec and Go's peers of gRPC and HTTP/2 into ~/.cache/svcmesh/bin (needs Go)
+	@command -v go >/dev/null || { echo "Left out: h2spec and the tests with Go's gRPC (no Go here: https://go.dev/dl/)"; exit 1; }
+	@mkdir -p $(TOOLS) && cd hack/interop && go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/ github.com/summerwind/h2spec/cmd/h2spec ./h2peer
 
 locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt

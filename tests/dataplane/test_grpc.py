@@ -17,6 +17,7 @@ OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 
 async def unary(request: bytes, context: Any) -> bytes:
+    await context.send_initial_metadata([one for one in context.invocation_metadata() if one[0] == "x-large"])
     context.set_trailing_metadata((("sum", str(len(request))), ("blob-bin", b"\0\xff")))
     return request[::-1]
 
@@ -96,7 +97,9 @@ async def test_unary(calls: Calls) -> None:
 async def test_large_metadata(calls: Calls) -> None:
     _, channel, handlers = calls
     value = "x" * 7_000
-    assert await channel.unary_unary("/test/Unary")(b"", metadata=(("x-large", value),)) == b""
+    call = channel.unary_unary("/test/Unary")(b"", metadata=(("x-large", value),))
+    assert await call == b""
+    assert dict(await call.initial_metadata())["x-large"] == value
     assert dict(handlers.seen[0].invocation_metadata)["x-large"] == value
 
 
@@ -138,6 +141,12 @@ async def test_ping_pong(calls: Calls) -> None:
 async def test_messages_of_8_mib(calls: Calls) -> None:
     message = bytes(range(256)) * (32 * 1024)
     assert await calls[1].unary_unary("/test/Unary")(message) == message[::-1]
+
+
+async def test_messages_of_8_mib_each_way_at_once(calls: Calls) -> None:
+    message = bytes(range(256)) * (32 * 1024)
+    call = calls[1].stream_stream("/test/Echoes")(iter([message, message]))
+    assert [answer async for answer in call] == [message, message]
 
 
 async def test_a_thousand_at_once(calls: Calls) -> None:

@@ -494,5 +494,17 @@ class TestLeaving:
             client >> "ends", a1 >> ok(), client << "1: 200 content-length=0 end", client << "end"
         )
 
+    def test_a_half_close_with_a_window_that_stays_shut(self, wires: Wires) -> None:
+        """Nobody can open it any more, so what waits for it is not kept."""
+        stage = small_window(wires, 3)
+        stage.play(
+            a1 >> ok(b"abcde", length=10**6),
+            client << "1: 200 content-length=1000000",
+            client << '1: "abc"',
+            client >> "ends",
+            a1 << "end",
+            client << "end",
+        )
+
     def test_the_client_leaves(self, wires: Wires) -> None:
         asked(wires).play(client >> "resets", a1 << "end")

@@ -8,66 +8,10 @@ import pytest
 
 from tests.exchange.http1 import http, ok
 from tests.exchange.script import a, a1, client
+from tests.http2.corpus import HEADS, SECOND_TEXT, TRAILERS
 from tests.http2.wire import BACK, HELLO, Http2Stage, asks, data, head
 
 Wires = Callable[..., Http2Stage]
-SECOND = "GET /admin HTTP/1.1\r\nHost: web\r\n\r\n"
-PSEUDO = {":method": "GET", ":scheme": "http", ":path": "/", ":authority": "web"}
-
-
-def pseudo(**changed: str | None) -> list[tuple[str, str]]:
-    """The pseudo-header fields of a request, some of them changed or left out."""
-    fields = PSEUDO | {f":{name}": value for name, value in changed.items()}
-    return [(name, value) for name, value in fields.items() if value is not None]
-
-
-HEADS = {
-    "a line break in a value": [*pseudo(), ("x", f"y\r\n\r\n{SECOND}")],
-    "a line feed in a value": [*pseudo(), ("x", "y\nz: a")],
-    "a carriage return in a value": [*pseudo(), ("x", "y\rz")],
-    "NUL in a value": [*pseudo(), ("x", "y\0z")],
-    "a line break in a name": [*pseudo(), ("x: y\r\nz", "a")],
-    "a colon in a name": [*pseudo(), ("x: y", "a")],
-    "white space in a name": [*pseudo(), ("x ", "a")],
-    "no name": [*pseudo(), ("", "a")],
-    "capitals": [*pseudo(), ("Content-Length", "5")],
-    "white space around a value": [*pseudo(), ("x", " y")],
-    "a second line in the method": pseudo(method=f"GET / HTTP/1.1\r\nHost: web\r\n\r\n{SECOND}GET"),
-    "white space in the method": pseudo(method="GET /admin HTTP/1.1\r\nx:"),
-    "an empty method": pseudo(method=""),
-    "a second line in the path": pseudo(path=f"/ HTTP/1.1\r\nHost: web\r\n\r\n{SECOND}"),
-    "white space in the path": pseudo(path="/ HTTP/1.1"),
-    "an empty path": pseudo(path=""),
-    "a path without slash": pseudo(path="admin"),
-    "a fragment": pseudo(path="/#/admin"),
-    "an authority as path": pseudo(path="http://other/"),
-    "a second line in the authority": pseudo(authority="web\r\nx: y"),
-    "user information": pseudo(authority="user@web"),
-    "another Host": [*pseudo(), ("host", "other")],
-    "two Hosts": [*pseudo(authority=None), ("host", "web"), ("host", "web")],
-    "no method": pseudo(method=None),
-    "no path": pseudo(path=None),
-    "no scheme": pseudo(scheme=None),
-    "two paths": [*pseudo(), (":path", "/admin")],
-    "two methods": [*pseudo(), (":method", "POST")],
-    "a pseudo-header behind a field": [*pseudo(path=None), ("x", "y"), (":path", "/")],
-    "a pseudo-header of responses": [*pseudo(), (":status", "200")],
-    "an unknown pseudo-header": [*pseudo(), (":protocol", "websocket")],
-    "H2.TE": [*pseudo(method="POST"), ("transfer-encoding", "chunked")],
-    "H2.TE, spelled otherwise": [*pseudo(method="POST"), ("transfer_encoding", "chunked")],
-    "connection": [*pseudo(), ("connection", "keep-alive")],
-    "upgrade": [*pseudo(), ("upgrade", "websocket")],
-    "keep-alive": [*pseudo(), ("keep-alive", "1")],
-    "proxy-connection": [*pseudo(), ("proxy-connection", "close")],
-    "te": [*pseudo(), ("te", "chunked")],
-    "two lengths": [*pseudo(method="POST"), ("content-length", "5"), ("content-length", "6")],
-    "a list of lengths": [*pseudo(method="POST"), ("content-length", "5, 5")],
-    "a signed length": [*pseudo(method="POST"), ("content-length", "+5")],
-    "a length that is none": [*pseudo(method="POST"), ("content-length", "0x5")],
-    "an empty length": [*pseudo(method="POST"), ("content-length", "")],
-    "CONNECT": [(":method", "CONNECT"), (":authority", "web:80")],
-    "CONNECT with a path": pseudo(method="CONNECT"),
-}
 
 
 @pytest.mark.parametrize("fields", HEADS.values(), ids=HEADS.keys())
@@ -82,8 +26,8 @@ def test_not_a_byte_of_it_reaches_the_endpoint(wires: Wires, fields: list[tuple[
 @pytest.mark.parametrize(
     ("length", "pieces"),
     [
-        ("0", [SECOND.encode()]),
-        ("3", [b"abc", SECOND.encode()]),
+        ("0", [SECOND_TEXT.encode()]),
+        ("3", [b"abc", SECOND_TEXT.encode()]),
         ("3", [b"abcd"]),
         ("9", [b"abc"]),
     ],
@@ -95,27 +39,17 @@ def test_a_length_is_kept(wires: Wires, length: str, pieces: list[bytes]) -> Non
     said = stage.does(*(client >> data(1, piece, end=piece is pieces[-1]) for piece in pieces))
     assert "1: reset 1" in said["client"]
     assert said["a1"][-1] == "end"
-    assert SECOND.encode() not in bytes(stage.wire("a1").received)
+    assert SECOND_TEXT.encode() not in bytes(stage.wire("a1").received)
 
 
 def test_chunks_in_data_are_data(wires: Wires) -> None:
     stage = wires(http1="endpoint")
     stage.does(client >> HELLO + asks(1, "POST", end=False), a >> "accepts")
-    body = b"0\r\n\r\n" + SECOND.encode()
+    body = b"0\r\n\r\n" + SECOND_TEXT.encode()
     stage.play(client >> data(1, body), a1 << b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        [("transfer-encoding", "chunked")],
-        [("content-length", "5")],
-        [("host", "other")],
-        [("x", f"y\r\n\r\n{SECOND}")],
-        [(":path", "/admin")],
-        [("X", "y")],
-    ],
-)
+@pytest.mark.parametrize("fields", TRAILERS.values(), ids=TRAILERS.keys())
 def test_trailers_are_no_head(wires: Wires, fields: list[tuple[str, str]]) -> None:
     stage = wires(http1="endpoint", trailers=True)
     request = asks(1, "POST", "/", ("te", "trailers"), end=False) + data(1, b"a", end=False)

@@ -379,7 +379,8 @@ class Http2Connection(Multiplexed):
         if self._closing or not self._streams:
             return False
         for stream in list(self._streams.values()):
-            if not stream.received_all:  # it will never be whole
+            shut = stream.queued and (stream.window <= 0 or self.writer.window <= 0)
+            if shut or not stream.received_all:  # neither the response nor the request can ever be whole
                 self._client_gone(stream)
         return bool(self._streams) and not self.transport.is_closing()
 
