@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -11,10 +12,18 @@ from nodeagent.proxy.chunks import FORBIDDEN_TRAILER
 from nodeagent.proxy.http2 import field as kinds_of
 from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault, cut_path
 from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
-from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import (
+    NO_BODY,
+    UNTIL_CLOSE,
+    HeadError,
+    RequestHead,
+    ResponseHead,
+    TimedRequestHead,
+)
 from nodeagent.settings import Limits
 
 _BLOCKS_ROOM: Final = 256 * 1024
@@ -46,6 +55,7 @@ class _Known:
         "forwarded_for",
         "kind",
         "length",
+        "make",
         "method",
         "size",
         "status",
@@ -57,6 +67,7 @@ class _Known:
         self.kind = kind
         self.fields = fields
         self.length = NO_BODY
+        self.make: Callable[[bytes, bytes, bytes, bytes, int], RequestHead] = RequestHead
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
@@ -113,7 +124,7 @@ class HeaderDecoder:
                 return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
-        head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
+        head = known.make(known.method, known.target, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -212,7 +223,7 @@ class HeaderDecoder:
             return self._read_request(block, kind, b"")  # it says what is wrong
         if known.added:
             self._add(known.added)
-        head = RequestHead(known.method, path, b"1", known.fields, len(block))
+        head = known.make(known.method, path, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -238,7 +249,12 @@ class HeaderDecoder:
         lines = host.line + b"".join([fields[place].line for place in kept]) + added
         if shape.cookies:
             lines += _joined_cookie([fields[place] for place in shape.cookies])
-        head = RequestHead(method, fields[shape.target].value, b"1", lines, len(block))
+        target = fields[shape.target].value
+        if shape.timeout < 0:
+            head = RequestHead(method, target, b"1", lines, len(block))
+        else:
+            timeout = parse_timeout(fields[shape.timeout].value)
+            head = TimedRequestHead(timeout, method, target, b"1", lines, len(block))
         head.length = length
         head.trailers = shape.trailers
         if shape.forwarded:
@@ -255,6 +271,8 @@ class HeaderDecoder:
 
     def _known(self, head: RequestHead, kind: int) -> _Known:
         known = _Known(kind, head.fields)
+        if isinstance(head, TimedRequestHead):
+            known.make = functools.partial(TimedRequestHead, head.timeout)
         known.method, known.target = head.method, head.target
         known.length, known.trailers = head.length, head.trailers
         known.forwarded_for = head.forwarded_for
