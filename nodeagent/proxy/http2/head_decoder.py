@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -55,11 +54,11 @@ class _Known:
         "forwarded_for",
         "kind",
         "length",
-        "make",
         "method",
         "size",
         "status",
         "target",
+        "timeout",
         "trailers",
     )
 
@@ -67,12 +66,13 @@ class _Known:
         self.kind = kind
         self.fields = fields
         self.length = NO_BODY
-        self.make: Callable[[bytes, bytes, bytes, bytes, int], RequestHead] = RequestHead
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
         self.status = 0
         self.forwarded_for = b""
+        self.timeout = 0
+        """What a `TimedRequestHead` has; 0: it is a plain one."""
         self.trailers = False
         self.added: list[Field] = []
         """What it adds to the table."""
@@ -124,7 +124,10 @@ class HeaderDecoder:
                 return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
-        head = known.make(known.method, known.target, b"1", known.fields, len(block))
+        if known.timeout:
+            head = _timed(known, known.target, len(block))
+        else:
+            head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -223,7 +226,10 @@ class HeaderDecoder:
             return self._read_request(block, kind, b"")  # it says what is wrong
         if known.added:
             self._add(known.added)
-        head = known.make(known.method, path, b"1", known.fields, len(block))
+        if known.timeout:
+            head = _timed(known, path, len(block))
+        else:
+            head = RequestHead(known.method, path, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -272,7 +278,7 @@ class HeaderDecoder:
     def _known(self, head: RequestHead, kind: int) -> _Known:
         known = _Known(kind, head.fields)
         if isinstance(head, TimedRequestHead):
-            known.make = functools.partial(TimedRequestHead, head.timeout)
+            known.timeout = head.timeout
         known.method, known.target = head.method, head.target
         known.length, known.trailers = head.length, head.trailers
         known.forwarded_for = head.forwarded_for
@@ -357,6 +363,10 @@ class HeaderDecoder:
         added = sum([field.cost for field in known.added])
         known.cost = 2 * len(block) + len(known.fields) + len(known.target) + added + 500
         memory.keep(block, known)
+
+
+def _timed(known: _Known, target: bytes, size: int) -> RequestHead:
+    return TimedRequestHead(known.timeout, known.method, target, b"1", known.fields, size)
 
 
 def _check(fault: Fault | None) -> None:
