@@ -113,14 +113,15 @@ HEALTH_CHECKS: Final = Setting(
         Annotation(
             name=HEALTH_CHECK,
             values=(
-                "grpc [service=NAME], http [path=/PATH], tcp or none; behind the first three"
-                " [interval=DURATION] [timeout=DURATION] [healthy=N] [unhealthy=N]"
+                "grpc [service=NAME], http [path=/], tcp or none; behind the first three"
+                " [interval=10s] [timeout=1s] [healthy=1] [unhealthy=3]"
             ),
-            default="none; path=/ interval=10s timeout=1s healthy=1 unhealthy=3",
+            default="none",
             summary=(
                 "What each node's agent asks every endpoint, on all ports: its gRPC health service, a path"
-                " that answers 200 to 399, or a connection. One that fails so many times in a row is not used"
-                " until it passes again, unless none is left."
+                " that answers 200 to 399, or a connection. One that fails `unhealthy` times in a row is not"
+                " used until it passes `healthy` times, unless none is left. What stands in brackets is the"
+                " default."
             ),
             example="svc.mesh/health-check: http path=/healthz interval=5s",
         ),
