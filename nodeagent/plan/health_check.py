@@ -134,4 +134,5 @@ HEALTH_CHECKS: Final = Setting(
         ),
     ),
     parse=parse_health_checks,
+    page="health-checks",
 )

@@ -16,3 +16,5 @@ class Setting(msgspec.Struct, frozen=True):
     name: str
     annotations: tuple[Annotation, ...]
     parse: Callable[[Mapping[str, str]], Any]
+    page: str = ""
+    """The page in `docs/` that says more; empty: there is none."""
