@@ -16,6 +16,8 @@ class HealthState(msgspec.Struct, frozen=True):
     """That are asked now."""
     passed: int = 0
     failed: int = 0
+    unasked: int = 0
+    """That the node could not make: they say nothing."""
     ejections: Mapping[BackendKey, int] = {}
     """How often an endpoint has become unhealthy, by backend; of others, never."""
     unhealthy: Mapping[BackendKey, int] = {}

@@ -185,9 +185,9 @@ def _health_families(health: HealthState) -> Iterator[Metric]:
     yield _gauge("svcmesh_health_check_endpoints", "Endpoints that are asked how they are.", health.endpoints)
     yield _counter(
         "svcmesh_health_checks",
-        "Health checks by result.",
+        "Health checks by result; not_asked: the node could not, which says nothing about the endpoint.",
         ["result"],
-        [(("passed",), health.passed), (("failed",), health.failed)],
+        [(("passed",), health.passed), (("failed",), health.failed), (("not_asked",), health.unasked)],
     )
     labels = ["service", "namespace", "port"]
     yield _counter(

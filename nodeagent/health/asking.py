@@ -26,8 +26,8 @@ class Asker:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def ask(self, probe: Probe) -> str:
-        """Return why an endpoint is not well; empty: it is."""
+    async def ask(self, probe: Probe) -> str | None:
+        """Return why an endpoint is not well; empty: it is; None: it could not be asked."""
         check = probe.check
         try:
             async with asyncio.timeout(check.timeout):

@@ -133,13 +133,16 @@ class Book:
             return None
         return max(0.0, self._order[0][0] - now)
 
-    def done(self, probed: Probed, failure: str, now: float) -> Change | None:
-        """Take the outcome of a probe that was taken; return what it changes."""
+    def done(self, probed: Probed, failure: str | None, now: float) -> Change | None:
+        """Take the outcome of a probe that was taken; return what it changes.
+
+        An empty `failure` is none; None says nothing either way.
+        """
         self._under_way -= 1
         if self._probed.get(probed.probe) is not probed:
             return None  # it has gone meanwhile
         before = probed.since
-        changed = probed.report(failure, now)
+        changed = failure is not None and probed.report(failure, now)
         pause = probed.probe.check.interval * (1 - JITTER + 2 * JITTER * self._chance())
         self._put(probed, max(now, probed.asked + pause))
         if not changed:

@@ -37,6 +37,7 @@ class Prober:
         self._left_out = 0
         self._passed = 0
         self._failed = 0
+        self._unasked = 0
         self._ejections: dict[BackendKey, int] = {}
         self.unhealthy: Mapping[BackendKey, Mapping[Address, str]] = {}
         """Why endpoints are not used; replaced, never changed."""
@@ -48,6 +49,7 @@ class Prober:
             endpoints=len(self._book),
             passed=self._passed,
             failed=self._failed,
+            unasked=self._unasked,
             ejections=dict(self._ejections),
             unhealthy={key: len(out) for key, out in self.unhealthy.items()},
         )
@@ -84,15 +86,17 @@ class Prober:
             return
 
     async def _ask(self, asker: Asker, probed: Probed) -> None:
+        failure = None
         try:
             failure = await asker.ask(probed.probe)
-        except Exception as error:  # a bug that one endpoint brings to light; the others are asked on
+        except Exception:  # a bug that one endpoint brings to light; the others are asked on
             log.exception("health_check_failed", endpoint=_shown(probed.probe.address))
-            failure = f"the mesh failed to ask: {error!r}"
         self._done(probed, failure)
 
-    def _done(self, probed: Probed, failure: str) -> None:
-        if failure:
+    def _done(self, probed: Probed, failure: str | None) -> None:
+        if failure is None:
+            self._unasked += 1
+        elif failure:
             self._failed += 1
         else:
             self._passed += 1

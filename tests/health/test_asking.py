@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -191,6 +193,7 @@ async def test_http(asker: Asker) -> None:
 async def test_http2(asker: Asker, answer: bytes, failure: str) -> None:
     async with raw_server(says(BACK + answer)) as address:
         told = await asker.ask(probe(address, HTTP, "http2"))
+    assert told is not None
     assert told.startswith(failure)
     assert bool(told) == bool(failure)
 
@@ -208,7 +211,7 @@ async def test_tcp(asker: Asker) -> None:
 
 @pytest.mark.parametrize("check", [GRPC, HTTP, TCP], ids=lambda check: check.kind)
 async def test_nobody_is_there(asker: Asker, check: HealthCheck) -> None:
-    assert "connect" in await asker.ask(probe(("127.0.0.1", free_port()), check))
+    assert "connect" in str(await asker.ask(probe(("127.0.0.1", free_port()), check)))
 
 
 @pytest.mark.parametrize("protocol", ["http1", "http2"])
@@ -222,3 +225,20 @@ async def test_a_server_that_is_none(asker: Asker) -> None:
     async with raw_server(says(b"220 mail.example\r\n")) as address:
         assert await asker.ask(probe(address, HTTP))
         assert await asker.ask(probe(address, GRPC))
+
+
+@pytest.mark.parametrize("check", [GRPC, HTTP, TCP], ids=lambda check: check.kind)
+async def test_a_node_that_has_no_descriptor_left_blames_nobody(asker: Asker, check: HealthCheck) -> None:
+    async with raw_server(silent) as address:
+        held = [os.open(os.devnull, os.O_RDONLY)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            assert await asker.ask(probe(address, check)) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in held:
+                os.close(descriptor)

@@ -241,3 +241,17 @@ def test_one_is_never_asked_twice_at_once() -> None:
     assert book.take(1000.0) is None
     book.done(probed, "", 1000.0)
     assert book.take(1000.0) is probed
+
+
+def test_what_could_not_be_asked_says_nothing() -> None:
+    """Neither does it interrupt failures that follow each other."""
+    book = Book(lambda: 0.0)
+    book.follow([spec(A)], (), 0.0)
+    now = 0.0
+    changes = []
+    for failure in ("refused", None, "refused", None, "refused", None, "", None, ""):
+        probed = book.take(now)
+        assert probed is not None
+        changes.append(book.done(probed, failure, now))
+        now += 10.0
+    assert [change and change.healthy for change in changes] == [None] * 4 + [False] + [None] * 3 + [True]
