@@ -28,8 +28,9 @@ OF_NODE: Final = (3000, 20)
 class Prober:
     """The agent's health checks. `told` hears which endpoints are unhealthy, of each backend that changed."""
 
-    def __init__(self, told: Callable[[Conditions], None]) -> None:
+    def __init__(self, told: Callable[[Conditions], None], now: Callable[[], float] = time.monotonic) -> None:
         self._told = told
+        self._now = now
         self._book = Book(random.random)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,7 +60,7 @@ class Prober:
         removed = tuple(removed)
         for key in removed:
             self._ejections.pop(key, None)
-        self._tell(self._book.follow(upserted, removed, time.monotonic()))
+        self._tell(self._book.follow(upserted, removed, self._now()))
         self._wake.set()
 
     async def run(self) -> None:
@@ -68,7 +69,7 @@ class Prober:
             try:
                 while True:
                     self._wake.clear()
-                    while (probed := self._book.take(time.monotonic())) is not None:
+                    while (probed := self._book.take(self._now())) is not None:
                         task = asyncio.create_task(self._ask(asker, probed))
                         self._tasks.add(task)
                         task.add_done_callback(self._tasks.discard)
@@ -80,7 +81,7 @@ class Prober:
 
     async def _until_due(self) -> None:
         try:
-            async with asyncio.timeout(self._book.wait(time.monotonic())):
+            async with asyncio.timeout(self._book.wait(self._now())):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -100,7 +101,7 @@ class Prober:
             self._failed += 1
         else:
             self._passed += 1
-        now = time.monotonic()
+        now = self._now()
         change = self._book.done(probed, failure, now)
         self._wake.set()
         if change is not None:
