@@ -107,4 +107,5 @@ def test_one_service_does_not_fill_the_log(rig: Rig) -> None:
     assert most <= written < most + 5  # some more may come as time passes
     rig.prober.follow([spec(OTHER, 1)], (WEB,))
     rig.answers("refused")
-    assert (rig.lines[-1]["service"], rig.lines[-1]["not_logged"]) == ("shop/other", most + 20 - written)
+    assert rig.lines[-1]["service"] == "shop/other"
+    assert sum(line.get("not_logged", 0) for line in rig.lines) == most + 20 - written
