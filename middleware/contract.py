@@ -230,7 +230,8 @@ class Request(Protocol):
 
         Set above `retry` and left alone, it is the limit of the whole request: it stays in force until the
         response's last byte (give the error `final`). Cancelled when the next handler has returned, it is
-        that of one try. Past the response's head only breaking off is left.
+        that of one try. Past the response's head only breaking off is left. `error` may also be called
+        before, to learn whether it is `final`: an endpoint of gRPC is told of such a limit.
         """
         ...
 

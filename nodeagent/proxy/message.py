@@ -89,6 +89,18 @@ class RequestHead:
         return head
 
 
+class TimedRequestHead(RequestHead):
+    """The head of a request that says itself how long it may take: `timeout`, in nanoseconds."""
+
+    __slots__ = ("timeout",)
+
+    def __init__(
+        self, timeout: int, method: bytes, target: bytes, minor: bytes, fields: bytes, end: int
+    ) -> None:
+        super().__init__(method, target, minor, fields, end)
+        self.timeout = timeout
+
+
 class ResponseHead:
     """A response's head: `fields` and `length` as in `RequestHead`; `status_line` is `200 OK`."""
 

@@ -26,6 +26,7 @@ from nodeagent.control.messages import (
     Applied,
     Apply,
     Channel,
+    Conditions,
     Configure,
     Drain,
     ListenFailure,
@@ -128,6 +129,10 @@ class Worker:
             channel.send(Applied(message.version, failures))
         elif isinstance(message, Sources):
             self._sources.change(message)
+        elif isinstance(message, Conditions):
+            assert self._data_plane is not None
+            for one in message.backends:
+                self._data_plane.backends.set_condition(one.backend, one.unhealthy)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 

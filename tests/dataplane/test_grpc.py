@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -62,19 +63,27 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         }.get(details.method)
 
 
-@pytest.fixture
-async def calls(mesh: Mesh) -> AsyncIterator[tuple[Mesh, Any, Handlers]]:
-    """A server of gRPC, a data plane in front of it, and a channel through that."""
-    handlers = Handlers()
+@contextlib.asynccontextmanager
+async def channel_through(mesh: Mesh, handlers: Any, **annotations: str) -> AsyncIterator[Any]:
+    """Yield a channel to a server of gRPC through a data plane in front of it."""
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((handlers,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    listener = await mesh.serve(Endpoint("127.0.0.1", port), upstream="http2")
+    asked = {f"svc.mesh/{name.replace('_', '-')}": value for name, value in annotations.items()}
+    listener = await mesh.serve(Endpoint("127.0.0.1", port), upstream="http2", annotations=asked)
     address, mesh_port = listener.key
     async with grpc.aio.insecure_channel(f"{address}:{mesh_port}", options=OPTIONS) as channel:
-        yield mesh, channel, handlers
+        yield channel
     await server.stop(None)
+
+
+@pytest.fixture
+async def calls(mesh: Mesh) -> AsyncIterator[tuple[Mesh, Any, Handlers]]:
+    """A data plane, a channel through it, and what is behind it."""
+    handlers = Handlers()
+    async with channel_through(mesh, handlers) as channel:
+        yield mesh, channel, handlers
 
 
 Calls = tuple[Mesh, Any, Handlers]
@@ -163,6 +172,52 @@ async def test_a_deadline(calls: Calls) -> None:
         await channel.unary_unary("/test/Sleeps")(b"", timeout=0.2)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: not any(one.busy for one in mesh.proxy.runtime.connections))
+
+
+UNTOLD = "remove grpc-timeout"
+"""What keeps the endpoint from ending a call at its deadline, as the caller does not: it has no timer."""
+
+
+async def test_the_mesh_keeps_the_deadline(mesh: Mesh) -> None:
+    async with channel_through(mesh, Handlers(), request_headers=UNTOLD) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await channel.unary_unary("/test/Sleeps")(b"", metadata=(("grpc-timeout", "150m"),))
+    assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "grpc_timeout" in str(raised.value.details())
+    assert mesh.count(columns.MESH_RESPONSES) == 1
+    await until(lambda: not any(one.busy for one in mesh.proxy.runtime.connections))
+
+
+async def test_the_mesh_keeps_the_deadline_of_a_stream(mesh: Mesh) -> None:
+    """What has come by then is there, and the status behind it."""
+    async with channel_through(mesh, Handlers(), request_headers=UNTOLD) as channel:
+        call = channel.stream_stream("/test/Echoes")(metadata=(("grpc-timeout", "2S"),))
+        await call.write(b"one")
+        assert await call.read() == b"one"
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
+    assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "grpc_timeout" in str(raised.value.details())
+
+
+async def test_the_endpoint_s_context_knows_what_is_left(mesh: Mesh) -> None:
+    left: list[float | None] = []
+
+    async def tells(_request: bytes, context: Any) -> bytes:
+        left.append(context.time_remaining())
+        return b""
+
+    method = grpc.unary_unary_rpc_method_handler(tells)
+    handlers = grpc.method_handlers_generic_handler("test", {"Tells": method})
+    async with channel_through(mesh, handlers, timeout="40s", fault="delay 300ms") as channel:
+        for timeout in (30, 300, None):
+            await channel.unary_unary("/test/Tells")(b"", timeout=timeout)
+    caller, owner, nobody = left
+    assert caller is not None
+    assert caller < 29.8
+    assert owner is not None
+    assert owner < 40.0
+    assert nobody is None
 
 
 async def test_a_cancellation(calls: Calls) -> None:

@@ -196,7 +196,13 @@ def test_middlewares_of_one_page_are_one_section() -> None:
     retry = annotated("retry", "svc.mesh/retry", page="")
     per_try = annotated("per-try-timeout", "svc.mesh/per-try-timeout", page="timeout")
     text = render((timeout, retry, per_try))
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["The mesh", "Connections", "Timeout", "Retry"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "The mesh",
+        "Connections",
+        "Health check",
+        "Timeout",
+        "Retry",
+    ]
     assert text.count("(middleware/timeout.md)") == 1
     assert text.index("`svc.mesh/per-try-timeout`") < text.index("## Retry")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
 from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
 
 (
@@ -31,7 +32,9 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     COOKIE,
     EXPECT,
     UNDERSCORED,
-) = range(18)
+    GRPC,
+    TIMEOUT,
+) = range(20)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
@@ -69,10 +72,12 @@ _KINDS: Final = {
     b"expect": EXPECT,
     b"content_length": UNDERSCORED,
     b"transfer_encoding": UNDERSCORED,
+    b"content-type": GRPC,
+    b"grpc-timeout": TIMEOUT,
 }
 _PSEUDO_KIND: Final = 255
 """Of a name only: which it is depends on the value as well."""
-_JUDGED: Final = frozenset((HOST, LENGTH, TE))
+_JUDGED: Final = frozenset((HOST, LENGTH, TE, GRPC, TIMEOUT))
 _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -81,6 +86,7 @@ _METHOD: Final = re.compile(METHOD + rb"++")
 PATH_PATTERN: Final = re.compile(rb"(?=/)" + TARGET)
 _AUTHORITY: Final = re.compile(rb"(?=[^:])(?:%b)" % AUTHORITY)
 _STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE)
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 
@@ -160,6 +166,8 @@ class Field:
             return self._faulty("connection_field", "te may only say `trailers` (RFC 9113 section 8.2.2)")
         if kind == HOST and _AUTHORITY.fullmatch(value) is None:
             return self._faulty("host", "host is not a valid authority (RFC 9113 section 8.3.1)")
+        if (kind == GRPC and not is_grpc_type(value)) or (kind == TIMEOUT and not parse_timeout(value)):
+            return ORDINARY
         return kind
 
     def _pseudo(self, name: bytes, value: bytes) -> int:
@@ -193,6 +201,11 @@ class Field:
     def _faulty(self, reason: str, detail: str) -> int:
         self.fault = (reason, detail)
         return FAULTY
+
+
+def is_grpc_type(value: bytes) -> bool:
+    """Whether this content type is that of gRPC, whatever its messages are written in."""
+    return _GRPC.fullmatch(value) is not None
 
 
 def _bad_name(name: bytes) -> Fault:

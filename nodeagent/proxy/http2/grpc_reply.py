@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from middleware.contract import Reply
+from nodeagent.proxy.http2.field import is_grpc_type
 from nodeagent.proxy.message import Fields, RequestHead, ResponseHead
 
 INVALID_ARGUMENT: Final = 3
@@ -39,8 +40,7 @@ _FRAMING: Final = frozenset(("content-type", "content-length"))
 
 def is_grpc(head: RequestHead) -> bool:
     """Whether the caller speaks gRPC, and so understands nothing else."""
-    kind = (Fields(head).get("content-type") or "").lower()
-    return kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))
+    return is_grpc_type((Fields(head).get("content-type") or "").encode("latin-1"))
 
 
 def grpc_status(status: int) -> int:
@@ -52,17 +52,20 @@ def grpc_status(status: int) -> int:
 
 def grpc_head(reply: Reply) -> ResponseHead:
     """Return the head that tells a caller of this reply, and ends the response."""
-    status = grpc_status(reply.status)
-    message = reply.body.decode("utf-8", "replace").strip() or reply.reason
     lines = b"".join(
         f"{name}: {value}\r\n".encode("latin-1")
         for name, value in reply.headers
         if name.lower() not in _FRAMING
     )
-    lines += b"content-type: application/grpc\r\ngrpc-status: %d\r\n" % status
-    if message:
-        lines += b"grpc-message: %b\r\n" % _percent_encoded(message)
+    lines += b"content-type: application/grpc\r\n" + grpc_trailers(reply)
     return ResponseHead(200, b"1", b"200 OK", lines, 0)
+
+
+def grpc_trailers(reply: Reply) -> bytes:
+    """Return the lines that tell a caller of this reply: the trailers of a response that has begun."""
+    message = reply.body.decode("utf-8", "replace").strip() or reply.reason
+    lines = b"grpc-status: %d\r\n" % grpc_status(reply.status)
+    return lines + b"grpc-message: %b\r\n" % _percent_encoded(message) if message else lines
 
 
 def _percent_encoded(message: str) -> bytes:

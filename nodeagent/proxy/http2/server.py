@@ -34,10 +34,11 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
-from nodeagent.proxy.http2.grpc_reply import grpc_head, is_grpc
+from nodeagent.proxy.http2.grpc_reply import grpc_head, grpc_trailers, is_grpc
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
+from nodeagent.proxy.http2.timed import TimedExchange
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
+from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead, TimedRequestHead
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
@@ -98,7 +99,8 @@ class ServerStream(Stream):
         self._unchunked: Unchunked | None = None
         self._unsent = 0
         """Bytes that waited to be sent at the last look at a client that reads slowly."""
-        self.exchange: Exchange | None = Exchange(self, connection.listener, head, started)
+        begin = TimedExchange if isinstance(head, TimedRequestHead) else Exchange
+        self.exchange: Exchange | None = begin(self, connection.listener, head, started)
 
     # What the exchange calls
 
@@ -184,9 +186,9 @@ class ServerStream(Stream):
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended; the stream has with it, unless some of the response waits to be sent."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         connection = self.connection
-        if abort:
+        if abort and not (exchange is not None and self._says_time_is_up(exchange)):
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
             connection.close_stream(self, now)
@@ -194,6 +196,14 @@ class ServerStream(Stream):
             self._unsent = self.queued
             self.deadline = now + connection.runtime.limits.stall_time
             connection.due(self.deadline)
+
+    def _says_time_is_up(self, exchange: Exchange) -> bool:
+        """End a response of gRPC that is over its time with a status; return whether it is one."""
+        error = exchange.error
+        if error is None or not error.final or not is_grpc(exchange.head):
+            return False
+        self.send_trailers(grpc_trailers(reply_to(error)))
+        return True
 
     def pause_reading(self) -> None:
         """Let the client wait with its body."""
