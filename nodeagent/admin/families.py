@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import structlog
 
+from middleware.grpc import GrpcStatus
 from nodeagent.stats import columns
 from nodeagent.stats.columns import Layout
 
@@ -57,12 +58,32 @@ _REQUESTS = tuple(
     )
 )
 
+_USUAL_STATUSES = frozenset(
+    (
+        GrpcStatus.OK,
+        GrpcStatus.UNKNOWN,
+        GrpcStatus.DEADLINE_EXCEEDED,
+        GrpcStatus.INTERNAL,
+        GrpcStatus.UNAVAILABLE,
+    )
+)
+"""Those that every Service may come to answer with."""
+
 _FIXED = (
     PortFamily(
         "svcmesh_requests_total",
         "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
         "counter",
         _REQUESTS,
+    ),
+    PortFamily(
+        "svcmesh_grpc_calls_total",
+        "gRPC calls by the status that the caller got.",
+        "counter",
+        tuple(
+            Series(columns.GRPC_CALLS + status, f',grpc_status="{status.name}"', status in _USUAL_STATUSES)
+            for status in GrpcStatus
+        ),
     ),
     PortFamily(
         "svcmesh_mesh_responses_total",

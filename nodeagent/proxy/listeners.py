@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from middleware.contract import Ended, ExchangeError, Gate, Handler, Response
+from middleware.grpc import GrpcStatus
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Backends, Target
@@ -25,6 +26,7 @@ from nodeagent.stats.columns import (
     DURATION_BOUNDS,
     DURATION_BUCKETS,
     DURATION_SUM,
+    GRPC_CALLS,
     MESH_RESPONSES,
     REQUESTS,
 )
@@ -39,6 +41,11 @@ class Finished(Protocol):
     error: ExchangeError | None
     mesh_made: bool
     """The mesh answered by itself."""
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status that a caller of gRPC got."""
+        ...
 
     @property
     def method(self) -> str:
@@ -174,6 +181,10 @@ class RunningListener:
         if observer.wants_all or exchange.error is not None:
             observer.ended(self.describe(exchange, now))
 
+    def record_call(self, status: GrpcStatus) -> None:
+        """Count a gRPC call that has ended, besides its exchange."""
+        self.count(GRPC_CALLS + status)
+
     def describe(self, exchange: Finished, now: float) -> Ended:
         """Return what became of an exchange."""
         client, target = exchange.client, exchange.target_used
@@ -189,6 +200,7 @@ class RunningListener:
             received=client.received,
             sent=client.sent,
             error=exchange.error,
+            grpc_status=exchange.grpc_status,
         )
 
     def _take(self, spec: Listener) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from middleware.contract import check_field
 
@@ -53,6 +53,9 @@ class RequestHead:
     that were read) tell how it came over HTTP/1.
     """
 
+    grpc: ClassVar[bool] = False
+    """Whether it is a call of gRPC: a `GrpcRequestHead`, so that no other head has to say that it is not."""
+
     __slots__ = (
         "end",
         "fields",
@@ -77,6 +80,14 @@ class RequestHead:
         self.upgrade = b""
         self.forwarded_for = b""
         self.trailers = False
+
+
+class GrpcRequestHead(RequestHead):
+    """The head of a call of gRPC, which is HTTP/2 with `content-type: application/grpc`; not gRPC-Web."""
+
+    grpc = True
+
+    __slots__ = ()
 
 
 class ResponseHead:

@@ -76,6 +76,11 @@ class LayerRequest:
         return Fields(self._head)
 
     @property
+    def grpc(self) -> bool:
+        """Whether it is a call of gRPC."""
+        return self._head.grpc
+
+    @property
     def source(self) -> str:
         """The client's address."""
         return self.client.source.address
@@ -107,6 +112,10 @@ class LayerRequest:
             self._limits = []
         self._limits.append(limit)
         return limit
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Deadline:
+        """Have `call` called when so much time has passed, unless that is cancelled."""
+        return self.listener.runtime.deadlines.set(seconds, call)
 
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Have `call` told when the exchange has ended."""

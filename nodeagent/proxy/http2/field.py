@@ -31,7 +31,9 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     COOKIE,
     EXPECT,
     UNDERSCORED,
-) = range(18)
+    CONTENT_TYPE,
+    GRPC,
+) = range(20)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
@@ -53,10 +55,11 @@ _KINDS: Final = {
     b"expect": EXPECT,
     b"content_length": UNDERSCORED,
     b"transfer_encoding": UNDERSCORED,
+    b"content-type": CONTENT_TYPE,
 }
 _PSEUDO_KIND: Final = 255
 """Of a name only: which it is depends on the value as well."""
-_JUDGED: Final = frozenset((HOST, LENGTH, TE))
+_JUDGED: Final = frozenset((HOST, LENGTH, TE, CONTENT_TYPE))
 _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -65,6 +68,8 @@ _METHOD: Final = re.compile(METHOD + rb"++")
 PATH_PATTERN: Final = re.compile(rb"(?=/)" + TARGET)
 _AUTHORITY: Final = re.compile(rb"(?=[^:])(?:%b)" % AUTHORITY)
 _STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE | re.DOTALL)
+"""Not `application/grpc-web`."""
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 
@@ -137,7 +142,9 @@ class Field:
         return 3 * self.size + 400
 
     def _judged(self, kind: int, value: bytes) -> int:
-        """Check a value that has to be more than well formed."""
+        """Check a value that has to be more than well formed, or that says what the message is."""
+        if kind == CONTENT_TYPE:
+            return GRPC if _GRPC.fullmatch(value) is not None else ORDINARY
         if kind == LENGTH and not (value.isdigit() and len(value) <= _LONGEST_LENGTH):
             return self._faulty("content_length", "content-length is not a plain number of bytes")
         if kind == TE and value.lower() != b"trailers":

@@ -14,7 +14,14 @@ from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.memory import Memory
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
-from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import (
+    NO_BODY,
+    UNTIL_CLOSE,
+    GrpcRequestHead,
+    HeadError,
+    RequestHead,
+    ResponseHead,
+)
 from nodeagent.settings import Limits
 
 _BLOCKS_ROOM: Final = 256 * 1024
@@ -46,6 +53,7 @@ class _Known:
         "forwarded_for",
         "kind",
         "length",
+        "make",
         "method",
         "size",
         "status",
@@ -57,6 +65,7 @@ class _Known:
         self.kind = kind
         self.fields = fields
         self.length = NO_BODY
+        self.make: type[RequestHead] = RequestHead
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
@@ -113,7 +122,7 @@ class HeaderDecoder:
                 return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
-        head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
+        head = known.make(known.method, known.target, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -212,7 +221,7 @@ class HeaderDecoder:
             return self._read_request(block, kind, b"")  # it says what is wrong
         if known.added:
             self._add(known.added)
-        head = RequestHead(known.method, path, b"1", known.fields, len(block))
+        head = known.make(known.method, path, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -238,7 +247,8 @@ class HeaderDecoder:
         lines = host.line + b"".join([fields[place].line for place in kept]) + added
         if shape.cookies:
             lines += _joined_cookie([fields[place] for place in shape.cookies])
-        head = RequestHead(method, fields[shape.target].value, b"1", lines, len(block))
+        make = GrpcRequestHead if shape.grpc else RequestHead
+        head = make(method, fields[shape.target].value, b"1", lines, len(block))
         head.length = length
         head.trailers = shape.trailers
         if shape.forwarded:
@@ -255,7 +265,7 @@ class HeaderDecoder:
 
     def _known(self, head: RequestHead, kind: int) -> _Known:
         known = _Known(kind, head.fields)
-        known.method, known.target = head.method, head.target
+        known.make, known.method, known.target = type(head), head.method, head.target
         known.length, known.trailers = head.length, head.trailers
         known.forwarded_for = head.forwarded_for
         known.size = self._reader.size - len(head.target)

@@ -16,6 +16,7 @@ from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_exchange import GrpcExchange
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID
 from nodeagent.proxy.http2.frames import (
@@ -34,7 +35,7 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
-from nodeagent.proxy.http2.grpc_reply import grpc_head, is_grpc
+from nodeagent.proxy.http2.grpc_reply import grpc_head
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
@@ -86,7 +87,8 @@ class ServerStream(Stream):
         self._unchunked: Unchunked | None = None
         self._unsent = 0
         """Bytes that waited to be sent at the last look at a client that reads slowly."""
-        self.exchange: Exchange | None = Exchange(self, connection.listener, head, started)
+        exchange = GrpcExchange if head.grpc else Exchange
+        self.exchange: Exchange | None = exchange(self, connection.listener, head, started)
 
     # What the exchange calls
 
@@ -146,7 +148,7 @@ class ServerStream(Stream):
 
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""
-        if self.exchange is not None and is_grpc(self.exchange.head):
+        if self.exchange is not None and self.exchange.grpc:
             self.respond(grpc_head(reply), b"", True)
             return
         lines = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
