@@ -19,6 +19,8 @@ from nodeagent.proxy.streams import ClientStream
 class GrpcExchange(Exchange):
     """A call. `answered` says that its status is what an endpoint said."""
 
+    grpc = True
+
     __slots__ = ("_status", "_unchunked", "answered")
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from middleware.contract import Ended, ExchangeError
 from nodeagent.proxy.backend import Backend, Target
@@ -37,6 +37,9 @@ class LayerRequest:
         "listener",
         "replayable",
     )
+
+    grpc: ClassVar[bool] = False
+    """Whether it is a call of gRPC: a `nodeagent.proxy.grpc_exchange.GrpcExchange`."""
 
     client: ClientStream
     listener: RunningListener
@@ -74,11 +77,6 @@ class LayerRequest:
     def headers(self) -> Fields:
         """The end-to-end header fields."""
         return Fields(self._head)
-
-    @property
-    def grpc(self) -> bool:
-        """Whether it is a call of gRPC."""
-        return self._head.grpc
 
     @property
     def source(self) -> str:
