@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
+from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_ROWS
 from nodeagent.admin.freshness import Freshness
@@ -129,6 +130,17 @@ def test_a_scrape_merges_the_workers(node: Node) -> None:
     assert node.of_port("svcmesh_upstream_errors_total", reason="reset") is None
     exact = f'svcmesh_response_bytes_total{{service="web",namespace="default",port="80"}} {2**53 + 1}'
     assert exact in node.text().splitlines()
+
+
+def test_calls_of_grpc_by_their_status(node: Node) -> None:
+    node.write(0, "web", columns.GRPC_CALLS + GrpcStatus.NOT_FOUND, 5)
+    node.write(1, "web", columns.GRPC_CALLS + GrpcStatus.NOT_FOUND, 6)
+    node.write(0, "api", columns.REQUESTS_2XX, 1, 8080)
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="NOT_FOUND") == 11
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="UNAVAILABLE") == 0, "for rate()"
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="ABORTED") is None
+    calls = node.families()["svcmesh_grpc_calls"]
+    assert {sample.labels["service"] for sample in calls.samples} == {"web"}, "who has none costs no line"
 
 
 def test_buckets_become_cumulative(node: Node) -> None:

@@ -266,3 +266,27 @@ class TestRetry:
         stage = wires(endpoints="ab", annotations=retries)
         stage.does(client >> HELLO, client >> asks(1, "POST"), a >> "accepts", a1 >> BACK)
         assert stage.does(a1 >> answers(1, 200, end=False))["client"] == ["1: 200"]
+
+
+class TestCircuitBreaker:
+    def test_failing_calls_open_it(self, wires: Wires) -> None:
+        breaker = {"svc.mesh/circuit-breaker": "ResponseCodeRatio(500, 600, 0, 600) > 0.5"}
+        stage = wires(annotations=breaker)
+        stage.does(client >> HELLO, client >> call(1), a >> "accepts", a1 >> BACK)
+        stage.does(a1 >> begins(1), a1 >> trailers(1, 14))
+        stage.does(client >> call(3), passes(0.2), a1 >> only(3, 13))
+        stage.does(client >> call(5), passes(0.2), a1 >> begins(5) + data(5, MESSAGE, end=False))
+        assert stage.does(passes(0.2), a1 >> trailers(5, 2))["client"] == ["5: trailers grpc-status=2 end"]
+        said = stage.does(client >> call(7))
+        assert list(said) == ["client"]
+        assert " grpc-status=14 " in said["client"][0]
+        assert "circuit_open" in said["client"][0]
+        assert counted(stage) == {"UNAVAILABLE": 2, "INTERNAL": 1, "UNKNOWN": 1}
+
+    def test_calls_that_the_application_refuses_do_not(self, wires: Wires) -> None:
+        breaker = {"svc.mesh/circuit-breaker": "ResponseCodeRatio(500, 600, 0, 600) > 0.5"}
+        stage = wires(annotations=breaker)
+        stage.does(client >> HELLO, client >> call(1), a >> "accepts", a1 >> BACK + only(1, 5))
+        for number in (3, 5, 7):
+            stage.does(client >> call(number), passes(0.2), a1 >> only(number, 9))
+        assert counted(stage) == {"NOT_FOUND": 1, "FAILED_PRECONDITION": 3}
