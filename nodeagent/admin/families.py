@@ -46,6 +46,11 @@ class PortFamily(msgspec.Struct, frozen=True):
 DURATION_NAME = "svcmesh_request_duration_seconds"
 DURATION_HELP = "Time from a request's head to the end of its response."
 
+METHODS_NAME = "svcmesh_grpc_method_calls_total"
+METHODS_HELP = (
+    "gRPC calls by method and status; other: no endpoint has known the method, or there are too many."
+)
+
 _REQUESTS = tuple(
     Series(columns.REQUESTS + group, f',code_class="{name}"', usual)
     for group, name, usual in (
@@ -148,7 +153,8 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
     for entry in layout.metrics:
         metric = entry.metric
         name = metric.name if metric.kind == "gauge" else f"{metric.name}_total"
-        if _NAME.fullmatch(name) is None or name in families or name.startswith(DURATION_NAME):
+        taken = name in families or name == METHODS_NAME or name.startswith(DURATION_NAME)
+        if taken or _NAME.fullmatch(name) is None:
             log.error(
                 "metric_not_shown",
                 middleware=entry.middleware,

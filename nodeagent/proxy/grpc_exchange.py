@@ -6,6 +6,8 @@ nothing else comes. Plain requests are plain exchanges, and pay nothing for this
 
 from __future__ import annotations
 
+from typing import Final
+
 from middleware.contract import ExchangeError, Reply
 from middleware.grpc import GrpcStatus, of_http
 from nodeagent.proxy.body import Unchunked
@@ -14,6 +16,19 @@ from nodeagent.proxy.grpc_status import in_reply, said_in
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
 from nodeagent.proxy.streams import ClientStream
+
+_OF_NO_METHOD: Final = frozenset(
+    (
+        GrpcStatus.CANCELLED,
+        GrpcStatus.DEADLINE_EXCEEDED,
+        GrpcStatus.PERMISSION_DENIED,
+        GrpcStatus.RESOURCE_EXHAUSTED,
+        GrpcStatus.UNAUTHENTICATED,
+        GrpcStatus.UNAVAILABLE,
+        GrpcStatus.UNIMPLEMENTED,
+    )
+)
+"""What an endpoint may answer whatever it is asked for, so that it says nothing of the method."""
 
 
 class GrpcExchange(Exchange):
@@ -86,4 +101,5 @@ class GrpcExchange(Exchange):
         if self._status is None:
             self._status = GrpcStatus.UNKNOWN  # it has ended without trailers
         super()._end(now)
-        self.listener.record_call(self._status)
+        exists = self.answered and self._status not in _OF_NO_METHOD
+        self.listener.record_call(self._status, self._head.target, exists)

@@ -30,6 +30,7 @@ from nodeagent.stats.columns import (
     MESH_RESPONSES,
     REQUESTS,
 )
+from nodeagent.stats.methods import PortMethods
 
 
 class Finished(Protocol):
@@ -134,6 +135,8 @@ class RunningListener:
         self._rules: tuple[RunningRule, ...] = ()
         self._table = RuleTable(())
         self._named: dict[str, Backend] = {}
+        self._methods: PortMethods | None = None
+        """Of gRPC, once there has been a call."""
         self._take(spec)
 
     def update(self, spec: Listener, slot: int) -> None:
@@ -146,6 +149,8 @@ class RunningListener:
     def remove(self) -> None:
         """The plan has it no more."""
         self.removed = True
+        if self._methods is not None:
+            self._methods.close()
         for rule in self._rules:
             rule.leave()
         for backend in self._named.values():
@@ -181,9 +186,17 @@ class RunningListener:
         if observer.wants_all or exchange.error is not None:
             observer.ended(self.describe(exchange, now))
 
-    def record_call(self, status: GrpcStatus) -> None:
-        """Count a gRPC call that has ended, besides its exchange."""
+    def record_call(self, status: GrpcStatus, path: bytes, exists: bool) -> None:
+        """Count a gRPC call that has ended, besides its exchange.
+
+        `exists` says that an endpoint has answered it as a method that there is.
+        """
         self.count(GRPC_CALLS + status)
+        if self.removed:
+            return
+        if self._methods is None:
+            self._methods = self.runtime.methods.of_port(self.service, self.port)
+        self._methods.count(path, status, exists)
 
     def describe(self, exchange: Finished, now: float) -> Ended:
         """Return what became of an exchange."""

@@ -19,6 +19,7 @@ from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
+from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 RETRIES = Metric("svcmesh_retries", "Requests sent again.")
@@ -141,6 +142,17 @@ def test_calls_of_grpc_by_their_status(node: Node) -> None:
     assert node.of_port("svcmesh_grpc_calls_total", grpc_status="ABORTED") is None
     calls = node.families()["svcmesh_grpc_calls"]
     assert {sample.labels["service"] for sample in calls.samples} == {"web"}, "who has none costs no line"
+
+
+def test_calls_of_grpc_by_method(node: Node) -> None:
+    for worker, status in ((0, GrpcStatus.OK), (1, GrpcStatus.OK), (1, GrpcStatus.ABORTED)):
+        methods = MethodRows(node.regions[worker].methods)
+        methods.of_port("default/web", 80).count(b"/shop.Cart/Add", status, True)
+        methods.of_port("default/gone", 80).count(b"/shop.Cart/Add", status, True)
+    name = "svcmesh_grpc_method_calls_total"
+    assert node.of_port(name, method="shop.Cart/Add", grpc_status="OK") == 2
+    assert node.of_port(name, method="shop.Cart/Add", grpc_status="ABORTED") == 1
+    assert len(node.families()["svcmesh_grpc_method_calls"].samples) == 2, "none of a port outside the plan"
 
 
 def test_buckets_become_cumulative(node: Node) -> None:

@@ -11,6 +11,7 @@ from middleware.grpc import GrpcStatus
 from nodeagent.proxy.http2 import frames
 from nodeagent.proxy.http2.frames import frame
 from nodeagent.stats import columns
+from nodeagent.stats.methods import read_rows
 from tests.exchange.http1 import http
 from tests.exchange.script import Step, a, a1, b, b1, client, passes
 from tests.http2.wire import BACK, HELLO, Http2Stage, answers, asks, data, head
@@ -290,3 +291,45 @@ class TestCircuitBreaker:
         for number in (3, 5, 7):
             stage.does(client >> call(number), passes(0.2), a1 >> only(number, 9))
         assert counted(stage) == {"NOT_FOUND": 1, "FAILED_PRECONDITION": 3}
+
+
+def by_method(stage: Http2Stage) -> dict[str, int]:
+    return {row.method: sum(row.calls) for row in read_rows(stage.plane.methods) if row is not None}
+
+
+class TestMethods:
+    def test_an_endpoint_says_which_there_are(self, wires: Wires) -> None:
+        stage = called(wires)
+        stage.does(a1 >> only(1, 5))
+        assert by_method(stage) == {"shop.Cart/Add": 1}
+        stage.does(client >> call(3), client >> reset(3, frames.CANCEL))
+        assert by_method(stage) == {"shop.Cart/Add": 2}
+
+    @pytest.mark.parametrize("code", [1, 4, 7, 8, 12, 14, 16])
+    def test_what_is_answered_to_anything_says_nothing(self, wires: Wires, code: int) -> None:
+        stage = called(wires)
+        stage.does(a1 >> only(1, code))
+        assert by_method(stage) == {"other": 1}
+
+    @pytest.mark.parametrize(
+        "answer",
+        [a1 >> answers(1, 500), a1 >> begins(1) + data(1, MESSAGE), a1 >> reset(1, frames.INTERNAL_ERROR)],
+    )
+    def test_nor_does_what_is_no_answer_of_grpc(self, wires: Wires, answer: Step) -> None:
+        stage = called(wires)
+        stage.does(answer)
+        assert by_method(stage) == {"other": 1}
+
+    def test_nor_what_the_mesh_says(self, wires: Wires) -> None:
+        stage = wires(annotations={"svc.mesh/fault": "abort 500"})
+        stage.does(client >> HELLO, client >> call())
+        assert counted(stage) == {"INTERNAL": 1}
+        assert by_method(stage) == {"other": 1}
+
+    def test_they_are_forgotten_with_their_port(self, wires: Wires) -> None:
+        stage = called(wires)
+        stage.does(a1 >> only(1, 0), client >> call(3))
+        stage.plane.listeners.apply([], [stage.plane.spec.key])
+        stage.does(a1 >> only(3, 0))
+        assert by_method(stage) == {}
+        assert counted(stage) == {"OK": 2}
