@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from middleware.contract import check_field
 
@@ -53,6 +53,9 @@ class RequestHead:
     that were read) tell how it came over HTTP/1.
     """
 
+    grpc: ClassVar[bool] = False
+    """Whether it is a call of gRPC: a `GrpcRequestHead`, so that no other head has to say that it is not."""
+
     __slots__ = (
         "end",
         "fields",
@@ -89,8 +92,16 @@ class RequestHead:
         return head
 
 
-class TimedRequestHead(RequestHead):
-    """The head of a request that says itself how long it may take: `timeout`, in nanoseconds."""
+class GrpcRequestHead(RequestHead):
+    """The head of a call of gRPC, which is HTTP/2 with `content-type: application/grpc`; not gRPC-Web."""
+
+    grpc = True
+
+    __slots__ = ()
+
+
+class TimedRequestHead(GrpcRequestHead):
+    """The head of a call that says itself how long it may take: `timeout`, in nanoseconds."""
 
     __slots__ = ("timeout",)
 

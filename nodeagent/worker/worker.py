@@ -51,6 +51,7 @@ from nodeagent.stats.columns import (
     WORKER_TASKS,
     Layout,
 )
+from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import StatsRegion
 from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
@@ -160,6 +161,7 @@ class Worker:
             ),
             observer,
             settings.index,
+            methods=MethodRows(self._region.methods),
         )
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()

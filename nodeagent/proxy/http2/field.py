@@ -32,9 +32,10 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     COOKIE,
     EXPECT,
     UNDERSCORED,
+    CONTENT_TYPE,
     GRPC,
     TIMEOUT,
-) = range(20)
+) = range(21)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
@@ -72,12 +73,12 @@ _KINDS: Final = {
     b"expect": EXPECT,
     b"content_length": UNDERSCORED,
     b"transfer_encoding": UNDERSCORED,
-    b"content-type": GRPC,
+    b"content-type": CONTENT_TYPE,
     b"grpc-timeout": TIMEOUT,
 }
 _PSEUDO_KIND: Final = 255
 """Of a name only: which it is depends on the value as well."""
-_JUDGED: Final = frozenset((HOST, LENGTH, TE, GRPC, TIMEOUT))
+_JUDGED: Final = frozenset((HOST, LENGTH, TE, CONTENT_TYPE, TIMEOUT))
 _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -86,7 +87,8 @@ _METHOD: Final = re.compile(METHOD + rb"++")
 PATH_PATTERN: Final = re.compile(rb"(?=/)" + TARGET)
 _AUTHORITY: Final = re.compile(rb"(?=[^:])(?:%b)" % AUTHORITY)
 _STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
-_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE)
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE | re.DOTALL)
+"""Not `application/grpc-web`."""
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 
@@ -159,14 +161,16 @@ class Field:
         return 3 * self.size + 400
 
     def _judged(self, kind: int, value: bytes) -> int:
-        """Check a value that has to be more than well formed."""
+        """Check a value that has to be more than well formed, or that says what the message is."""
+        if kind == CONTENT_TYPE:
+            return GRPC if _GRPC.fullmatch(value) is not None else ORDINARY
         if kind == LENGTH and not (value.isdigit() and len(value) <= _LONGEST_LENGTH):
             return self._faulty("content_length", "content-length is not a plain number of bytes")
         if kind == TE and value.lower() != b"trailers":
             return self._faulty("connection_field", "te may only say `trailers` (RFC 9113 section 8.2.2)")
         if kind == HOST and _AUTHORITY.fullmatch(value) is None:
             return self._faulty("host", "host is not a valid authority (RFC 9113 section 8.3.1)")
-        if (kind == GRPC and not is_grpc_type(value)) or (kind == TIMEOUT and not parse_timeout(value)):
+        if kind == TIMEOUT and not parse_timeout(value):
             return ORDINARY
         return kind
 
@@ -201,11 +205,6 @@ class Field:
     def _faulty(self, reason: str, detail: str) -> int:
         self.fault = (reason, detail)
         return FAULTY
-
-
-def is_grpc_type(value: bytes) -> bool:
-    """Whether this content type is that of gRPC, whatever its messages are written in."""
-    return _GRPC.fullmatch(value) is not None
 
 
 def _bad_name(name: bytes) -> Fault:

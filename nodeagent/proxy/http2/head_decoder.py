@@ -18,6 +18,7 @@ from nodeagent.proxy.memory import Memory
 from nodeagent.proxy.message import (
     NO_BODY,
     UNTIL_CLOSE,
+    GrpcRequestHead,
     HeadError,
     RequestHead,
     ResponseHead,
@@ -54,6 +55,7 @@ class _Known:
         "forwarded_for",
         "kind",
         "length",
+        "make",
         "method",
         "size",
         "status",
@@ -66,6 +68,7 @@ class _Known:
         self.kind = kind
         self.fields = fields
         self.length = NO_BODY
+        self.make: type[RequestHead] = RequestHead
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
@@ -127,7 +130,7 @@ class HeaderDecoder:
         if known.timeout:
             head = _timed(known, known.target, len(block))
         else:
-            head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
+            head = known.make(known.method, known.target, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -229,7 +232,7 @@ class HeaderDecoder:
         if known.timeout:
             head = _timed(known, path, len(block))
         else:
-            head = RequestHead(known.method, path, b"1", known.fields, len(block))
+            head = known.make(known.method, path, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -257,7 +260,8 @@ class HeaderDecoder:
             lines += _joined_cookie([fields[place] for place in shape.cookies])
         target = fields[shape.target].value
         if shape.timeout < 0:
-            head = RequestHead(method, target, b"1", lines, len(block))
+            make = GrpcRequestHead if shape.grpc else RequestHead
+            head = make(method, target, b"1", lines, len(block))
         else:
             timeout = parse_timeout(fields[shape.timeout].value)
             head = TimedRequestHead(timeout, method, target, b"1", lines, len(block))
@@ -277,9 +281,9 @@ class HeaderDecoder:
 
     def _known(self, head: RequestHead, kind: int) -> _Known:
         known = _Known(kind, head.fields)
+        known.make, known.method, known.target = type(head), head.method, head.target
         if isinstance(head, TimedRequestHead):
             known.timeout = head.timeout
-        known.method, known.target = head.method, head.target
         known.length, known.trailers = head.length, head.trailers
         known.forwarded_for = head.forwarded_for
         known.size = self._reader.size - len(head.target)

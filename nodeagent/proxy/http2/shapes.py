@@ -43,6 +43,7 @@ class RequestShape(Shape):
     __slots__ = (
         "cookies",
         "forwarded",
+        "grpc",
         "host",
         "method",
         "same",
@@ -62,8 +63,9 @@ class RequestShape(Shape):
         self.same = host if authority >= 0 else -1
         """The place of one that must say the same."""
         self.trailers = field.TE in kinds
-        grpc = field.GRPC in kinds and kinds.count(field.TIMEOUT) == 1
-        self.timeout = kinds.find(field.TIMEOUT) if grpc else -1
+        self.grpc = field.GRPC in kinds
+        timed = self.grpc and kinds.count(field.TIMEOUT) == 1
+        self.timeout = kinds.find(field.TIMEOUT) if timed else -1
         """The place of the time that a caller of gRPC gives, or -1."""
         self.forwarded = _places(kinds, field.FORWARDED_FOR)
         self.cookies = _places(kinds, field.COOKIE)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from middleware.contract import ExchangeError
 from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.errors import CallerDeadline
-from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_exchange import GrpcExchange
 from nodeagent.proxy.http2.grpc_timeout import SECOND, render_timeout, with_time_left
 from nodeagent.proxy.message import TimedRequestHead
 from nodeagent.proxy.streams import UpstreamStream
 
 
-class TimedExchange(Exchange):
+class TimedExchange(GrpcExchange):
     """See the module."""
 
     __slots__ = ("_given", "_whole")
