@@ -53,7 +53,7 @@ test-kube: $(STAMP) ## the tests on a real Kubernetes API server alone (after ma
 kube-assets: $(STAMP) ## build kube-apiserver and find etcd, for test-kube (the first time: many minutes)
 	@$(BIN)/python -m hack.kube assets
 
-bench: $(BENCH_STAMP) ## compare with nginx, HAProxy, Envoy and dnsmasq; writes build/bench.json
+bench: $(BENCH_STAMP) ## compare with nginx, HAProxy, nghttpx, Envoy and dnsmasq; writes build/bench.json
 	@$(BIN)/python -m hack.bench
 
 soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothing may fail, leak or hang

@@ -21,7 +21,9 @@ Generated from the code by `make docs`.
 def render(middlewares: Iterable[Middleware] = MIDDLEWARES) -> str:
     """Return the page; middlewares that share a page of their own share a section here."""
     sections = [HEADER, section("The mesh", discovery_annotations.ANNOTATIONS)]
-    sections += [section(setting.name.capitalize(), setting.annotations) for setting in SETTINGS]
+    for setting in SETTINGS:
+        link = f"See [{setting.page}]({setting.page}.md)." if setting.page else ""
+        sections.append(section(setting.name.capitalize(), setting.annotations, link))
     by_page: dict[str, list[Annotation]] = {}
     for middleware in middlewares:
         by_page.setdefault(middleware.page or middleware.name, []).extend(middleware.annotations)

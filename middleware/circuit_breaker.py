@@ -18,12 +18,16 @@ What counts as an outcome: every response, and every error that is the endpoints
 refused or had no endpoint for does not, nor what the client spoilt. A request that the client gave up counts
 as a 499 if it had sent all of it. Slow clients are not slow endpoints: latency runs from the request's last
 byte.
+
+A gRPC call counts when its status is known, which is nearly always at its end: as the status code of HTTP
+that says the same (`middleware.grpc.http_code`), so that an expression means the same of calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Final
@@ -36,6 +40,7 @@ from middleware.contract import (
     MOST_COUNTERS,
     Annotation,
     Context,
+    Ended,
     ExchangeError,
     Handler,
     Layer,
@@ -49,6 +54,7 @@ from middleware.contract import (
     Response,
 )
 from middleware.expression_parser import ExpressionError, parse_expression
+from middleware.grpc import GrpcStatus, http_code
 
 log = structlog.get_logger()
 
@@ -263,6 +269,44 @@ def latency(now: float, started: float, completed: float | None) -> float:
     return now - max(started, completed) if completed is not None else 0.0
 
 
+class _Calls:
+    """Counts gRPC calls, nearly all of them when they have ended; their latency is that of the head."""
+
+    def __init__(
+        self,
+        breaker: CircuitBreaker,
+        announce: Callable[[Change], None],
+        now: Callable[[], float],
+        timed: bool,
+    ) -> None:
+        self._breaker = breaker
+        self._announce = announce
+        self._now = now
+        self._timed = timed
+
+    def answered(self, request: Request, response: Response, started: float, opened: int) -> None:
+        """Take note of a response's head."""
+        now = self._now()
+        took = latency(now, started, request.completed) if self._timed else 0.0
+        if response.status == 200 and response.grpc_status is None:
+            request.at_end(functools.partial(self._ended, request, took, opened))
+        else:
+            self._count(now, took, opened, http_code(response.status, response.grpc_status), False)
+
+    def _ended(self, request: Request, took: float, opened: int, ended: Ended) -> None:
+        if ended.error is not None:
+            if ended.error.fault == "upstream":
+                self._count(self._now(), took, opened, ended.error.status, True)
+        elif ended.grpc_status is not GrpcStatus.CANCELLED or request.completed is not None:
+            status = http_code(ended.status, ended.grpc_status) if ended.status else CLIENT_CLOSED_REQUEST
+            self._count(self._now(), took, opened, status, False)
+
+    def _count(self, now: float, took: float, opened: int, status: int, network_error: bool) -> None:
+        change = self._breaker.record(now, opened, took, status, network_error)
+        if change is not None:
+            self._announce(change)
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service.
 
@@ -294,6 +338,8 @@ def build(options: Options, context: Context) -> Layer:
         if change is not None:
             announce(change)
 
+    calls = _Calls(breaker, announce, now, timed)
+
     def layer(handler: Handler) -> Handler:
         async def break_circuit(request: Request) -> Response:
             started = now()
@@ -310,7 +356,10 @@ def build(options: Options, context: Context) -> Layer:
                 if request.completed is not None:
                     record(request, started, opened, CLIENT_CLOSED_REQUEST)
                 raise
-            record(request, started, opened, response.status)
+            if request.grpc:
+                calls.answered(request, response, started, opened)
+            else:
+                record(request, started, opened, response.status)
             return response
 
         return break_circuit

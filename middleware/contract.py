@@ -26,6 +26,8 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from middleware.grpc import GrpcStatus
+
 Fault = Literal["client", "mesh", "upstream"]
 
 Scope = Literal["connection", "listener", "rule", "backend", "try"]
@@ -192,6 +194,8 @@ class Ended(msgspec.Struct, frozen=True):
     error: ExchangeError | None
     """Why there was no response, or not all of it."""
     protocol: str = "HTTP/1.1"
+    grpc_status: GrpcStatus | None = None
+    """What the caller got, if it was a call of gRPC."""
 
 
 class Request(Protocol):
@@ -208,6 +212,11 @@ class Request(Protocol):
     @property
     def headers(self) -> Headers:
         """The header fields."""
+        ...
+
+    @property
+    def grpc(self) -> bool:
+        """Whether it is a call of gRPC, which ends with a status of its own (`middleware.grpc`)."""
         ...
 
     @property
@@ -230,7 +239,8 @@ class Request(Protocol):
 
         Set above `retry` and left alone, it is the limit of the whole request: it stays in force until the
         response's last byte (give the error `final`). Cancelled when the next handler has returned, it is
-        that of one try. Past the response's head only breaking off is left.
+        that of one try. Past the response's head only breaking off is left. `error` may also be called
+        before, to learn whether it is `final`: an endpoint of gRPC is told of such a limit.
         """
         ...
 
@@ -250,6 +260,21 @@ class Response(Protocol):
     @property
     def headers(self) -> Headers:
         """The end-to-end header fields."""
+        ...
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status of a gRPC call, if that is known: nearly always it comes behind the last message, and
+        `Request.at_end` tells it. None for all other requests.
+        """
+        ...
+
+    async def early_status(self, seconds: float) -> GrpcStatus | None:
+        """Wait for the first byte of a message, or for the end, and return `grpc_status`.
+
+        So a call that fails before any message is known as such while it can still be sent again. Nothing is
+        waited for longer than `seconds`, or if it is no call of gRPC. Raises `ExchangeError`.
+        """
         ...
 
     def discard(self) -> None:
@@ -311,6 +336,15 @@ class Reply:
         self.headers = ReplyHeaders(fields)
         self.body = body
         self.reason = reason
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """None: `status` is what others would get, and callers of gRPC are told what that means to them."""
+        return None
+
+    async def early_status(self, seconds: float) -> GrpcStatus | None:
+        """Return None."""
+        return None
 
     def discard(self) -> None:
         """Nothing is kept anywhere."""

@@ -7,6 +7,13 @@ for errors alike: `5xx` also means the 502 or 503 that the mesh would answer for
 Never retried: a request that an endpoint may have processed, unless its method is idempotent (RFC 9110
 section 9.2.2); one whose body is no longer kept whole, or whose own time is up; and anything above the
 budget of retries.
+
+A gRPC call is always a POST, and its failure an HTTP 200. It is sent again where the mesh's answer, or the
+endpoint's status, is one that the owner has named by gRPC's word (`unavailable`): whether that may be done
+twice is for the owner to say, as it is with gRPC's own retry policy. That status often comes behind a head
+that says nothing, so the head of such a call is held until the first byte of a message or the end has come,
+for at most `PATIENCE`, and only once all of the request has: a caller that is still sending may wait for
+the head before it goes on.
 """
 
 from __future__ import annotations
@@ -33,6 +40,7 @@ from middleware.contract import (
     Response,
     UpstreamReset,
 )
+from middleware.grpc import BY_WORD, GrpcStatus, of_reply
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
 from middleware.window import RollingWindow
 
@@ -52,6 +60,9 @@ CONDITIONS: Final[Mapping[str, frozenset[int]]] = {
 }
 """Envoy's words and the status codes they mean. The last two are always in force, and accepted. `reset` is
 Envoy's "disconnect/reset/read timeout": its `per_try_timeout` resets the try's stream."""
+
+PATIENCE: Final = 1.0
+"""Seconds for which a call's head is held at most: what has taken that long is a stream that lives."""
 
 BUDGET_WINDOW: Final = 10
 """Seconds."""
@@ -75,12 +86,16 @@ class Options(msgspec.Struct, frozen=True):
     attempts: int
     """Additional tries of one request, 1 to 10."""
     on: tuple[str, ...] = ()
-    """Words of `CONDITIONS` and status codes, sorted."""
+    """Words of `CONDITIONS` and of gRPC, and status codes, sorted."""
 
     def statuses(self) -> frozenset[int]:
         """Return the status codes to retry on."""
-        codes = {int(word) for word in self.on if word not in CONDITIONS}
+        codes = {int(word) for word in self.on if word.isdigit()}
         return frozenset(codes.union(*(CONDITIONS[word] for word in self.on if word in CONDITIONS)))
+
+    def grpc_statuses(self) -> frozenset[GrpcStatus]:
+        """Return the statuses of gRPC to retry calls on."""
+        return frozenset(BY_WORD[word] for word in self.on if word in BY_WORD)
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
@@ -110,7 +125,7 @@ def _parse_conditions(text: str) -> tuple[str, ...]:
         if len(word) == 3 and word.isascii() and word.isdigit() and "400" <= word <= "599":
             words.add(word)
         else:
-            words.add(parse_choice(word, tuple(CONDITIONS), also=" or a status code from 400 to 599"))
+            words.add(parse_choice(word, (*CONDITIONS, *BY_WORD), also=" or a status code from 400 to 599"))
     return tuple(sorted(words))
 
 
@@ -176,6 +191,28 @@ def is_retriable_response(status: int, method: str, statuses: frozenset[int]) ->
     return status in statuses and method in IDEMPOTENT
 
 
+def is_retriable_call(error: ExchangeError, statuses: frozenset[GrpcStatus]) -> bool:
+    """Return whether a gRPC call that brought no response should be tried again all the same."""
+    return (
+        not error.final
+        and error.fault == "upstream"
+        and not isinstance(error, NoEndpoint)
+        and of_reply(error.status) in statuses
+    )
+
+
+async def failed_early(request: Request, response: Response, statuses: frozenset[GrpcStatus]) -> bool:
+    """Return whether a gRPC call has failed so, before anything of it has to be passed on.
+
+    Raises:
+        ExchangeError: its endpoint broke off instead.
+    """
+    status = response.grpc_status
+    if status is None and request.completed is not None and request.replayable:
+        status = await response.early_status(PATIENCE)
+    return status in statuses
+
+
 def build(
     options: Options,
     context: Context,
@@ -184,7 +221,7 @@ def build(
     fraction: Callable[[], float] = random.random,
 ) -> Layer:
     """Return the layer for one port of a Service; tests give `sleep` and `fraction`."""
-    attempts, statuses = options.attempts, options.statuses()
+    attempts, statuses, named = options.attempts, options.statuses(), options.grpc_statuses()
     budget = RetryBudget()
     deposit, now = budget.deposit, context.now
     retries, exhausted = context.counter(RETRIES), context.counter(BUDGET_EXHAUSTED)
@@ -208,15 +245,19 @@ def build(
         async def retry(request: Request) -> Response:
             deposit(now())
             tries = 1
+            call = bool(named) and request.grpc
             while True:
                 try:
                     response = await handler(request)
+                    failed = call and tries <= attempts and await failed_early(request, response, named)
                 except ExchangeError as error:
-                    retriable = is_retriable_error(error, request.method, statuses)
+                    retriable = is_retriable_error(error, request.method, statuses) or (
+                        call and is_retriable_call(error, named)
+                    )
                     if not retriable or not await permit(request, tries):
                         raise
                 else:
-                    retriable = is_retriable_response(response.status, request.method, statuses)
+                    retriable = failed or is_retriable_response(response.status, request.method, statuses)
                     if not retriable or not await permit(request, tries):
                         return response
                     response.discard()
@@ -243,9 +284,15 @@ MIDDLEWARE = Middleware(
         ),
         Annotation(
             name=RETRY_ON,
-            values=f"{', '.join(CONDITIONS)} and status codes from 400 to 599, with commas between them",
+            values=(
+                f"{', '.join(CONDITIONS)}, status codes from 400 to 599, and for gRPC {', '.join(BY_WORD)},"
+                " with commas between them"
+            ),
             default="connect-failure,reset (always in force)",
-            summary="On which answers, too, a request with an idempotent method is sent again.",
+            summary=(
+                "On which answers, too, a request with an idempotent method is sent again; and on which"
+                " statuses a gRPC call is, which no other word and no status code concerns."
+            ),
             example="svc.mesh/retry-on: gateway-error,429",
         ),
     ),

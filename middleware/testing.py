@@ -26,6 +26,7 @@ from middleware.contract import (
     Request,
     Response,
 )
+from middleware.grpc import GrpcStatus
 
 
 class FakeDeadline:
@@ -53,6 +54,7 @@ class FakeRequest:
         target: str = "/",
         fields: Mapping[str, str] | None = None,
         completed: float | None = 1000.0,
+        grpc: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -61,6 +63,7 @@ class FakeRequest:
         self.source = source
         self.replayable = replayable
         self.completed = completed
+        self.grpc = grpc
         self.deadlines: list[FakeDeadline] = []
         self.calls_at_end: list[Callable[[Ended], None]] = []
 
@@ -74,7 +77,13 @@ class FakeRequest:
         """Note the call; `end` makes it."""
         self.calls_at_end.append(call)
 
-    def end(self, status: int = 200, took: float = 0.01, error: ExchangeError | None = None) -> None:
+    def end(
+        self,
+        status: int = 200,
+        took: float = 0.01,
+        error: ExchangeError | None = None,
+        grpc_status: GrpcStatus | None = None,
+    ) -> None:
         """Tell those who asked that the exchange has ended."""
         ended = Ended(
             service="default/whoami",
@@ -88,19 +97,45 @@ class FakeRequest:
             received=0,
             sent=0,
             error=error,
+            grpc_status=grpc_status,
         )
         for call in self.calls_at_end:
             call(ended)
 
 
 class FakeResponse:
-    """A response whose body is `body`."""
+    """A response whose body is `body`.
 
-    def __init__(self, status: int = 200, fields: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    That of a gRPC call has a `grpc_status`, known at once; or one that is only known to who waits for it
+    (`early`), or not before the call has ended: neither is given.
+    """
+
+    def __init__(
+        self,
+        status: int = 200,
+        fields: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        grpc_status: GrpcStatus | None = None,
+        early: GrpcStatus | ExchangeError | None = None,
+    ) -> None:
         self.status = status
         self.headers = ReplyHeaders((fields or {}).items())
         self.body = body
+        self.grpc_status = grpc_status
+        self.waited: list[float] = []
+        """How long those would have waited who asked for an early status."""
         self.discarded = False
+        self._early = early
+
+    async def early_status(self, seconds: float) -> GrpcStatus | None:
+        """Return the status that is known, or comes early; raise the error that comes instead."""
+        self.waited.append(seconds)
+        if isinstance(self._early, ExchangeError):
+            raise self._early
+        if self.grpc_status is None:
+            self.grpc_status = self._early
+        return self.grpc_status
 
     def discard(self) -> None:
         """Note that the layer threw it away."""

@@ -108,7 +108,7 @@ TITLES = {
 def main(
     rounds: int, seconds: int, only: tuple[str, ...], named: tuple[str, ...], quick: bool, output: Path
 ) -> None:
-    """Compare the agent with nginx, HAProxy, Envoy and dnsmasq, each on one core, and measure it at size."""
+    """Compare the agent with the usual proxies and dnsmasq, each on one core, and measure it at size."""
     if sys.platform != "linux":
         raise click.ClickException("the benchmark needs Linux")
     if quick:

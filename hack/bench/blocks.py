@@ -16,7 +16,7 @@ import msgspec
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-Kind = Literal["paths", "unique"]
+Kind = Literal["paths", "unique", "literal"]
 PATHS: Final = 5000
 """Different paths of `paths`."""
 _PSEUDO: Final = (
@@ -29,8 +29,11 @@ _REGULAR: Final = (
     ("accept", "*/*"),
     ("accept-encoding", "gzip, deflate"),
 )
-_PATH_NOT_INDEXED: Final = 0x04
-"""RFC 7541, 6.2.2 with the static name `:path`: nghttp2, which is in curl and h2load, puts no path into
+_NOT_INDEXED: Final = b"\x00"
+"""RFC 7541, 6.2.2 with a name that follows: gRPC's C core, and Python on it, does so with all metadata that
+it does not know."""
+_PATH_NOT_INDEXED: Final = b"\x04"
+"""The same with the static name `:path`: nghttp2, which is in curl and h2load, puts no path into
 its table."""
 _HUFFMAN: Final = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 
@@ -51,10 +54,14 @@ def read_blocks(path: Path) -> list[list[bytes]]:
     return msgspec.msgpack.decode(path.read_bytes(), type=list[list[bytes]])
 
 
-def _path(path: str) -> bytes:
-    coded = _HUFFMAN.encode(path.encode())
+def _coded(text: str) -> bytes:
+    coded = _HUFFMAN.encode(text.encode())
     assert len(coded) < 127, "one byte for the length"
-    return bytes((_PATH_NOT_INDEXED, 0x80 | len(coded))) + coded
+    return bytes((0x80 | len(coded),)) + coded
+
+
+def _path(path: str) -> bytes:
+    return _PATH_NOT_INDEXED + _coded(path)
 
 
 def _paths(random: Random, count: int) -> list[bytes]:
@@ -72,14 +79,30 @@ def _paths(random: Random, count: int) -> list[bytes]:
 def _unique(random: Random, count: int) -> list[bytes]:
     """The same path; `traceparent` and `x-request-id` that no other request has, put into the table."""
     encoder = hpack.Encoder()
-    blocks = []
-    for _ in range(count):
-        trace = f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"
-        digits = f"{random.getrandbits(128):032x}"
-        request = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-        fields = (*_PSEUDO, (":path", "/"), *_REGULAR, ("traceparent", trace), ("x-request-id", request))
-        blocks.append(encoder.encode(fields))
-    return blocks
+    usual = (*_PSEUDO, (":path", "/"), *_REGULAR)
+    return [encoder.encode((*usual, *_identifiers(random))) for _ in range(count)]
 
 
-_MAKERS: Final[dict[Kind, Callable[[Random, int], list[bytes]]]] = {"paths": _paths, "unique": _unique}
+def _literal(random: Random, count: int) -> list[bytes]:
+    """The same two fields, put into no table: all else is an index."""
+    encoder = hpack.Encoder()
+    usual = (*_PSEUDO, (":path", "/"), *_REGULAR)
+    return [
+        encoder.encode(usual)
+        + b"".join(_NOT_INDEXED + _coded(name) + _coded(value) for name, value in _identifiers(random))
+        for _ in range(count)
+    ]
+
+
+def _identifiers(random: Random) -> tuple[tuple[str, str], tuple[str, str]]:
+    trace = f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"
+    digits = f"{random.getrandbits(128):032x}"
+    request = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return ("traceparent", trace), ("x-request-id", request)
+
+
+_MAKERS: Final[dict[Kind, Callable[[Random, int], list[bytes]]]] = {
+    "paths": _paths,
+    "unique": _unique,
+    "literal": _literal,
+}

@@ -57,6 +57,7 @@ HTTP2_CASES = (
         "HTTP/2 to HTTP/2, each request its own traceparent and x-request-id, small, 8x10",
         blocks="unique",
     ),
+    Http2Case("http2 literal", "The same, these two fields in no table of HPACK", blocks="literal"),
     Http2Case("http2 1m", "HTTP/2 to HTTP/2, responses of 1 MiB, 8 connections with 1 stream", "/1m", 8, 1),
     Http2Case(
         "http2 to http1",

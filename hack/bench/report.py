@@ -39,6 +39,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
             "http2 post",
             "http2 paths",
             "http2 unique",
+            "http2 literal",
             "http2 to http1",
             "http1 to http2",
         ),

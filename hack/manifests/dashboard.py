@@ -107,6 +107,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Each try is counted, those that a retry made good too.",
             ),
             Panel(
+                "Endpoints that fail health checks",
+                "short",
+                ((f"max by ({_SERVICE}) (svcmesh_endpoints_unhealthy{{{PORT}}})", _NAMED),),
+                "The most that any node finds; the log event endpoint_unhealthy has the reason.",
+            ),
+            Panel(
                 "Answers of the mesh's own",
                 "reqps",
                 ((_rate("svcmesh_mesh_responses_total", _SERVICE), _NAMED),),

@@ -78,6 +78,9 @@ SERVICES: tuple[SoakService, ...] = (
         {"max-connections": "none"},
         {"upstream-protocol": "http1"},
         {"upstream-protocol": "quic"},
+        {"health-check": "http path=/status/200 interval=1s unhealthy=2"},
+        {"health-check": "tcp interval=2s timeout=500ms healthy=2"},
+        {"health-check": "ping"},
         bad=("refuse",),
     ),
     _service(
@@ -164,6 +167,7 @@ SERVICES: tuple[SoakService, ...] = (
         {},
         {"idle-timeout": "1m"},
         {"protocol.tcp-soak": "tcp", "connect-timeout": "1s"},
+        {"health-check.tcp-soak": "tcp interval=1s unhealthy=1"},
         {"idle-timeout": "0s"},
         bad=("refuse",),
         protocol="tcp",

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from nodeagent.admin.families import DURATION_HELP, DURATION_NAME, PortFamily, port_families
+from nodeagent.admin.families import (
+    DURATION_HELP,
+    DURATION_NAME,
+    METHODS_HELP,
+    METHODS_NAME,
+    PortFamily,
+    port_families,
+)
+from nodeagent.admin.methods import method_lines
 from nodeagent.plan.model import NodePlan
 from nodeagent.stats.columns import (
     DURATION_BOUNDS,
@@ -48,6 +56,8 @@ class PortExposition:
         self._plan: NodePlan | None = None
         self._version = -1  # of the slots
         self._rows: list[Row] = []
+        self._labels: dict[tuple[str, int], str] = {}
+        """Of every port of the plan, whatever its slot."""
 
     def render(self, plan: NodePlan, regions: Sequence[StatsRegion]) -> Iterator[bytes]:
         """Yield the text in pieces, some of them empty; each is made when it is asked for."""
@@ -68,19 +78,24 @@ class PortExposition:
         yield _header(DURATION_NAME, DURATION_HELP, "histogram")
         for rows in _pieces(busy):
             yield _histogram_lines(rows, memory)
+        yield _header(METHODS_NAME, METHODS_HELP, "counter")
+        yield from method_lines(self._labels, regions)
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
         """Make the rows of a new plan, with a pause now and then."""
         slots, version = self._allocator.slots, self._allocator.version
+        known: dict[tuple[str, int], str] = {}
         rows = {OVERFLOW_SLOT: Row(OVERFLOW_SLOT, port_labels("other", "", ""), frozenset())}
         for count, listener in enumerate(plan.listeners()):
             slot = slots.get((listener.service, listener.port), OVERFLOW_SLOT)
+            labels = port_labels(listener.service.name, listener.service.namespace, str(listener.port))
+            known[str(listener.service), listener.port] = labels
             if slot not in rows:
-                labels = port_labels(listener.service.name, listener.service.namespace, str(listener.port))
                 rows[slot] = Row(slot, labels, frozenset(layer.name for layer in listener.all_layers))
             if count % PIECE_ROWS == 0:
                 yield b""
         self._plan, self._version, self._rows = plan, version, list(rows.values())
+        self._labels = known
 
 
 def _pieces(rows: list[Row]) -> Iterator[list[Row]]:

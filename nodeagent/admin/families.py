@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import structlog
 
+from middleware.grpc import GrpcStatus
 from nodeagent.stats import columns
 from nodeagent.stats.columns import Layout
 
@@ -45,6 +46,11 @@ class PortFamily(msgspec.Struct, frozen=True):
 DURATION_NAME = "svcmesh_request_duration_seconds"
 DURATION_HELP = "Time from a request's head to the end of its response."
 
+METHODS_NAME = "svcmesh_grpc_method_calls_total"
+METHODS_HELP = (
+    "gRPC calls by method and status; other: no endpoint has known the method, or there are too many."
+)
+
 _REQUESTS = tuple(
     Series(columns.REQUESTS + group, f',code_class="{name}"', usual)
     for group, name, usual in (
@@ -57,12 +63,32 @@ _REQUESTS = tuple(
     )
 )
 
+_USUAL_STATUSES = frozenset(
+    (
+        GrpcStatus.OK,
+        GrpcStatus.UNKNOWN,
+        GrpcStatus.DEADLINE_EXCEEDED,
+        GrpcStatus.INTERNAL,
+        GrpcStatus.UNAVAILABLE,
+    )
+)
+"""Those that every Service may come to answer with."""
+
 _FIXED = (
     PortFamily(
         "svcmesh_requests_total",
         "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
         "counter",
         _REQUESTS,
+    ),
+    PortFamily(
+        "svcmesh_grpc_calls_total",
+        "gRPC calls by the status that the caller got.",
+        "counter",
+        tuple(
+            Series(columns.GRPC_CALLS + status, f',grpc_status="{status.name}"', status in _USUAL_STATUSES)
+            for status in GrpcStatus
+        ),
     ),
     PortFamily(
         "svcmesh_mesh_responses_total",
@@ -127,7 +153,8 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
     for entry in layout.metrics:
         metric = entry.metric
         name = metric.name if metric.kind == "gauge" else f"{metric.name}_total"
-        if _NAME.fullmatch(name) is None or name in families or name.startswith(DURATION_NAME):
+        taken = name in families or name == METHODS_NAME or name.startswith(DURATION_NAME)
+        if taken or _NAME.fullmatch(name) is None:
             log.error(
                 "metric_not_shown",
                 middleware=entry.middleware,

@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 
 from nodeagent.admin.exposition import PortExposition
 from nodeagent.admin.freshness import Freshness, SnapshotState
-from nodeagent.plan.model import NodePlan
+from nodeagent.admin.health import HealthState
+from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
 from nodeagent.stats.region import SlotAllocator, StatsRegion
@@ -47,6 +48,7 @@ class AgentState(msgspec.Struct, frozen=True):
     """Requests to the admin server that were no HTTP, or broke a limit."""
     tasks: int = 0
     """Of the agent's own loop."""
+    health: HealthState = HealthState()
 
 
 class AgentCollector(Collector):
@@ -67,6 +69,7 @@ class AgentCollector(Collector):
         yield build
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
+        yield from _health_families(state.health)
         yield _counter(
             "svcmesh_dns_queries",
             "DNS queries by result; dropped: there was no answer.",
@@ -175,6 +178,36 @@ def _snapshot_families(snapshot: SnapshotState) -> Iterator[Metric]:
         [],
         [((), snapshot.failures)],
     )
+
+
+def _health_families(health: HealthState) -> Iterator[Metric]:
+    """Yield what health checks have found; of a backend, only if it ever had an unhealthy endpoint."""
+    yield _gauge("svcmesh_health_check_endpoints", "Endpoints that are asked how they are.", health.endpoints)
+    yield _counter(
+        "svcmesh_health_checks",
+        "Health checks by result; not_asked: the node could not, which says nothing about the endpoint.",
+        ["result"],
+        [(("passed",), health.passed), (("failed",), health.failed), (("not_asked",), health.unasked)],
+    )
+    labels = ["service", "namespace", "port"]
+    yield _counter(
+        "svcmesh_endpoint_ejections",
+        "Times that an endpoint failed its health checks and was taken out of use.",
+        labels,
+        ((_of_backend(key), number) for key, number in health.ejections.items()),
+    )
+    unhealthy = GaugeMetricFamily(
+        "svcmesh_endpoints_unhealthy",
+        "Endpoints that fail their health checks; if these are all, all are used.",
+        labels=labels,
+    )
+    for key in health.ejections.keys() | health.unhealthy.keys():
+        unhealthy.add_metric(_of_backend(key), health.unhealthy.get(key, 0))
+    yield unhealthy
+
+
+def _of_backend(key: BackendKey) -> tuple[str, str, str]:
+    return (key.service.name, key.service.namespace, str(key.port))
 
 
 def _worker_families(state: AgentState) -> Iterator[Metric]:

@@ -42,15 +42,16 @@ from nodeagent.agent.stored import remembered_plan
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.control.listener import NoWorkerPortError, free_worker_port
-from nodeagent.control.messages import ListenFailure
+from nodeagent.control.messages import Conditions, ListenFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
+from nodeagent.health.prober import Prober
 from nodeagent.init import Kept
 from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
-from nodeagent.plan.render import plan_document
+from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
 
@@ -88,6 +89,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._plan: NodePlan = EMPTY_PLAN
+        self._in_force = InForce(EMPTY_PLAN)
         self._plan_changed = 0.0
         self._keys: set[ListenerKey] = set()
         self._registry = Registry()
@@ -106,6 +108,7 @@ class Agent:
         self._serving = 0
         self._workers = self._readiness.register("workers")
         self._supervisor = Supervisor(settings, self._listen_failed, self._workers_serve)
+        self._prober = Prober(self._conditions_changed)
         self._capture = make_capture(settings)
         self._zone = empty_zone(settings)
         try:
@@ -124,7 +127,7 @@ class Agent:
                     version("svcmesh"),
                     settings.node_name,
                 ).render,
-                plan=PlanPage(lambda: self._plan, plan_document).body,
+                plan=PlanPage(lambda: self._in_force, in_force_document).body,
                 notes=self._notes,
             ),
             share=settings.capture == "nftables",
@@ -146,6 +149,7 @@ class Agent:
             log_lines_lost=lost_lines(),
             admin_malformed=self._admin.malformed,
             tasks=len(asyncio.all_tasks()),
+            health=self._prober.state,
         )
 
     def _notes(self) -> Iterable[str]:
@@ -171,6 +175,7 @@ class Agent:
                 asyncio.create_task(self._apply_changes(awaited)),
                 asyncio.create_task(self._snapshot_file.write_changes()),
                 asyncio.create_task(self._verify_capture()),
+                asyncio.create_task(self._prober.run()),
                 asyncio.create_task(stop.wait()),
             ]
             if self._announcer is not None:
@@ -365,8 +370,18 @@ class Agent:
             await self._steer()
         self._change_zone(changed)
         self._plan = plan
+        self._prober.follow(delta.backends, delta.removed_backends)
+        self._show_in_force()
         self._plan_changed = time.time()
         await _beside(size, self._report.tell, old, plan, changed, delta, time.monotonic())
+
+    def _conditions_changed(self, conditions: Conditions) -> None:
+        """Endpoints have become unhealthy, or well again."""
+        self._supervisor.tell_conditions(conditions)
+        self._show_in_force()
+
+    def _show_in_force(self) -> None:
+        self._in_force = InForce(self._plan, self._prober.unhealthy)
 
     async def _steer(self) -> None:
         try:

@@ -1,7 +1,8 @@
 """What agent and worker say to each other: msgpack, each message behind its length in four bytes.
 
-A worker is told what it is (`Configure`), then what to serve (`Apply`, again for every change) and which pods
-the node has (`Sources`, the same way), at last to leave (`Drain`). It answers each `Apply` with `Applied`.
+A worker is told what it is (`Configure`), then what to serve (`Apply`, again for every change), which pods
+the node has (`Sources`) and which endpoints are not well (`Conditions`), both the same way, at last to leave
+(`Drain`). It answers each `Apply` with `Applied`.
 """
 
 from __future__ import annotations
@@ -80,6 +81,19 @@ class Sources(msgspec.Struct, frozen=True, tag=True):
         return bool(self.upserted or self.removed)
 
 
+class BackendCondition(msgspec.Struct, frozen=True, array_like=True):
+    """Addresses and ports of all endpoints of a backend that fail their health checks; may be none."""
+
+    backend: BackendKey
+    unhealthy: tuple[tuple[str, int], ...]
+
+
+class Conditions(msgspec.Struct, frozen=True, tag=True):
+    """The condition of backends whose endpoints have become unhealthy, or well again. Nothing is answered."""
+
+    backends: tuple[BackendCondition, ...]
+
+
 class Drain(msgspec.Struct, frozen=True, tag=True):
     """Accept no more, finish what is under way, and exit within `timeout` seconds."""
 
@@ -100,7 +114,7 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
     failures: tuple[ListenFailure, ...] = ()
 
 
-Message = Configure | Apply | Sources | Drain | Applied
+Message = Configure | Apply | Sources | Conditions | Drain | Applied
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

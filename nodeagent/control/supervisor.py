@@ -24,7 +24,9 @@ from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
     Applied,
     Apply,
+    BackendCondition,
     Channel,
+    Conditions,
     Configure,
     Drain,
     ListenFailure,
@@ -118,6 +120,8 @@ class Supervisor:
         self._listeners: dict[ListenerKey, SlottedListener] = {}
         self._backends: dict[BackendKey, SlottedBackend] = {}
         self._sources = SourceTable()
+        self._conditions: dict[BackendKey, BackendCondition] = {}
+        """Of backends with unhealthy endpoints."""
         self._version = 0
         self._stopping = False
 
@@ -176,6 +180,8 @@ class Supervisor:
             place.tell(
                 Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
             )
+        if self._conditions:
+            channel.send(Conditions(tuple(self._conditions.values())))
         log.info("worker_started", worker=place.index, pid=place.process.pid)
 
     def _heard(self, place: _Place, message: Message) -> None:
@@ -268,6 +274,17 @@ class Supervisor:
         for place in self._places if message else ():
             if place.channel is not None:
                 place.channel.send(message)
+
+    def tell_conditions(self, conditions: Conditions) -> None:
+        """Let every worker know which endpoints are unhealthy; one that starts later is told as well."""
+        for one in conditions.backends:
+            if one.unhealthy:
+                self._conditions[one.backend] = one
+            else:
+                self._conditions.pop(one.backend, None)
+        for place in self._places:
+            if place.channel is not None:
+                place.channel.send(conditions)
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from middleware.contract import Annotation, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
+from nodeagent.plan.health_check import HEALTH_CHECKS
+from nodeagent.plan.setting import Setting
 
 MAX_CONNECTIONS: Final = "svc.mesh/max-connections"
 TRAILERS: Final = "svc.mesh/request-trailers"
 MOST_CONNECTIONS: Final = 1_000_000
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """Annotations that belong together; the same fields as a `Middleware` has for reading them."""
-
-    name: str
-    annotations: tuple[Annotation, ...]
-    parse: Callable[[Mapping[str, str]], Any]
 
 
 class Connections(msgspec.Struct, frozen=True):
@@ -77,4 +71,4 @@ CONNECTIONS: Final = Setting(
     ),
     parse=parse_connections,
 )
-SETTINGS: Final = (CONNECTIONS,)
+SETTINGS: Final = (CONNECTIONS, HEALTH_CHECKS)

@@ -13,12 +13,17 @@ from typing import Any
 import msgspec
 
 from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
-from discovery.bounds import LONGEST, MOST_PROBLEMS
+from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject
 from middleware import contract
-from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections, Setting
+from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections
+from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
 from nodeagent.plan.model import LayerSpec
 from nodeagent.plan.problems import service_problem
+from nodeagent.plan.setting import Setting
+
+_OF_PORT = (PROTOCOL_OF_PORT, HEALTH_CHECK_OF_PORT)
+"""What annotations of a single port begin with."""
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -31,6 +36,7 @@ class Resolution(msgspec.Struct, frozen=True):
     """For each layer its name and the first annotation, in force, that asks for it."""
     problems: tuple[Problem, ...]
     connections: Connections = Connections()
+    health_checks: HealthChecks = HealthChecks()
 
 
 def resolve_annotations(
@@ -55,6 +61,9 @@ def resolve_annotations(
             in_force[unread.ours] = last_good[unread.ours]
     connections, faults = _read_options(CONNECTIONS, in_force, last_good)
     problems += [_reader_problem(service, CONNECTIONS, f, connections, in_force) for f in faults]
+    problems += _drop_portless(service, in_force)
+    health_checks, faults = _read_options(HEALTH_CHECKS, in_force, last_good)
+    problems += [_reader_problem(service, HEALTH_CHECKS, f, health_checks, in_force) for f in faults]
     layers = []
     asked_by = []
     for middleware in middlewares:
@@ -66,7 +75,13 @@ def resolve_annotations(
             present = [a.name for a in middleware.annotations if a.name in in_force]
             asked_by.append((middleware.name, present[0] if present else ENABLED))
     return Resolution(
-        True, in_force, tuple(layers), tuple(asked_by), tuple(problems), connections or Connections()
+        True,
+        in_force,
+        tuple(layers),
+        tuple(asked_by),
+        tuple(problems),
+        connections or Connections(),
+        health_checks or HealthChecks(),
     )
 
 
@@ -103,7 +118,7 @@ def _drop_unknown(
     service: ServiceObject, in_force: dict[str, str], middlewares: Sequence[contract.Middleware]
 ) -> list[Problem]:
     known = known_annotations(middlewares)
-    names = [n for n in sorted(in_force) if n not in known and not n.startswith(PROTOCOL_OF_PORT)]
+    names = [n for n in sorted(in_force) if n not in known and not n.startswith(_OF_PORT)]
     problems = []
     for number, name in enumerate(names):
         # To find one costs a millisecond, and of more only their number is told.
@@ -115,6 +130,22 @@ def _drop_unknown(
         expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
         reason = "is not an annotation the mesh knows"
         problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))
+    return problems
+
+
+def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Problem]:
+    """Take out the health checks of ports that there are not."""
+    selectors = {one for port in service.ports for one in (port.name, str(port.port)) if one}
+    problems = []
+    for name in sorted(in_force):
+        selector = name.removeprefix(HEALTH_CHECK_OF_PORT)
+        if selector != name and selector not in selectors:
+            known = ", ".join(port.name or str(port.port) for port in service.ports[:MOST_PROBLEMS]) or "none"
+            reason = f"the Service has no port {shorten(selector)!r}"
+            expected = f"a port of this Service: {known}"
+            problems.append(
+                service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored")
+            )
     return problems
 
 

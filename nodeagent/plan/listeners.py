@@ -104,6 +104,7 @@ def compile_ports(
                 max_connections=resolution.connections.most if http else 0,
                 layers=layers("backend"),
                 protocol=upstream_protocol_of(port, resolution.annotations) if http else "http1",
+                health_check=resolution.health_checks.of(port),
             )
         )
     return ServicePlan(

@@ -38,6 +38,22 @@ class LayerSpec(msgspec.Struct, frozen=True):
     options: Any
 
 
+class HealthCheck(msgspec.Struct, frozen=True):
+    """How the agent asks endpoints whether they are well. Times in seconds."""
+
+    kind: Literal["grpc", "http", "tcp"]
+    interval: float = 10.0
+    timeout: float = 1.0
+    healthy: int = 1
+    """Probes in a row that must pass before one that is unhealthy is used again."""
+    unhealthy: int = 3
+    """Probes in a row that must fail before one that is healthy is not used any more."""
+    path: str = "/"
+    """Of the kind `"http"`."""
+    service: str = ""
+    """Of the kind `"grpc"`: whose status is asked for; empty: that of the whole server."""
+
+
 class BackendSpec(msgspec.Struct, frozen=True):
     """The endpoints of one Service port, and how they are used, whoever sends to them."""
 
@@ -51,6 +67,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """Of the scope `"backend"`."""
     protocol: UpstreamProtocol = "http1"
     """What requests are sent in; the bytes of a tcp port pass as they are."""
+    health_check: HealthCheck | None = None
+    """None: nobody is asked."""
 
 
 class Match(msgspec.Struct, frozen=True):

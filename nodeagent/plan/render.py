@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from discovery.model import Problem
+from discovery.model import Endpoint, Problem
 from nodeagent.plan.model import (
     BackendKey,
     BackendSpec,
@@ -18,22 +18,38 @@ from nodeagent.plan.model import (
     ServicePlan,
 )
 
+Unhealthy = Mapping[BackendKey, Mapping[tuple[str, int], str]]
+"""Why endpoints are not used, by backend, then by their address and port."""
 
-def plan_document(plan: NodePlan) -> dict[str, Any]:
+
+class InForce(msgspec.Struct, frozen=True):
+    """The plan in force, and which endpoints of it fail their health checks."""
+
+    plan: NodePlan
+    unhealthy: Unhealthy = {}
+
+
+def in_force_document(shown: InForce) -> dict[str, Any]:
+    """Return all that is in force as values that JSON can hold."""
+    return plan_document(shown.plan, shown.unhealthy)
+
+
+def plan_document(plan: NodePlan, unhealthy: Unhealthy | None = None) -> dict[str, Any]:
     """Return the plan as values that JSON can hold, Services by `namespace/name` in order."""
+    out = unhealthy or {}
     return {
         "version": plan.version,
-        "services": {str(key): _service(plan.services[key]) for key in sorted(plan.services)},
+        "services": {str(key): _service(plan.services[key], out) for key in sorted(plan.services)},
         "problems": _problems(plan.problems),
     }
 
 
-def _service(service: ServicePlan) -> dict[str, Any]:
+def _service(service: ServicePlan, unhealthy: Unhealthy) -> dict[str, Any]:
     return {
         "address": service.address,
         "annotations": dict(sorted(service.effective.items())),
         "listeners": [_listener(listener) for listener in service.listeners],
-        "backends": [_backend(backend) for backend in service.backends],
+        "backends": [_backend(one, unhealthy.get(one.key, {})) for one in service.backends],
         "problems": _problems(service.problems),
     }
 
@@ -63,17 +79,26 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _backend(backend: BackendSpec) -> dict[str, Any]:
+def _backend(backend: BackendSpec, unhealthy: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     return {
         "backend": _name(backend.key),
-        "endpoints": [
-            {"address": str(one), **({"pod": one.pod} if one.pod else {})} for one in backend.endpoints
-        ],
+        "endpoints": [_endpoint(one, unhealthy) for one in backend.endpoints],
         "balance": backend.balance,
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
         **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),
         **({"layers": _layers(backend.layers)} if backend.layers else {}),
+        **(
+            {"health_check": msgspec.to_builtins(backend.health_check)}
+            if backend.health_check is not None
+            else {}
+        ),
     }
+
+
+def _endpoint(endpoint: Endpoint, unhealthy: Mapping[tuple[str, int], str]) -> dict[str, str]:
+    reason = unhealthy.get((endpoint.address, endpoint.port), "")
+    document = {"address": str(endpoint), "pod": endpoint.pod, "unhealthy": reason}
+    return {field: value for field, value in document.items() if value}
 
 
 def _name(key: BackendKey) -> str:

@@ -44,6 +44,7 @@ class Backend:
 
     __slots__ = (
         "_balancer",
+        "_circulating",
         "_counters",
         "_handlers",
         "_layer_set",
@@ -51,6 +52,7 @@ class Backend:
         "_pools",
         "_protocol",
         "_targets",
+        "_unhealthy",
         "health",
         "key",
         "layers",
@@ -66,6 +68,10 @@ class Backend:
         self._pools = pools
         self._protocol: UpstreamProtocol = "http1"
         self._targets: tuple[Target, ...] = ()
+        self._unhealthy: frozenset[Address] = frozenset()
+        """Those that fail the agent's health checks."""
+        self._circulating: tuple[Target, ...] = ()
+        """All others; all, where there are no others."""
         self.health: Health[Target] = Health()
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
         self._most = pools.runtime.limits.upstream_connections
@@ -116,12 +122,23 @@ class Backend:
             for target in after.values():
                 self._leave_pool(target)
         self._targets = tuple(after.values())
+        self._circulate()
         self.health.keep(self._targets)
         if spec is not None:
             if self.spec is None or spec.balance != self.spec.balance:
                 self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
             self._most = spec.max_connections or self._pools.runtime.limits.upstream_connections
         self.spec = spec
+
+    def set_condition(self, unhealthy: Collection[Address]) -> None:
+        """Take note of the endpoints that fail the agent's health checks: all of them, perhaps none."""
+        self._unhealthy = frozenset(unhealthy)
+        self._circulate()
+
+    def _circulate(self) -> None:
+        out = self._unhealthy
+        well = tuple(one for one in self._targets if one.address not in out) if out else self._targets
+        self._circulating = well or self._targets
 
     def _leave_pool(self, target: Target) -> None:
         if target.pool is not None:
@@ -130,12 +147,13 @@ class Backend:
 
     def pick(self, avoid: Collection[Target], now: float, key: bytes = b"") -> Target | None:
         """Return the next endpoint that is not in `avoid`: one that is well, else any; else None."""
-        health = self.health
-        if not health.troubles:
-            return self._balancer.pick(self._targets, avoid, key)
-        return self._balancer.pick(health.usable(self._targets, now), avoid, key) or self._balancer.pick(
-            self._targets, avoid, key
-        )
+        health, balancer = self.health, self._balancer
+        circulating = self._circulating
+        if health.troubles:
+            target = balancer.pick(health.usable(circulating, now), avoid, key)
+            if target is not None:
+                return target
+        return balancer.pick(circulating, avoid, key) or balancer.pick(self._targets, avoid, key)
 
     def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
         """Ask for a stream that is not there yet; raises `PoolFull`."""
@@ -193,6 +211,12 @@ class Backends:
                 self._drop_unused(backend)
         for spec, slot in upserted:
             self._get(spec.key).update(spec, slot)
+
+    def set_condition(self, key: BackendKey, unhealthy: Collection[Address]) -> None:
+        """Take note of a backend's endpoints that fail the agent's health checks."""
+        backend = self._backends.get(key)
+        if backend is not None:
+            backend.set_condition(unhealthy)
 
     def acquire(self, key: BackendKey) -> Backend:
         """Return the backend of this name for one more rule."""

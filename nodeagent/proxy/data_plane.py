@@ -36,6 +36,7 @@ from nodeagent.stats.columns import (
     WORKER_WAITING,
     Layout,
 )
+from nodeagent.stats.methods import MethodRows
 
 COUNTED: Final = 4096
 """Connections a second that are looked at: with more, they are counted less often."""
@@ -65,8 +66,9 @@ class DataPlane:
         index: int = 0,
         dialer: Dialer | None = None,
         now: Callable[[], float] = time.monotonic,
+        methods: MethodRows | None = None,
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now)
+        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now, methods)
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
         self.listeners = ListenerTable(self.runtime, self.backends)
         self._census = CensusTaker()

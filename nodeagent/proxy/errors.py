@@ -75,6 +75,17 @@ class ResponseTimeout(GatewayTimeout):
     """The endpoint had the whole request and did not answer (504)."""
 
 
+class CallerDeadline(GatewayTimeout):
+    """The time that a caller of gRPC has given is up (504, which gRPC calls DEADLINE_EXCEEDED).
+
+    It may be as short as the caller likes, so it says nothing about the endpoint.
+    """
+
+    fault: Fault = "client"
+    reason = "grpc_timeout"
+    final = True
+
+
 class IdleTimeout(GatewayTimeout):
     """Nothing moved for as long as `svc.mesh/idle-timeout` says (504)."""
 

@@ -21,6 +21,7 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
+from middleware.grpc import GrpcStatus
 from nodeagent.proxy.backend import Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
 from nodeagent.proxy.errors import (
@@ -129,6 +130,11 @@ class Exchange(LayerRequest):
     def target_used(self) -> Target | None:
         """The endpoint of the last try."""
         return self._target
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status that the caller of a gRPC call gets (`nodeagent.proxy.grpc_exchange`); else None."""
+        return None
 
     @property
     def ended(self) -> bool:
@@ -420,9 +426,11 @@ class Exchange(LayerRequest):
         if self.tunnel:
             self._break_off(None)
         elif self._response is not None:
+            self.listener.count(UPSTREAM_TRUNCATED)
             self._response.cut = True  # `chain_returned` will see to it
             self._response.wake()
         elif self.committed:
+            self.listener.count(UPSTREAM_TRUNCATED)
             self._truncated()
         elif stream.unprocessed:
             self._refused()
@@ -465,7 +473,6 @@ class Exchange(LayerRequest):
             self._raise(error)
 
     def _truncated(self) -> None:
-        self.listener.count(UPSTREAM_TRUNCATED)
         self._break_off(UpstreamReset(f"{self._target} closed the connection within its response"))
 
     def _blame(self, verdict: Verdict) -> None:
@@ -660,8 +667,7 @@ class Exchange(LayerRequest):
             self._upstream.resume()
         if response.trailers:
             self._commit(response.head, response.data, False)
-            self.client.send_trailers(response.trailers)
-            self._finish()
+            self.response_trailers(response.trailers)
             return
         self._commit(response.head, response.data, response.end)
         if response.cut and not self._ended:

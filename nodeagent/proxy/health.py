@@ -1,10 +1,10 @@
 """Which endpoints of a backend are worth a try, from what became of earlier ones. Pure: time is an argument.
 
-Passive: nothing is probed here. One that accepts no connection is passed over at once; one that breaks
-connections or stays silent after so many failures in a row. It is passed over for a second, doubled with each
-further failure up to half a minute, and a success ends that. Health is a guess and never makes a Service
-unreachable: those that only answer badly are passed over while at least half are left, and who is left is for
-the caller to find (`Backend.pick` tries all before it gives up).
+Passive: nothing is probed here (`nodeagent.health` does that). One that accepts no connection is passed over
+at once; one that breaks connections or stays silent after so many failures in a row. It is passed over for a
+second, doubled with each further failure up to half a minute, and a success ends that. Health is a guess and
+never makes a Service unreachable: those that only answer badly are passed over while at least half are left,
+and who is left is for the caller to find (`Backend.pick` tries all before it gives up).
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Health(Generic[T]):
         """Return those of `endpoints` that are worth a try; the same tuple while all are well."""
         if not self.troubles:
             return endpoints
-        out = {one: trouble for one, trouble in self.troubles.items() if trouble.until > now}
+        troubles = self.troubles.items()
+        out = {one: trouble for one, trouble in troubles if trouble.until > now and one in endpoints}
         soft = [one for one, trouble in out.items() if not trouble.hard]
         if soft and 2 * (len(endpoints) - len(out)) < len(endpoints):
             for one in soft:  # rather a bad answer than all of the load on a few

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from middleware.contract import Ended, ExchangeError, Gate, Handler, Response
+from middleware.grpc import GrpcStatus
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Backends, Target
@@ -25,9 +26,11 @@ from nodeagent.stats.columns import (
     DURATION_BOUNDS,
     DURATION_BUCKETS,
     DURATION_SUM,
+    GRPC_CALLS,
     MESH_RESPONSES,
     REQUESTS,
 )
+from nodeagent.stats.methods import PortMethods
 
 
 class Finished(Protocol):
@@ -39,6 +42,11 @@ class Finished(Protocol):
     error: ExchangeError | None
     mesh_made: bool
     """The mesh answered by itself."""
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status that a caller of gRPC got."""
+        ...
 
     @property
     def method(self) -> str:
@@ -127,6 +135,8 @@ class RunningListener:
         self._rules: tuple[RunningRule, ...] = ()
         self._table = RuleTable(())
         self._named: dict[str, Backend] = {}
+        self._methods: PortMethods | None = None
+        """Of gRPC, once there has been a call."""
         self._take(spec)
 
     def update(self, spec: Listener, slot: int) -> None:
@@ -139,6 +149,8 @@ class RunningListener:
     def remove(self) -> None:
         """The plan has it no more."""
         self.removed = True
+        if self._methods is not None:
+            self._methods.close()
         for rule in self._rules:
             rule.leave()
         for backend in self._named.values():
@@ -174,6 +186,18 @@ class RunningListener:
         if observer.wants_all or exchange.error is not None:
             observer.ended(self.describe(exchange, now))
 
+    def record_call(self, status: GrpcStatus, path: bytes, exists: bool) -> None:
+        """Count a gRPC call that has ended, besides its exchange.
+
+        `exists` says that an endpoint has answered it as a method that there is.
+        """
+        self.count(GRPC_CALLS + status)
+        if self.removed:
+            return
+        if self._methods is None:
+            self._methods = self.runtime.methods.of_port(self.service, self.port)
+        self._methods.count(path, status, exists)
+
     def describe(self, exchange: Finished, now: float) -> Ended:
         """Return what became of an exchange."""
         client, target = exchange.client, exchange.target_used
@@ -189,6 +213,7 @@ class RunningListener:
             received=client.received,
             sent=client.sent,
             error=exchange.error,
+            grpc_status=exchange.grpc_status,
         )
 
     def _take(self, spec: Listener) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from middleware.contract import check_field
 
@@ -53,6 +53,9 @@ class RequestHead:
     that were read) tell how it came over HTTP/1.
     """
 
+    grpc: ClassVar[bool] = False
+    """Whether it is a call of gRPC: a `GrpcRequestHead`, so that no other head has to say that it is not."""
+
     __slots__ = (
         "end",
         "fields",
@@ -87,6 +90,26 @@ class RequestHead:
         head.forwarded_for = self.forwarded_for
         head.trailers = self.trailers
         return head
+
+
+class GrpcRequestHead(RequestHead):
+    """The head of a call of gRPC, which is HTTP/2 with `content-type: application/grpc`; not gRPC-Web."""
+
+    grpc = True
+
+    __slots__ = ()
+
+
+class TimedRequestHead(GrpcRequestHead):
+    """The head of a call that says itself how long it may take: `timeout`, in nanoseconds."""
+
+    __slots__ = ("timeout",)
+
+    def __init__(
+        self, timeout: int, method: bytes, target: bytes, minor: bytes, fields: bytes, end: int
+    ) -> None:
+        super().__init__(method, target, minor, fields, end)
+        self.timeout = timeout
 
 
 class ResponseHead:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from middleware.contract import Ended, ExchangeError
 from nodeagent.proxy.backend import Backend, Target
@@ -37,6 +37,9 @@ class LayerRequest:
         "listener",
         "replayable",
     )
+
+    grpc: ClassVar[bool] = False
+    """Whether it is a call of gRPC: a `nodeagent.proxy.grpc_exchange.GrpcExchange`."""
 
     client: ClientStream
     listener: RunningListener
@@ -107,6 +110,10 @@ class LayerRequest:
             self._limits = []
         self._limits.append(limit)
         return limit
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Deadline:
+        """Have `call` called when so much time has passed, unless that is cancelled."""
+        return self.listener.runtime.deadlines.set(seconds, call)
 
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Have `call` told when the exchange has ended."""

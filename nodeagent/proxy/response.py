@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from middleware.contract import UpstreamReset
+from middleware.contract import Deadline, UpstreamReset
+from middleware.grpc import GrpcStatus
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.chain import Outcome
+from nodeagent.proxy.grpc_status import in_head, in_trailers
 from nodeagent.proxy.message import CHUNKED, Fields, ResponseHead
 
 
 class ResponseOwner(Protocol):
     """The exchange that a response belongs to."""
+
+    @property
+    def grpc(self) -> bool:
+        """Whether it is a call of gRPC."""
+        ...
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Deadline:
+        """Have `call` called when so much time has passed, unless that is cancelled."""
+        ...
 
     def discard(self, response: UpstreamResponse) -> None:
         """Throw it away."""
@@ -32,7 +44,7 @@ class UpstreamResponse:
     `data` is what has come of the body, in its framing; `end` if that is all; `cut` if its connection broke.
     """
 
-    __slots__ = ("_owner", "cut", "data", "end", "head", "trailers", "wanted")
+    __slots__ = ("_late", "_owner", "cut", "data", "end", "head", "trailers", "wanted")
 
     def __init__(self, owner: ResponseOwner, head: ResponseHead, data: bytes, end: bool) -> None:
         self._owner = owner
@@ -42,6 +54,7 @@ class UpstreamResponse:
         self.data = data
         self.end = end
         self.cut = False
+        self._late = False
         self.trailers = b""
         """Those that were no part of the body's bytes."""
 
@@ -54,6 +67,48 @@ class UpstreamResponse:
     def headers(self) -> Fields:
         """The end-to-end header fields."""
         return Fields(self.head)
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status of a call, if it is known by now."""
+        if not self._owner.grpc:
+            return None
+        head = self.head
+        if head.status != 200:
+            return in_head(head)
+        if not self.end:
+            return None
+        if self.trailers:
+            return in_trailers(self.trailers)
+        if head.length == CHUNKED:
+            body = Unchunked()
+            body.payload(self.data)
+            return in_trailers(body.trailers)
+        return in_trailers(b"") if self.data else in_head(head)
+
+    async def early_status(self, seconds: float) -> GrpcStatus | None:
+        """Wait for a call's first byte of a message or its end, and return its status if that has come.
+
+        Raises:
+            UpstreamReset: the endpoint broke off before either.
+        """
+        if not self._owner.grpc or self.head.status != 200:
+            return self.grpc_status
+        limit = self._owner.after(seconds, self._too_late)
+        try:
+            while not (self.data or self.end or self._late):
+                if self.cut:
+                    raise UpstreamReset("the endpoint broke off within its response, before any message")
+                self.wanted = True
+                self._owner.read_on()
+                await Outcome()
+        finally:
+            limit.cancel()
+        return self.grpc_status
+
+    def _too_late(self) -> None:
+        self._late = True
+        self.wake()
 
     def discard(self) -> None:
         """Throw the response away; its connection is kept if all of the response has come."""

@@ -18,6 +18,7 @@ from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
+from nodeagent.stats.methods import MethodRows
 
 FOREVER: Final = float("inf")
 """A deadline that never passes."""
@@ -130,6 +131,7 @@ class Runtime:
         observer: Observer | None = None,
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
+        methods: MethodRows | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -137,6 +139,8 @@ class Runtime:
         self.cells = cells
         self.shared = shared
         self.windows = windows
+        self.methods = methods or MethodRows(memoryview(b"").cast("q"))
+        """Where gRPC calls are counted by method; without memory for it they are not."""
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from middleware.contract import Metric, Middleware
+from middleware.grpc import GrpcStatus
 
 WORKER_SLOT = 0
 OVERFLOW_SLOT = 1
@@ -65,7 +66,10 @@ UPSTREAM_TIMEOUT = DURATION_SUM + 14
 UPSTREAM_OVERLOADED = DURATION_SUM + 15
 """No connection to an endpoint was free in time."""
 
-SLOT_COLUMNS = DURATION_SUM + 16
+GRPC_CALLS = DURATION_SUM + 16
+"""gRPC calls by the status that the caller got: the column is `GRPC_CALLS + status`."""
+
+SLOT_COLUMNS = GRPC_CALLS + len(GrpcStatus)
 """Columns of a slot before those of the middleware."""
 
 UPSTREAM_ERRORS = {

@@ -29,6 +29,7 @@ from nodeagent.stats.columns import (
     WORKER_SLOT,
     Layout,
 )
+from nodeagent.stats.methods import ROW, ROWS
 
 log = structlog.get_logger()
 
@@ -76,17 +77,21 @@ class SharedMemory:
 
 
 class StatsRegion(SharedMemory):
-    """The counters of one worker: `slots` slots of `layout.slot_columns` cells, all in `cells`."""
+    """The counters of one worker: `slots` slots of `layout.slot_columns` cells, at the beginning of `cells`.
+
+    Behind them are the rows of `nodeagent.stats.methods`, in `methods`.
+    """
 
     def __init__(self, fd: int, layout: Layout, slots: int = MAX_SLOTS) -> None:
-        super().__init__(fd, slots * layout.slot_columns)
+        super().__init__(fd, _size(layout, slots))
         self.layout = layout
         self.slots = slots
+        self.methods = self.cells[slots * layout.slot_columns :]
 
     @classmethod
     def create(cls, layout: Layout, slots: int = MAX_SLOTS) -> Self:
         """Make a region; pass its `fd` to the worker (`pass_fds`)."""
-        return cls(cls.allocate("svcmesh-stats", slots * layout.slot_columns), layout, slots)
+        return cls(cls.allocate("svcmesh-stats", _size(layout, slots)), layout, slots)
 
     @classmethod
     def open(cls, fd: int, layout: Layout, slots: int = MAX_SLOTS) -> Self:
@@ -96,6 +101,11 @@ class StatsRegion(SharedMemory):
             RegionError: its size is not the one of this layout.
         """
         return cls(fd, layout, slots)
+
+    def close(self) -> None:
+        """Unmap the memory and close the descriptor; views of it must be gone."""
+        self.methods.release()
+        super().close()
 
     def clear(self, slot: int) -> None:
         """Set every cell of a slot to zero."""
@@ -118,6 +128,10 @@ class StatsRegion(SharedMemory):
             for column in self.layout.gauges:
                 if cells[base + column]:
                     cells[base + column] = 0
+
+
+def _size(layout: Layout, slots: int) -> int:
+    return slots * layout.slot_columns + ROWS * ROW
 
 
 class SlotAllocator:

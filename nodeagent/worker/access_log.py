@@ -49,6 +49,8 @@ class AccessLogger:
             **self._describe(ended.source),
             "took_ms": round(ended.took * 1000, 2),
         }
+        if ended.grpc_status is not None:
+            fields["grpc_status"] = ended.grpc_status.name
         if suppressed:
             fields["lines_left_out"] = suppressed
         error = ended.error

@@ -26,6 +26,7 @@ from nodeagent.control.messages import (
     Applied,
     Apply,
     Channel,
+    Conditions,
     Configure,
     Drain,
     ListenFailure,
@@ -50,6 +51,7 @@ from nodeagent.stats.columns import (
     WORKER_TASKS,
     Layout,
 )
+from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import StatsRegion
 from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
@@ -128,6 +130,10 @@ class Worker:
             channel.send(Applied(message.version, failures))
         elif isinstance(message, Sources):
             self._sources.change(message)
+        elif isinstance(message, Conditions):
+            assert self._data_plane is not None
+            for one in message.backends:
+                self._data_plane.backends.set_condition(one.backend, one.unhealthy)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 
@@ -155,6 +161,7 @@ class Worker:
             ),
             observer,
             settings.index,
+            methods=MethodRows(self._region.methods),
         )
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()

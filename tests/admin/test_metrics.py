@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.model import Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
+from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_ROWS
 from nodeagent.admin.freshness import Freshness
@@ -18,6 +19,7 @@ from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
+from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 RETRIES = Metric("svcmesh_retries", "Requests sent again.")
@@ -129,6 +131,28 @@ def test_a_scrape_merges_the_workers(node: Node) -> None:
     assert node.of_port("svcmesh_upstream_errors_total", reason="reset") is None
     exact = f'svcmesh_response_bytes_total{{service="web",namespace="default",port="80"}} {2**53 + 1}'
     assert exact in node.text().splitlines()
+
+
+def test_calls_of_grpc_by_their_status(node: Node) -> None:
+    node.write(0, "web", columns.GRPC_CALLS + GrpcStatus.NOT_FOUND, 5)
+    node.write(1, "web", columns.GRPC_CALLS + GrpcStatus.NOT_FOUND, 6)
+    node.write(0, "api", columns.REQUESTS_2XX, 1, 8080)
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="NOT_FOUND") == 11
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="UNAVAILABLE") == 0, "for rate()"
+    assert node.of_port("svcmesh_grpc_calls_total", grpc_status="ABORTED") is None
+    calls = node.families()["svcmesh_grpc_calls"]
+    assert {sample.labels["service"] for sample in calls.samples} == {"web"}, "who has none costs no line"
+
+
+def test_calls_of_grpc_by_method(node: Node) -> None:
+    for worker, status in ((0, GrpcStatus.OK), (1, GrpcStatus.OK), (1, GrpcStatus.ABORTED)):
+        methods = MethodRows(node.regions[worker].methods)
+        methods.of_port("default/web", 80).count(b"/shop.Cart/Add", status, True)
+        methods.of_port("default/gone", 80).count(b"/shop.Cart/Add", status, True)
+    name = "svcmesh_grpc_method_calls_total"
+    assert node.of_port(name, method="shop.Cart/Add", grpc_status="OK") == 2
+    assert node.of_port(name, method="shop.Cart/Add", grpc_status="ABORTED") == 1
+    assert len(node.families()["svcmesh_grpc_method_calls"].samples) == 2, "none of a port outside the plan"
 
 
 def test_buckets_become_cumulative(node: Node) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from middleware.contract import Metric, Middleware
+from middleware.grpc import GrpcStatus
 from nodeagent.stats import columns
 from nodeagent.stats.columns import REFUSALS, Layout
 
@@ -41,6 +42,7 @@ def test_every_column_of_a_slot_is_its_own() -> None:
         columns.UPSTREAM_CONNECTIONS,
         columns.RESENDS,
         *columns.UPSTREAM_ERRORS.values(),
+        *(columns.GRPC_CALLS + status for status in GrpcStatus),
     ]
     assert sorted(single + buckets) == list(range(columns.SLOT_COLUMNS))
 

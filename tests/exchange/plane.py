@@ -35,6 +35,7 @@ from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
+from nodeagent.stats.methods import ROW, MethodRows
 from tests.exchange.loop import HandLoop
 
 KEY: Final = ("127.64.0.10", 80)
@@ -89,6 +90,7 @@ class Plane:
         self.watcher = Watcher()
         self.layout = Layout(registry.MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 4 * self.layout.slot_columns)).cast("q")
+        self.methods = memoryview(bytearray(8 * 16 * ROW)).cast("q")
         self.limits = limits or Limits()
         self.runtime = Runtime(
             self.loop.asyncio,
@@ -99,6 +101,7 @@ class Plane:
             FakeWindows(),
             self.watcher,
             now=self.loop.time,
+            methods=MethodRows(self.methods),
         )
         dials = dialer(self.loop.asyncio)
         self.backends = Backends(

@@ -9,7 +9,7 @@ import hpack
 from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
 
 from nodeagent.proxy.http2.headers import HeaderDecoder, Shared
-from nodeagent.proxy.message import RequestHead, ResponseHead
+from nodeagent.proxy.message import RequestHead, ResponseHead, TimedRequestHead
 from nodeagent.proxy.streams import Source
 from nodeagent.settings import Limits
 
@@ -67,6 +67,7 @@ def value_of(head: RequestHead | ResponseHead) -> tuple[object, ...]:
             head.upgrade,
             head.forwarded_for,
             head.trailers,
+            head.timeout if isinstance(head, TimedRequestHead) else 0,
         )
     return (
         head.status,

@@ -704,3 +704,28 @@ def test_trailers() -> None:
     for _ in range(4):
         assert headers.trailers(encode(fields, encoder)) == b"grpc-status: 0\r\ngrpc-message:\r\nx: y\r\n"
     assert headers.trailers(b"") == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (b"application/grpc", True),
+        (b"Application/GRPC+proto", True),
+        (b"application/grpc; charset=utf-8", True),
+        (b"application/grpc-web", False),
+        (b"application/grpc-web+proto", False),
+        (b"application/grpcx", False),
+        (b"application/json", False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_who_speaks_grpc(kind: bytes, expected: bool, indexed: bool) -> None:
+    """Read, remembered, and remembered but for the path: it is the same."""
+    headers, encoder = decoder(), hpack.Encoder()
+    for path in (b"/a.B/C", b"/a.B/C", b"/a.B/C", b"/a.B/C", b"/a.B/D", b"/a.B/E"):
+        fields = request_of(b"POST", path, (b"content-type", kind))
+        block = encode(fields, encoder) if indexed else plain(fields)
+        got = headers.request(block, False)
+        assert (got.grpc, got.target) == (expected, path)
+    assert not headers.request(encode(request_of(b"POST", b"/a.B/C"), encoder), False).grpc

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+import functools
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 import pytest
@@ -30,8 +31,10 @@ from middleware.contract import (
     Rejected,
     Request,
     Response,
+    UpstreamReset,
 )
 from middleware.expression_parser import parse_expression
+from middleware.grpc import GrpcStatus
 from middleware.testing import (
     FakeContext,
     FakeRequest,
@@ -474,3 +477,107 @@ def test_latency_runs_from_the_last_byte_of_the_request(completed: float | None,
 )
 def test_latency(started: float, completed: float | None, expected: float) -> None:
     assert latency(5.0, started, completed) == expected
+
+
+FAILING = "ResponseCodeRatio(500, 600, 0, 600) > 0.5"
+
+
+def opened_by_calls(
+    context: FakeContext,
+    expression: str,
+    response: Callable[[], FakeResponse],
+    end: Callable[[FakeRequest], None] = lambda request: None,
+    completed: float | None = 1000.0,
+) -> int:
+    """Have three gRPC calls end so; return how often the breaker has opened."""
+    handler, _ = handler_of(build(Options(expression), context), *(response() for _ in range(3)))
+    for _ in range(3):
+        context.time += 0.11
+        request = FakeRequest("POST", grpc=True, completed=completed)
+        run(handler(request))
+        end(request)
+    return context.metrics["svcmesh_circuit_breaker_opened"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expression", "opened"),
+    [
+        (GrpcStatus.UNAVAILABLE, FAILING, 1),
+        (GrpcStatus.INTERNAL, FAILING, 1),
+        (GrpcStatus.UNKNOWN, FAILING, 1),
+        (GrpcStatus.DATA_LOSS, FAILING, 1),
+        (GrpcStatus.DEADLINE_EXCEEDED, FAILING, 1),
+        (GrpcStatus.UNIMPLEMENTED, FAILING, 1),
+        (GrpcStatus.OK, FAILING, 0),
+        (GrpcStatus.NOT_FOUND, FAILING, 0),
+        (GrpcStatus.CANCELLED, FAILING, 0),
+        (GrpcStatus.RESOURCE_EXHAUSTED, FAILING, 0),
+        (GrpcStatus.RESOURCE_EXHAUSTED, "ResponseCodeRatio(429, 430, 0, 600) > 0.5", 1),
+        (GrpcStatus.DEADLINE_EXCEEDED, HALF, 1),
+        (GrpcStatus.UNAVAILABLE, HALF, 0),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False], ids=["a head alone", "trailers"])
+def test_calls_count_as_the_code_that_says_the_same(
+    context: FakeContext, status: GrpcStatus, expression: str, opened: int, at_once: bool
+) -> None:
+    if at_once:
+        got = opened_by_calls(context, expression, lambda: FakeResponse(grpc_status=status))
+    else:
+        got = opened_by_calls(context, expression, FakeResponse, lambda call: call.end(grpc_status=status))
+    assert got == opened
+
+
+def test_a_call_counts_once_it_has_ended(context: FakeContext) -> None:
+    handler, _ = handler_of(build(Options(FAILING), context), FakeResponse())
+    requests = [FakeRequest("POST", grpc=True) for _ in range(3)]
+    for request in requests:
+        assert run(handler(request)).status == 200
+    assert [window.counted for window in context.windows.made.values()] == [[]]
+    for request in requests:
+        context.time += 0.11
+        request.end(grpc_status=GrpcStatus.UNAVAILABLE)
+    assert status_of(handler(FakeRequest("POST", grpc=True))) == "circuit_open"
+
+
+def test_a_call_answered_in_http_counts_as_that(context: FakeContext) -> None:
+    response = functools.partial(FakeResponse, 502, grpc_status=GrpcStatus.UNAVAILABLE)
+    assert opened_by_calls(context, HALF, response) == 1
+
+
+def test_a_call_that_is_broken_off_is_a_network_error(context: FakeContext) -> None:
+    def breaks(request: FakeRequest) -> None:
+        request.end(error=UpstreamReset("cut"), grpc_status=GrpcStatus.INTERNAL)
+
+    assert opened_by_calls(context, HALF, FakeResponse, breaks) == 1
+
+
+def test_a_call_that_its_client_spoils_does_not_count(context: FakeContext) -> None:
+    def spoils(request: FakeRequest) -> None:
+        request.end(error=BodyTimeout("the client's"), grpc_status=GrpcStatus.INTERNAL)
+
+    assert opened_by_calls(context, "ResponseCodeRatio(201, 600, 0, 600) > 0.5", FakeResponse, spoils) == 0
+
+
+@pytest.mark.parametrize("status", [0, 200], ids=["before its head went on", "after"])
+@pytest.mark.parametrize(("completed", "opened"), [(1000.0, 1), (None, 0)])
+def test_a_call_that_is_given_up_counts_if_all_of_it_had_come(
+    context: FakeContext, status: int, completed: float | None, opened: int
+) -> None:
+    def leaves(request: FakeRequest) -> None:
+        request.end(status, grpc_status=GrpcStatus.CANCELLED)
+
+    expression = "ResponseCodeRatio(499, 500, 0, 600) > 0.5"
+    assert opened_by_calls(context, expression, FakeResponse, leaves, completed) == opened
+
+
+def test_the_latency_of_a_call_is_that_of_its_head(context: FakeContext) -> None:
+    """However long a stream lives."""
+
+    def ends_late(request: FakeRequest) -> None:
+        context.time += 2
+        request.end(grpc_status=GrpcStatus.OK)
+
+    assert opened_by_calls(context, "LatencyAtQuantileMS(50.0) > 1000", FakeResponse, ends_late) == 0
+    windows = list(context.windows.made.values())
+    assert [len(window.counted) for window in windows] == [3]

@@ -27,11 +27,15 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
+from middleware.grpc import GrpcStatus, http_code, of_http, of_reply
 from middleware.testing import (
     FakeConnection,
     FakeContext,
     FakeRequest,
+    FakeResponse,
+    Outcome,
     handler_of,
+    run,
     sent_over,
     status_of,
 )
@@ -89,6 +93,47 @@ def test_what_happens_with_retries(row: list[str]) -> None:
         answer = int(first) if first.isdigit() else errors[first]("")
         handler, _ = handler_of(layer, answer, 200)
         assert str(status_of(handler(FakeRequest(method)))) == outcome
+
+
+@pytest.mark.parametrize(
+    "row", rows(page("retry"), "| first answer to a call | the caller gets |"), ids=lambda row: row[0]
+)
+def test_what_happens_with_retries_of_calls(row: list[str]) -> None:
+    first, expected = row
+    errors: dict[str, type[ExchangeError]] = {error.reason: error for error in ERRORS}
+    answer: Outcome
+    if match := re.fullmatch(r"status (\w+)(?: behind (its head|a message))?", first):
+        status, early = GrpcStatus[match[1]], match[2] == "its head"
+        answer = FakeResponse(early=status) if early else FakeResponse(grpc_status=status)
+        if match[2] == "a message":
+            answer = FakeResponse()
+    elif first.startswith("HTTP "):
+        code = int(first.removeprefix("HTTP "))
+        answer = FakeResponse(code, grpc_status=of_http(code))
+    else:
+        answer = errors[first]("")
+    (value,) = re.findall(r"With `svc.mesh/retry-on: ([^`]*)`, if the first", page("retry"))
+    options = retry.parse({retry.RETRY_ATTEMPTS: "1", retry.RETRY_ON: value})
+    assert isinstance(options, retry.Options)
+    handler, scripted = handler_of(
+        retry.build(options, FakeContext()), answer, FakeResponse(grpc_status=GrpcStatus.OK)
+    )
+    got: GrpcStatus | None
+    try:
+        got = run(handler(FakeRequest("POST", grpc=True))).grpc_status
+    except ExchangeError as error:
+        got = of_reply(error.status)
+    if got is None:
+        assert len(scripted.requests) == 1, "the message is passed on, and the status behind it"
+        assert first == f"status {expected} behind a message"
+    else:
+        assert got is GrpcStatus[expected]
+
+
+def test_the_codes_of_grpc_in_the_circuit_breakers_page() -> None:
+    table = {code: names.split(", ") for code, names in rows(page("circuit-breaker"), "| code | statuses |")}
+    codes = {name: int(code) for code, names in table.items() for name in names}
+    assert codes == {status.name: http_code(200, status) for status in GrpcStatus}
 
 
 @pytest.mark.parametrize("row", rows(page("rate-limit"), "| requests at once | served | 429 |"))
@@ -196,7 +241,13 @@ def test_middlewares_of_one_page_are_one_section() -> None:
     retry = annotated("retry", "svc.mesh/retry", page="")
     per_try = annotated("per-try-timeout", "svc.mesh/per-try-timeout", page="timeout")
     text = render((timeout, retry, per_try))
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["The mesh", "Connections", "Timeout", "Retry"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "The mesh",
+        "Connections",
+        "Health check",
+        "Timeout",
+        "Retry",
+    ]
     assert text.count("(middleware/timeout.md)") == 1
     assert text.index("`svc.mesh/per-try-timeout`") < text.index("## Retry")
 

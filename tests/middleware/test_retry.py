@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,28 @@ from middleware.contract import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from middleware.retry import BUDGET_FLOOR, Options, RetryBudget, backoff, build, is_retriable_error, parse
-from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
+from middleware.grpc import BY_WORD, GrpcStatus
+from middleware.retry import (
+    BUDGET_FLOOR,
+    PATIENCE,
+    Options,
+    RetryBudget,
+    backoff,
+    build,
+    is_retriable_error,
+    parse,
+)
+from middleware.testing import (
+    FakeContext,
+    FakeRequest,
+    FakeResponse,
+    Outcome,
+    Scripted,
+    handler_of,
+    run,
+    sent_over,
+    status_of,
+)
 
 ATTEMPTS = "svc.mesh/retry-attempts"
 ON = "svc.mesh/retry-on"
@@ -287,3 +308,99 @@ def test_requests_of_long_ago_pay_for_nothing() -> None:
     for _ in range(1000):
         budget.deposit(1.0)
     assert sum(budget.withdraw(20.0) for _ in range(1000)) == BUDGET_FLOOR
+
+
+UNAVAILABLE = Options(2, ("unavailable",))
+
+
+def calling(options: Options, *outcomes: Outcome) -> tuple[Handler, Scripted]:
+    layer = build(options, FakeContext(), sleep=at_once, fraction=lambda: 1.0)
+    return handler_of(layer, *outcomes)
+
+
+def grpc_call(**options: Any) -> FakeRequest:
+    return FakeRequest("POST", grpc=True, **options)
+
+
+def test_the_words_of_grpc() -> None:
+    options = parse({ATTEMPTS: "2", ON: "unavailable, 503, deadline-exceeded"})
+    assert options == Options(2, ("503", "deadline-exceeded", "unavailable"))
+    assert sent_over(options) == options
+    assert options.statuses() == {503}
+    assert options.grpc_statuses() == {GrpcStatus.UNAVAILABLE, GrpcStatus.DEADLINE_EXCEEDED}
+    assert Options(1, ("5xx", "503")).grpc_statuses() == set()
+
+
+def test_ok_is_no_reason_to_try_again() -> None:
+    assert isinstance(parse({ATTEMPTS: "2", ON: "ok"}), Problem)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [FakeResponse(grpc_status=GrpcStatus.UNAVAILABLE), FakeResponse(early=GrpcStatus.UNAVAILABLE)],
+    ids=["known", "early"],
+)
+def test_a_call_is_tried_again_on_what_is_named(failed: FakeResponse) -> None:
+    handler, scripted = calling(UNAVAILABLE, failed, FakeResponse(grpc_status=GrpcStatus.OK))
+    assert run(handler(grpc_call())).grpc_status is GrpcStatus.OK
+    assert (failed.discarded, len(scripted.requests)) == (True, 2)
+
+
+@pytest.mark.parametrize("on", [(), ("5xx",), ("503",), ("internal",)])
+def test_a_call_is_not_tried_again_on_what_is_not(on: tuple[str, ...]) -> None:
+    handler, scripted = calling(Options(2, on), FakeResponse(grpc_status=GrpcStatus.UNAVAILABLE))
+    assert run(handler(grpc_call())) is scripted.responses[0]
+    assert len(scripted.requests) == 1
+
+
+def test_a_call_is_waited_for_where_that_may_help() -> None:
+    complete, last = FakeResponse(early=GrpcStatus.UNAVAILABLE), FakeResponse()
+    handler, _ = calling(Options(1, ("unavailable",)), complete, last)
+    run(handler(grpc_call()))
+    assert (complete.waited, last.waited) == ([PATIENCE], [])  # there is no further try after the last
+    for request in (grpc_call(completed=None), grpc_call(replayable=False), FakeRequest("POST")):
+        response = FakeResponse()
+        handler, _ = calling(UNAVAILABLE, response)
+        assert run(handler(request)) is response
+        assert response.waited == []
+    response = FakeResponse()
+    handler, _ = calling(Options(2, ("5xx",)), response)
+    run(handler(grpc_call()))
+    assert response.waited == []
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (UpstreamReset("cut"), "unavailable"),
+        (UpstreamProtocolError("nonsense"), "unavailable"),
+        (UpstreamTimeout("slow"), "deadline-exceeded"),
+        (TryTooSlow("slow"), "deadline-exceeded"),
+    ],
+)
+def test_a_call_is_tried_again_on_what_the_mesh_would_say(error: ExchangeError, word: str) -> None:
+    other = "deadline-exceeded" if word == "unavailable" else "unavailable"
+    for first in (error, FakeResponse(early=error)):
+        handler, scripted = calling(Options(2, (word,)), first, 200)
+        assert status_of(handler(grpc_call())) == 200
+        assert len(scripted.requests) == 2
+        handler, scripted = calling(Options(2, (other, "5xx")), error, 200)
+        assert status_of(handler(grpc_call())) == error.reason
+        handler, scripted = calling(Options(2, (word,)), error, 200)
+        assert status_of(handler(FakeRequest("POST"))) == error.reason
+
+
+@pytest.mark.parametrize("error", [NoEndpoint("none"), TimeIsUp("over"), Rejected("no"), ClientLeft("gone")])
+def test_a_call_that_is_over_is_not_tried_again(error: ExchangeError) -> None:
+    handler, scripted = calling(Options(2, tuple(sorted(BY_WORD))), error, 200)
+    assert status_of(handler(grpc_call())) == error.reason
+    assert len(scripted.requests) == 1
+
+
+def test_calls_have_the_same_budget() -> None:
+    handler, scripted = calling(
+        Options(3, ("unavailable",)), FakeResponse(grpc_status=GrpcStatus.UNAVAILABLE)
+    )
+    for _ in range(1000):
+        run(handler(grpc_call()))
+    assert len(scripted.requests) == 1000 + 200

@@ -289,3 +289,66 @@ def test_somebody_is_picked_whenever_there_is_somebody(
     well = endpoints - avoid - set(failed)
     assert (picked in well) if well else picked is None
     assert (balancer.pick(everybody, avoid, b"") in endpoints - avoid) is bool(endpoints - avoid)
+
+
+class TestConditions:
+    """What the agent's health checks say."""
+
+    def backend(self, runtime: Runtime, *endpoints: Endpoint) -> Backend:
+        backend = Backend(KEY, make_pools(runtime, NoDialer()))
+        backend.update(BackendSpec(KEY, endpoints))
+        return backend
+
+    def picked(self, backend: Backend, times: int = 12) -> set[Endpoint]:
+        targets = [backend.pick((), 0.0) for _ in range(times)]
+        return {one.endpoint for one in targets if one is not None}
+
+    def test_an_unhealthy_endpoint_leaves_circulation_and_comes_back(self, runtime: Runtime) -> None:
+        backend = self.backend(runtime, A, B, C)
+        backend.set_condition([("10.0.0.2", 80)])
+        assert self.picked(backend) == {A, C}
+        backend.set_condition([])
+        assert self.picked(backend) == {A, B, C}
+
+    def test_all_are_used_if_none_is_healthy(self, runtime: Runtime) -> None:
+        backend = self.backend(runtime, A, B)
+        backend.set_condition([("10.0.0.1", 80), ("10.0.0.2", 80)])
+        assert self.picked(backend) == {A, B}
+
+    def test_a_request_that_all_others_have_failed_gets_it(self, runtime: Runtime) -> None:
+        backend = self.backend(runtime, A, B)
+        backend.set_condition([("10.0.0.2", 80)])
+        (a, b) = backend.targets
+        assert backend.pick((a,), 0.0) is b
+
+    def test_the_healthy_ones_that_fail_come_before_it(self, runtime: Runtime) -> None:
+        """What was probed a moment ago is known better than what one try met."""
+        backend = self.backend(runtime, A, B)
+        backend.set_condition([("10.0.0.2", 80)])
+        (a, b) = backend.targets
+        backend.failed(a, Outcome.CONNECT_FAILED, 0.0)
+        assert self.picked(backend) == {A}
+        assert backend.pick((a,), 0.0) is b
+
+    def test_unhealthy_ones_do_not_count_among_those_in_trouble(self, runtime: Runtime) -> None:
+        """Half of what circulates is left, so the one that answers badly is passed over."""
+        backend = self.backend(runtime, A, B, C, D)
+        backend.set_condition([("10.0.0.3", 80), ("10.0.0.4", 80)])
+        (a, _, c, d) = backend.targets
+        for target in (a, c, d):
+            for _ in range(FAILURES_IN_A_ROW):
+                backend.failed(target, Outcome.RESET, 0.0)
+        assert self.picked(backend) == {B}
+
+    def test_it_stays_over_a_change_of_the_plan(self, runtime: Runtime) -> None:
+        backend = self.backend(runtime, A, B)
+        backend.set_condition([("10.0.0.2", 80)])
+        backend.update(BackendSpec(KEY, (A, B, C)))
+        assert self.picked(backend) == {A, C}
+        backend.update(BackendSpec(KEY, (B,)))
+        assert self.picked(backend) == {B}
+
+    def test_of_a_backend_that_there_is_not(self, runtime: Runtime) -> None:
+        backends = Backends(make_pools(runtime, NoDialer()))
+        backends.set_condition(KEY, [("10.0.0.2", 80)])
+        assert len(backends) == 0

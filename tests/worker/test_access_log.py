@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from middleware.contract import Ended, ExchangeError, NoEndpoint
+from middleware.grpc import GrpcStatus
 from nodeagent.control.messages import SourcePod, Sources
 from nodeagent.worker.access_log import LINES_PER_SECOND, AccessLogger
 from nodeagent.worker.sources import SourcePods
@@ -79,3 +81,12 @@ def test_nobody_is_looked_up_for_a_line_that_is_left_out(logger: AccessLogger, s
             logger.ended(ended("10.1.0.9"))
             logger.refused("shop/cart", 80, "10.1.0.9", refusal())
     assert len(logs) == sources.times == LINES_PER_SECOND
+
+
+def test_a_call_of_grpc_has_its_status(logger: AccessLogger) -> None:
+    plain = ended("10.1.0.7")
+    call = msgspec.structs.replace(plain, grpc_status=GrpcStatus.RESOURCE_EXHAUSTED)
+    with capture_logs() as lines:
+        logger.ended(plain)
+        logger.ended(call)
+    assert [line.get("grpc_status") for line in lines] == [None, "RESOURCE_EXHAUSTED"]

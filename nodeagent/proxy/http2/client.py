@@ -408,7 +408,9 @@ class Http2Upstream(Multiplexed):
 
     def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
         """More of a response's body."""
-        self.count_in(size)
+        increment = self._window.received_and_passed_on(size)
+        if increment:
+            self.window_moved(increment)
         mine = self._streams.get(stream)
         if mine is None:
             if self.is_idle(stream):

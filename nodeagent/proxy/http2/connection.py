@@ -344,17 +344,15 @@ class Multiplexed(Connection, ABC):
         if increment:
             self.send(window_frame(stream.identifier, increment))
 
-    def count_in(self, size: int) -> None:
-        """Count DATA in for the connection, whose window opens at once.
+    def window_moved(self, increment: int) -> None:
+        """Open the connection's window by so much.
 
         Raises:
-            ConnectionFault: the peer was not allowed to send it.
+            ConnectionFault: it is below 0: the peer was not allowed to send what it has sent.
         """
-        increment = self._window.received_and_passed_on(size)
-        if increment:
-            if increment < 0:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-            self.send(window_frame(0, increment))
+        if increment < 0:
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        self.send(window_frame(0, increment))
 
     # Frames that concern the connection
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.http2.field import Field
+from nodeagent.proxy.http2.field import UNIQUE, Field
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.integers import IntegerError, read_integer
 from nodeagent.proxy.http2.static_table import ENTRIES
@@ -105,7 +105,7 @@ class BlockReader:
 
     def _read(self, block: bytes) -> list[Field]:
         table, literals = self.table, self._literals.young
-        at = table.at
+        entries = table.fields
         fields: list[Field] = []
         lasting = True
         total, most = 0, _READ_ON * self._most_bytes
@@ -124,7 +124,8 @@ class BlockReader:
                 else:
                     if index == 0x7F:
                         index, position = read_integer(block, position - 1, 0x7F)
-                    field = at(index - LAST_STATIC)
+                    place = len(entries) - (index - LAST_STATIC)
+                    field = entries[place] if place >= table.first else None
                     lasting = False
                 if field is None:
                     raise CompressionFault(f"a header block refers to field {index}, which there is not")
@@ -158,27 +159,29 @@ class BlockReader:
         if first & 0xE0 == 0x20:
             raise CompressionFault("the dynamic table is resized more than twice, or behind a field")
         guessed = position + len(guess)
-        known = self._literals.older(guess)
-        if known is not None:
-            return known, guessed
         mask = 0x3F if first & 0x40 else 0x0F
         index, at = first & mask, position + 1
         if index == mask:
             index, at = read_integer(block, position, mask)
-        lasting = True
-        if not index:
-            name, at = self._string(block, at)
-        elif index <= LAST_STATIC:
-            name = ENTRIES[index - 1][0]
-        else:
+        never_indexed = first & 0xF0 == 0x10
+        if index > LAST_STATIC:
             namesake = self.table.at(index - LAST_STATIC)
             if namesake is None:
                 raise CompressionFault(f"a header block names a field by field {index}, which there is not")
-            name = namesake.name
-            lasting = self.lasting = False
+            self.lasting = False
+            value, at = self._string(block, at)
+            return Field(namesake.name, value, never_indexed), at
+        known = self._literals.older(guess)
+        if known is not None:
+            return known, guessed
+        if index:
+            name = ENTRIES[index - 1][0]
+        else:
+            name, at = self._string(block, at)
         value, at = self._string(block, at)
-        field = Field(name, value, never_indexed=first & 0xF0 == 0x10)
-        if lasting and not field.secret and at == guessed and self._literals.again(guess):
+        field = Field(name, value, never_indexed)
+        worth_it = not field.secret and at == guessed and name not in UNIQUE
+        if worth_it and self._literals.again(guess):
             self._literals.keep(guess, field)
         return field, at
 

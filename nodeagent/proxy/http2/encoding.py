@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from nodeagent.proxy.http2.integers import integer
-from nodeagent.proxy.http2.literals import INDEXED, SHARED, Literal
+from nodeagent.proxy.http2.literals import INDEXED, SHARED, Literal, unique
 from nodeagent.proxy.http2.static_table import ENTRIES
 from nodeagent.proxy.memory import Memory
 
@@ -80,7 +80,13 @@ class LineEncoder:
             if before is not None:
                 out.append(_REFERENCES[self.added - before])
                 continue
-            literal = known(line) or SHARED.older(line) or self._own.young.get(line) or self._own.older(line)
+            literal = known(line)
+            if literal is None:
+                plain = unique(line)
+                if plain is not None:
+                    out.append(plain)
+                    continue
+                literal = SHARED.older(line) or self._own.young.get(line) or self._own.older(line)
             again = literal is not None
             if literal is None:
                 literal = Literal(line)

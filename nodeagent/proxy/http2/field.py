@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
 from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
 
 (
@@ -31,13 +32,32 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     COOKIE,
     EXPECT,
     UNDERSCORED,
-) = range(18)
+    CONTENT_TYPE,
+    GRPC,
+    TIMEOUT,
+) = range(21)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
 
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"))
 """What is remembered for the connection that it came over, and nowhere else."""
+
+UNIQUE: Final = frozenset(
+    (
+        b"b3",
+        b"traceparent",
+        b"uber-trace-id",
+        b"x-amzn-trace-id",
+        b"x-b3-parentspanid",
+        b"x-b3-spanid",
+        b"x-b3-traceid",
+        b"x-cloud-trace-context",
+        b"x-correlation-id",
+        b"x-request-id",
+    )
+)
+"""What says which request it is: a value is not remembered at all, for it does not come again."""
 
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -53,10 +73,12 @@ _KINDS: Final = {
     b"expect": EXPECT,
     b"content_length": UNDERSCORED,
     b"transfer_encoding": UNDERSCORED,
+    b"content-type": CONTENT_TYPE,
+    b"grpc-timeout": TIMEOUT,
 }
 _PSEUDO_KIND: Final = 255
 """Of a name only: which it is depends on the value as well."""
-_JUDGED: Final = frozenset((HOST, LENGTH, TE))
+_JUDGED: Final = frozenset((HOST, LENGTH, TE, CONTENT_TYPE, TIMEOUT))
 _METHODS: Final = {b"CONNECT": CONNECT, b"OPTIONS": OPTIONS}
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -65,6 +87,8 @@ _METHOD: Final = re.compile(METHOD + rb"++")
 PATH_PATTERN: Final = re.compile(rb"(?=/)" + TARGET)
 _AUTHORITY: Final = re.compile(rb"(?=[^:])(?:%b)" % AUTHORITY)
 _STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?", re.IGNORECASE | re.DOTALL)
+"""Not `application/grpc-web`."""
 _LONGEST_LENGTH: Final = 18
 """Digits."""
 
@@ -137,13 +161,17 @@ class Field:
         return 3 * self.size + 400
 
     def _judged(self, kind: int, value: bytes) -> int:
-        """Check a value that has to be more than well formed."""
+        """Check a value that has to be more than well formed, or that says what the message is."""
+        if kind == CONTENT_TYPE:
+            return GRPC if _GRPC.fullmatch(value) is not None else ORDINARY
         if kind == LENGTH and not (value.isdigit() and len(value) <= _LONGEST_LENGTH):
             return self._faulty("content_length", "content-length is not a plain number of bytes")
         if kind == TE and value.lower() != b"trailers":
             return self._faulty("connection_field", "te may only say `trailers` (RFC 9113 section 8.2.2)")
         if kind == HOST and _AUTHORITY.fullmatch(value) is None:
             return self._faulty("host", "host is not a valid authority (RFC 9113 section 8.3.1)")
+        if kind == TIMEOUT and not parse_timeout(value):
+            return ORDINARY
         return kind
 
     def _pseudo(self, name: bytes, value: bytes) -> int:

@@ -8,61 +8,33 @@ from __future__ import annotations
 from typing import Final
 
 from middleware.contract import Reply
-from nodeagent.proxy.message import Fields, RequestHead, ResponseHead
+from nodeagent.proxy.grpc_status import in_reply
+from nodeagent.proxy.message import ResponseHead
 
-INVALID_ARGUMENT: Final = 3
-DEADLINE_EXCEEDED: Final = 4
-PERMISSION_DENIED: Final = 7
-RESOURCE_EXHAUSTED: Final = 8
-UNIMPLEMENTED: Final = 12
-INTERNAL: Final = 13
-UNAVAILABLE: Final = 14
-UNAUTHENTICATED: Final = 16
-
-_BY_STATUS: Final = {
-    400: INVALID_ARGUMENT,
-    401: UNAUTHENTICATED,
-    403: PERMISSION_DENIED,
-    404: UNIMPLEMENTED,
-    408: DEADLINE_EXCEEDED,
-    429: RESOURCE_EXHAUSTED,
-    431: RESOURCE_EXHAUSTED,
-    500: INTERNAL,
-    501: UNIMPLEMENTED,
-    502: UNAVAILABLE,
-    503: UNAVAILABLE,
-    504: DEADLINE_EXCEEDED,
-}
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {ord("%")}
-_FRAMING: Final = frozenset(("content-type", "content-length"))
-
-
-def is_grpc(head: RequestHead) -> bool:
-    """Whether the caller speaks gRPC, and so understands nothing else."""
-    kind = (Fields(head).get("content-type") or "").lower()
-    return kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))
-
-
-def grpc_status(status: int) -> int:
-    """Return the status of gRPC that says what this status of HTTP does."""
-    if status < 400:
-        return INTERNAL  # a reply that is no error cannot be a message either
-    return _BY_STATUS.get(status, INTERNAL if status >= 500 else INVALID_ARGUMENT)
+_OWN: Final = frozenset(("content-type", "content-length", "grpc-status"))
+_MESSAGE: Final = "grpc-message"
 
 
 def grpc_head(reply: Reply) -> ResponseHead:
-    """Return the head that tells a caller of this reply, and ends the response."""
-    status = grpc_status(reply.status)
-    message = reply.body.decode("utf-8", "replace").strip() or reply.reason
+    """Return the head that tells a caller of this reply, and ends the response.
+
+    A layer that answers callers of gRPC may say `grpc-status` and `grpc-message` itself.
+    """
     lines = b"".join(
-        f"{name}: {value}\r\n".encode("latin-1")
-        for name, value in reply.headers
-        if name.lower() not in _FRAMING
+        f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.headers if name.lower() not in _OWN
     )
-    lines += b"content-type: application/grpc\r\ngrpc-status: %d\r\n" % status
-    if message:
-        lines += b"grpc-message: %b\r\n" % _percent_encoded(message)
+    lines += b"content-type: application/grpc\r\n" + grpc_trailers(reply)
     return ResponseHead(200, b"1", b"200 OK", lines, 0)
+
+
+def grpc_trailers(reply: Reply) -> bytes:
+    """Return the lines that tell a caller of this reply: the trailers of a response that has begun."""
+    lines = b"grpc-status: %d\r\n" % in_reply(reply)
+    message = reply.body.decode("utf-8", "replace").strip() or reply.reason
+    if message and reply.headers.get(_MESSAGE) is None:
+        lines += b"grpc-message: %b\r\n" % _percent_encoded(message)
+    return lines
 
 
 def _percent_encoded(message: str) -> bytes:

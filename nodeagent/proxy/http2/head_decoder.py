@@ -11,10 +11,19 @@ from nodeagent.proxy.chunks import FORBIDDEN_TRAILER
 from nodeagent.proxy.http2 import field as kinds_of
 from nodeagent.proxy.http2.decoding import BlockReader, CompressionFault, cut_path
 from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
 from nodeagent.proxy.memory import Memory
-from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import (
+    NO_BODY,
+    UNTIL_CLOSE,
+    GrpcRequestHead,
+    HeadError,
+    RequestHead,
+    ResponseHead,
+    TimedRequestHead,
+)
 from nodeagent.settings import Limits
 
 _BLOCKS_ROOM: Final = 256 * 1024
@@ -46,10 +55,12 @@ class _Known:
         "forwarded_for",
         "kind",
         "length",
+        "make",
         "method",
         "size",
         "status",
         "target",
+        "timeout",
         "trailers",
     )
 
@@ -57,11 +68,14 @@ class _Known:
         self.kind = kind
         self.fields = fields
         self.length = NO_BODY
+        self.make: type[RequestHead] = RequestHead
         self.method = b""
         self.target = b""
         """Of a response, its status line."""
         self.status = 0
         self.forwarded_for = b""
+        self.timeout = 0
+        """What a `TimedRequestHead` has; 0: it is a plain one."""
         self.trailers = False
         self.added: list[Field] = []
         """What it adds to the table."""
@@ -113,7 +127,10 @@ class HeaderDecoder:
                 return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
-        head = RequestHead(known.method, known.target, b"1", known.fields, len(block))
+        if known.timeout:
+            head = _timed(known, known.target, len(block))
+        else:
+            head = known.make(known.method, known.target, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -212,7 +229,10 @@ class HeaderDecoder:
             return self._read_request(block, kind, b"")  # it says what is wrong
         if known.added:
             self._add(known.added)
-        head = RequestHead(known.method, path, b"1", known.fields, len(block))
+        if known.timeout:
+            head = _timed(known, path, len(block))
+        else:
+            head = known.make(known.method, path, b"1", known.fields, len(block))
         head.length = known.length
         head.forwarded_for = known.forwarded_for
         head.trailers = known.trailers
@@ -238,7 +258,13 @@ class HeaderDecoder:
         lines = host.line + b"".join([fields[place].line for place in kept]) + added
         if shape.cookies:
             lines += _joined_cookie([fields[place] for place in shape.cookies])
-        head = RequestHead(method, fields[shape.target].value, b"1", lines, len(block))
+        target = fields[shape.target].value
+        if shape.timeout < 0:
+            make = GrpcRequestHead if shape.grpc else RequestHead
+            head = make(method, target, b"1", lines, len(block))
+        else:
+            timeout = parse_timeout(fields[shape.timeout].value)
+            head = TimedRequestHead(timeout, method, target, b"1", lines, len(block))
         head.length = length
         head.trailers = shape.trailers
         if shape.forwarded:
@@ -255,7 +281,9 @@ class HeaderDecoder:
 
     def _known(self, head: RequestHead, kind: int) -> _Known:
         known = _Known(kind, head.fields)
-        known.method, known.target = head.method, head.target
+        known.make, known.method, known.target = type(head), head.method, head.target
+        if isinstance(head, TimedRequestHead):
+            known.timeout = head.timeout
         known.length, known.trailers = head.length, head.trailers
         known.forwarded_for = head.forwarded_for
         known.size = self._reader.size - len(head.target)
@@ -326,7 +354,9 @@ class HeaderDecoder:
         """Return where the block that was read last is worth remembering, if it is."""
         shared, reader = self._shared, self._reader
         memory = shared.pathless if pathless else shared.blocks
-        if not memory.again(block) or reader.resized:
+        if reader.resized or (reader.added and not reader.lasting):
+            return None  # it means something else the next time
+        if not memory.again(block):
             return None
         if reader.lasting and not any(map(_is_secret, fields)):
             return memory
@@ -339,6 +369,10 @@ class HeaderDecoder:
         added = sum([field.cost for field in known.added])
         known.cost = 2 * len(block) + len(known.fields) + len(known.target) + added + 500
         memory.keep(block, known)
+
+
+def _timed(known: _Known, target: bytes, size: int) -> RequestHead:
+    return TimedRequestHead(known.timeout, known.method, target, b"1", known.fields, size)
 
 
 def _check(fault: Fault | None) -> None:

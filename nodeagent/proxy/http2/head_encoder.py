@@ -26,6 +26,7 @@ _EncodedHeads = Memory[tuple[bytes, ...], _Encoded]
 _ENCODED_ROOM: Final = 16 * 1024
 _PATHS: Final = tuple(literal(b":path", b"x" * size)[:-size] for size in range(1, 127))
 """What stands in front of a path, by its length less one."""
+_ROOT: Final = compact(b":path", b"/")
 _HTTP: Final = literal(b":scheme", b"http")
 
 
@@ -55,7 +56,9 @@ class HeaderEncoder:
             known = self._request(key)
         path = head.target
         size = len(path)
-        if path == b"/" or size > len(_PATHS):
+        if path == b"/":
+            return known.before + _ROOT + known.after
+        if size > len(_PATHS):
             return known.before + compact(b":path", path) + known.after
         return b"".join((known.before, _PATHS[size - 1], path, known.after))
 

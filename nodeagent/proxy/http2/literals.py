@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nodeagent.proxy.http2.field import CONNECTION_FIELDS, SECRET
+from nodeagent.proxy.http2.field import CONNECTION_FIELDS, SECRET, UNIQUE
 from nodeagent.proxy.http2.integers import integer
 from nodeagent.proxy.http2.static_table import ENTRIES
 from nodeagent.proxy.memory import Memory
@@ -34,9 +34,8 @@ _CHANGING: Final = frozenset(
         b"location",
         b"range",
         b"set-cookie",
-        b"traceparent",
         b"tracestate",
-        b"x-request-id",
+        *UNIQUE,
     )
 )
 _GUESSABLE: Final = 20
@@ -52,13 +51,14 @@ _STATIC_NAMES: Final = {name: index for index, (name, _) in reversed(list(enumer
 class _Name:
     """A field name as lines have it, and how literals with it begin."""
 
-    __slots__ = ("changing", "dropped", "indexing", "name", "never", "plain", "secret")
+    __slots__ = ("changing", "dropped", "indexing", "name", "never", "plain", "secret", "unique")
 
     def __init__(self, spelled: bytes) -> None:
         name = spelled.lower()
         self.dropped = name in CONNECTION_FIELDS
         self.secret = name in SECRET
         self.changing = name in _CHANGING
+        self.unique = name in UNIQUE
         if name == b"host":
             name = b":authority"
         self.name = name
@@ -77,6 +77,17 @@ def _new_name(spelled: bytes) -> _Name:
             _names.clear()
         _names[spelled] = known
     return known
+
+
+def unique(line: bytes) -> bytes | None:
+    """Return the literal of a line whose value does not come again; None: it is no such line."""
+    spelled, colon, value = line.partition(b": ")
+    known = _names.get(spelled)
+    if known is None or not known.unique or not colon:
+        return None
+    value = value.strip(b" \t")
+    size = len(value)
+    return known.plain + (_LENGTHS[size] if size < 0x7F else integer(size, 0x7F, 0)) + value
 
 
 class Literal:

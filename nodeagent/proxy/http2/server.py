@@ -16,6 +16,7 @@ from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_exchange import GrpcExchange
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID, SMALL_HEAD, Inflation
 from nodeagent.proxy.http2.frames import (
@@ -34,14 +35,27 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
-from nodeagent.proxy.http2.grpc_reply import grpc_head, is_grpc
+from nodeagent.proxy.http2.grpc_reply import grpc_head, grpc_trailers
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
+from nodeagent.proxy.http2.timed import TimedExchange
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
+from nodeagent.proxy.message import (
+    CHUNKED,
+    NO_BODY,
+    GrpcRequestHead,
+    RequestHead,
+    ResponseHead,
+    TimedRequestHead,
+)
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
 
+_EXCHANGES: Final[dict[type[RequestHead], type[Exchange]]] = {
+    RequestHead: Exchange,
+    GrpcRequestHead: GrpcExchange,
+    TimedRequestHead: TimedExchange,
+}
 _DRAINING: Final = b"draining"
 """The payload of the PING behind the first GOAWAY: when it comes back, the client has seen that."""
 
@@ -98,7 +112,8 @@ class ServerStream(Stream):
         self._unchunked: Unchunked | None = None
         self._unsent = 0
         """Bytes that waited to be sent at the last look at a client that reads slowly."""
-        self.exchange: Exchange | None = Exchange(self, connection.listener, head, started)
+        begin = _EXCHANGES[type(head)]
+        self.exchange: Exchange | None = begin(self, connection.listener, head, started)
 
     # What the exchange calls
 
@@ -161,7 +176,7 @@ class ServerStream(Stream):
 
     def respond_reply(self, reply: Reply, close: bool) -> None:
         """Send a whole response of the mesh itself."""
-        if self.exchange is not None and is_grpc(self.exchange.head):
+        if self.exchange is not None and self.exchange.grpc:
             self.respond(grpc_head(reply), b"", True)
             return
         lines = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
@@ -184,9 +199,9 @@ class ServerStream(Stream):
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended; the stream has with it, unless some of the response waits to be sent."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         connection = self.connection
-        if abort:
+        if abort and not (exchange is not None and self._says_time_is_up(exchange)):
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
             connection.close_stream(self, now)
@@ -194,6 +209,14 @@ class ServerStream(Stream):
             self._unsent = self.queued
             self.deadline = now + connection.runtime.limits.stall_time
             connection.due(self.deadline)
+
+    def _says_time_is_up(self, exchange: Exchange) -> bool:
+        """End a response of gRPC that is over its time with a status; return whether it is one."""
+        error = exchange.error
+        if error is None or not error.final or not exchange.grpc:
+            return False
+        self.send_trailers(grpc_trailers(reply_to(error)))
+        return True
 
     def pause_reading(self) -> None:
         """Let the client wait with its body."""
@@ -489,7 +512,9 @@ class Http2Connection(Multiplexed):
 
     def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
         """More of a request's body."""
-        self.count_in(size)
+        increment = self._window.received_and_passed_on(size)
+        if increment:
+            self.window_moved(increment)
         mine = self._streams.get(stream)
         if mine is None:
             self.late(stream, "DATA")

@@ -40,7 +40,18 @@ class Shape:
 class RequestShape(Shape):
     """Where the parts of a request are."""
 
-    __slots__ = ("cookies", "forwarded", "host", "method", "same", "target", "trailers", "unexpecting")
+    __slots__ = (
+        "cookies",
+        "forwarded",
+        "grpc",
+        "host",
+        "method",
+        "same",
+        "target",
+        "timeout",
+        "trailers",
+        "unexpecting",
+    )
 
     def __init__(self, kinds: bytes) -> None:
         super().__init__(kinds)
@@ -52,6 +63,10 @@ class RequestShape(Shape):
         self.same = host if authority >= 0 else -1
         """The place of one that must say the same."""
         self.trailers = field.TE in kinds
+        self.grpc = field.GRPC in kinds
+        timed = self.grpc and kinds.count(field.TIMEOUT) == 1
+        self.timeout = kinds.find(field.TIMEOUT) if timed else -1
+        """The place of the time that a caller of gRPC gives, or -1."""
         self.forwarded = _places(kinds, field.FORWARDED_FOR)
         self.cookies = _places(kinds, field.COOKIE)
         if len(self.cookies) < 2:

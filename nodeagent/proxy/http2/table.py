@@ -20,11 +20,13 @@ _SLACK: Final = 1024
 class TableLog:
     """The fields that the peer has added, the newest last."""
 
-    __slots__ = ("_fields", "_gone", "_limit", "_starts", "_total")
+    __slots__ = ("_gone", "_limit", "_starts", "_total", "fields", "first")
 
     def __init__(self) -> None:
+        self.fields: list[Field] = []
+        """Those of the table from `first` on, and some that have fallen out."""
+        self.first = 0
         self._limit = _PROTOCOL_SIZE
-        self._fields: list[Field] = []
         self._starts: list[int] = []
         """The size of all that came before each."""
         self._total = 0
@@ -33,23 +35,27 @@ class TableLog:
 
     def add(self, field: Field) -> None:
         """Add a field; one that is larger than the table empties it (RFC 7541 section 4.4)."""
-        self._fields.append(field)
-        self._starts.append(self._total)
-        self._total += field.size
-        if self._total - self._gone > 2 * self._limit + _SLACK:
+        starts = self._starts
+        self.fields.append(field)
+        starts.append(self._total)
+        self._total = total = self._total + field.size
+        gone = total - self._limit
+        first, last = self.first, len(starts)
+        while first < last and starts[first] < gone:
+            first += 1
+        self.first = first
+        if gone - self._gone > self._limit + _SLACK:
             self._let_go()
 
     def at(self, index: int) -> Field | None:
         """Return the field of this index, from 1 for the newest; None if there is none."""
-        position = len(self._fields) - index
-        if position < 0 or self._total - self._starts[position] > self._limit:
-            return None
-        return self._fields[position]
+        position = len(self.fields) - index
+        return self.fields[position] if position >= self.first else None
 
     @property
     def held(self) -> int:
         """Bytes that it takes, about."""
-        return 3 * (self._total - self._gone) + 200 * len(self._fields)
+        return 3 * (self._total - self._gone) + 200 * len(self.fields)
 
     def resize(self, limit: int) -> None:
         """Change the table's size; what does not fit falls out, and is not in it again when it grows."""
@@ -60,5 +66,6 @@ class TableLog:
     def _let_go(self) -> None:
         """Drop what has fallen out."""
         gone = bisect_left(self._starts, self._total - self._limit)
-        del self._fields[:gone], self._starts[:gone]
+        del self.fields[:gone], self._starts[:gone]
+        self.first = 0
         self._gone = self._starts[0] if self._starts else self._total

@@ -1,0 +1,109 @@
+"""The exchange of a gRPC call: it takes note of the status that the caller gets, and has it counted.
+
+Where the status stands is known when the call ends, behind the last byte of its body, or with its head where
+nothing else comes. Plain requests are plain exchanges, and pay nothing for this one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from middleware.contract import ExchangeError, Reply
+from middleware.grpc import GrpcStatus, of_http
+from nodeagent.proxy.body import Unchunked
+from nodeagent.proxy.errors import reply_to
+from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_status import in_reply, said_in
+from nodeagent.proxy.listeners import RunningListener
+from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
+from nodeagent.proxy.streams import ClientStream
+
+_OF_NO_METHOD: Final = frozenset(
+    (
+        GrpcStatus.CANCELLED,
+        GrpcStatus.DEADLINE_EXCEEDED,
+        GrpcStatus.PERMISSION_DENIED,
+        GrpcStatus.RESOURCE_EXHAUSTED,
+        GrpcStatus.UNAUTHENTICATED,
+        GrpcStatus.UNAVAILABLE,
+        GrpcStatus.UNIMPLEMENTED,
+    )
+)
+"""What an endpoint may answer whatever it is asked for, so that it says nothing of the method."""
+
+
+class GrpcExchange(Exchange):
+    """A call. `answered` says that its status is what an endpoint said."""
+
+    grpc = True
+
+    __slots__ = ("_status", "_unchunked", "answered")
+
+    def __init__(
+        self, client: ClientStream, listener: RunningListener, head: RequestHead, started: float
+    ) -> None:
+        super().__init__(client, listener, head, started)
+        self._status: GrpcStatus | None = None
+        self.answered = False
+        self._unchunked: Unchunked | None = None
+        """Of a response from HTTP/1, whose trailers are in its chunks."""
+
+    @property
+    def grpc_status(self) -> GrpcStatus | None:
+        """The status that the caller gets; None until it is known."""
+        return self._status
+
+    def client_gone(self) -> None:
+        """The client has left: it has cancelled the call, or its time is up."""
+        if not self._ended and self._status is None:
+            self._status = GrpcStatus.CANCELLED
+        super().client_gone()
+
+    def response_data(self, data: bytes, end: bool) -> None:
+        """More bytes of the response have come."""
+        if self._unchunked is not None:
+            self._follow(self._unchunked, data, end)
+        super().response_data(data, end)
+
+    def response_trailers(self, lines: bytes) -> None:
+        """The response has ended with trailers that were no part of its bytes."""
+        if self._response is None:
+            self._learn(said_in(lines), GrpcStatus.UNKNOWN)
+        super().response_trailers(lines)
+
+    def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
+        if head.status != 200 or (end and not data):
+            self._learn(said_in(head.fields), of_http(head.status))
+        elif head.length == CHUNKED:
+            self._unchunked = Unchunked()
+            self._follow(self._unchunked, data, end)
+        super()._commit(head, data, end)
+
+    def _follow(self, body: Unchunked, data: bytes, end: bool) -> None:
+        body.payload(data)
+        if end:
+            self._learn(said_in(body.trailers), GrpcStatus.UNKNOWN)
+
+    def _learn(self, said: GrpcStatus | None, otherwise: GrpcStatus) -> None:
+        self.answered = said is not None
+        self._status = said if said is not None else otherwise
+
+    def _break_off(self, error: ExchangeError | None) -> None:
+        if self._status is None:
+            # A time that is up is told in trailers; else it is what callers make of a stream broken off.
+            self._status = GrpcStatus.INTERNAL
+            if error is not None and error.final:
+                self._status = in_reply(reply_to(error))
+        super()._break_off(error)
+
+    def _reply(self, reply: Reply, close: bool = False) -> None:
+        self.answered = False
+        self._status = in_reply(reply)
+        super()._reply(reply, close)
+
+    def _end(self, now: float) -> None:
+        if self._status is None:
+            self._status = GrpcStatus.UNKNOWN  # it has ended without trailers
+        super()._end(now)
+        exists = self.answered and self._status not in _OF_NO_METHOD
+        self.listener.record_call(self._status, self._head.target, exists)
