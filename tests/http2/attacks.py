@@ -1,4 +1,4 @@
-"""Known attacks on servers of HTTP/2, by the numbers they were given, as bytes of one client's connection."""
+"""Known attacks on HTTP/2, by the numbers they were given: bytes of a client's connection, or an endpoint's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from nodeagent.proxy.http2 import frames
 from nodeagent.proxy.http2.frames import frame
-from tests.http2.wire import asks, data, head
+from tests.http2.wire import answers, asks, data, head
 
 COUNT = 3_000
 """Frames, or pairs of them, of a flood: more than anybody has patience for."""
@@ -189,4 +189,41 @@ ATTACKS = [
     Attack("idle streams far apart", skipped_streams, ends=False),
     Attack("a body of padded crumbs", crumbs, ends=False),
     Attack("bodies that nobody takes", large_bodies, ends=False),
+]
+
+
+def informational() -> Iterator[bytes]:
+    """Interim responses without end, and no response."""
+    for _ in range(COUNT):
+        yield answers(1, 103, end=False)
+
+
+def response_bomb() -> Iterator[bytes]:
+    """A response whose head is one field of the table, again and again."""
+    field = b"\x40" + string(b"x-bomb") + string(b"y" * 3990)
+    yield frames.header_frames(1, b"\x88" + field + b"\xbe" * 10_000, True, frames.FRAME_SIZE)
+
+
+def of_a_response(what: bytes) -> Write:
+    """Begin a response, and say the same again and again."""
+
+    def write() -> Iterator[bytes]:
+        yield answers(1, end=False)
+        for _ in range(COUNT):
+            yield what
+
+    return write
+
+
+ENDPOINT_ATTACKS = [
+    Attack("CVE-2016-6581: HPACK bomb", response_bomb),
+    Attack("CVE-2019-9511: windows of a byte", of_a_response(frames.window_frame(0, 1))),
+    Attack("CVE-2019-9512: ping flood", of_a_response(frames.ping_frame(b"12345678", ack=False))),
+    Attack("CVE-2019-9513: priorities", of_a_response(frame(frames.PRIORITY, 0, 3, b"\0\0\0\1\1"))),
+    Attack("CVE-2019-9515: settings flood", of_a_response(frames.settings_frame({}))),
+    Attack("CVE-2019-9518: empty frames flood, DATA", of_a_response(frame(frames.DATA, 0, 1, b""))),
+    Attack("CVE-2019-9518: empty frames flood, CONTINUATION", empty_continuation),
+    Attack("CVE-2024-27316: CONTINUATION flood", endless_continuation),
+    Attack("unknown frames", of_a_response(frame(0xBB, 0, 0, b"?"))),
+    Attack("interim responses without end", informational, ends=False),
 ]

@@ -19,8 +19,8 @@ from nodeagent.proxy.http2 import flood, frames, writing
 from nodeagent.settings import Limits
 from tests.exchange.http1 import http
 from tests.exchange.script import a, a1, client
-from tests.http2.attacks import ATTACKS, Attack, bomb, tilted_windows
-from tests.http2.wire import HELLO, Http2Stage, asks
+from tests.http2.attacks import ATTACKS, ENDPOINT_ATTACKS, Attack, bomb, tilted_windows
+from tests.http2.wire import BACK, HELLO, Http2Stage, asks
 
 Wires = Callable[..., Http2Stage]
 TIMES = 100
@@ -70,11 +70,11 @@ def pieces(attack: Attack, paid: Calls) -> Iterator[bytes]:
         yield piece
 
 
-def says(stage: Http2Stage, piece: bytes) -> list[str]:
-    """Have the client say something, without a note of it; return what it hears."""
-    stage.wire("client").says(piece)
+def says(stage: Http2Stage, piece: bytes, peer: str = "client") -> list[str]:
+    """Have a peer say something, without a note of it; return what it hears."""
+    stage.wire(peer).says(piece)
     stage.loop.settle()
-    heard = [str(what) for peer, what in stage.log if peer == "client"]
+    heard = [str(what) for who, what in stage.log if who == peer]
     stage.log.clear()
     return heard
 
@@ -90,41 +90,65 @@ def held(stage: Http2Stage) -> int:
     return sum(one.held for one in stage.plane.runtime.connections)
 
 
+def check_memory(stage: Http2Stage, attack: Attack, peer: str = "client") -> None:
+    every = list(pieces(attack, Calls()))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, sent = tracemalloc.get_traced_memory()[0], 0
+        for piece in every:
+            tracemalloc.reset_peak()
+            sent += len(piece)
+            heard = says(stage, piece, peer)
+            now, peak = tracemalloc.get_traced_memory()
+            assert peak - before < TIMES * sent + CONNECTION
+            if "end" in heard:
+                break
+        assert now - before < 2 * held(stage) + CONNECTION, "more than it says that it holds"
+    finally:
+        tracemalloc.stop()
+
+
+def check_calls(stage: Http2Stage, attack: Attack, peer: str = "client") -> None:
+    paid, spent = Calls(), Calls()
+    heard: list[str] = []
+    for piece in pieces(attack, paid):
+        with spent.counting():
+            heard = says(stage, piece, peer)
+        assert spent.count < TIMES * paid.count + SETTING_UP
+        if "end" in heard:
+            break
+    if attack.ends:
+        assert heard[-1] == "end"
+        assert f" {frames.ENHANCE_YOUR_CALM} " in heard[-2]
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
 @pytest.mark.parametrize("endpoint", ["http1", "http2"])
 class TestAHundredTimes:
     def test_memory(self, wires: Wires, attack: Attack, endpoint: str) -> None:
-        stage = attacked(wires, endpoint)
-        every = list(pieces(attack, Calls()))
-        gc.collect()
-        tracemalloc.start()
-        try:
-            before, sent = tracemalloc.get_traced_memory()[0], 0
-            for piece in every:
-                tracemalloc.reset_peak()
-                sent += len(piece)
-                heard = says(stage, piece)
-                now, peak = tracemalloc.get_traced_memory()
-                assert peak - before < TIMES * sent + CONNECTION
-                if "end" in heard:
-                    break
-            assert now - before < 2 * held(stage) + CONNECTION, "more than it says that it holds"
-        finally:
-            tracemalloc.stop()
+        check_memory(attacked(wires, endpoint), attack)
 
     def test_calls(self, wires: Wires, attack: Attack, endpoint: str) -> None:
-        stage = attacked(wires, endpoint)
-        paid, spent = Calls(), Calls()
-        heard: list[str] = []
-        for piece in pieces(attack, paid):
-            with spent.counting():
-                heard = says(stage, piece)
-            assert spent.count < TIMES * paid.count + SETTING_UP
-            if "end" in heard:
-                break
-        if attack.ends:
-            assert heard[-1] == "end"
-            assert f" {frames.ENHANCE_YOUR_CALM} " in heard[-2]
+        check_calls(attacked(wires, endpoint), attack)
+
+
+@pytest.mark.parametrize("attack", ENDPOINT_ATTACKS, ids=[attack.name for attack in ENDPOINT_ATTACKS])
+class TestAnEndpointAttacks:
+    """What it does to the request that it has been sent is not what this is about: it can do that anyhow."""
+
+    def test_memory(self, wires: Wires, attack: Attack) -> None:
+        check_memory(awaiting(wires), attack, "a1")
+
+    def test_calls(self, wires: Wires, attack: Attack) -> None:
+        check_calls(awaiting(wires), attack, "a1")
+
+
+def awaiting(wires: Wires) -> Http2Stage:
+    """Have an endpoint owe a response, to a client of HTTP/1."""
+    stage = wires(http1="client")
+    stage.does(client >> http("GET / HTTP/1.1", "Host: web"), a >> "accepts", a1 >> BACK)
+    return stage
 
 
 class TestHpackBomb:

@@ -84,12 +84,13 @@ class RawClient:
         """Whether the far side has not ended the connection, as far as was read."""
         return not self._ending
 
-    def send(self, what: bytes) -> None:
-        """Send bytes, as far as anybody takes them."""
+    def send(self, what: bytes) -> bool:
+        """Send bytes; return whether the far side still took them."""
         try:
             self._socket.sendall(what)
         except (BrokenPipeError, ConnectionResetError):
-            return
+            return False
+        return True
 
     def answer(self, stream: int) -> Answer:
         """Read on until this stream, or the connection, has ended."""

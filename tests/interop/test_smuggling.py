@@ -7,7 +7,6 @@ it was asked: what it should not have been shows there. Whose answer is whose sh
 from __future__ import annotations
 
 import contextlib
-import http.client
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import pytest
 
 from hack.kit.ports import free_port
 from hack.kit.waiting import until
-from tests.http2.blocks import request_of
 from tests.interop.attempts import Attempt, all_attempts
 from tests.interop.conftest import Server, Start
 from tests.interop.mesh import InteropMesh, installed
-from tests.interop.raw import RawClient, headers
+from tests.interop.raw import RawClient
 from tests.interop.recorder import Recorder
+from tests.interop.victims import Victims, check_honest, honest
 
 NGINX = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr;
@@ -41,38 +40,6 @@ http {{
 GO_REFUSES = ("te: trailers", "te: trailers, in pieces")
 """It answers 400 to a request of HTTP/1 that announces the trailer Content-Length."""
 Asked = Callable[[], list[str]]
-
-
-class Victims:
-    """Honest clients beside the attacker: one of HTTP/1.1 and one of HTTP/2, on connections that stay."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._first = http.client.HTTPConnection(*address, timeout=20)
-        self._second = RawClient(address)
-        self._stream = -1
-
-    def check(self, marker: str) -> None:
-        """Have both ask, and get what they have asked for."""
-        self._first.request("GET", f"/one/{marker}", headers={"X-Marker": "honest"})
-        response = self._first.getresponse()
-        assert (response.status, response.read().decode()) == (200, f"hello /one/{marker}\n")
-        self._stream += 2
-        self._second.send(honest(self._stream, f"/two/{marker}"))
-        check_honest(self._second, self._stream, f"/two/{marker}")
-
-    def close(self) -> None:
-        """Leave."""
-        self._first.close()
-        self._second.__exit__()
-
-
-def honest(stream: int, path: str) -> bytes:
-    return headers(stream, request_of(b"GET", path.encode(), (b"x-marker", b"honest")), True)
-
-
-def check_honest(client: RawClient, stream: int, path: str) -> None:
-    answer = client.answer(stream)
-    assert (answer.ending, answer.status, answer.body.decode()) == ("end", 200, f"hello {path}\n")
 
 
 def attack(address: tuple[str, int], attempt: Attempt, marker: str, victims: Victims) -> set[str]:
