@@ -1,4 +1,4 @@
-"""Known attacks on HTTP/2, by the numbers they were given: bytes of a client's connection, or an endpoint's."""
+"""Known attacks on HTTP/2, by the numbers they were given: what a client says, or an endpoint."""
 
 from __future__ import annotations
 

@@ -154,6 +154,14 @@ def awaiting(wires: Wires) -> Http2Stage:
 class TestHpackBomb:
     """CVE-2016-6581 and its kin: heads that are large here and small on the wire."""
 
+    def test_room_is_what_was_paid_for(self) -> None:
+        inflation, most = flood.Inflation(), flood.HEADS_AT_ONCE
+        assert inflation.takes(most, 0, lambda: 0)
+        assert not inflation.takes(1, 0, lambda: most)
+        assert inflation.takes(flood.HEADS_PER_BYTE, 1, lambda: most)
+        assert not inflation.takes(1, 0, lambda: most + flood.HEADS_PER_BYTE)
+        assert inflation.takes(most, 0, lambda: 0), "those that were under way are over"
+
     def test_heads_under_way_are_held(self, wires: Wires) -> None:
         """So their source is found when a worker holds too much."""
         stage = attacked(wires, "http1")
