@@ -506,5 +506,15 @@ class TestLeaving:
             client << "end",
         )
 
+    def test_a_response_comes_behind_a_half_close_and_the_window_is_shut(self, wires: Wires) -> None:
+        small_window(wires, 3).play(
+            client >> "ends",
+            a1 >> ok(b"abcde", length=10**6),
+            client << "1: 200 content-length=1000000",
+            client << '1: "abc"',
+            a1 << "end",
+            client << "end",
+        )
+
     def test_the_client_leaves(self, wires: Wires) -> None:
         asked(wires).play(client >> "resets", a1 << "end")

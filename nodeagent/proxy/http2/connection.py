@@ -277,6 +277,8 @@ class Multiplexed(Connection, ABC):
             if not writer.ready or not writer.going:
                 break
         self._flushing = False
+        if self.peer_left and not self._closing:
+            self.left_alone()
 
     def send(self, frame: bytes) -> None:
         """Send a frame that needs no window."""
@@ -528,6 +530,9 @@ class Multiplexed(Connection, ABC):
     @abstractmethod
     def start_early(self) -> None:
         """Pass on the heads in `early` whose bodies have not come: all that has come is read."""
+
+    def left_alone(self) -> None:
+        """What could be written is, for a peer that says nothing any more."""
 
     @abstractmethod
     def streams_lost(self, code: int, detail: str) -> None:

@@ -404,10 +404,16 @@ class Http2Connection(Multiplexed):
         if self._closing or not self._streams:
             return False
         for stream in list(self._streams.values()):
-            shut = stream.queued and (stream.window <= 0 or self.writer.window <= 0)
-            if shut or not stream.received_all:  # neither the response nor the request can ever be whole
+            if not stream.received_all:  # it will never be whole
                 self._client_gone(stream)
+        self.left_alone()
         return bool(self._streams) and not self.transport.is_closing()
+
+    def left_alone(self) -> None:
+        """Give up the responses that wait for a window which the client will not open any more."""
+        for stream in list(self._streams.values()):
+            if stream.queued and (stream.window <= 0 or self.writer.window <= 0):
+                self._client_gone(stream)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and with it all that was under way."""
