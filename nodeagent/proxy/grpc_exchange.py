@@ -11,7 +11,9 @@ from typing import Final
 from middleware.contract import ExchangeError, Reply
 from middleware.grpc import GrpcStatus, of_http
 from nodeagent.proxy.body import Unchunked
+from nodeagent.proxy.errors import reply_to
 from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_reply import grpc_trailers
 from nodeagent.proxy.grpc_status import in_reply, said_in
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
@@ -88,9 +90,22 @@ class GrpcExchange(Exchange):
         self._status = said if said is not None else otherwise
 
     def _break_off(self, error: ExchangeError | None) -> None:
-        if self._status is None:
-            self._status = GrpcStatus.INTERNAL  # what callers make of RST_STREAM with INTERNAL_ERROR
-        super()._break_off(error)
+        """Tell the caller in trailers what has happened, as it would be told without the mesh.
+
+        A status that is none of success cannot look like a whole response, and callers act on it: on a stream
+        that ends with UNAVAILABLE they connect anew, on one that is reset (INTERNAL to them) many give up.
+        """
+        if self._status is not None or error is None or error.fault == "client":
+            if self._status is None:
+                self._status = GrpcStatus.INTERNAL  # what callers make of RST_STREAM with INTERNAL_ERROR
+            super()._break_off(error)
+            return
+        self.error = error
+        self._give_try_up()
+        reply = reply_to(error)
+        self._status = in_reply(reply)
+        self.client.send_trailers(grpc_trailers(reply))
+        self._finish()
 
     def _reply(self, reply: Reply, close: bool = False) -> None:
         self.answered = False

@@ -79,12 +79,17 @@ ENDINGS: dict[str, tuple[list[Step], str]] = {
         [a1 >> answers(1, 503, ("grpc-status", "8"))],
         "RESOURCE_EXHAUSTED",
     ),
-    "broken off": ([MORE, a1 >> reset(1, frames.INTERNAL_ERROR)], "INTERNAL"),
+    "broken off": ([MORE, a1 >> reset(1, frames.INTERNAL_ERROR)], "UNAVAILABLE"),
+    "nonsense within": ([MORE, a1 >> head(1, (":status", "200"))], "UNAVAILABLE"),
+    "broken off, and no gRPC": (
+        [a1 >> answers(1, 404, end=False), a1 >> reset(1, frames.INTERNAL_ERROR)],
+        "UNIMPLEMENTED",
+    ),
     "cancelled": ([client >> reset(1, frames.CANCEL)], "CANCELLED"),
     "cancelled within": ([MORE, client >> reset(1, frames.CANCEL)], "CANCELLED"),
     "the endpoint breaks it off": ([a1 >> reset(1, frames.INTERNAL_ERROR)], "UNAVAILABLE"),
     "nothing comes": ([passes(70.0)], "DEADLINE_EXCEEDED"),
-    "nothing more comes": ([MORE, passes(70.0)], "INTERNAL"),
+    "nothing more comes": ([MORE, passes(70.0)], "DEADLINE_EXCEEDED"),
 }
 LIMITS: dict[str, dict[str, str]] = {
     "no layers": {"svc.mesh/idle-timeout": "1m"},
@@ -105,6 +110,35 @@ def test_every_ending_has_a_status(wires: Wires, ending: str, limits: str) -> No
     stage.does(*steps)
     assert counted(stage) == {expected: 1}
     assert told(stage) == [GrpcStatus[expected]]
+
+
+def test_what_is_broken_off_ends_with_a_status(wires: Wires) -> None:
+    """The caller learns what it would without the mesh, and that its stream is not whole."""
+    stage = called(wires)
+    said = stage.does(MORE, a1 >> reset(1, frames.INTERNAL_ERROR))["client"]
+    assert said[:2] == ["1: 200 content-type=application/grpc", '1: "\0\0\0\0\2hi"']
+    assert said[2].startswith("1: trailers proxy-status=svc.mesh; error=connection_terminated;")
+    assert " grpc-status=14 grpc-message=svc.mesh: 10.1.0.1:8080 closed the connection" in said[2]
+    assert said[2].endswith(" end")
+    assert len(said) == 3
+    (ended,) = stage.plane.watcher.ends
+    assert ended.error is not None
+    assert ended.error.reason == "upstream_reset"
+    assert stage.plane.count(columns.UPSTREAM_TRUNCATED) == 1
+
+
+def test_what_is_no_response_of_grpc_is_broken_off(wires: Wires) -> None:
+    stage = called(wires)
+    said = stage.does(a1 >> answers(1, 404, end=False), a1 >> reset(1, frames.INTERNAL_ERROR))
+    assert said["client"] == ["1: 404", "1: reset 2"]
+
+
+def test_a_caller_that_takes_no_more_is_broken_off(wires: Wires) -> None:
+    """Its window is closed, and it would not see trailers either."""
+    stage = called(wires)
+    stage.does(a1 >> begins(1), *(a1 >> data(1, b"x" * 16_000, end=False) for _ in range(9)))
+    assert stage.does(passes(70.0))["client"] == ["1: reset 2"]
+    assert counted(stage) == {"INTERNAL": 1}
 
 
 def test_others_have_none(wires: Wires) -> None:

@@ -17,6 +17,7 @@ from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.grpc_exchange import GrpcExchange
+from nodeagent.proxy.grpc_reply import grpc_head
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID
 from nodeagent.proxy.http2.frames import (
@@ -35,7 +36,6 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
-from nodeagent.proxy.http2.grpc_reply import grpc_head
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead

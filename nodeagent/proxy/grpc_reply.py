@@ -1,4 +1,4 @@
-"""Answers of the mesh itself as gRPC means them: HTTP 200 and a status in a head that is also the end.
+"""Answers of the mesh itself as gRPC means them: a status in trailers, or in a head that is also the end.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, "Trailers-Only". Pure.
 """
@@ -21,14 +21,20 @@ def grpc_head(reply: Reply) -> ResponseHead:
 
     A layer that answers callers of gRPC may say `grpc-status` and `grpc-message` itself.
     """
+    lines = b"content-type: application/grpc\r\n" + grpc_trailers(reply)
+    return ResponseHead(200, b"1", b"200 OK", lines, 0)
+
+
+def grpc_trailers(reply: Reply) -> bytes:
+    """Return the trailers that tell a caller of this reply when its response has begun already."""
     lines = b"".join(
         f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.headers if name.lower() not in _OWN
     )
-    lines += b"content-type: application/grpc\r\ngrpc-status: %d\r\n" % in_reply(reply)
+    lines += b"grpc-status: %d\r\n" % in_reply(reply)
     message = reply.body.decode("utf-8", "replace").strip() or reply.reason
     if message and reply.headers.get(_MESSAGE) is None:
         lines += b"grpc-message: %b\r\n" % _percent_encoded(message)
-    return ResponseHead(200, b"1", b"200 OK", lines, 0)
+    return lines
 
 
 def _percent_encoded(message: str) -> bytes:
