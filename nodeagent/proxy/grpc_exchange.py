@@ -19,7 +19,7 @@ from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
 from nodeagent.proxy.streams import ClientStream
 
-_OF_NO_METHOD: Final = frozenset(
+OF_NO_METHOD: Final = frozenset(
     (
         GrpcStatus.CANCELLED,
         GrpcStatus.DEADLINE_EXCEEDED,
@@ -116,5 +116,5 @@ class GrpcExchange(Exchange):
         if self._status is None:
             self._status = GrpcStatus.UNKNOWN  # it has ended without trailers
         super()._end(now)
-        exists = self.answered and self._status not in _OF_NO_METHOD
+        exists = self.answered and self._status not in OF_NO_METHOD
         self.listener.record_call(self._status, self._head.target, exists)
