@@ -69,7 +69,8 @@ class GrpcExchange(Exchange):
     def response_trailers(self, lines: bytes) -> None:
         """The response has ended with trailers that were no part of its bytes."""
         if self._response is None:
-            self._learn(said_in(lines), GrpcStatus.UNKNOWN)
+            known = self._status  # of a response whose head is none of gRPC
+            self._learn(said_in(lines), GrpcStatus.UNKNOWN if known is None else known)
         super().response_trailers(lines)
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:

@@ -75,6 +75,14 @@ ENDINGS: dict[str, tuple[list[Step], str]] = {
     "trailers that say nothing": ([a1 >> begins(1) + head(1, ("x", "y"))], "UNKNOWN"),
     "a head that says nothing": ([a1 >> answers(1)], "UNKNOWN"),
     "no gRPC at all": ([a1 >> answers(1, 502, end=False) + data(1, b"bad gateway")], "UNAVAILABLE"),
+    "no gRPC at all, with trailers": (
+        [a1 >> answers(1, 502, end=False) + data(1, b"bad", end=False) + head(1, ("x", "y"))],
+        "UNAVAILABLE",
+    ),
+    "another status, with one of gRPC in trailers": (
+        [a1 >> answers(1, 502, end=False) + trailers(1, 8)],
+        "RESOURCE_EXHAUSTED",
+    ),
     "another status, with one of gRPC": (
         [a1 >> answers(1, 503, ("grpc-status", "8"))],
         "RESOURCE_EXHAUSTED",
@@ -226,6 +234,16 @@ class TestRetry:
         heard = self.second(stage, *answer)
         assert heard[-1] == "1: trailers grpc-status=0 end"
         assert told(stage) == [GrpcStatus.OK]
+
+    def test_who_broke_off_is_not_asked_again(self, wires: Wires) -> None:
+        """Even if it is its turn."""
+        stage = self.called(wires)
+        stage.does(client >> call(3), b >> "accepts", b1 >> BACK)
+        said = stage.does(a1 >> begins(1), a1 >> reset(1, frames.INTERNAL_ERROR))
+        assert list(said) == ["b1"]
+        assert stage.plane.count(columns.UPSTREAM_TRUNCATED) == 1
+        stage.does(b1 >> only(1, 0), b1 >> only(3, 0))
+        assert counted(stage) == {"OK": 2}
 
     @pytest.mark.parametrize("code", [0, 2, 13])
     def test_other_statuses_are_passed_on(self, wires: Wires, code: int) -> None:

@@ -30,6 +30,7 @@ def test_a_layer_may_say_the_status_itself() -> None:
 
 
 def test_trailers_say_the_same() -> None:
-    reply = Reply(504, [("Proxy-Status", "svc.mesh"), ("Content-Type", "text/plain")], b"too late\n")
+    fields = [("Proxy-Status", "svc.mesh"), ("Content-Type", "text/plain"), ("Set-Cookie", "a=b")]
+    reply = Reply(504, fields, b"too late\n")
     lines = b"Proxy-Status: svc.mesh\r\ngrpc-status: 4\r\ngrpc-message: too late\r\n"
     assert grpc_trailers(reply) == lines
