@@ -149,6 +149,17 @@ def test_a_caller_that_takes_no_more_is_broken_off(wires: Wires) -> None:
     assert counted(stage) == {"INTERNAL": 1}
 
 
+def test_a_service_that_has_left_says_so(wires: Wires) -> None:
+    stage = called(wires)
+    stage.plane.listeners.apply([], [stage.plane.spec.key])
+    said = stage.does(client >> call(3))["client"]
+    assert said[0].startswith("3: 200 ")
+    assert " grpc-status=14 " in said[0]
+    assert "no_route" in said[0]
+    stage.does(a1 >> only(1, 0))
+    assert counted(stage) == {"OK": 1}, "it is no Service's call"
+
+
 def test_others_have_none(wires: Wires) -> None:
     for kind in ("application/json", "application/grpc-web+proto"):
         stage = wires()

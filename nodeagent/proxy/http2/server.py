@@ -573,9 +573,9 @@ class Http2Connection(Multiplexed):
         runtime, listener = self.runtime, self.listener
         runtime.count(runtime.layout.malformed_column(error.reason))
         runtime.observer.refused(listener.service, listener.port, self.source.address, error)
-        mine.exchange = None
         mine.received_all = end
         mine.respond_reply(reply_to(error), close=False)
+        mine.exchange = None
         mine.finished(runtime.now(), abort=False)
 
     def _follow(self) -> bool:
