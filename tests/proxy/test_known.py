@@ -29,32 +29,35 @@ def said(read: Callable[..., RequestHead | ResponseHead | None], *args: Any) -> 
 def test_the_memory_and_the_codec_agree(request_side: bool) -> None:
     """Each message comes four times, the last two from the memory, among thousands of others."""
     chance = random.Random(9)
+    requests, responses = known.RequestReader(), known.ResponseReader()
     recent: list[bytes] = []
     for _ in range(12_000):
         recent.append(random_wire(chance, request_side))
         data = chance.choice(recent[-20:])
         data = data[: chance.randrange(len(data) + 1)] if chance.random() < 0.1 else data
+        if chance.random() < 0.05:
+            requests, responses = known.RequestReader(), known.ResponseReader()
         for _ in range(4):
             if request_side:
                 before = chance.choice((b"", b"x" * chance.randrange(50)))
                 args: tuple[Any, ...] = (before + data, b"default", len(before))
-                assert said(known.read_request, *args) == said(parse_request, *args)
+                assert said(requests.read, *args) == said(parse_request, *args)
             else:
                 args = (data, chance.random() < 0.2)
-                assert said(known.read_response, *args) == said(parse_response, *args)
+                assert said(responses.read, *args) == said(parse_response, *args)
 
 
 def test_a_head_that_came_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
-        known.read_request(REQUEST)
+        known.RequestReader().read(REQUEST)
     monkeypatch.setattr(known, "parse_request", None)
-    assert known.read_request(REQUEST) is not None
-    assert known.read_request(b"before" + REQUEST + b"behind", b"", 6) is not None
+    assert known.RequestReader().read(REQUEST) is not None
+    assert known.RequestReader().read(b"before" + REQUEST + b"behind", b"", 6) is not None
 
 
 def test_what_a_layer_makes_of_a_head_is_not_remembered() -> None:
     for _ in range(4):
-        head = known.read_request(REQUEST)
+        head = known.RequestReader().read(REQUEST)
         assert head is not None
         assert head.target == b"/a"
         head.target = b"/changed"
@@ -63,7 +66,7 @@ def test_what_a_layer_makes_of_a_head_is_not_remembered() -> None:
 
 def test_a_host_that_is_the_listeners_is_not_remembered() -> None:
     for host in (b"one", b"one", b"one", b"two"):
-        head = known.read_request(b"GET / HTTP/1.0\r\n\r\n", host)
+        head = known.RequestReader().read(b"GET / HTTP/1.0\r\n\r\n", host)
         assert head is not None
         assert head.fields == b"Host: %b\r\n" % host
 
@@ -71,7 +74,7 @@ def test_a_host_that_is_the_listeners_is_not_remembered() -> None:
 def test_an_answer_to_head_is_another_head() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     for to_head in (False, False, False, True, False):
-        head = known.read_response(data, to_head)
+        head = known.ResponseReader().read(data, to_head)
         assert head is not None
         assert head.length == (0 if to_head else 5)
 
@@ -80,7 +83,7 @@ def test_what_is_refused_is_never_remembered() -> None:
     bad = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n"
     for _ in range(4):
         with pytest.raises(HeadError):
-            known.read_request(bad)
+            known.RequestReader().read(bad)
 
 
 @pytest.mark.parametrize("kind", [RequestHead, ResponseHead])
@@ -91,3 +94,34 @@ def test_a_copy_has_all_that_the_original_has(kind: type[RequestHead | ResponseH
     copy = head.copy(7)
     for name in kind.__slots__:
         assert getattr(copy, name) == (7 if name == "end" else getattr(head, name)), name
+
+
+def test_who_says_something_new_each_time_is_hardly_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    memory = known._requests
+    monkeypatch.setattr(known, "_requests", memory_that_notes(memory, looked))
+    reader = known.RequestReader()
+    for number in range(500):
+        reader.read(b"GET /new/%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+    assert 20 < len(looked) < 50
+    for _ in range(200):  # and is, as soon as that has an end
+        reader.read(REQUEST)
+    before = len(looked)
+    for _ in range(10):
+        reader.read(REQUEST)
+    assert len(looked) == before  # found among the younger
+
+
+def memory_that_notes(memory: Any, looked: list[bytes]) -> Any:
+    """Return the memory; who looks further than the younger generation is noted."""
+
+    class Noting:
+        young = memory.young
+        again = memory.again
+        keep = memory.keep
+
+        def older(self, raw: bytes) -> Any:
+            looked.append(raw)
+            return memory.older(raw)
+
+    return Noting()

@@ -13,7 +13,7 @@ from typing import Final
 from nodeagent.proxy.body import LAST_CHUNK, Body, chunk
 from nodeagent.proxy.connection import PEER_FULL, TURN, Connection, probe_peer
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
-from nodeagent.proxy.http1.known import read_response
+from nodeagent.proxy.http1.known import ResponseReader
 from nodeagent.proxy.message import UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
 from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.runtime import FOREVER
@@ -31,6 +31,7 @@ class Http1Upstream(Connection):
     __slots__ = (
         "_body",
         "_buffer",
+        "_heads",
         "_owner",
         "_poll",
         "_pool",
@@ -55,6 +56,7 @@ class Http1Upstream(Connection):
         self.keep_alive = True
         self._pool = pool
         self._owner: UpstreamOwner | None = None
+        self._heads = ResponseReader()
         self._body: Body | None = None
         self._to_head = False
         self._trailers = False
@@ -256,7 +258,7 @@ class Http1Upstream(Connection):
             data = held + data
         try:
             while True:
-                head = read_response(data, self._to_head)
+                head = self._heads.read(data, self._to_head)
                 if head is None:
                     check_incomplete(data, _HEAD_LIMITS, response=True)
                     self._buffer = data

@@ -17,6 +17,11 @@ _ROOM: Final = 512 * 1024
 """Bytes in each of two generations, for requests and for responses, of a process."""
 _LARGEST: Final = 8 * 1024
 """Bytes of a head that is worth remembering."""
+_PATIENCE: Final = 16
+"""Heads in a row that were new on a connection, behind which all but a few are not looked up: where each head
+has an id of its own, looking is a loss."""
+_SELDOM: Final = 31
+"""A mask: of so many and one, one is looked up all the same."""
 _END: Final = b"\r\n\r\n"
 
 H = TypeVar("H")
@@ -36,32 +41,62 @@ _requests: Final[Memory[bytes, _Known[RequestHead]]] = Memory(_ROOM)
 _responses: Final[Memory[bytes, _Known[ResponseHead]]] = Memory(_ROOM)
 
 
-def read_request(data: bytes, default_host: bytes = b"", position: int = 0) -> RequestHead | None:
-    """Read the request head at `position` of `data`, as `parse_request` does."""
-    end = data.find(_END, position) + 4
-    if end < 4 or end - position > _LARGEST:
-        return parse_request(data, default_host, position)
-    raw = data[position:end]
-    known = _requests.young.get(raw) or _requests.older(raw)
-    if known is not None:
-        return known.head.copy(end)
-    head = parse_request(data, default_host, position)
-    # Who names no host gets that of the listener, which is not in these bytes.
-    if head is not None and head.minor == b"1" and head.end == end and _requests.again(raw):
-        _requests.keep(raw, _Known(head.copy(end), raw))
-    return head
+class RequestReader:
+    """Reads the request heads of one connection, as `parse_request` does."""
+
+    __slots__ = ("_news",)
+
+    def __init__(self) -> None:
+        self._news = 0
+        """Heads in a row that were not remembered."""
+
+    def read(self, data: bytes, default_host: bytes = b"", position: int = 0) -> RequestHead | None:
+        """Read the request head at `position` of `data`."""
+        news = self._news
+        if news > _PATIENCE and news & _SELDOM:
+            self._news = news + 1
+            return parse_request(data, default_host, position)
+        end = data.find(_END, position) + 4
+        if end < 4 or end - position > _LARGEST:
+            return parse_request(data, default_host, position)
+        raw = data[position:end]
+        known = _requests.young.get(raw) or _requests.older(raw)
+        if known is not None:
+            self._news = 0
+            return known.head.copy(end)
+        self._news = news + 1
+        head = parse_request(data, default_host, position)
+        # Who names no host gets that of the listener, which is not in these bytes.
+        if head is not None and head.minor == b"1" and head.end == end and _requests.again(raw):
+            _requests.keep(raw, _Known(head.copy(end), raw))
+        return head
 
 
-def read_response(data: bytes, to_head: bool) -> ResponseHead | None:
-    """Read the response head at the start of `data`, as `parse_response` does."""
-    end = data.find(_END) + 4
-    if to_head or end < 4 or end > _LARGEST:
-        return parse_response(data, to_head)
-    raw = data[:end]
-    known = _responses.young.get(raw) or _responses.older(raw)
-    if known is not None:
-        return known.head.copy(end)
-    head = parse_response(data, to_head)
-    if head is not None and head.end == end and _responses.again(raw):
-        _responses.keep(raw, _Known(head.copy(end), raw))
-    return head
+class ResponseReader:
+    """Reads the response heads of one connection, as `parse_response` does."""
+
+    __slots__ = ("_news",)
+
+    def __init__(self) -> None:
+        self._news = 0
+        """Heads in a row that were not remembered."""
+
+    def read(self, data: bytes, to_head: bool) -> ResponseHead | None:
+        """Read the response head at the start of `data`."""
+        news = self._news
+        if news > _PATIENCE and news & _SELDOM:
+            self._news = news + 1
+            return parse_response(data, to_head)
+        end = data.find(_END) + 4
+        if to_head or end < 4 or end > _LARGEST:
+            return parse_response(data, to_head)
+        raw = data[:end]
+        known = _responses.young.get(raw) or _responses.older(raw)
+        if known is not None:
+            self._news = 0
+            return known.head.copy(end)
+        self._news = news + 1
+        head = parse_response(data, to_head)
+        if head is not None and head.end == end and _responses.again(raw):
+            _responses.keep(raw, _Known(head.copy(end), raw))
+        return head

@@ -28,7 +28,7 @@ from nodeagent.proxy.errors import (
 )
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
-from nodeagent.proxy.http1.known import read_request
+from nodeagent.proxy.http1.known import RequestReader
 from nodeagent.proxy.http1.render import render_reply
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
@@ -63,6 +63,7 @@ class Http1Connection(Connection):
         "_closing",
         "_eof",
         "_exchange",
+        "_heads",
         "_idle_since",
         "_keep_alive",
         "_listeners",
@@ -106,6 +107,7 @@ class Http1Connection(Connection):
         self.sent = 0
         self._listeners = listeners
         self._other = other
+        self._heads = RequestReader()
         self._exchange: Exchange | None = None
         self._idle_since = 0.0
         self._pending = b""
@@ -259,7 +261,7 @@ class Http1Connection(Connection):
         while position < size:
             started = runtime.now()
             try:
-                head = read_request(data, self.listener.default_host, position)
+                head = self._heads.read(data, self.listener.default_host, position)
                 if head is None:
                     if not self.received and self._begins_other(data, started):
                         break
