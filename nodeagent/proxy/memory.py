@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from typing import Final, Generic, Protocol, TypeVar
 
+PATIENCE: Final = 16
+"""Heads in a row that were new on a connection, behind which all but a few are not looked up: where each has
+an id of its own, looking is a loss."""
+SELDOM: Final = 31
+"""A mask: of so many and one, one is looked up all the same."""
 _BYTES_PER_HASH: Final = 128
 """Of room: hashes are kept in proportion to it."""
 

@@ -10,18 +10,13 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from nodeagent.proxy.http1.head import parse_request, parse_response
-from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.memory import PATIENCE, SELDOM, Memory
 from nodeagent.proxy.message import RequestHead, ResponseHead
 
 _ROOM: Final = 512 * 1024
 """Bytes in each of two generations, for requests and for responses, of a process."""
 _LARGEST: Final = 8 * 1024
 """Bytes of a head that is worth remembering."""
-_PATIENCE: Final = 16
-"""Heads in a row that were new on a connection, behind which all but a few are not looked up: where each head
-has an id of its own, looking is a loss."""
-_SELDOM: Final = 31
-"""A mask: of so many and one, one is looked up all the same."""
 _END: Final = b"\r\n\r\n"
 
 H = TypeVar("H")
@@ -53,7 +48,7 @@ class RequestReader:
     def read(self, data: bytes, default_host: bytes = b"", position: int = 0) -> RequestHead | None:
         """Read the request head at `position` of `data`."""
         news = self._news
-        if news > _PATIENCE and news & _SELDOM:
+        if news > PATIENCE and news & SELDOM:
             self._news = news + 1
             return parse_request(data, default_host, position)
         end = data.find(_END, position) + 4
@@ -84,7 +79,7 @@ class ResponseReader:
     def read(self, data: bytes, to_head: bool) -> ResponseHead | None:
         """Read the response head at the start of `data`."""
         news = self._news
-        if news > _PATIENCE and news & _SELDOM:
+        if news > PATIENCE and news & SELDOM:
             self._news = news + 1
             return parse_response(data, to_head)
         end = data.find(_END) + 4

@@ -14,7 +14,7 @@ from nodeagent.proxy.http2.field import PATH_PATTERN, Fault, Field
 from nodeagent.proxy.http2.grpc_timeout import parse_timeout
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
-from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.memory import PATIENCE, SELDOM, Memory
 from nodeagent.proxy.message import (
     NO_BODY,
     UNTIL_CLOSE,
@@ -103,11 +103,13 @@ def _shared_by(_limits: Limits) -> Shared:
 class HeaderDecoder:
     """Reads the header blocks of one direction of a connection. `table_size` is what we announce."""
 
-    __slots__ = ("_limits", "_own", "_own_pathless", "_reader", "_shared")
+    __slots__ = ("_limits", "_news", "_own", "_own_pathless", "_reader", "_shared")
 
     def __init__(self, limits: Limits, table_size: int = 4096, shared: Shared | None = None) -> None:
         self._limits = limits
         self._shared = shared = shared or _shared_by(limits)
+        self._news = 0
+        """Requests in a row that were not remembered."""
         self._own: Memory[bytes, _Known] = Memory(_OWN_ROOM)
         self._own_pathless: Memory[bytes, _Known] = Memory(_OWN_ROOM)
         self._reader = BlockReader(shared.fields, limits.head_bytes, table_size)
@@ -120,6 +122,10 @@ class HeaderDecoder:
             CompressionFault: the block cannot be followed.
         """
         kind = _WHOLE_REQUEST if end_stream else _REQUEST
+        news = self._news
+        if news > PATIENCE and news & SELDOM:
+            self._news = news + 1
+            return self._read_request(block, kind, None)
         known = self._own.young.get(block) or self._shared.blocks.young.get(block)
         if known is None or known.kind != kind:
             known = self._older(block, kind)
@@ -127,6 +133,7 @@ class HeaderDecoder:
                 return self._request_by_path(block, kind)
         elif known.added:
             self._add(known.added)
+        self._news = 0
         if known.timeout:
             head = _timed(known, known.target, len(block))
         else:
@@ -214,12 +221,15 @@ class HeaderDecoder:
         """Return the head of a request that may be like one before it, but for its path."""
         cut = cut_path(block)
         if cut is None:
+            self._news += 1
             return self._read_request(block, kind, b"")
         rest, path, coded = cut
         shared, own = self._shared.pathless, self._own_pathless
         known = own.young.get(rest) or shared.young.get(rest) or own.older(rest) or shared.older(rest)
         if known is None or known.kind != kind:
+            self._news += 1
             return self._read_request(block, kind, rest)
+        self._news = 0
         if coded:
             try:
                 path = decode(path)
@@ -238,8 +248,8 @@ class HeaderDecoder:
         head.trailers = known.trailers
         return head
 
-    def _read_request(self, block: bytes, kind: int, rest: bytes) -> RequestHead:
-        """Take a request's block apart; `rest` is what may be remembered without its path."""
+    def _read_request(self, block: bytes, kind: int, rest: bytes | None) -> RequestHead:
+        """Take a request's block apart; `rest`: what may be remembered without its path; None: nothing."""
         fields = self._read(block)
         shape = self._shared.requests.of(self._kinds(fields))
         _check(shape.fault)
@@ -270,6 +280,8 @@ class HeaderDecoder:
         if shape.forwarded:
             values = [fields[place].value for place in shape.forwarded]
             head.forwarded_for = b", ".join([value for value in values if value])
+        if rest is None:
+            return head
         memory = self._memory(block, fields)
         if memory is not None:
             self._keep(memory, block, self._known(head, kind))

@@ -6,7 +6,7 @@ from typing import Final
 
 from nodeagent.proxy.http2.encoding import LineEncoder
 from nodeagent.proxy.http2.literals import compact, literal
-from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.memory import PATIENCE, SELDOM, Memory
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.streams import Source
 
@@ -33,11 +33,13 @@ _HTTP: Final = literal(b":scheme", b"http")
 class HeaderEncoder:
     """Writes the header blocks of one direction of a connection."""
 
-    __slots__ = ("_heads", "_lines")
+    __slots__ = ("_heads", "_lines", "_news")
 
     def __init__(self) -> None:
         self._lines = LineEncoder()
         self._heads: _EncodedHeads = Memory(_ENCODED_ROOM)
+        self._news = 0
+        """Requests in a row that were not remembered."""
 
     @property
     def held(self) -> int:
@@ -51,9 +53,18 @@ class HeaderEncoder:
     def request(self, head: RequestHead, source: Source) -> bytes:
         """Return a request's head with the client's address at the end of X-Forwarded-For."""
         key = (head.method, head.fields, head.forwarded_for, source.address_bytes)
-        known = self._heads.young.get(key)
-        if known is None or self._lines.resizes:
-            known = self._request(key)
+        news = self._news
+        if news > PATIENCE and news & SELDOM:
+            self._news = news + 1
+            known = self._request(key, False)
+        else:
+            young = self._heads.young.get(key)
+            if young is None or self._lines.resizes:
+                self._news = news + 1
+                known = self._request(key, True)
+            else:
+                self._news = 0
+                known = young
         path = head.target
         size = len(path)
         if path == b"/":
@@ -80,14 +91,14 @@ class HeaderEncoder:
 
     # What is not in the younger generation
 
-    def _request(self, key: tuple[bytes, ...]) -> _Encoded:
+    def _request(self, key: tuple[bytes, ...], remembered: bool) -> _Encoded:
         method, fields, forwarded_for, address = key
         lines = _split(fields)
         if lines and not _is_host(lines[0]):  # the pseudo-header fields come first
             lines.sort(key=_is_host, reverse=True)
         forwarded = forwarded_for + b", " + address if forwarded_for else address
         lines.append(b"x-forwarded-for: " + forwarded)
-        return self._encode(key, compact(b":method", method) + _HTTP, lines)
+        return self._encode(key, compact(b":method", method) + _HTTP, lines, remembered)
 
     def _whole(self, key: tuple[bytes, ...], first: bytes, lines: bytes) -> _Encoded:
         """Return what has no path: all of it is in `after`."""
@@ -95,9 +106,11 @@ class HeaderEncoder:
         encoded.before, encoded.after = b"", encoded.before + encoded.after
         return encoded
 
-    def _encode(self, key: tuple[bytes, ...], first: bytes, lines: list[bytes]) -> _Encoded:
+    def _encode(
+        self, key: tuple[bytes, ...], first: bytes, lines: list[bytes], remembered: bool = True
+    ) -> _Encoded:
         heads, encoder = self._heads, self._lines
-        if not encoder.resizes:
+        if remembered and not encoder.resizes:
             known = heads.older(key)
             if known is not None:
                 return known
@@ -107,7 +120,7 @@ class HeaderEncoder:
         encoded = _Encoded(resizing + first, after, sum(map(len, key)) + len(after) + 500)
         if resizing or encoder.added != before:  # what refers to the table means something else now
             heads.clear()
-        elif heads.again(key):
+        elif remembered and heads.again(key):
             heads.keep(key, encoded)
         return encoded
 
