@@ -42,6 +42,9 @@ def _quantile(share: str) -> str:
 
 
 _SERVICE, _NAMED = "namespace, service", "{{namespace}}/{{service}}"
+_BAD_CALLS = PORT + ',grpc_status=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+_FAILED_CALLS = _rate("svcmesh_grpc_calls_total", _SERVICE, _BAD_CALLS)
+_FAILED_BY_METHOD = _rate("svcmesh_grpc_method_calls_total", f"{_SERVICE}, method", _BAD_CALLS)
 _FAILED = _rate("svcmesh_requests_total", _SERVICE, PORT + ',code_class="5xx"')
 
 ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
@@ -89,6 +92,29 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "short",
                 ((f"sum by ({_SERVICE}) (svcmesh_connections_active{{{PORT}}})", _NAMED),),
                 "Now, over all nodes.",
+            ),
+        ),
+    ),
+    (
+        "gRPC",
+        (
+            Panel(
+                "Calls by status",
+                "reqps",
+                ((_rate("svcmesh_grpc_calls_total", "grpc_status"), "{{grpc_status}}"),),
+                "What callers got; CANCELLED: they left, or their deadline passed.",
+            ),
+            Panel(
+                "Failed calls",
+                "percentunit",
+                ((f"{_FAILED_CALLS} / {_rate('svcmesh_grpc_calls_total', _SERVICE)}", _NAMED),),
+                "The share of UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.",
+            ),
+            Panel(
+                "Failed calls by method",
+                "reqps",
+                ((_FAILED_BY_METHOD, _NAMED + " {{method}}"),),
+                "other: no endpoint has known the method yet, or there are too many of them.",
             ),
         ),
     ),

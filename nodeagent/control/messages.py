@@ -49,6 +49,13 @@ class SlottedBackend(msgspec.Struct, frozen=True):
     slot: int
 
 
+class BackendCondition(msgspec.Struct, frozen=True, array_like=True):
+    """Addresses and ports of all endpoints of a backend that fail their health checks; may be none."""
+
+    backend: BackendKey
+    unhealthy: tuple[tuple[str, int], ...]
+
+
 class Apply(msgspec.Struct, frozen=True, tag=True):
     """A change of the plan. The first one that a worker gets holds all of it."""
 
@@ -57,6 +64,8 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     removed: tuple[ListenerKey, ...]
     backends: tuple[SlottedBackend, ...] = ()
     removed_backends: tuple[BackendKey, ...] = ()
+    conditions: tuple[BackendCondition, ...] = ()
+    """In the first one, of all backends that have unhealthy endpoints; no request is served without."""
 
 
 class SourcePod(msgspec.Struct, frozen=True, array_like=True):
@@ -79,13 +88,6 @@ class Sources(msgspec.Struct, frozen=True, tag=True):
 
     def __bool__(self) -> bool:
         return bool(self.upserted or self.removed)
-
-
-class BackendCondition(msgspec.Struct, frozen=True, array_like=True):
-    """Addresses and ports of all endpoints of a backend that fail their health checks; may be none."""
-
-    backend: BackendKey
-    unhealthy: tuple[tuple[str, int], ...]
 
 
 class Conditions(msgspec.Struct, frozen=True, tag=True):

@@ -178,10 +178,14 @@ class Supervisor:
         channel.send(self._sources.everything())
         if self._version:
             place.tell(
-                Apply(self._version, tuple(self._listeners.values()), (), tuple(self._backends.values()))
+                Apply(
+                    self._version,
+                    tuple(self._listeners.values()),
+                    (),
+                    tuple(self._backends.values()),
+                    conditions=tuple(self._conditions.values()),
+                )
             )
-        if self._conditions:
-            channel.send(Conditions(tuple(self._conditions.values())))
         log.info("worker_started", worker=place.index, pid=place.process.pid)
 
     def _heard(self, place: _Place, message: Message) -> None:

@@ -427,6 +427,7 @@ class Exchange(LayerRequest):
             self._break_off(None)
         elif self._response is not None:
             self.listener.count(UPSTREAM_TRUNCATED)
+            self._tried_in_vain()
             self._response.cut = True  # `chain_returned` will see to it
             self._response.wake()
         elif self.committed:

@@ -13,12 +13,13 @@ from middleware.grpc import GrpcStatus, of_http
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.errors import reply_to
 from nodeagent.proxy.exchange import Exchange
+from nodeagent.proxy.grpc_reply import grpc_trailers
 from nodeagent.proxy.grpc_status import in_reply, said_in
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
 from nodeagent.proxy.streams import ClientStream
 
-_OF_NO_METHOD: Final = frozenset(
+OF_NO_METHOD: Final = frozenset(
     (
         GrpcStatus.CANCELLED,
         GrpcStatus.DEADLINE_EXCEEDED,
@@ -68,7 +69,8 @@ class GrpcExchange(Exchange):
     def response_trailers(self, lines: bytes) -> None:
         """The response has ended with trailers that were no part of its bytes."""
         if self._response is None:
-            self._learn(said_in(lines), GrpcStatus.UNKNOWN)
+            known = self._status  # of a response whose head is none of gRPC
+            self._learn(said_in(lines), GrpcStatus.UNKNOWN if known is None else known)
         super().response_trailers(lines)
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
@@ -89,12 +91,22 @@ class GrpcExchange(Exchange):
         self._status = said if said is not None else otherwise
 
     def _break_off(self, error: ExchangeError | None) -> None:
-        if self._status is None:
-            # A time that is up is told in trailers; else it is what callers make of a stream broken off.
-            self._status = GrpcStatus.INTERNAL
-            if error is not None and error.final:
-                self._status = in_reply(reply_to(error))
-        super()._break_off(error)
+        """Tell the caller in trailers what has happened, as it would be told without the mesh.
+
+        A status that is none of success cannot look like a whole response, and callers act on it: on a stream
+        that ends with UNAVAILABLE they connect anew, on one that is reset (INTERNAL to them) many give up.
+        """
+        if self._status is not None or error is None or (error.fault == "client" and not error.final):
+            if self._status is None:
+                self._status = GrpcStatus.INTERNAL  # what callers make of RST_STREAM with INTERNAL_ERROR
+            super()._break_off(error)
+            return
+        self.error = error
+        self._give_try_up()
+        reply = reply_to(error)
+        self._status = in_reply(reply)
+        self.client.send_trailers(grpc_trailers(reply))
+        self._finish()
 
     def _reply(self, reply: Reply, close: bool = False) -> None:
         self.answered = False
@@ -105,5 +117,5 @@ class GrpcExchange(Exchange):
         if self._status is None:
             self._status = GrpcStatus.UNKNOWN  # it has ended without trailers
         super()._end(now)
-        exists = self.answered and self._status not in _OF_NO_METHOD
+        exists = self.answered and self._status not in OF_NO_METHOD
         self.listener.record_call(self._status, self._head.target, exists)

@@ -6,12 +6,14 @@ All other calls are counted in one row of their port, "other". So there are neve
 names of a port, and `ROWS` rows of a worker, whoever asks for what; a call beyond that is still counted by
 its status with the others of its port (`columns.GRPC_CALLS`).
 
+    rows ever used | row | row | ...
     row:  length | epoch | name | calls by status
 
-The name is that of Service, port and method. A row is its worker's to write; it is free where the length is
-0. The length is written last and taken away first, and the epoch grows with each new name, so that a reader
-knows whether all that it has read belongs together. The next worker with this memory goes on with the rows
-that it finds; those of a port are free again when that leaves the plan.
+The first number only grows, and nobody looks behind it: memory that was never used costs nothing. The name is
+that of Service, port and method. A row is its worker's to write; it is free where the length is 0. The
+length is written last and taken away first, and the epoch grows with each new name, so that a reader knows
+whether all that it has read belongs together. The next worker with this memory goes on with the rows that it
+finds; those of a port are free again when that leaves the plan.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ MOST_METHODS: Final = 64
 OTHER: Final = "other"
 """Instead of a method's name, which has a slash in it."""
 
+_USED: Final = 0
+_ROWS_AT: Final = 8
 _LENGTH: Final = 0
 _EPOCH: Final = 1
 _NAME: Final = 2
@@ -36,6 +40,8 @@ _NAME_BYTES: Final = 8 * _NAME_CELLS
 _CALLS: Final = _NAME + _NAME_CELLS
 ROW: Final = _CALLS + len(GrpcStatus)
 """Cells of a row: whole cache lines."""
+CELLS: Final = _ROWS_AT + ROWS * ROW
+"""Of all."""
 
 _METHOD: Final = re.compile(rb"/([A-Za-z_][\w.]{0,120}/[A-Za-z_]\w{0,60})", re.ASCII)
 """As protobuf spells it: `/package.Service/Method`."""
@@ -61,7 +67,8 @@ class MethodRows:
         self._free: list[int] = []
         self._found: dict[tuple[str, int], dict[str, int]] = {}
         """Of the predecessor, by Service and port."""
-        for row in reversed(range(0, len(cells) - ROW + 1, ROW)):
+        used = cells[_USED] if len(cells) else 0
+        for row in range(_ROWS_AT, _ROWS_AT + used * ROW, ROW):
             known = _read(cells, row)
             if known is None:
                 self._free.append(row)
@@ -77,17 +84,27 @@ class MethodRows:
         name = f"{service} {port} {method}".encode()
         if len(name) > _NAME_BYTES:
             return None
-        if not self._free:
-            for rows in self._found.values():  # of ports that left while there was no worker
-                self.give_back(rows.values())
-            self._found.clear()
-            if not self._free:
-                return None
-        row, cells = self._free.pop(), self._cells
+        row = self._free_row()
+        if row is None:
+            return None
+        cells = self._cells
         cells[row + _EPOCH] += 1
         cells[row + _NAME : row + ROW] = memoryview(name.ljust(8 * (ROW - _NAME), b"\0")).cast("q")
         cells[row + _LENGTH] = len(name)
         return row
+
+    def _free_row(self) -> int | None:
+        if self._free:
+            return self._free.pop()
+        cells = self._cells
+        row = _ROWS_AT + cells[_USED] * ROW if len(cells) else 0
+        if row + ROW <= len(cells):
+            cells[_USED] += 1
+            return row
+        for rows in self._found.values():  # of ports that left while there was no worker
+            self.give_back(rows.values())
+        self._found.clear()
+        return self._free.pop() if self._free else None
 
     def give_back(self, rows: Iterable[int]) -> None:
         """Let rows be used for something else."""
@@ -150,8 +167,9 @@ class PortMethods:
 
 def read_rows(cells: memoryview) -> Iterator[MethodCalls | None]:
     """Yield what the rows of a worker say; None for those that say nothing."""
-    for number, length in enumerate(cells[::ROW].tolist()):
-        yield _read(cells, number * ROW) if length else None
+    end = _ROWS_AT + cells[_USED] * ROW
+    for number, length in enumerate(cells[_ROWS_AT:end:ROW].tolist()):
+        yield _read(cells, _ROWS_AT + number * ROW) if length else None
 
 
 def _read(cells: memoryview, row: int) -> MethodCalls | None:

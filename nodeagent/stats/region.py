@@ -20,6 +20,7 @@ from typing import Self
 import structlog
 
 from discovery.model import ServiceKey
+from nodeagent.stats import methods
 from nodeagent.stats.columns import (
     CONNECTIONS_ACTIVE,
     FIRST_SLOT,
@@ -29,7 +30,6 @@ from nodeagent.stats.columns import (
     WORKER_SLOT,
     Layout,
 )
-from nodeagent.stats.methods import ROW, ROWS
 
 log = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class StatsRegion(SharedMemory):
 
 
 def _size(layout: Layout, slots: int) -> int:
-    return slots * layout.slot_columns + ROWS * ROW
+    return slots * layout.slot_columns + methods.CELLS
 
 
 class SlotAllocator:

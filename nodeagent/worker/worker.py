@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ from nodeagent.capture.privileges import die_with_parent, drop_capabilities
 from nodeagent.control.messages import (
     Applied,
     Apply,
+    BackendCondition,
     Channel,
     Conditions,
     Configure,
@@ -131,9 +132,7 @@ class Worker:
         elif isinstance(message, Sources):
             self._sources.change(message)
         elif isinstance(message, Conditions):
-            assert self._data_plane is not None
-            for one in message.backends:
-                self._data_plane.backends.set_condition(one.backend, one.unhealthy)
+            self._set_conditions(message.backends)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 
@@ -172,6 +171,7 @@ class Worker:
         assert data_plane is not None
         assert settings is not None
         failures = apply_change(data_plane, message)
+        self._set_conditions(message.conditions)
         if settings.capture == "loopback":
             for key in message.removed:
                 server = self._servers.pop(key, None)
@@ -190,6 +190,11 @@ class Worker:
             gc.freeze()
         self._region.cells[self._base + WORKER_PLAN_VERSION] = message.version
         return tuple(failures)
+
+    def _set_conditions(self, conditions: Iterable[BackendCondition]) -> None:
+        assert self._data_plane is not None
+        for one in conditions:
+            self._data_plane.backends.set_condition(one.backend, one.unhealthy)
 
     async def _listen(self, key: ListenerKey, failures: list[ListenFailure]) -> None:
         data_plane = self._data_plane

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware.grpc import GrpcStatus
-from nodeagent.stats.methods import MOST_METHODS, OTHER, ROW, ROWS, MethodRows, PortMethods, read_rows
+from nodeagent.stats.methods import CELLS, MOST_METHODS, OTHER, ROW, ROWS, MethodRows, PortMethods, read_rows
 
 OK, INTERNAL = GrpcStatus.OK, GrpcStatus.INTERNAL
 
 
 def memory(rows: int = ROWS) -> memoryview:
-    return memoryview(bytearray(8 * ROW * rows)).cast("q")
+    return memoryview(bytearray(8 * (CELLS - (ROWS - rows) * ROW))).cast("q")
 
 
 def read(*memories: memoryview) -> dict[tuple[str, int, str], dict[str, int]]:
@@ -137,7 +137,8 @@ def test_rows_run_out() -> None:
 
 
 def test_without_memory_nothing_is_counted() -> None:
-    shop(memory(0)).count(b"/shop.Cart/Add", OK, True)
+    for cells in (memory(0), memoryview(b"").cast("q")):
+        shop(cells).count(b"/shop.Cart/Add", OK, True)
 
 
 def test_the_next_worker_goes_on() -> None:
@@ -174,7 +175,7 @@ class Changing:
     def __getitem__(self, place: Any) -> Any:
         found = self.cells[place]
         self.reads += 1
-        if self.reads == 3:  # lengths, length and epoch, name
+        if self.reads == 4:  # how many, lengths, length and epoch, name
             self.change()
         return found
 
@@ -191,6 +192,15 @@ def test_a_row_that_changes_while_it_is_read_says_nothing() -> None:
 
     assert list(read_rows(cast("memoryview", Changing(cells, change)))) == [None]
     assert read(cells) == {("shop/cart", 80, "shop.Cart/Get"): {"INTERNAL": 1}}
+
+
+def test_what_was_never_used_is_not_looked_at() -> None:
+    """Memory that is only read takes room, too."""
+    cells = memory()
+    cart = shop(cells)
+    cart.count(b"/shop.Cart/Add", OK, True)
+    cart.count(b"/shop.Cart/Get", OK, True)
+    assert len(list(read_rows(cells))) == 2
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.sampled_from(GrpcStatus), st.booleans()), max_size=60))

@@ -375,3 +375,19 @@ async def test_calls_that_fail_open_the_circuit(mesh: Mesh) -> None:
             await call(b"")
     assert "circuit_open" in str(raised.value.details())
     assert bad.calls == before
+
+
+async def test_a_stream_whose_endpoint_dies_ends_as_unavailable(calls: Calls) -> None:
+    """As it does without the mesh, so that the caller connects anew."""
+    mesh, channel, _ = calls
+    call = channel.stream_stream("/test/Echoes")()
+    await call.write(b"a")
+    assert await call.read() == b"a"
+    for connection in list(mesh.proxy.runtime.connections):
+        if not connection.of_client:
+            connection.reset()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call.read()
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "upstream_reset" in str(raised.value.details())
+    assert counted(mesh) == {"UNAVAILABLE": 1}

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from middleware.grpc import GrpcStatus
 from nodeagent.proxy.http2 import frames
 from nodeagent.settings import Limits
+from nodeagent.stats import columns
+from nodeagent.stats.methods import read_rows
 from tests.exchange.http1 import get, http, ok
 from tests.exchange.plane import NAMES
 from tests.http2.wire import BACK, HELLO, Http2Stage, answers, asks, data, head
@@ -34,7 +37,20 @@ ANNOTATIONS: tuple[dict[str, str], ...] = (
     {"svc.mesh/retry-attempts": "2"},
     {"svc.mesh/request-timeout": "7s"},
 )
+FOR_CALLS: tuple[dict[str, str], ...] = (
+    {},
+    {"svc.mesh/retry-attempts": "2", "svc.mesh/retry-on": "unavailable,unknown"},
+    {
+        "svc.mesh/retry-attempts": "1",
+        "svc.mesh/retry-on": "unavailable,deadline-exceeded",
+        "svc.mesh/circuit-breaker": "ResponseCodeRatio(500, 600, 0, 600) > 0.9",
+        "svc.mesh/per-try-timeout": "3s",
+        "svc.mesh/timeout": "7s",
+    },
+)
+GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
 ONCE_BROKE = (5190,)
+CALLS_ONCE_BROKE = (3192,)
 """Seeds of conversations that found something."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
 CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
@@ -43,8 +59,11 @@ CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 class World:
     """A stage, and who is on it."""
 
-    def __init__(self, chance: random.Random, http1: str, annotations: dict[str, str]) -> None:
+    def __init__(
+        self, chance: random.Random, http1: str, annotations: dict[str, str], grpc: bool = False
+    ) -> None:
         self.chance = chance
+        self.grpc = grpc
         self.stage = Http2Stage(http1=http1, limits=LIMITS, endpoints="ab", annotations=annotations)
         self.http1 = http1
         self.begun: dict[str, int] = {}
@@ -85,6 +104,9 @@ class World:
         if what == "ask" or (what != "other" and not opened):
             stream = self.begun[name] = self.begun[name] + 2
             self.open[name].add(stream)
+            if self.grpc:
+                end = self._ends(name, stream, likely=True)
+                return asks(stream, "POST", "/shop.Cart/Add", *GRPC, end=end)
             return asks(stream, self.pick("GET", "PUT", "POST"), end=self._ends(name, stream, likely=True))
         if what == "other":
             return self._misbehaves(name)
@@ -170,12 +192,13 @@ class World:
                 return answers(stream, 103, end=False)
             end = self.pick(True, False)
             (self.done[name] if end else started).add(stream)
-            return answers(stream, self.pick(200, 200, 503), end=end)
+            said = (("grpc-status", self.pick("0", "2", "14", "x")),) if self.grpc else ()
+            return answers(stream, self.pick(200, 200, 503), *said, end=end)
         end = self.pick(True, False)
         if end:
             self.done[name].add(stream)
         if end and self.pick(True, False):
-            return head(stream, ("grpc-status", "0"))
+            return head(stream, ("grpc-status", self.pick("0", "14") if self.grpc else "0"))
         return data(stream, self.pick(*PIECES), end=end)
 
     def _act(self, name: str, what: bytes | str) -> None:
@@ -195,6 +218,11 @@ class World:
         plane = self.stage.plane
         assert not plane.watcher.bugs
         assert plane.ended == len(plane.watcher.ends)
+        if self.grpc:
+            assert all(ended.grpc_status is not None for ended in plane.watcher.ends)
+            calls = sum(plane.count(columns.GRPC_CALLS + status) for status in GrpcStatus)
+            named = sum(sum(row.calls) for row in read_rows(plane.methods) if row is not None)
+            assert calls == named == plane.ended
         for pool in plane.pools:
             assert pool.waiting <= LIMITS.upstream_queue
         for connection in plane.runtime.connections:
@@ -202,10 +230,10 @@ class World:
             assert connection.held < 1_000_000
 
 
-def play(seed: int, http1: str) -> None:
+def play(seed: int, http1: str, grpc: bool = False) -> None:
     """Play a conversation that the seed decides."""
     chance = random.Random(f"{seed} {http1}")
-    world = World(chance, http1, chance.choice(ANNOTATIONS))
+    world = World(chance, http1, chance.choice(FOR_CALLS if grpc else ANNOTATIONS), grpc)
     acts = (*[world.client] * 5, *[world.endpoint] * 6, world.time)
     for _ in range(chance.randrange(5, 80)):
         chance.choice(acts)()
@@ -221,6 +249,17 @@ def test_whatever_they_do(http1: str) -> None:
     for seed in (*range(200), *ONCE_BROKE):
         try:
             play(seed, http1)
+        except Exception as error:
+            error.add_note(f"seed {seed}, {http1!r}")
+            raise
+
+
+@pytest.mark.parametrize("http1", ["", "endpoint"], ids=["2 to 2", "2 to 1"])
+def test_calls_whatever_they_do(http1: str) -> None:
+    """Every call has one status, and is counted with it once."""
+    for seed in (*range(200), *CALLS_ONCE_BROKE):
+        try:
+            play(seed, http1, grpc=True)
         except Exception as error:
             error.add_note(f"seed {seed}, {http1!r}")
             raise

@@ -84,6 +84,16 @@ def test_windows_share_one_budget() -> None:
     assert other.size == 2 * STREAM_WINDOW
 
 
+def test_a_stream_that_has_ended_borrows_nothing() -> None:
+    """What has waited is passed on in a turn of its own, and the stream may have ended before that."""
+    budget = Budget(STREAM_WINDOW)
+    window = ReceiveWindow(STREAM_WINDOW, budget)
+    window.received(STREAM_WINDOW)
+    window.close()
+    window.passed_on(STREAM_WINDOW)
+    assert budget.left == STREAM_WINDOW
+
+
 class TestPatience:
     def test_it_runs_out_and_comes_back(self) -> None:
         now = 0.0

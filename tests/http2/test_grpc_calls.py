@@ -75,16 +75,29 @@ ENDINGS: dict[str, tuple[list[Step], str]] = {
     "trailers that say nothing": ([a1 >> begins(1) + head(1, ("x", "y"))], "UNKNOWN"),
     "a head that says nothing": ([a1 >> answers(1)], "UNKNOWN"),
     "no gRPC at all": ([a1 >> answers(1, 502, end=False) + data(1, b"bad gateway")], "UNAVAILABLE"),
+    "no gRPC at all, with trailers": (
+        [a1 >> answers(1, 502, end=False) + data(1, b"bad", end=False) + head(1, ("x", "y"))],
+        "UNAVAILABLE",
+    ),
+    "another status, with one of gRPC in trailers": (
+        [a1 >> answers(1, 502, end=False) + trailers(1, 8)],
+        "RESOURCE_EXHAUSTED",
+    ),
     "another status, with one of gRPC": (
         [a1 >> answers(1, 503, ("grpc-status", "8"))],
         "RESOURCE_EXHAUSTED",
     ),
-    "broken off": ([MORE, a1 >> reset(1, frames.INTERNAL_ERROR)], "INTERNAL"),
+    "broken off": ([MORE, a1 >> reset(1, frames.INTERNAL_ERROR)], "UNAVAILABLE"),
+    "nonsense within": ([MORE, a1 >> head(1, (":status", "200"))], "UNAVAILABLE"),
+    "broken off, and no gRPC": (
+        [a1 >> answers(1, 404, end=False), a1 >> reset(1, frames.INTERNAL_ERROR)],
+        "UNIMPLEMENTED",
+    ),
     "cancelled": ([client >> reset(1, frames.CANCEL)], "CANCELLED"),
     "cancelled within": ([MORE, client >> reset(1, frames.CANCEL)], "CANCELLED"),
     "the endpoint breaks it off": ([a1 >> reset(1, frames.INTERNAL_ERROR)], "UNAVAILABLE"),
     "nothing comes": ([passes(70.0)], "DEADLINE_EXCEEDED"),
-    "nothing more comes": ([MORE, passes(70.0)], "INTERNAL"),
+    "nothing more comes": ([MORE, passes(70.0)], "DEADLINE_EXCEEDED"),
 }
 LIMITS: dict[str, dict[str, str]] = {
     "no layers": {"svc.mesh/idle-timeout": "1m"},
@@ -107,6 +120,46 @@ def test_every_ending_has_a_status(wires: Wires, ending: str, limits: str) -> No
     stage.does(*steps)
     assert counted(stage) == {expected: 1}
     assert told(stage) == [GrpcStatus[expected]]
+
+
+def test_what_is_broken_off_ends_with_a_status(wires: Wires) -> None:
+    """The caller learns what it would without the mesh, and that its stream is not whole."""
+    stage = called(wires)
+    said = stage.does(MORE, a1 >> reset(1, frames.INTERNAL_ERROR))["client"]
+    assert said[:2] == ["1: 200 content-type=application/grpc", '1: "\0\0\0\0\2hi"']
+    assert said[2].startswith("1: trailers proxy-status=svc.mesh; error=connection_terminated;")
+    assert " grpc-status=14 grpc-message=svc.mesh: 10.1.0.1:8080 closed the connection" in said[2]
+    assert said[2].endswith(" end")
+    assert len(said) == 3
+    (ended,) = stage.plane.watcher.ends
+    assert ended.error is not None
+    assert ended.error.reason == "upstream_reset"
+    assert stage.plane.count(columns.UPSTREAM_TRUNCATED) == 1
+
+
+def test_what_is_no_response_of_grpc_is_broken_off(wires: Wires) -> None:
+    stage = called(wires)
+    said = stage.does(a1 >> answers(1, 404, end=False), a1 >> reset(1, frames.INTERNAL_ERROR))
+    assert said["client"] == ["1: 404", "1: reset 2"]
+
+
+def test_a_caller_that_takes_no_more_is_broken_off(wires: Wires) -> None:
+    """Its window is closed, and it would not see trailers either."""
+    stage = called(wires)
+    stage.does(a1 >> begins(1), *(a1 >> data(1, b"x" * 16_000, end=False) for _ in range(9)))
+    assert stage.does(passes(70.0))["client"] == ["1: reset 2"]
+    assert counted(stage) == {"INTERNAL": 1}
+
+
+def test_a_service_that_has_left_says_so(wires: Wires) -> None:
+    stage = called(wires)
+    stage.plane.listeners.apply([], [stage.plane.spec.key])
+    said = stage.does(client >> call(3))["client"]
+    assert said[0].startswith("3: 200 ")
+    assert " grpc-status=14 " in said[0]
+    assert "no_route" in said[0]
+    stage.does(a1 >> only(1, 0))
+    assert counted(stage) == {"OK": 1}, "it is no Service's call"
 
 
 def test_others_have_none(wires: Wires) -> None:
@@ -194,6 +247,16 @@ class TestRetry:
         heard = self.second(stage, *answer)
         assert heard[-1] == "1: trailers grpc-status=0 end"
         assert told(stage) == [GrpcStatus.OK]
+
+    def test_who_broke_off_is_not_asked_again(self, wires: Wires) -> None:
+        """Even if it is its turn."""
+        stage = self.called(wires)
+        stage.does(client >> call(3), b >> "accepts", b1 >> BACK)
+        said = stage.does(a1 >> begins(1), a1 >> reset(1, frames.INTERNAL_ERROR))
+        assert list(said) == ["b1"]
+        assert stage.plane.count(columns.UPSTREAM_TRUNCATED) == 1
+        stage.does(b1 >> only(1, 0), b1 >> only(3, 0))
+        assert counted(stage) == {"OK": 2}
 
     @pytest.mark.parametrize("code", [0, 2, 13])
     def test_other_statuses_are_passed_on(self, wires: Wires, code: int) -> None:

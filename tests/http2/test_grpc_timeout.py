@@ -59,7 +59,7 @@ class Status:
     """A head that is also the end, with a status of gRPC and these words somewhere in its message."""
 
     def __init__(self, stream: int, status: int, words: str, trailers: bool = False) -> None:
-        kind = "trailers" if trailers else "200 .*content-type=application/grpc"
+        kind = "trailers proxy-status=.*" if trailers else "200 .*content-type=application/grpc"
         self._pattern = re.compile(f"{stream}: {kind} grpc-status={status} grpc-message=.*{words}.* end")
 
     def __eq__(self, other: object) -> bool:

@@ -69,3 +69,14 @@ def test_a_string_that_does_not_end_well(name: str) -> None:
 def test_seven_bits_of_padding_are_allowed() -> None:
     assert decode(code([ord("&"), ord("0"), ord("0")])) == b"&00"  # 8 and 5 and 5 bits
     assert decode(b"") == b""
+
+
+@pytest.mark.parametrize("size", [126, 127, 128, 300, 5000, 60_000])
+def test_long_strings(size: int) -> None:
+    text = bytes(range(32, 127)) * (size // 95 + 1)
+    assert decode(ENCODER.encode(text[:size])) == text[:size]
+
+
+def test_a_string_longer_than_any_field() -> None:
+    with pytest.raises(HuffmanError, match="too long"):
+        decode(ENCODER.encode(b"a" * 65_536))

@@ -75,7 +75,11 @@ class ReceiveWindow:
         return owed
 
     def close(self) -> None:
-        """The stream has ended: give back what was borrowed."""
-        if self._budget is not None and self._borrowed:
-            self._budget.give_back(self._borrowed)
+        """The stream has ended: give back what was borrowed, and borrow nothing more.
+
+        What has waited may still be passed on after that.
+        """
+        budget, self._budget = self._budget, None
+        if budget is not None and self._borrowed:
+            budget.give_back(self._borrowed)
             self._borrowed = 0

@@ -17,6 +17,7 @@ from nodeagent.proxy.connection import OWN_FULL, probe_peer
 from nodeagent.proxy.errors import BadRequest, BodyTimeout, ClientStalled, IdleTimeout, NoRoute, reply_to
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.grpc_exchange import GrpcExchange
+from nodeagent.proxy.grpc_reply import grpc_head
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID, SMALL_HEAD, Inflation
 from nodeagent.proxy.http2.frames import (
@@ -35,7 +36,6 @@ from nodeagent.proxy.http2.frames import (
     ping_frame,
     settings_frame,
 )
-from nodeagent.proxy.http2.grpc_reply import grpc_head, grpc_trailers
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
 from nodeagent.proxy.http2.timed import TimedExchange
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
@@ -199,9 +199,9 @@ class ServerStream(Stream):
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended; the stream has with it, unless some of the response waits to be sent."""
-        exchange, self.exchange = self.exchange, None
+        self.exchange = None
         connection = self.connection
-        if abort and not (exchange is not None and self._says_time_is_up(exchange)):
+        if abort:
             connection.drop(self, INTERNAL_ERROR)
         elif self.sent_all:
             connection.close_stream(self, now)
@@ -209,14 +209,6 @@ class ServerStream(Stream):
             self._unsent = self.queued
             self.deadline = now + connection.runtime.limits.stall_time
             connection.due(self.deadline)
-
-    def _says_time_is_up(self, exchange: Exchange) -> bool:
-        """End a response of gRPC that is over its time with a status; return whether it is one."""
-        error = exchange.error
-        if error is None or not error.final or not exchange.grpc:
-            return False
-        self.send_trailers(grpc_trailers(reply_to(error)))
-        return True
 
     def pause_reading(self) -> None:
         """Let the client wait with its body."""
@@ -619,9 +611,9 @@ class Http2Connection(Multiplexed):
         runtime, listener = self.runtime, self.listener
         runtime.count(runtime.layout.malformed_column(error.reason))
         runtime.observer.refused(listener.service, listener.port, self.source.address, error)
-        mine.exchange = None
         mine.received_all = end
         mine.respond_reply(reply_to(error), close=False)
+        mine.exchange = None
         mine.finished(runtime.now(), abort=False)
 
     def _follow(self) -> bool:

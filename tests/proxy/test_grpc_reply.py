@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from middleware.contract import Reply
-from nodeagent.proxy.http2.grpc_reply import grpc_head
+from nodeagent.proxy.grpc_reply import grpc_head, grpc_trailers
 from nodeagent.proxy.message import Fields
 
 
@@ -27,3 +27,10 @@ def test_a_layer_may_say_the_status_itself() -> None:
     fields = Fields(grpc_head(Reply(403, [("grpc-status", "9"), ("grpc-message", "not%20yet")])))
     assert fields.get_all("grpc-status") == ["9"]
     assert fields.get_all("grpc-message") == ["not%20yet"]
+
+
+def test_trailers_say_the_same() -> None:
+    fields = [("Proxy-Status", "svc.mesh"), ("Content-Type", "text/plain"), ("Set-Cookie", "a=b")]
+    reply = Reply(504, fields, b"too late\n")
+    lines = b"Proxy-Status: svc.mesh\r\ngrpc-status: 4\r\ngrpc-message: too late\r\n"
+    assert grpc_trailers(reply) == lines
