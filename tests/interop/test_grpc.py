@@ -97,7 +97,8 @@ class TestGrpcioCallsGo:
         call = channel.unary_unary("/test/Sleeps")(b"", timeout=0.2, metadata=(("name", "deadline"),))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call
-        assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        # Go's server, whose clock may be first, resets the call with CANCEL, with or without a mesh.
+        assert raised.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
         await self.until_asleep(channel, "deadline", b"false")
 
     async def test_a_cancellation(self, channel: Any) -> None:
