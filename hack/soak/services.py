@@ -77,6 +77,7 @@ SERVICES: tuple[SoakService, ...] = (
         {},
         {"max-connections": "none"},
         {"upstream-protocol": "http1"},
+        {"upstream-protocol": "quic", "upstream-protocol.http": "http1"},
         {"upstream-protocol": "quic"},
         bad=("refuse",),
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
+from discovery.annotations import ANNOTATIONS, ENABLED, OF_PORT, check_annotations, is_enabled
 from discovery.bounds import LONGEST, MOST_PROBLEMS
 from discovery.model import Problem, ServiceObject
 from middleware import contract
@@ -103,7 +103,7 @@ def _drop_unknown(
     service: ServiceObject, in_force: dict[str, str], middlewares: Sequence[contract.Middleware]
 ) -> list[Problem]:
     known = known_annotations(middlewares)
-    names = [n for n in sorted(in_force) if n not in known and not n.startswith(PROTOCOL_OF_PORT)]
+    names = [n for n in sorted(in_force) if n not in known and not n.startswith(OF_PORT)]
     problems = []
     for number, name in enumerate(names):
         # To find one costs a millisecond, and of more only their number is told.
