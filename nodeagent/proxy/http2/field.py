@@ -23,6 +23,7 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     ASTERISK,
     AUTHORITY_KIND,
     PROTOCOL,
+    WEBSOCKET,
     STATUS,
     HOST,
     LENGTH,
@@ -31,7 +32,7 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     COOKIE,
     EXPECT,
     UNDERSCORED,
-) = range(18)
+) = range(19)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
@@ -187,7 +188,7 @@ class Field:
                 return STATUS
             return self._faulty("malformed_line", ":status is not a status code")
         if name == b":protocol":
-            return PROTOCOL
+            return WEBSOCKET if value == b"websocket" else PROTOCOL
         return self._faulty("pseudo_field", "a pseudo-header field that HTTP/2 does not have")
 
     def _faulty(self, reason: str, detail: str) -> int:
