@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from middleware.contract import Handler, Reply, Request
 from nodeagent.proxy.http2 import client as http2_client
 from nodeagent.proxy.http2 import frames
 from nodeagent.proxy.websocket import accept_of
@@ -93,7 +94,7 @@ class TestFromHttp2:
             a1 >> "ends",
             client << '1: "" end',
         )
-        assert stage.plane.count(columns.REQUESTS + 1) == 1
+        assert stage.plane.count(columns.REQUESTS_1XX) == 1
         stage.play(client >> asks(3), a << "dialled")
 
     def test_the_endpoint_ends_first(self, wires: Wires) -> None:
@@ -178,6 +179,22 @@ class TestFromHttp2:
         said = stage.does(client >> HELLO + connects())
         assert str(said["client"][0]).startswith("1: 503 ")
         assert said["client"][-1] == "1: reset 0"
+
+    @pytest.mark.parametrize("fields", [(), (("content-type", "application/grpc"),)], ids=["plain", "gRPC"])
+    def test_a_layer_that_answers_with_a_success(
+        self, wires: Wires, fields: tuple[tuple[str, str], ...]
+    ) -> None:
+        """It is no tunnel, and does not look like one."""
+
+        def answering(_handler: Handler) -> Handler:
+            async def handle(_request: Request) -> Reply:
+                return Reply(200, body=b"hello")
+
+            return handle
+
+        stage = wires(http1="endpoint", layers=[("rule", answering)])
+        said = stage.does(client >> HELLO + connects(1, *fields))
+        assert str(said["client"][0]).startswith("1: 502 ")
 
     def test_no_endpoint(self, wires: Wires) -> None:
         stage = wires(http1="endpoint", endpoints="")
@@ -277,7 +294,7 @@ class TestToHttp2:
             a1 >> data(1, b""),
             client << "end",
         )
-        assert stage.plane.count(columns.REQUESTS + 1) == 1
+        assert stage.plane.count(columns.REQUESTS_1XX) == 1
 
     def test_the_endpoint_ends_first(self, wires: Wires) -> None:
         self.begun(wires).play(
@@ -440,7 +457,7 @@ class TestToHttp2:
         stage = self.begun(wires, high=1024)
         said = stage.does(*(client >> b"y" * 50_000 for _ in range(3)))
         assert stage.held("client")
-        assert sum(int(str(one).split()[1].strip("\"")) for one in said["a1"]) == frames.DEFAULT_WINDOW
+        assert sum(int(str(one).split()[1].strip('"')) for one in said["a1"]) == frames.DEFAULT_WINDOW
         stage.does(a1 >> frames.window_frame(0, 200_000) + frames.window_frame(1, 200_000))
         assert not stage.held("client")
         stage.play(client >> "stops reading", a1 >> data(1, b"x" * 2000, end=False))
