@@ -88,7 +88,8 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         default="what each port's protocol says: http2 for http2, h2c and grpc, else http1",
         summary=(
             "What requests are sent to endpoints in, on all ports that are not tcp, whatever their clients"
-            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection."
+            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection. WebSockets go over HTTP/2"
+            " to endpoints that announce it (RFC 8441); to others they need http1."
         ),
         example="svc.mesh/upstream-protocol: http2",
     ),
