@@ -25,6 +25,9 @@ ENABLED: Final = f"{ANNOTATION_PREFIX}enabled"
 PROTOCOL: Final = f"{ANNOTATION_PREFIX}protocol"
 PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}protocol."
 UPSTREAM_PROTOCOL: Final = f"{ANNOTATION_PREFIX}upstream-protocol"
+UPSTREAM_PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}upstream-protocol."
+OF_PORT: Final = (PROTOCOL_OF_PORT, UPSTREAM_PROTOCOL_OF_PORT)
+"""How the names of annotations for a single port begin; the port's name or number stands behind."""
 
 _HTTP2 = frozenset({"grpc", "h2c", "http2"})
 """Annotation values, and prefixes of a port's name, that mean HTTP/2 without TLS."""
@@ -85,9 +88,20 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         default="what each port's protocol says: http2 for http2, h2c and grpc, else http1",
         summary=(
             "What requests are sent to endpoints in, on all ports that are not tcp, whatever their clients"
-            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection."
+            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection. WebSockets go over"
+            " HTTP/2 to endpoints that announce it (RFC 8441); to others they need http1."
         ),
         example="svc.mesh/upstream-protocol: http2",
+    ),
+    Annotation(
+        name=f"{UPSTREAM_PROTOCOL_OF_PORT}<port name or number>",
+        values="http1 or http2",
+        default="svc.mesh/upstream-protocol",
+        summary=(
+            "What requests to this one port are sent to endpoints in; goes before svc.mesh/upstream-protocol."
+            " It means nothing on a port that is tcp."
+        ),
+        example="svc.mesh/upstream-protocol.grpc: http2",
     ),
 )
 
@@ -103,7 +117,7 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
     The first that says anything decides: `svc.mesh/protocol.<name>`, `svc.mesh/protocol.<number>`,
     `svc.mesh/protocol`, `appProtocol`, the prefix of the port's name; then http.
     """
-    declared = _declared(port, annotations)
+    declared = _said(port, annotations, PROTOCOL)
     if declared:
         return "http" if declared == "http" or declared in _HTTP2 else "tcp"
     if port.app_protocol:
@@ -115,12 +129,13 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
 def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> UpstreamProtocol:
     """Return what the endpoints of an http port are spoken to in.
 
-    `svc.mesh/upstream-protocol` decides, else what decides in `protocol_of`.
+    `svc.mesh/upstream-protocol.<name>`, `svc.mesh/upstream-protocol.<number>` and
+    `svc.mesh/upstream-protocol` decide, else what decides in `protocol_of`.
     """
-    asked = annotations.get(UPSTREAM_PROTOCOL)
+    asked = _said(port, annotations, UPSTREAM_PROTOCOL)
     if asked:
         return "http2" if asked == "http2" else "http1"
-    declared = _declared(port, annotations)
+    declared = _said(port, annotations, PROTOCOL)
     if declared:
         return "http2" if declared in _HTTP2 else "http1"
     if port.app_protocol:
@@ -130,11 +145,12 @@ def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> U
     return "http2" if port.name.partition("-")[0] in _HTTP2 else "http1"
 
 
-def _declared(port: ServicePort, annotations: Mapping[str, str]) -> str:
+def _said(port: ServicePort, annotations: Mapping[str, str], name: str) -> str:
+    """Return what this annotation says of a port: under the port's name, its number, or of all ports."""
     return (
-        (port.name and annotations.get(PROTOCOL_OF_PORT + port.name))
-        or annotations.get(f"{PROTOCOL_OF_PORT}{port.port}")
-        or annotations.get(PROTOCOL)
+        (port.name and annotations.get(f"{name}.{port.name}"))
+        or annotations.get(f"{name}.{port.port}")
+        or annotations.get(name)
         or ""
     )
 
@@ -154,9 +170,11 @@ def check_annotations(service: ServiceObject) -> list[Problem]:
         elif name == PROTOCOL:
             problem = _check_protocol(service, name, value)
         elif name == UPSTREAM_PROTOCOL:
-            problem = _check_upstream(service, value)
+            problem = _check_upstream(service, name, value)
         elif name.startswith(PROTOCOL_OF_PORT):
             problem = _check_port(service, name, selectors) or _check_protocol(service, name, value)
+        elif name.startswith(UPSTREAM_PROTOCOL_OF_PORT):
+            problem = _check_port(service, name, selectors) or _check_upstream(service, name, value)
         else:
             problem = None
         if problem is not None:
@@ -171,7 +189,7 @@ def _check_enabled(service: ServiceObject, value: str) -> Problem | None:
 
 
 def _check_port(service: ServiceObject, name: str, selectors: Set[str]) -> Problem | None:
-    selector = name.removeprefix(PROTOCOL_OF_PORT)
+    selector = name.removeprefix(ANNOTATION_PREFIX).partition(".")[2]
     if selector in selectors:
         return None
     known = ", ".join(port.name or str(port.port) for port in service.ports[:MOST_PROBLEMS]) or "none"
@@ -189,10 +207,10 @@ def _check_protocol(service: ServiceObject, name: str, value: str) -> Problem | 
     return _problem(service, name, "is not a protocol the mesh carries", f"{_PROTOCOLS}, in lower case")
 
 
-def _check_upstream(service: ServiceObject, value: str) -> Problem | None:
+def _check_upstream(service: ServiceObject, name: str, value: str) -> Problem | None:
     if value in ("http1", "http2"):
         return None
-    return _problem(service, UPSTREAM_PROTOCOL, "is neither http1 nor http2", "http1 or http2, in lower case")
+    return _problem(service, name, "is neither http1 nor http2", "http1 or http2, in lower case")
 
 
 def _problem(

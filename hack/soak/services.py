@@ -77,6 +77,7 @@ SERVICES: tuple[SoakService, ...] = (
         {},
         {"max-connections": "none"},
         {"upstream-protocol": "http1"},
+        {"upstream-protocol": "quic", "upstream-protocol.http": "http1"},
         {"upstream-protocol": "quic"},
         {"health-check": "http path=/status/200 interval=1s unhealthy=2"},
         {"health-check": "tcp interval=2s timeout=500ms healthy=2"},

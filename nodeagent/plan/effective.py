@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from discovery.annotations import ANNOTATIONS, ENABLED, PROTOCOL_OF_PORT, check_annotations, is_enabled
+from discovery.annotations import ANNOTATIONS, ENABLED, OF_PORT, check_annotations, is_enabled
 from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject
 from middleware import contract
@@ -22,7 +22,7 @@ from nodeagent.plan.model import LayerSpec
 from nodeagent.plan.problems import service_problem
 from nodeagent.plan.setting import Setting
 
-_OF_PORT = (PROTOCOL_OF_PORT, HEALTH_CHECK_OF_PORT)
+_OF_PORT = (*OF_PORT, HEALTH_CHECK_OF_PORT)
 """What annotations of a single port begin with."""
 
 

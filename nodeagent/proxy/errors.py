@@ -64,6 +64,16 @@ class UpstreamRefused(UpstreamReset):
     processed = False
 
 
+class NoWebSockets(ExchangeError):
+    """The endpoint has not said that it takes WebSockets over HTTP/2, so it was not asked (502)."""
+
+    fault: Fault = "upstream"
+    status = 502
+    proxy_error = "http_upgrade_failed"
+    reason = "no_websockets"
+    processed = False
+
+
 class UpstreamStalled(GatewayTimeout):
     """The endpoint stopped reading the request's body (504)."""
 

@@ -27,6 +27,7 @@ from nodeagent.proxy.chain import Chain, Outcome
 from nodeagent.proxy.errors import (
     LayerBroke,
     NoRule,
+    NoWebSockets,
     PoolFull,
     ResponseTimeout,
     UpstreamRefused,
@@ -472,6 +473,13 @@ class Exchange(LayerRequest):
             self._tried_in_vain()
             self._give_try_up()
             self._raise(error)
+
+    def not_switched(self, detail: str) -> None:
+        """The endpoint takes no WebSockets the way that it would have to be asked; another one may."""
+        self.listener.count(UPSTREAM_PROTOCOL_ERROR)
+        self._tried_in_vain()
+        self._give_try_up()
+        self._raise(NoWebSockets(f"{self._target} {detail}"))
 
     def _truncated(self) -> None:
         self._break_off(UpstreamReset(f"{self._target} closed the connection within its response"))

@@ -98,6 +98,10 @@ class UpstreamOwner(Protocol):
         """The endpoint has sent what cannot be passed on."""
         ...
 
+    def not_switched(self, detail: str) -> None:
+        """The endpoint cannot be asked to switch protocols, and has been sent nothing."""
+        ...
+
     def upstream_lost(self, stream: UpstreamStream) -> None:
         """The stream is gone before the response was whole."""
         ...

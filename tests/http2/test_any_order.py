@@ -13,6 +13,7 @@ import pytest
 
 from middleware.grpc import GrpcStatus
 from nodeagent.proxy.http2 import frames
+from nodeagent.proxy.websocket import accept_of
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from nodeagent.stats.methods import read_rows
@@ -49,6 +50,7 @@ FOR_CALLS: tuple[dict[str, str], ...] = (
     },
 )
 GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
+UPGRADE = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 ONCE_BROKE = (5190,)
 CALLS_ONCE_BROKE = (3192,)
 """Seeds of conversations that found something."""
@@ -57,13 +59,19 @@ CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 
 
 class World:
-    """A stage, and who is on it."""
+    """A stage, and who is on it. `websockets`: clients ask for them too."""
 
     def __init__(
-        self, chance: random.Random, http1: str, annotations: dict[str, str], grpc: bool = False
+        self,
+        chance: random.Random,
+        http1: str,
+        annotations: dict[str, str],
+        websockets: bool,
+        grpc: bool,
     ) -> None:
         self.chance = chance
         self.grpc = grpc
+        self.websockets = websockets
         self.stage = Http2Stage(http1=http1, limits=LIMITS, endpoints="ab", annotations=annotations)
         self.http1 = http1
         self.begun: dict[str, int] = {}
@@ -78,6 +86,7 @@ class World:
         name = self.pick("client", "client2", "client3")
         if "client" in self.http1:
             said = self.pick(
+                *([get("/", *UPGRADE)] * 4 + [b"tunnelled"] if self.websockets else []),
                 get(),
                 http("PUT / HTTP/1.1", "Host: web", "Content-Length: 5", body=b"piece"),
                 http("POST / HTTP/1.1", "Host: web", "Transfer-Encoding: chunked", body=b"2\r\nab\r\n"),
@@ -107,6 +116,8 @@ class World:
             if self.grpc:
                 end = self._ends(name, stream, likely=True)
                 return asks(stream, "POST", "/shop.Cart/Add", *GRPC, end=end)
+            if self.websockets and self.pick(True, False):
+                return asks(stream, "CONNECT", "/", (":protocol", "websocket"), end=False)
             return asks(stream, self.pick("GET", "PUT", "POST"), end=self._ends(name, stream, likely=True))
         if what == "other":
             return self._misbehaves(name)
@@ -155,6 +166,7 @@ class World:
         other = ("stops reading", "reads", "ends", "resets")
         if "endpoint" in self.http1:
             return self.pick(
+                *([self._switched(name)] * 6 + [b"tunnelled"] * 3 if self.websockets else []),
                 ok(b"hi"),
                 ok(b"hi"),
                 ok(b"h", length=2),
@@ -168,7 +180,11 @@ class World:
         if name not in self.begun:
             self.begun[name] = 0
             self.open[name] = set()
-            return BACK + frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: self.pick(1, 2, 100)})
+            settings = {frames.MAX_CONCURRENT_STREAMS: self.pick(1, 2, 100)}
+            if not self.websockets:
+                return BACK + frames.settings_frame(settings)
+            settings[frames.ENABLE_CONNECT_PROTOCOL] = self.pick(1, 1, 1, 0)
+            return frames.settings_frame(settings) + frames.SETTINGS_ACK
         heads = self.stage.ears[name].heads - self.done.setdefault(name, set())
         if not heads or self.pick(*[False] * 9, True):
             return self.pick(
@@ -201,6 +217,13 @@ class World:
             return head(stream, ("grpc-status", self.pick("0", "14") if self.grpc else "0"))
         return data(stream, self.pick(*PIECES), end=end)
 
+    def _switched(self, name: str) -> bytes:
+        """Answer as an endpoint that takes the WebSocket it was asked for last."""
+        keys = re.findall(rb"Sec-WebSocket-Key: (\S+)", bytes(self.stage.wires[name].received))
+        accept = accept_of(keys[-1].decode()) if keys else "none"
+        lines = ("Connection: upgrade", "Upgrade: websocket", f"Sec-WebSocket-Accept: {accept}")
+        return http("HTTP/1.1 101 Switching Protocols", *lines)
+
     def _act(self, name: str, what: bytes | str) -> None:
         wire = self.stage.wires.get(name)
         if wire is not None and (wire.left or wire.closed) and isinstance(what, bytes):
@@ -230,10 +253,10 @@ class World:
             assert connection.held < 1_000_000
 
 
-def play(seed: int, http1: str, grpc: bool = False) -> None:
+def play(seed: int, http1: str, websockets: bool = False, grpc: bool = False) -> None:
     """Play a conversation that the seed decides."""
     chance = random.Random(f"{seed} {http1}")
-    world = World(chance, http1, chance.choice(FOR_CALLS if grpc else ANNOTATIONS), grpc)
+    world = World(chance, http1, chance.choice(FOR_CALLS if grpc else ANNOTATIONS), websockets, grpc)
     acts = (*[world.client] * 5, *[world.endpoint] * 6, world.time)
     for _ in range(chance.randrange(5, 80)):
         chance.choice(acts)()
@@ -244,11 +267,12 @@ def play(seed: int, http1: str, grpc: bool = False) -> None:
 
 
 @pytest.mark.parametrize("http1", ["", "client", "endpoint"], ids=["2 to 2", "1 to 2", "2 to 1"])
-def test_whatever_they_do(http1: str) -> None:
+@pytest.mark.parametrize("websockets", [False, True], ids=["requests", "WebSockets too"])
+def test_whatever_they_do(http1: str, websockets: bool) -> None:
     """Not by Hypothesis: in which order connections are swept is nobody's to say, and it minds."""
     for seed in (*range(200), *ONCE_BROKE):
         try:
-            play(seed, http1)
+            play(seed, http1, websockets)
         except Exception as error:
             error.add_note(f"seed {seed}, {http1!r}")
             raise

@@ -10,6 +10,7 @@ import pytest
 
 from nodeagent.proxy.http2.headers import CompressionFault, HeaderDecoder, Shared, StreamFault
 from nodeagent.proxy.message import NO_BODY, UNTIL_CLOSE, ResponseHead
+from nodeagent.proxy.websocket import WebSocketHead
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import REFUSALS
 from tests.http2.blocks import GET, FieldList, decoder, encode, never_indexed, plain, request_of, value_of
@@ -44,6 +45,7 @@ def in_every_way(fields: FieldList, end: bool) -> tuple[Any, ...]:
     return wanted
 
 
+WEBSOCKET = (b":protocol", b"websocket")
 NAMES = (
     b"X",
     b"X-a",
@@ -122,7 +124,8 @@ REFUSED: dict[str, tuple[FieldList, str]] = {
     "unknown": ([*GET, (b":x", b"y")], "pseudo_field"),
     "without a name": ([*GET, (b":", b"y")], "pseudo_field"),
     "in capitals": ([*without(b":path"), (b":Path", b"/")], "pseudo_field"),
-    "protocol without CONNECT": ([*GET, (b":protocol", b"websocket")], "pseudo_field"),
+    "protocol without CONNECT": ([*GET, WEBSOCKET], "connect"),
+    "another protocol without CONNECT": ([*GET, (b":protocol", b"connect-udp")], "connect"),
     # method
     "lower-case method": (request_of(b"get"), "malformed_line"),
     "empty method": (request_of(b""), "malformed_line"),
@@ -130,7 +133,29 @@ REFUSED: dict[str, tuple[FieldList, str]] = {
     "method with a line feed": (request_of(b"GET\n"), "malformed_line"),
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:80")], "connect"),
     "CONNECT with a path": (request_of(b"CONNECT"), "connect"),
-    "extended CONNECT": ([*request_of(b"CONNECT"), (b":protocol", b"websocket")], "connect"),
+    "another protocol": ([*request_of(b"CONNECT"), (b":protocol", b"connect-udp")], "connect"),
+    "protocol in capitals": ([*request_of(b"CONNECT"), (b":protocol", b"WebSocket")], "connect"),
+    "empty protocol": ([*request_of(b"CONNECT"), (b":protocol", b"")], "connect"),
+    "CONNECT without a path": (
+        [(b":method", b"CONNECT"), (b":scheme", b"http"), (b":authority", b"a"), WEBSOCKET],
+        "connect",
+    ),
+    "CONNECT without a scheme": (
+        [(b":method", b"CONNECT"), (b":path", b"/"), (b":authority", b"a"), WEBSOCKET],
+        "connect",
+    ),
+    "CONNECT to *": ([*request_of(b"CONNECT", b"*"), WEBSOCKET], "connect"),
+    "CONNECT without an authority": (
+        [(b":method", b"CONNECT"), (b":scheme", b"http"), (b":path", b"/"), WEBSOCKET],
+        "host",
+    ),
+    "protocol twice": ([*request_of(b"CONNECT"), WEBSOCKET, WEBSOCKET], "pseudo_field"),
+    "protocol behind others": ([*request_of(b"CONNECT"), (b"x", b"y"), WEBSOCKET], "pseudo_field"),
+    "CONNECT with a length": ([*request_of(b"CONNECT"), WEBSOCKET, LENGTH], "content_length"),
+    "CONNECT with no length": (
+        [*request_of(b"CONNECT"), WEBSOCKET, (b"content-length", b"0")],
+        "content_length",
+    ),
     # path
     **{
         f"path {path!r}": (request_of(b"GET", path), "target")
@@ -290,6 +315,32 @@ def test_accepted(name: str) -> None:
     for attribute, value in wanted.items():
         assert getattr(head, attribute) == value, attribute
     assert (head.minor, head.keep_alive, head.upgrade) == (b"1", True, b"")
+
+
+def test_a_websocket_is_an_upgrade() -> None:
+    """RFC 8441; a key means nothing there."""
+    fields = [
+        *request_of(b"CONNECT", b"/chat?a=b"),
+        WEBSOCKET,
+        (b"sec-websocket-version", b"13"),
+        (b"sec-websocket-key", b"x"),
+        (b"sec-websocket-accept", b"y"),
+        (b"x-forwarded-for", b"10.0.0.1"),
+        (b"cookie", b"a=1"),
+        (b"expect", b"100-continue"),
+        (b"cookie", b"b=2"),
+    ]
+    in_every_way(fields, False)
+    head = decoder().request(encode(fields), False)
+    assert (head.method, head.target, head.upgrade) == (b"GET", b"/chat?a=b", b"websocket")
+    assert head.fields == b"Host: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n"
+    assert (head.length, head.forwarded_for, head.trailers) == (NO_BODY, b"10.0.0.1", False)
+    assert isinstance(head, WebSocketHead)
+
+
+def test_a_websocket_that_ends_with_its_head() -> None:
+    found = in_every_way([*request_of(b"CONNECT"), WEBSOCKET], True)
+    assert found[:2] == ("connect", 400)
 
 
 def test_heads_are_not_shared() -> None:

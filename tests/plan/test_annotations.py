@@ -77,6 +77,25 @@ def test_first_declaration_decides(port: ServicePort, annotations: dict[str, str
         (ServicePort("web", 80), {"svc.mesh/protocol": "grpc", "svc.mesh/protocol.web": "http"}, "http1"),
         (ServicePort("web", 80), {"svc.mesh/upstream-protocol": "http2"}, "http2"),
         (ServicePort("grpc", 80), {"svc.mesh/upstream-protocol": "http1"}, "http1"),
+        (ServicePort("web", 80), {"svc.mesh/upstream-protocol.web": "http2"}, "http2"),
+        (ServicePort("web", 80), {"svc.mesh/upstream-protocol.80": "http2"}, "http2"),
+        (ServicePort("", 80), {"svc.mesh/upstream-protocol.80": "http2"}, "http2"),
+        (ServicePort("web", 80), {"svc.mesh/upstream-protocol.other": "http2"}, "http1"),
+        (
+            ServicePort("web", 80),
+            {"svc.mesh/upstream-protocol.web": "http1", "svc.mesh/upstream-protocol.80": "http2"},
+            "http1",
+        ),
+        (
+            ServicePort("web", 80),
+            {"svc.mesh/upstream-protocol.web": "http1", "svc.mesh/upstream-protocol": "http2"},
+            "http1",
+        ),
+        (
+            ServicePort("web", 80),
+            {"svc.mesh/upstream-protocol.web": "http1", "svc.mesh/protocol.web": "grpc"},
+            "http1",
+        ),
     ],
 )
 def test_what_endpoints_are_spoken_to_in(
@@ -96,6 +115,9 @@ def test_what_endpoints_are_spoken_to_in(
         ("svc.mesh/protocol", "h2", "passed through as tcp", "info"),
         ("svc.mesh/upstream-protocol", "h2c", "neither http1 nor http2", "error"),
         ("svc.mesh/upstream-protocol", "HTTP2", "neither http1 nor http2", "error"),
+        ("svc.mesh/upstream-protocol.web", "grpc", "neither http1 nor http2", "error"),
+        ("svc.mesh/upstream-protocol.admin", "http2", "no port 'admin'", "error"),
+        ("svc.mesh/upstream-protocol.", "http2", "no port ''", "error"),
         ("svc.mesh/protocol.web", "nonsense", "not a protocol", "error"),
         ("svc.mesh/protocol.5432", "https", "passed through as tcp", "info"),
         ("svc.mesh/protocol.admin", "http", "no port 'admin'", "error"),
@@ -112,7 +134,13 @@ def test_a_bad_value_is_named(name: str, value: str, reason: str, severity: str)
 
 @pytest.mark.parametrize("enabled", ["true", "false"])
 def test_good_values_are_no_problem(enabled: str) -> None:
-    annotations = {"svc.mesh/enabled": enabled, "svc.mesh/protocol.web": "http", "svc.mesh/protocol": "tcp"}
+    annotations = {
+        "svc.mesh/enabled": enabled,
+        "svc.mesh/protocol.web": "http",
+        "svc.mesh/protocol": "tcp",
+        "svc.mesh/upstream-protocol.web": "http2",
+        "svc.mesh/upstream-protocol.80": "http1",
+    }
     assert check_annotations(service(annotations)) == []
     assert is_enabled(annotations) is (enabled == "true")
 

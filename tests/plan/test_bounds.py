@@ -20,6 +20,9 @@ LOUD = {
     "unknown": {f"svc.mesh/noise-{number}": "x" for number in range(MAX_ANNOTATIONS)},
     "long": {f"svc.mesh/noise-{'x' * 10_000}-{number}": "x" * 10_000 for number in range(3)},
     "ports that are none": {f"svc.mesh/protocol.no-{number}": "x" * 99 for number in range(MAX_ANNOTATIONS)},
+    "ports that are none to endpoints": {
+        f"svc.mesh/upstream-protocol.no-{number}": "x" * 99 for number in range(MAX_ANNOTATIONS)
+    },
     "protocols that are none": {f"svc.mesh/protocol.{number}": "x" for number in range(1, MAX_PORTS + 1)},
     "a long value": {"svc.mesh/tries": "x" * 60_000},
 }

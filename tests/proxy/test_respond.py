@@ -24,6 +24,7 @@ from nodeagent.proxy.errors import (
     IdleTimeout,
     NoRoute,
     NoRule,
+    NoWebSockets,
     PoolFull,
     PoolTimeout,
     ResponseTimeout,
@@ -45,6 +46,7 @@ KINDS = (
     HeadTimeout,
     NoRoute,
     NoRule,
+    NoWebSockets,
     BodyTimeout,
     IdleTimeout,
     PoolFull,
@@ -60,7 +62,8 @@ STATUS_FIELD = re.compile(
 REGISTERED = {
     "connection_limit_reached", "connection_read_timeout", "connection_refused", "connection_terminated",
     "connection_write_timeout", "http_response_timeout", "destination_not_found", "destination_unavailable",
-    "http_protocol_error", "http_request_denied", "http_request_error", "proxy_internal_error",
+    "http_protocol_error", "http_request_denied", "http_request_error", "http_upgrade_failed",
+    "proxy_internal_error",
 }  # fmt: skip
 
 

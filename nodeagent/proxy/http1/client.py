@@ -18,6 +18,7 @@ from nodeagent.proxy.message import UNTIL_CLOSE, HeadError, RequestHead, Respons
 from nodeagent.proxy.pool import Pool
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source, UpstreamOwner
+from nodeagent.proxy.websocket import WebSocketHead, key_line, make_key, why_not_switched
 from nodeagent.settings import Limits
 
 _HEAD_LIMITS: Final = Limits(head_bytes=256 * 1024, head_fields=512)
@@ -32,6 +33,7 @@ class Http1Upstream(Connection):
         "_body",
         "_buffer",
         "_heads",
+        "_key",
         "_owner",
         "_poll",
         "_pool",
@@ -62,6 +64,8 @@ class Http1Upstream(Connection):
         self._trailers = False
         self._rechunk = False
         self._tunnel = False
+        self._key = ""
+        """The key of a WebSocket that was made here, until it is answered."""
         self._unsent = 0
         """Bytes of the request that were still to be sent at the last look."""
         self._buffer = b""
@@ -102,6 +106,9 @@ class Http1Upstream(Connection):
             forwarded = b"X-Forwarded-For: %b, %b\r\n" % (head.forwarded_for, source.address_bytes)
         if head.upgrade:
             forwarded += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+            if isinstance(head, WebSocketHead):
+                self._key = make_key()
+                forwarded += key_line(self._key)
         if head.length == UNTIL_CLOSE:
             self._start_chunked(head, forwarded, body, end)
             return
@@ -279,6 +286,12 @@ class Http1Upstream(Connection):
     def _begin(self, owner: UpstreamOwner, head: ResponseHead, data: bytes) -> None:
         """The response's head is there; `data` begins with it."""
         self.keep_alive = head.keep_alive
+        if self._key:
+            key, self._key = self._key, ""
+            wrong = why_not_switched(head, key)
+            if wrong:
+                owner.response_failed(wrong)
+                return
         length, start, size = head.length, head.end, len(data)
         if 0 <= length <= size - start and head.status != 101:
             if size - start > length:

@@ -13,9 +13,11 @@ from typing import Final
 
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.connection import probe_peer
+from nodeagent.proxy.http2.announcement import Announcement
 from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.frames import (
     CANCEL,
+    ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
     LAST_STREAM,
     MAX_CONCURRENT_STREAMS,
@@ -31,10 +33,11 @@ from nodeagent.proxy.http2.frames import (
     settings_frame,
 )
 from nodeagent.proxy.http2.headers import CompressionFault, StreamFault
-from nodeagent.proxy.message import CHUNKED, NO_BODY, RequestHead, ResponseHead
+from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.proxy.streams import Source, UpstreamOwner
+from nodeagent.proxy.websocket import asks_for_one, key_of, to_extended_connect, to_switched
 from nodeagent.settings import Limits
 
 _HEAD_LIMITS: Final = Limits(head_bytes=256 * 1024, head_fields=512)
@@ -44,6 +47,8 @@ PING_EVERY: Final = 330.0
 """Seconds between two such questions: gRPC servers take more than one in five minutes for an attack."""
 PING_TIME: Final = 20.0
 """Seconds that it has to answer."""
+LINGER_TIME: Final = 30.0
+"""Seconds that a WebSocket's last bytes have to reach an endpoint that reads slowly."""
 _ALIVE: Final = b"alive???"
 _OUT_OF_STREAMS: Final = 2**30
 """A connection is not used any more when its streams are numbered so high."""
@@ -58,6 +63,7 @@ class UpstreamHttp2Stream(Stream):
         "_unchunked",
         "_unsent",
         "early",
+        "key",
         "owner",
         "responded",
         "served",
@@ -85,6 +91,8 @@ class UpstreamHttp2Stream(Stream):
         """A response whose body may be in the same bytes as its head."""
         self.responded = False
         """The response's head has come."""
+        self.key: str | None = None
+        """The client's key of a WebSocket, which may be empty; None: this is none, or has been refused."""
         self._unchunked: Unchunked | None = None
         self._unsent = 0
 
@@ -95,6 +103,10 @@ class UpstreamHttp2Stream(Stream):
     ) -> None:
         """Send the request's head and what has come of its body."""
         self.owner = owner
+        if head.upgrade and asks_for_one(head):
+            self.key = key_of(head)
+            self.connection.websockets.ask(self, to_extended_connect(head), source)
+            return
         self.to_head = head.method == b"HEAD"
         connection = self.connection
         connection.begin(self)
@@ -132,6 +144,12 @@ class UpstreamHttp2Stream(Stream):
             writer.finish(self, unchunked.trailers)
         else:
             writer.data(self, data, end)
+
+    def check_trailers(self, end: bool) -> None:
+        """Check that trailers are where they may be: not in a WebSocket (RFC 9113 section 8.5)."""
+        if self.key is not None:
+            raise StreamFault("trailer", "HEADERS within a WebSocket")
+        super().check_trailers(end)
 
     def send_trailers(self, lines: bytes) -> None:
         """Send trailers, and with them the end."""
@@ -175,6 +193,7 @@ class UpstreamHttp2Stream(Stream):
     def abort(self) -> None:
         """Give the try up."""
         self.owner = None
+        self.key = None
         self.connection.released(self, self.connection.runtime.now())
 
     # What the writer calls
@@ -192,6 +211,64 @@ class UpstreamHttp2Stream(Stream):
 
     def ended(self) -> None:
         """The last of the request is on its way."""
+        if self.owner is None:  # of a WebSocket that was over but for these bytes
+            self.connection.released(self, self.connection.runtime.now())
+
+    def not_needed(self) -> None:
+        """What was still to be sent has been dropped: the endpoint has its answer, and wants no more."""
+        if self.key is None:
+            return
+        if self.owner is not None:
+            self.owner.resume_request()
+        else:
+            self.connection.released(self, self.connection.runtime.now())
+
+    def last_bytes(self) -> bool:
+        """Whether this is a WebSocket that both sides have ended, and only the endpoint has to read on."""
+        backlog = self.backlog
+        return self.key is not None and self.received_all and backlog is not None and backlog.ending
+
+    # What the connection calls
+
+    def send_websocket(self, head: RequestHead, source: Source) -> None:
+        """Ask for a WebSocket."""
+        connection = self.connection
+        if self.owner is None:
+            return
+        connection.begin(self)
+        connection.writer.headers(self, connection.encoder.request(head, source), False)
+        connection.flush_soon()
+
+    def cannot_ask(self, detail: str) -> None:
+        """Tell that there can be none."""
+        if self.owner is not None:
+            self.owner.not_switched(detail)
+
+    def ask_elsewhere(self) -> None:
+        """Tell that another connection has to be found."""
+        self.unprocessed = True
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.upstream_lost(self)
+
+    def answered(self, head: ResponseHead, end: bool) -> None:
+        """The endpoint has answered, whether there is to be a WebSocket: a success is one."""
+        owner, key = self.owner, self.key
+        assert owner is not None
+        assert key is not None
+        self.responded = True
+        if head.status >= 300:
+            self.key = None
+            self.connection.writer.data(self, b"", True)
+            self.connection.flush_soon()
+            self.body_left = head.length
+            self.received_all = end
+            owner.response_started(head, b"", end)
+            return
+        self.body_left = UNTIL_CLOSE
+        owner.response_started(to_switched(head, key), b"", False)
+        if end and self.owner is owner and self.connection.take_body(self, b"", 0, True) is not None:
+            owner.response_data(b"", True)
 
 
 class Http2Upstream(Multiplexed):
@@ -208,6 +285,7 @@ class Http2Upstream(Multiplexed):
         "_streams",
         "begun",
         "leaving",
+        "websockets",
     )
 
     def __init__(self, pool: SharedPool) -> None:
@@ -226,6 +304,7 @@ class Http2Upstream(Multiplexed):
         """Nothing has come yet."""
         self._heard = False
         """Something has come since the last look."""
+        self.websockets = Announcement(pool.runtime)
         self._last_ping = -PING_EVERY
         self._pinged = False
 
@@ -278,16 +357,30 @@ class Http2Upstream(Multiplexed):
     def released(self, stream: UpstreamHttp2Stream, now: float) -> None:
         """An exchange has ended; what is not whole is broken off."""
         if self._streams.pop(stream.identifier, None) is None:
+            self.websockets.forget(stream)
             return
         if stream.inflow is not None:
             stream.inflow.close()
         if not (stream.sent_all and stream.received_all):
+            if stream.last_bytes():
+                self._linger(stream)
+                return
             if not stream.sent_all:
                 self.writer.drop(stream)
             if not self._closing:
                 self.reset_stream(stream.identifier, CANCEL)
         self._controls.left += 8
         self._one_less(now)
+
+    def _linger(self, stream: UpstreamHttp2Stream) -> None:
+        """Keep a stream that nobody owns until the endpoint has taken the last bytes, within bounds."""
+
+        def give_up() -> None:
+            if self._streams.get(stream.identifier) is stream:
+                stream.abort()
+
+        self._streams[stream.identifier] = stream
+        self.runtime.deadlines.set(LINGER_TIME, give_up)
 
     def _one_less(self, now: float) -> None:
         """A stream has ended."""
@@ -354,6 +447,7 @@ class Http2Upstream(Multiplexed):
         if not self.leaving:
             self.leaving = True
             self._pool.left(self)
+            self.websockets.leave()
 
     # Responses
 
@@ -388,6 +482,9 @@ class Http2Upstream(Multiplexed):
             if end or head.status == 101:
                 raise StreamFault("malformed_line", "an informational response that cannot be one")
             owner.informational(head)
+            return
+        if mine.key is not None:
+            mine.answered(head, end)
             return
         mine.responded = True
         if end:
@@ -454,8 +551,9 @@ class Http2Upstream(Multiplexed):
             if self.is_idle(stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self.spend_patience()
-        elif mine.received_all:  # it needs no more of the request
+        elif mine.received_all and (mine.key is None or code == NO_ERROR):  # it needs no more of the request
             self.writer.drop(mine)
+            mine.not_needed()
         else:
             mine.unprocessed = code == REFUSED_STREAM and not mine.responded
             self._lost(mine)
@@ -493,7 +591,7 @@ class Http2Upstream(Multiplexed):
         self._retire()
         self.early = []
         for stream in list(self._streams.values()):
-            if stream.received_all and stream.waiting is not None:
+            if stream.received_all and stream.waiting is not None and stream.key is None:
                 continue  # the response is all here, and only waits for its client
             owner = self._forget(stream)
             if owner is None:
@@ -524,9 +622,16 @@ class Http2Upstream(Multiplexed):
         """An endpoint begins no streams."""
         return 0
 
+    def on_settings(self, values: list[tuple[int, int]]) -> None:
+        """Follow the endpoint's settings, and let those go on that had to know them."""
+        super().on_settings(values)
+        self.websockets.settings_came(self.room)
+
     def setting(self, name: int, value: int) -> None:
-        """Follow how many streams the endpoint takes."""
-        if name == MAX_CONCURRENT_STREAMS:
+        """Follow how many streams the endpoint takes, and whether WebSockets are among them."""
+        if name == ENABLE_CONNECT_PROTOCOL:
+            self.websockets.announced(value == 1)
+        elif name == MAX_CONCURRENT_STREAMS:
             self._peer_streams = value
             if self._pool.waiting:
                 self._pool.serve()
@@ -546,7 +651,7 @@ class Http2Upstream(Multiplexed):
             return
         if self.write_paused and not self.expire_writing(now):
             return
-        if not self._streams:
+        if not (self._streams or self.websockets.waiting):
             self.leave()
         elif self._heard:
             self._heard = self._pinged = False

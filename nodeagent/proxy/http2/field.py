@@ -24,6 +24,7 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     ASTERISK,
     AUTHORITY_KIND,
     PROTOCOL,
+    WEBSOCKET,
     STATUS,
     HOST,
     LENGTH,
@@ -35,7 +36,7 @@ from nodeagent.proxy.message import AUTHORITY, METHOD, TARGET
     CONTENT_TYPE,
     GRPC,
     TIMEOUT,
-) = range(21)
+) = range(22)
 """What a field is to a message: the order of these in a head decides whether it is one."""
 
 PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
@@ -199,7 +200,7 @@ class Field:
                 return STATUS
             return self._faulty("malformed_line", ":status is not a status code")
         if name == b":protocol":
-            return PROTOCOL
+            return WEBSOCKET if value == b"websocket" else PROTOCOL
         return self._faulty("pseudo_field", "a pseudo-header field that HTTP/2 does not have")
 
     def _faulty(self, reason: str, detail: str) -> int:

@@ -40,6 +40,7 @@ MAX_CONCURRENT_STREAMS: Final = 0x3
 INITIAL_WINDOW_SIZE: Final = 0x4
 MAX_FRAME_SIZE: Final = 0x5
 MAX_HEADER_LIST_SIZE: Final = 0x6
+ENABLE_CONNECT_PROTOCOL: Final = 0x8
 
 FRAME_SIZE: Final = 16_384
 """The largest payload that is taken, and that may be sent to a peer that has not said that it takes more."""
@@ -389,6 +390,8 @@ def _check_setting(name: int, value: int) -> None:
         raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
     if name == MAX_FRAME_SIZE and not FRAME_SIZE <= value < 2**24:
         raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of bounds")
+    if name == ENABLE_CONNECT_PROTOCOL and value > 1:
+        raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL is neither 0 nor 1")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

@@ -24,6 +24,7 @@ from nodeagent.proxy.message import (
     ResponseHead,
     TimedRequestHead,
 )
+from nodeagent.proxy.websocket import WebSocketHead
 from nodeagent.settings import Limits
 
 _BLOCKS_ROOM: Final = 256 * 1024
@@ -256,6 +257,8 @@ class HeaderDecoder:
         method, host = fields[shape.method].value, fields[shape.host]
         if shape.same >= 0 and fields[shape.same].value.lower() != host.value.lower():
             raise StreamFault("host", "host differs from :authority (RFC 9113 section 8.3.1)")
+        if shape.websocket:
+            return _websocket(fields, shape, kind, len(block))
         length = int(fields[shape.length].value) if shape.length >= 0 else UNTIL_CLOSE
         added = b""
         if kind == _WHOLE_REQUEST:
@@ -278,8 +281,7 @@ class HeaderDecoder:
         head.length = length
         head.trailers = shape.trailers
         if shape.forwarded:
-            values = [fields[place].value for place in shape.forwarded]
-            head.forwarded_for = b", ".join([value for value in values if value])
+            head.forwarded_for = _forwarded_for(fields, shape)
         if rest is None:
             return head
         memory = self._memory(block, fields)
@@ -391,6 +393,23 @@ def _check(fault: Fault | None) -> None:
     if fault is not None:
         reason, detail = fault
         raise StreamFault(reason, detail, 501 if reason == "connect" else 400)
+
+
+def _websocket(fields: list[Field], shape: RequestShape, kind: int, size: int) -> RequestHead:
+    """Return the head of an extended CONNECT. Those are few, and no block of theirs is remembered."""
+    if kind == _WHOLE_REQUEST:
+        raise StreamFault("connect", "a WebSocket that ends before it begins", 400)
+    lines = fields[shape.host].line + b"".join([fields[place].line for place in shape.unexpecting])
+    if shape.cookies:
+        lines += _joined_cookie([fields[place] for place in shape.cookies])
+    head = WebSocketHead(fields[shape.target].value, lines, size)
+    head.forwarded_for = _forwarded_for(fields, shape)
+    return head
+
+
+def _forwarded_for(fields: list[Field], shape: RequestShape) -> bytes:
+    values = [fields[place].value for place in shape.forwarded]
+    return b", ".join([value for value in values if value])
 
 
 def _check_interim(status: int, whole: bool, length: int) -> None:

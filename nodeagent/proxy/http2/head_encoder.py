@@ -28,6 +28,8 @@ _PATHS: Final = tuple(literal(b":path", b"x" * size)[:-size] for size in range(1
 """What stands in front of a path, by its length less one."""
 _ROOT: Final = compact(b":path", b"/")
 _HTTP: Final = literal(b":scheme", b"http")
+_WEBSOCKET: Final = literal(b":protocol", b"websocket")
+"""Behind a CONNECT, which is nothing but this here: see `nodeagent.proxy.websocket`."""
 
 
 class HeaderEncoder:
@@ -98,7 +100,10 @@ class HeaderEncoder:
             lines.sort(key=_is_host, reverse=True)
         forwarded = forwarded_for + b", " + address if forwarded_for else address
         lines.append(b"x-forwarded-for: " + forwarded)
-        return self._encode(key, compact(b":method", method) + _HTTP, lines, remembered)
+        first = compact(b":method", method) + _HTTP
+        if method == b"CONNECT":
+            first += _WEBSOCKET
+        return self._encode(key, first, lines, remembered)
 
     def _whole(self, key: tuple[bytes, ...], first: bytes, lines: bytes) -> _Encoded:
         """Return what has no path: all of it is in `after`."""

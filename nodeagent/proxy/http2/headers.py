@@ -9,7 +9,8 @@ be no body (1xx, 204, 304, answers to HEAD: DATA must be empty then); else UNTIL
 bytes whose end is told. Who passes that on to HTTP/1 makes chunks of it. It is never CHUNKED; a head from
 HTTP/1 that is goes out without its Transfer-Encoding, so its body has to go out without the chunks, as DATA.
 Where HTTP/1 would wait for the end of the connection, or some servers for a length, `content-length: 0` is
-added. Upgrade has no counterpart in HTTP/2 and is left out.
+added. Upgrade has no counterpart in HTTP/2 and is left out, but for WebSockets: they are a CONNECT with
+`:protocol` there (RFC 8441), which becomes a GET with `upgrade` here (`nodeagent.proxy.websocket`).
 
 A field that must never be indexed is a line without white space behind its colon. HTTP/1 does not mind, and
 the encoder sees it.

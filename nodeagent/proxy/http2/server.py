@@ -22,6 +22,7 @@ from nodeagent.proxy.http2.connection import Multiplexed, Stream, table_lost
 from nodeagent.proxy.http2.flood import RAPID, SMALL_HEAD, Inflation
 from nodeagent.proxy.http2.frames import (
     CANCEL,
+    ENABLE_CONNECT_PROTOCOL,
     INTERNAL_ERROR,
     LAST_STREAM,
     MAX_CONCURRENT_STREAMS,
@@ -42,6 +43,7 @@ from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.message import (
     CHUNKED,
     NO_BODY,
+    UNTIL_CLOSE,
     GrpcRequestHead,
     RequestHead,
     ResponseHead,
@@ -49,6 +51,7 @@ from nodeagent.proxy.message import (
 )
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
+from nodeagent.proxy.websocket import not_to_be_mistaken, to_success
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
 
 _EXCHANGES: Final[dict[type[RequestHead], type[Exchange]]] = {
@@ -286,16 +289,88 @@ class ServerStream(Stream):
         if self.write_paused:
             if not slowly:
                 exchange.request_failed(ClientStalled("the client does not read its response"))
-        elif not self.received_all and self.held:
-            exchange.stalled()
-        elif not self.received_all and not self._responding:
-            exchange.request_failed(BodyTimeout("the request body did not come in time"))
+        elif self._expire_body(exchange):
+            pass
         elif idle is not None:
             exchange.idle(IdleTimeout(f"nothing moved for {idle:g}s (svc.mesh/idle-timeout)"))
         elif not self._responding:
             exchange.silent()
         if self.exchange is not None:
             self.set_deadline(now)
+
+    def _expire_body(self, exchange: Exchange) -> bool:
+        """Return whether it is the request's body that took too long, after having seen to it."""
+        if self.received_all or (self._responding and not self.held):
+            return False
+        if self.held:
+            exchange.stalled()
+        else:
+            exchange.request_failed(BodyTimeout("the request body did not come in time"))
+        return True
+
+
+class WebSocketStream(ServerStream):
+    """A client's extended CONNECT, and the WebSocket that may come of it (RFC 8441).
+
+    Its DATA is the tunnel's, not a body: what comes before the endpoint has switched waits in the window.
+    """
+
+    __slots__ = ("_switched",)
+
+    def __init__(
+        self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
+    ) -> None:
+        super().__init__(connection, identifier, head, started)
+        self.body_left = UNTIL_CLOSE
+        self.held = True
+        self._switched = False
+
+    def begin(self, now: float) -> None:
+        """Let the exchange begin: the request is whole."""
+        self.set_deadline(now)
+        assert self.exchange is not None
+        self.exchange.start(b"", True)
+
+    def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
+        """Send the response's head: a 101 is a success here, and everything else has to look like none."""
+        if head.status != 101:
+            super().respond(not_to_be_mistaken(head), data, end)
+            return
+        self._switched = True
+        super().respond(to_success(head), data, end)
+        self.go_on()
+
+    def resume_reading(self) -> None:
+        """Let the client go on, if there is something to go on with."""
+        if self._switched:
+            self.go_on()
+
+    def check_trailers(self, end: bool) -> None:
+        """There are none: nothing but DATA comes behind a CONNECT (RFC 9113 section 8.5)."""
+        raise StreamFault("trailer", "HEADERS within a WebSocket (RFC 9113 section 8.5)")
+
+    def finished(self, now: float, abort: bool) -> None:
+        """The exchange has ended; a tunnel that broke is cancelled (RFC 8441 section 5)."""
+        if abort and self._switched:
+            self.exchange = None
+            self.connection.drop(self, CANCEL)
+        else:
+            super().finished(now, abort)
+
+    def set_deadline(self, now: float) -> None:
+        """Set when it is over its time, as for a request that is whole, or a tunnel."""
+        connection = self.connection
+        limits = connection.runtime.limits
+        if self.write_paused:
+            self.deadline = now + limits.stall_time
+        elif connection.idle_time is not None:
+            self.deadline = now + connection.idle_time
+        else:
+            self.deadline = FOREVER if self._responding else now + limits.response_time
+        connection.due(self.deadline)
+
+    def _expire_body(self, exchange: Exchange) -> bool:
+        return False
 
 
 class Http2Connection(Multiplexed):
@@ -454,6 +529,11 @@ class Http2Connection(Multiplexed):
             self.reset_stream(stream, REFUSED_STREAM)
             return
         started = runtime.now()
+        if head.upgrade:
+            mine = self._streams[stream] = WebSocketStream(self, stream, head, started)
+            mine.received = len(block) + 9
+            mine.begin(started)
+            return
         mine = self._streams[stream] = ServerStream(self, stream, head, started)
         exchange = mine.exchange
         assert exchange is not None
@@ -684,7 +764,11 @@ class Http2Connection(Multiplexed):
     def _greeting(self) -> bytes:
         limits = self.runtime.limits
         return settings_frame(
-            {MAX_CONCURRENT_STREAMS: limits.streams, MAX_HEADER_LIST_SIZE: limits.head_bytes}
+            {
+                MAX_CONCURRENT_STREAMS: limits.streams,
+                MAX_HEADER_LIST_SIZE: limits.head_bytes,
+                ENABLE_CONNECT_PROTOCOL: 1,
+            }
         )
 
     def every_stream(self) -> list[Stream]:

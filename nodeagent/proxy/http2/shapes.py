@@ -51,6 +51,7 @@ class RequestShape(Shape):
         "timeout",
         "trailers",
         "unexpecting",
+        "websocket",
     )
 
     def __init__(self, kinds: bytes) -> None:
@@ -77,12 +78,16 @@ class RequestShape(Shape):
         self.kept = tuple(place for place, kind in enumerate(kinds) if kind not in dropped)
         self.unexpecting = tuple(place for place in self.kept if kinds[place] != field.EXPECT)
         """`kept` without Expect."""
+        self.websocket = field.WEBSOCKET in kinds
+        """An extended CONNECT (RFC 8441)."""
         self.fault = self._judge(kinds) or self.fault
 
     def _judge(self, kinds: bytes) -> Fault | None:
-        if field.CONNECT in kinds:
-            return "connect", "the mesh is no forward proxy: CONNECT is not implemented"
-        fault = _misplaced(kinds, {*field.PSEUDO} - {field.PROTOCOL, field.STATUS})
+        if field.CONNECT in kinds or field.PROTOCOL in kinds or field.WEBSOCKET in kinds:
+            fault = _judge_connect(kinds)
+            if fault is not None:
+                return fault
+        fault = _misplaced(kinds, {*field.PSEUDO} - {field.STATUS})
         if fault is not None:
             return fault
         if self.method < 0 or self.target < 0 or field.SCHEME not in kinds:
@@ -112,6 +117,21 @@ class ResponseShape(Shape):
         if fault is None and kinds[:1] != bytes((field.STATUS,)):
             fault = ("pseudo_field", "a response has :status (RFC 9113 section 8.3.2)")
         self.fault = fault or self.fault
+
+
+def _judge_connect(kinds: bytes) -> Fault | None:
+    """Of all that can be asked for with CONNECT or :protocol, WebSockets are what the mesh passes on."""
+    if field.PROTOCOL in kinds:
+        return "connect", "websocket is the only :protocol that is implemented (RFC 8441)"
+    if field.WEBSOCKET not in kinds:
+        return "connect", "the mesh is no forward proxy: CONNECT is not implemented"
+    if field.CONNECT not in kinds:
+        return "connect", ":protocol goes with the method CONNECT only (RFC 8441 section 4)"
+    if field.SCHEME not in kinds or field.PATH not in kinds:
+        return "connect", "a CONNECT with :protocol has :scheme and :path (RFC 8441 section 4)"
+    if field.LENGTH in kinds:
+        return "content_length", "a CONNECT has no content, so it has no length (RFC 9110 section 9.3.6)"
+    return None
 
 
 def _misplaced(kinds: bytes, allowed: set[int]) -> Fault | None:
