@@ -51,13 +51,14 @@ from nodeagent.proxy.message import (
 )
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
-from nodeagent.proxy.websocket import not_to_be_mistaken, to_success
+from nodeagent.proxy.websocket import WebSocketHead, not_to_be_mistaken, to_success
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
 
 _EXCHANGES: Final[dict[type[RequestHead], type[Exchange]]] = {
     RequestHead: Exchange,
     GrpcRequestHead: GrpcExchange,
     TimedRequestHead: TimedExchange,
+    WebSocketHead: Exchange,
 }
 _DRAINING: Final = b"draining"
 """The payload of the PING behind the first GOAWAY: when it comes back, the client has seen that."""
