@@ -337,6 +337,7 @@ def test_what_is_written_is_read(seed: int) -> None:
 # More
 
 
+@pytest.mark.timeout(0 if "FUZZ_EXAMPLES" in os.environ else 120)
 @pytest.mark.parametrize(
     "check", [check_blocks, check_request, check_response, check_memories, check_encoder]
 )
