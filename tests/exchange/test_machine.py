@@ -10,6 +10,7 @@ in `tests/http2/test_any_order.py`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -587,8 +588,8 @@ class MeshMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everybody does what one hopes for, or leaves; and nothing is left."""
-        if not hasattr(self, "plane"):
-            return
+        if not hasattr(self, "plane") or sys.exc_info()[0] is not None:
+            return  # it has not begun, or has failed already
         self.together = 0
         if not self.leaves_at_once:
             self._calm()
@@ -633,7 +634,8 @@ class MeshMachine(RuleBasedStateMachine):
         return (
             [len(peer.wire.received) for peer in self._peers()],
             [asked.outcome for asked in self.ledger.asked.values()],
-            [one.body.seen for asked in self.ledger.asked.values() for one in asked.tries],
+            [(one.body.seen, len(one.left)) for asked in self.ledger.asked.values() for one in asked.tries],
+            len(self.layers.waiting),
             self.plane.ended,
             len(self.loop.attempts),
         )
