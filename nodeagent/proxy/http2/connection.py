@@ -378,6 +378,7 @@ class Multiplexed(Connection, ABC):
             else:
                 self.setting(name, value)
         self.send(SETTINGS_ACK)
+        self.settings_followed()
 
     def on_settings_ack(self) -> None:
         """Take note that the peer has our settings."""
@@ -519,6 +520,9 @@ class Multiplexed(Connection, ABC):
 
     def setting(self, name: int, value: int) -> None:
         """Follow a setting of the peer that concerns this side only."""
+
+    def settings_followed(self) -> None:
+        """The peer's settings are in force, and it will hear of that before all that they allow."""
 
     def pinged(self, payload: bytes) -> None:
         """The peer has answered a PING."""
