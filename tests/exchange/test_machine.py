@@ -595,7 +595,7 @@ class MeshMachine(RuleBasedStateMachine):
             self._calm()
             self._check_rest()
         for peer in self._peers():
-            if not peer.gone:
+            if peer.gone in ("", "ends"):
                 self._act(lambda peer=peer: peer.leaves("resets"))
         self.plane.passes(LONGER_THAN_ALL)
         self.plane.check_nothing_left()

@@ -309,9 +309,9 @@ class TestConnections:
 
     def test_streams_that_settings_allow_come_behind_their_acknowledgement(self, wires: Wires) -> None:
         """Before that the endpoint goes by its old settings. Nor do they come before its new windows."""
-        stage = asked(wires, annotations={}, plain=True)
-        stage.does(a1 >> frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: 1}))
-        stage.play(client2 >> put(b"body"), a << "dialled")
+        stage = wires(http1="client", plain=True)
+        stage.does(client >> get(), a >> "accepts", a1 >> BACK)
+        stage.does(a1 >> frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: 1}), client2 >> put(b"body"))
         allowed = {frames.MAX_CONCURRENT_STREAMS: 2, frames.INITIAL_WINDOW_SIZE: 0}
         stage.play(
             a1 >> frames.settings_frame(allowed),
