@@ -88,6 +88,7 @@ class Layers:
     def __init__(self) -> None:
         self.loop: Any = None
         self.waiting: list[asyncio.Future[None]] = []
+        self.gone_on = 0
 
     async def pass_on(self, request: Request, handler: Handler) -> Response:
         return await handler(request)
@@ -409,7 +410,8 @@ class MeshMachine(RuleBasedStateMachine):
         if what == "window":
             self._act(lambda: peer.settings({SettingCodes.INITIAL_WINDOW_SIZE: value}))
         elif what == "streams":
-            self._act(lambda: peer.settings({SettingCodes.MAX_CONCURRENT_STREAMS: value % 11}))
+            if isinstance(peer, Http2Endpoint):
+                self._act(lambda: peer.settings({SettingCodes.MAX_CONCURRENT_STREAMS: value % 11}))
         elif what == "table":
             self._act(lambda: peer.settings({SettingCodes.HEADER_TABLE_SIZE: value % 5000}))
         elif what == "frames":
@@ -490,6 +492,7 @@ class MeshMachine(RuleBasedStateMachine):
 
     def _layer_goes_on(self) -> None:
         future = self.layers.waiting.pop(0)
+        self.layers.gone_on += 1
         if not future.done():
             future.set_result(None)
 
@@ -593,10 +596,16 @@ class MeshMachine(RuleBasedStateMachine):
         self.together = 0
         if not self.leaves_at_once:
             self._calm()
+            if any(client.gone and not client.wire.closed for client in self.clients):
+                self.time_passes(3 * LIMITS.stall_time)  # who says no more can open no window
+                self._calm()
+            waiting = [asked.number for asked in self.ledger.asked.values() if not asked.outcome]
+            assert not waiting, f"requests {waiting} have no end"
             self._check_rest()
         for peer in self._peers():
             if peer.gone in ("", "ends"):
                 self._act(lambda peer=peer: peer.leaves("resets"))
+        self._layers_go_on()
         self.plane.passes(LONGER_THAN_ALL)
         self.plane.check_nothing_left()
         self._check_counts()
@@ -627,15 +636,13 @@ class MeshMachine(RuleBasedStateMachine):
                 self._act(lambda endpoint=endpoint, one=one: endpoint.go_on(one, 1 << 20))
             if before == self._state():
                 break
-        waiting = [asked.number for asked in self.ledger.asked.values() if not asked.outcome]
-        assert not waiting, f"requests {waiting} have no end"
 
     def _state(self) -> object:
         return (
             [len(peer.wire.received) for peer in self._peers()],
             [asked.outcome for asked in self.ledger.asked.values()],
             [(one.body.seen, len(one.left)) for asked in self.ledger.asked.values() for one in asked.tries],
-            len(self.layers.waiting),
+            (self.layers.gone_on, len(self.layers.waiting)),
             self.plane.ended,
             len(self.loop.attempts),
         )
