@@ -652,8 +652,10 @@ class Http2Connection(Multiplexed):
     def _at_rest(self, now: float) -> None:
         """Nothing is under way."""
         self._idle_since = now
-        if self._drain_step == 2 or self.peer_left or self.listener.removed:
+        if self._drain_step == 2 or self.peer_left:
             self.close_gently()
+        elif self.listener.removed:
+            self._second_goaway()  # what is on its way behind is not served, which its client has to know
         else:
             self.due(now + self.runtime.limits.idle_time)
 
