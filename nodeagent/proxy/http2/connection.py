@@ -51,7 +51,7 @@ COPIED: Final = 16 * 1024
 LINGER_TIME: Final = 2.0
 """Seconds that a closing connection still reads, so that its last frames are not lost to a reset."""
 REMEMBERED: Final = 512
-"""Streams that we have broken off and whose late frames are expected."""
+"""Streams that we do not serve, or have broken off, and whose late frames are expected."""
 
 
 def table_lost(fault: CompressionFault) -> ConnectionFault:
@@ -287,11 +287,15 @@ class Multiplexed(Connection, ABC):
 
     def reset_stream(self, stream: int, code: int) -> None:
         """Break a stream off; what still comes for it is passed over for a while."""
+        self.pass_over(stream)
+        self.send(reset_frame(stream, code))
+
+    def pass_over(self, stream: int) -> None:
+        """Expect late frames of a stream for a while."""
         broken = self._broken_off
         broken[stream] = None
         if len(broken) > REMEMBERED:
             del broken[next(iter(broken))]
-        self.send(reset_frame(stream, code))
 
     def due(self, deadline: float) -> None:
         """Have `expire` called at this time at the latest."""

@@ -430,6 +430,7 @@ class Http2Connection(Multiplexed):
         self._highest = stream
         if stream > self._last:  # it has been told, or will be in a moment
             self.skip(block)
+            self.pass_over(stream)
             return
         runtime = self.runtime
         if len(self._streams) >= runtime.limits.streams:
