@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from h2.stream import StreamInputs, StreamState, _transitions
 from h2.windows import WindowManager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -636,6 +637,12 @@ class MeshMachine(RuleBasedStateMachine):
                 self._act(lambda endpoint=endpoint, one=one: endpoint.go_on(one, 1 << 20))
             if before == self._state():
                 break
+        for peer in self._peers():
+            if peer.mesh_ended and not peer.gone:
+                self._act(lambda peer=peer: peer.leaves("closes"))
+
+    def _peer_of(self, connection: object) -> Peer:
+        return next(peer for peer in self._peers() if peer.wire.get_protocol() is connection)
 
     def _state(self) -> object:
         return (
@@ -661,7 +668,7 @@ class MeshMachine(RuleBasedStateMachine):
             assert not connection.paused, connection
             if isinstance(connection, Multiplexed):
                 remembered = connection.decoder.held + connection.encoder.held
-                assert connection.held == remembered, (connection, connection.held, remembered)
+                assert connection.held == remembered, self._peer_of(connection)
                 assert connection._window.left + connection._window.owed == connection._window.size
             else:
                 assert not connection.held, connection
@@ -678,6 +685,9 @@ def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
             consumed(self, size)
 
     monkeypatch.setattr(WindowManager, "window_consumed", window_consumed)
+    late = (StreamState.CLOSED, StreamInputs.RECV_HEADERS)
+    informed = (StreamState.CLOSED, StreamInputs.RECV_INFORMATIONAL_HEADERS)
+    monkeypatch.setitem(_transitions, informed, _transitions[late])  # of a stream that the client has reset
 
 
 TestMesh = MeshMachine.TestCase
