@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from unittest import mock
 
 import msgspec
@@ -27,7 +27,9 @@ from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.http1.client import Http1Upstream
+from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
+from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
 from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
@@ -38,6 +40,7 @@ from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
 from nodeagent.stats.methods import ROW, MethodRows
 from tests.exchange.loop import HandLoop
 
+T = TypeVar("T")
 KEY: Final = ("127.64.0.10", 80)
 ENDPOINTS: Final = {name: Endpoint(f"10.1.0.{1 + index}", 8080) for index, name in enumerate("abcd")}
 NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()}
@@ -45,6 +48,30 @@ NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()
 
 class Options(msgspec.Struct, frozen=True):
     """A test's own middleware has none."""
+
+
+class InOrder(set[T]):
+    """A set that is gone through in the order in which it was filled: the same in every run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._order: dict[T, None] = {}
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._order))
+
+    def add(self, one: T) -> None:
+        super().add(one)
+        self._order[one] = None
+
+    def discard(self, one: T) -> None:
+        super().discard(one)
+        self._order.pop(one, None)
+
+    def pop(self) -> T:
+        one = next(iter(self._order))
+        self.discard(one)
+        return one
 
 
 class Watcher:
@@ -103,6 +130,7 @@ class Plane:
             now=self.loop.time,
             methods=MethodRows(self.methods),
         )
+        self.runtime.connections = InOrder()
         dials = dialer(self.loop.asyncio)
         self.backends = Backends(
             Pools(
@@ -117,10 +145,10 @@ class Plane:
         self.listeners = ListenerTable(self.runtime, self.backends)
         own = [_middleware(f"own-{index}", *layer) for index, layer in enumerate(layers)]
         specs = [*_asked(annotations or {}), *(LayerSpec(one.name, Options()) for one in own)]
-        installed = registry.Installed((*registry.MIDDLEWARES, *own))
+        self._installed = registry.Installed((*registry.MIDDLEWARES, *own))
         self.web = BackendKey(ServiceKey("default", "web"), 80)
         self.other = BackendKey(ServiceKey("default", "other"), 80)
-        with mock.patch.object(registry, "installed", return_value=installed):
+        with mock.patch.object(registry, "installed", return_value=self._installed):
             scopes = {spec.name: registry.by_name(spec.name).scope for spec in specs}
             placed = {
                 place: tuple(spec for spec in specs if scopes[spec.name] in place)
@@ -150,6 +178,18 @@ class Plane:
         chosen = tuple(ENDPOINTS[name] for name in names)
         spec = BackendSpec(self.web, chosen, layers=self.backend_layers, protocol=self.upstream)
         self.backends.apply([(spec, FIRST_SLOT)], ())
+
+    def removed(self) -> None:
+        """Have the plan say that the Service has left the mesh."""
+        for ended in self.listeners.apply((), [KEY]):
+            for connection in self.runtime.connections:
+                if isinstance(connection, Http1Connection | Http2Connection) and connection.listener is ended:
+                    connection.listener_removed()
+
+    def restored(self) -> None:
+        """Have the plan say that it is in the mesh."""
+        with mock.patch.object(registry, "installed", return_value=self._installed):
+            self.listeners.apply([(self.spec, FIRST_SLOT)], ())
 
     @property
     def listener(self) -> RunningListener:

@@ -307,6 +307,18 @@ class TestConnections:
         said = stage.does(a1 >> answers(1))
         assert said["a1"] == ["3: GET / x-forwarded-for=10.1.2.4 end"]
 
+    def test_streams_that_settings_allow_come_behind_their_acknowledgement(self, wires: Wires) -> None:
+        """Before that the endpoint goes by its old settings. Nor do they come before its new windows."""
+        stage = wires(http1="client", plain=True)
+        stage.does(client >> get(), a >> "accepts", a1 >> BACK)
+        stage.does(a1 >> frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: 1}), client2 >> put(b"body"))
+        allowed = {frames.MAX_CONCURRENT_STREAMS: 2, frames.INITIAL_WINDOW_SIZE: 0}
+        stage.play(
+            a1 >> frames.settings_frame(allowed),
+            a1 << "ack",
+            a1 << "3: PUT / content-length=4 x-forwarded-for=10.1.2.4",
+        )
+
     def test_an_endpoint_that_takes_no_streams(self, wires: Wires) -> None:
         """It is not dialled for ever; who waits is told in time."""
         stage = asked(wires)

@@ -489,6 +489,36 @@ class TestLeaving:
         stage.play(passes(1.0), client << "goaway 1 0")
         stage.play(a1 >> ok(), client << "1: 200 content-length=0 end", client << "end")
 
+    def test_a_body_on_its_way_behind_the_last_stream(self, wires: Wires) -> None:
+        """It is passed over, and harms nobody (RFC 9113 section 6.8)."""
+        stage = asked(wires)
+        stage.plane.runtime.draining = True
+        stage.play(
+            passes(1.0),
+            client << "goaway 2147483647 0",
+            client << "ping draining",
+            passes(1.0),
+            client << "goaway 1 0",
+            client >> asks(3, "POST", end=False),
+            client >> data(3, b"piece", end=False) + head(3, ("x-sum", "1")),
+            a1 >> ok(),
+            client << "1: 200 content-length=0 end",
+            client << "end",
+        )
+
+    def test_a_service_that_leaves_the_mesh(self, wires: Wires) -> None:
+        """The client is told where it ends, also when it has not answered the PING: what is on its way behind
+        was not served."""
+        stage = asked(wires)
+        stage.play(stage.plane.removed, client << "goaway 2147483647 0", client << "ping draining")
+        stage.play(
+            a1 >> ok(),
+            client << "1: 200 content-length=0 end",
+            client << "goaway 1 0",
+            client << "end",
+            client >> asks(3),
+        )
+
     def test_a_half_close(self, wires: Wires) -> None:
         asked(wires).play(
             client >> "ends", a1 >> ok(), client << "1: 200 content-length=0 end", client << "end"

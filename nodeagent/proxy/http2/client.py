@@ -633,8 +633,11 @@ class Http2Upstream(Multiplexed):
             self.websockets.announced(value == 1)
         elif name == MAX_CONCURRENT_STREAMS:
             self._peer_streams = value
-            if self._pool.waiting:
-                self._pool.serve()
+
+    def settings_followed(self) -> None:
+        """Begin what they allow; there may be more streams now."""
+        if self._pool.waiting:
+            self._pool.serve()
 
     def pinged(self, payload: bytes) -> None:
         """It is still there."""

@@ -51,7 +51,7 @@ COPIED: Final = 16 * 1024
 LINGER_TIME: Final = 2.0
 """Seconds that a closing connection still reads, so that its last frames are not lost to a reset."""
 REMEMBERED: Final = 512
-"""Streams that we have broken off and whose late frames are expected."""
+"""Streams that we do not serve, or have broken off, and whose late frames are expected."""
 
 
 def table_lost(fault: CompressionFault) -> ConnectionFault:
@@ -289,11 +289,15 @@ class Multiplexed(Connection, ABC):
 
     def reset_stream(self, stream: int, code: int) -> None:
         """Break a stream off; what still comes for it is passed over for a while."""
+        self.pass_over(stream)
+        self.send(reset_frame(stream, code))
+
+    def pass_over(self, stream: int) -> None:
+        """Expect late frames of a stream for a while."""
         broken = self._broken_off
         broken[stream] = None
         if len(broken) > REMEMBERED:
             del broken[next(iter(broken))]
-        self.send(reset_frame(stream, code))
 
     def due(self, deadline: float) -> None:
         """Have `expire` called at this time at the latest."""
@@ -382,6 +386,7 @@ class Multiplexed(Connection, ABC):
                 if not writer.opened_stream(stream, change):
                     raise ConnectionFault(FLOW_CONTROL_ERROR, "a window grew too large")
         self.send(SETTINGS_ACK)
+        self.settings_followed()
 
     def on_settings_ack(self) -> None:
         """Take note that the peer has our settings."""
@@ -523,6 +528,9 @@ class Multiplexed(Connection, ABC):
 
     def setting(self, name: int, value: int) -> None:
         """Follow a setting of the peer that concerns this side only."""
+
+    def settings_followed(self) -> None:
+        """The peer's settings are in force, and it will hear of that before all that they allow."""
 
     def pinged(self, payload: bytes) -> None:
         """The peer has answered a PING."""

@@ -506,6 +506,7 @@ class Http2Connection(Multiplexed):
         self._highest = stream
         if stream > self._last:  # it has been told, or will be in a moment
             self.skip(block)
+            self.pass_over(stream)
             return
         runtime = self.runtime
         if len(self._streams) >= runtime.limits.streams:
@@ -743,8 +744,10 @@ class Http2Connection(Multiplexed):
     def _at_rest(self, now: float) -> None:
         """Nothing is under way."""
         self._idle_since = now
-        if self._drain_step == 2 or self.peer_left or self.listener.removed:
+        if self._drain_step == 2 or self.peer_left:
             self.close_gently()
+        elif self.listener.removed:
+            self._second_goaway()  # what is on its way behind is not served, which its client has to know
         else:
             self.due(now + self.runtime.limits.idle_time)
 
