@@ -1,8 +1,8 @@
 """A client's HTTP/2 connection: many streams, each of them an exchange.
 
-What a client may use up is bounded: streams at once, header blocks, windows, what waits to be sent for each stream and all of them, frames that bring
-nothing, streams that are broken off; and, when it does not read, everything: nothing of it is read until it
-does.
+What a client may use up is bounded: streams at once, header blocks, windows, what waits to be sent for each
+stream and all of them, frames that bring nothing, streams that are broken off; and, when it does not read,
+everything: nothing of it is read until it does.
 """
 
 from __future__ import annotations
