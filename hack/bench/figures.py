@@ -16,7 +16,7 @@ AGENT = "svc.mesh"
 RESILIENT = "svc.mesh retry+breaker"
 PLAIN_PYTHON = "no middleware"
 MOST_PYTHON = 0.70
-"""3 % above what it was before the data plane had interfaces: 1.18."""
+"""A little above what it is since heads that have come before are looked up: 0.66."""
 
 
 class Sample(msgspec.Struct, frozen=True):
