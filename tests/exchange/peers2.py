@@ -370,8 +370,8 @@ class Http2Endpoint(Http2Peer, Endpoint):
         if isinstance(event, RequestReceived):
             assert self.at < self.none_behind, "a request behind a GOAWAY"
             fields = _fields(event)
-            one = self.ledger.reached(fields[":method"], int(fields[":path"].removeprefix("/")))
-            one.refused = one.over = stream > self.last
+            number = int(fields[":path"].removeprefix("/"))
+            one = self.ledger.reached(fields[":method"], number, refused=stream > self.last)
             self.streams[stream] = one
             one.stream = stream
             self.tries.append(one)

@@ -477,7 +477,8 @@ class MeshMachine(RuleBasedStateMachine):
                 self._act(lambda attempt=attempt: self._accept(attempt, {}))
             self._layers_go_on()
             for endpoint, one in self._answerable():
-                if one.complete and one.asked.number == len(self.ledger.asked):
+                last = one.asked.number == len(self.ledger.asked)
+                if last and one.complete and one in endpoint.answerable():
                     self._act(
                         lambda endpoint=endpoint, one=one: endpoint.respond(
                             one, 200, back, "length", 1 << 20
@@ -629,12 +630,13 @@ class MeshMachine(RuleBasedStateMachine):
             for client in self._sending():
                 self._act(lambda client=client: client.go_on(1 << 20))
             for endpoint, one in self._answerable():
-                if one.complete:
+                if one.complete and one in endpoint.answerable():
                     self._act(
                         lambda endpoint=endpoint, one=one: endpoint.respond(one, 200, 5, "length", 100)
                     )
             for endpoint, one in self._unfinished():
-                self._act(lambda endpoint=endpoint, one=one: endpoint.go_on(one, 1 << 20))
+                if one in endpoint.unfinished():
+                    self._act(lambda endpoint=endpoint, one=one: endpoint.go_on(one, 1 << 20))
             if before == self._state():
                 break
         for peer in self._peers():
