@@ -1,7 +1,7 @@
 """Clients and endpoints that keep to their protocol, and check that the mesh does. What both protocols have.
 
-Bytes are on their way in both directions: a peer that is deaf has yet to read what the mesh has said, and acts
-on what it knows; one that dribbles sends its bytes a few at a time.
+Bytes are on their way in both directions: a peer that is deaf has yet to read what the mesh has said, and
+acts on what it knows; one that dribbles sends its bytes a few at a time.
 """
 
 from __future__ import annotations
