@@ -86,6 +86,7 @@ class Peer(ABC):
             self.wire.ends()
         elif how == "closes":
             self.wire.closes()
+            self.wire.takes()  # what comes is answered with a reset, whether it was read or not
         else:
             self.wire.resets()
         self.left()
