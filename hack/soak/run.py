@@ -24,9 +24,11 @@ from hack.soak.report import (
     unexcused,
 )
 from hack.soak.rude import Rude
+from hack.soak.served import complaints, read
 from hack.soak.services import SERVICES
 from hack.soak.stage import Stage
 from hack.soak.traffic import Traffic
+from hack.soak.traffic2 import Traffic2
 from hack.soak.trouble import Pace, Trouble, TroubleFailed
 from hack.soak.watch import Watch
 
@@ -68,6 +70,7 @@ class Soak:
             self.stage, self._ledger, self._log, str(plan.seed), plan.pace, self._complain, self._is_late
         )
         self._traffic = Traffic(self.stage, self._ledger, f"{plan.seed}/traffic")
+        self._traffic2 = Traffic2(self.stage, self._ledger, f"{plan.seed}/traffic2")
         self._rude = Rude(self.stage, self._ledger, f"{plan.seed}/rude")
         self._watch = Watch(self.stage, self._log, plan.every, self._complain)
 
@@ -91,7 +94,7 @@ class Soak:
 
     async def _break_off(self) -> None:
         await self._trouble.cancel()
-        for part in (self._traffic, self._rude, self._watch):
+        for part in (self._traffic, self._traffic2, self._rude, self._watch):
             await part.cancel()
 
     async def _run(self, stopped: asyncio.Event) -> Report | None:
@@ -100,7 +103,7 @@ class Soak:
         before = self._watch.descriptors()
         own = time.process_time()
         self._began = time.monotonic()
-        for clients in (self._traffic, self._rude):
+        for clients in (self._traffic, self._traffic2, self._rude):
             clients.start()
         self._trouble.start()
         await self._go_on(stopped)
@@ -113,6 +116,8 @@ class Soak:
         self._say("The time is up; waiting until everything is closed ...")
         drained_in, after = await self._drain(before)
         await self._watch.stop()
+        for what in complaints(read(self.stage.served), self._traffic2.answered):
+            self._complain(what)
         for what in self._log.complaints:
             self._complain(f"the agent's log: {what}")
         verdicts = self._ledger.judge()
@@ -146,7 +151,7 @@ class Soak:
         assert agent is not None
         next_line = PROGRESS
         while not stopped.is_set() and self._elapsed < self._plan.seconds:
-            for part in (self._traffic, self._rude, self._trouble, self._watch):
+            for part in (self._traffic, self._traffic2, self._rude, self._trouble, self._watch):
                 if (error := part.broken()) is not None:
                     raise error
             agent.check()
@@ -181,7 +186,7 @@ class Soak:
             await self._trouble.stop()
         except TroubleFailed as error:
             self._complain(str(error))
-        await asyncio.gather(self._traffic.stop(), self._rude.stop())
+        await asyncio.gather(self._traffic.stop(), self._traffic2.stop(), self._rude.stop())
         self.stage.close_bad()
         began = time.monotonic()
         took: float | None = None

@@ -22,6 +22,10 @@ Bad = Literal["refuse", "reset", "stall"]
 """What a bad endpoint does: accept no connection, reset it when a request is there, never answer."""
 
 
+Speaks = Literal["http", "tcp", "http2", "grpc"]
+"""What endpoints of a Service speak: HTTP/1.1, bytes, HTTP/2 without TLS, or gRPC."""
+
+
 class SoakService(msgspec.Struct, frozen=True):
     """One Service. `bad` are the endpoints that may be among its good ones for a while."""
 
@@ -31,7 +35,7 @@ class SoakService(msgspec.Struct, frozen=True):
     annotations: Annotations = {}
     variants: tuple[Annotations, ...] = ()
     bad: tuple[Bad, ...] = ()
-    protocol: Literal["http", "tcp"] = "http"
+    protocol: Speaks = "http"
     may_leave: bool = False
     """Some variant takes it out of the mesh."""
 
@@ -47,8 +51,8 @@ class SoakService(msgspec.Struct, frozen=True):
 
     @property
     def port_name(self) -> str:
-        """The name of its port, which says what it speaks."""
-        return self.protocol if self.protocol == "http" else "tcp-soak"
+        """The name of its port, which says what it speaks; for HTTP/2 annotations do."""
+        return {"http": "http", "tcp": "tcp-soak"}.get(self.protocol, "soak")
 
 
 def _asked(settings: Annotations) -> Annotations:
@@ -61,7 +65,7 @@ def _service(
     settings: Annotations | None = None,
     *variants: Annotations,
     bad: tuple[Bad, ...] = (),
-    protocol: Literal["http", "tcp"] = "http",
+    protocol: Speaks = "http",
 ) -> SoakService:
     asked = _asked(settings or {})
     return SoakService(name, number, asked, (asked, *map(_asked, variants)), bad, protocol)
@@ -172,6 +176,30 @@ SERVICES: tuple[SoakService, ...] = (
         {"idle-timeout": "0s"},
         bad=("refuse",),
         protocol="tcp",
+    ),
+    _service(
+        "two",
+        23,
+        {"protocol": "http2"},
+        {"protocol": "h2c", "max-connections": "2"},
+        {"upstream-protocol": "http2"},
+        {"protocol": "http", "upstream-protocol": "http2", "retry-attempts": "2"},
+        {"protocol.soak": "h2c", "health-check": "tcp interval=1s"},
+        {"protocol": "http2", "upstream-protocol": "spdy"},
+        {"protocol": "http2", "timeout": "20s"},
+        bad=("refuse",),
+        protocol="http2",
+    ),
+    _service(
+        "grpc",
+        24,
+        {"protocol": "grpc"},
+        {"protocol": "grpc", "health-check": "grpc interval=1s"},
+        {"protocol.soak": "grpc", "retry-attempts": "2", "retry-on": "resource-exhausted"},
+        {"protocol": "grpc", "timeout": "25s", "connect-timeout": "2s"},
+        {"protocol": "grpc", "retry-attempts": "few"},
+        bad=("refuse",),
+        protocol="grpc",
     ),
     SoakService(
         "toggled",

@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_f
 from hack.kit.ports import LOCALHOST, claim_number, free_ports, listens
 from hack.kit.processes import Process, wait_until
 from hack.kit.waiting import until_async
-from hack.soak.services import BY_NAME, NAMESPACE, PORT, SERVICES, Annotations, Bad, SoakService
+from hack.soak.services import BY_NAME, NAMESPACE, PORT, SERVICES, Annotations, Bad, SoakService, Speaks
 
 WORKERS = 2
 DRAIN_TIME = 5
@@ -36,20 +36,14 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Pod:
-    """A good endpoint of every Service: a process for HTTP and one for TCP, at one address."""
+    """A good endpoint of every Service: processes for HTTP/1, for HTTP/2 and for TCP, at one address."""
 
-    def __init__(self, number: int, address: str, http: Process, tcp: Process) -> None:
+    def __init__(self, number: int, address: str, *processes: Process) -> None:
         self.number = number
         self.address = address
-        self.http = http
-        self.tcp = tcp
+        self.processes = processes
         self.leaving = False
         """Listed as terminating, so that it gets nothing new."""
-
-    @property
-    def processes(self) -> tuple[Process, Process]:
-        """Both of them."""
-        return (self.http, self.tcp)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -74,6 +68,8 @@ class Stage:
         self.directory = directory
         self.cluster = directory / "cluster"
         self.agent_log = directory / "agent.log"
+        self.served = directory / "served.log"
+        """Where endpoints write down which requests they have had."""
         self.files = Files({one.name: one.annotations for one in SERVICES}, {}, [])
         self.agent: Process | None = None
         self.dns_port, self._admin_port, *ports = free_ports(2 + len(SERVICES))
@@ -137,17 +133,20 @@ class Stage:
         self._pods += 1
         number = self._pods
         address = f"127.{1 + self._block}.{1 + number // 250 % 250}.{number % 250 + 1}"
-        web = [self._ports[one.name] for one in SERVICES if one.protocol == "http"]
-        (tcp,) = (self._ports[one.name] for one in SERVICES if one.protocol == "tcp")
+        web, http2, grpc = (self._ports_of(protocol) for protocol in ("http", "http2", "grpc"))
+        (tcp,) = self._ports_of("tcp")
         name = f"pod-{number}"
         http_command = [sys.executable, "-m", "hack.soak.pod", "--address", address, "--name", name]
-        http_command += ["--ports", ",".join(map(str, web))]
+        http_command += ["--ports", _listed(web)]
         tcp_command = [sys.executable, "-m", "hack.samples.echo", "--listen", f"{address}:{tcp}"]
         tcp_command += ["--name", name, "--banner"]
+        http2_command = [sys.executable, "-m", "hack.soak.pod2", "--address", address, "--name", name]
+        http2_command += ["--http2", _listed(http2), "--grpc", _listed(grpc), "--served", str(self.served)]
         pod = Pod(
             number,
             address,
             self._start(name, http_command, self.directory / "pods.log"),
+            self._start(f"{name}-http2", http2_command, self.directory / "pods.log"),
             self._start(f"{name}-tcp", tcp_command, self.directory / "echo.log"),
         )
         self._leaving.update(pod.processes)  # so that it is ended, should this be broken off
@@ -155,7 +154,7 @@ class Stage:
         def up() -> bool:
             for process in pod.processes:
                 process.check()
-            return all(listens(address, port) for port in (*web, tcp))
+            return all(listens(address, port) for port in (*web, *http2, *grpc, tcp))
 
         await until_async(up, 30.0, 0.05)
         self._leaving.difference_update(pod.processes)
@@ -166,6 +165,9 @@ class Stage:
         self._leaving.update(pod.processes)
         await asyncio.gather(*(asyncio.to_thread(process.stop, POD_GRACE) for process in pod.processes))
         self._leaving.difference_update(pod.processes)
+
+    def _ports_of(self, protocol: Speaks) -> list[int]:
+        return [self._ports[one.name] for one in SERVICES if one.protocol == protocol]
 
     def target_port(self, name: str) -> int:
         """Return the port of a Service's endpoints."""
@@ -235,6 +237,10 @@ class Stage:
                 break_off(writer)
 
         self._bad_servers.append(await asyncio.start_server(serve, self._bad_address(kind), port))
+
+
+def _listed(ports: Iterable[int]) -> str:
+    return ",".join(map(str, ports))
 
 
 def break_off(writer: asyncio.StreamWriter) -> None:

@@ -129,11 +129,12 @@ class Ledger:
         asked = self.asked[number] = Asked(number, method, size if method != "GET" else 0, trailer)
         return asked
 
-    def reached(self, method: str, number: int) -> Try:
+    def reached(self, method: str, number: int, *, refused: bool = False) -> Try:
         """Note that an endpoint has got a request; whether it may have it is checked at once."""
         asked = self.asked[number]
         assert asked.method == method
         one = Try(asked)
+        one.refused = one.over = refused
         asked.tries.append(one)
         worked = sum(not earlier.refused for earlier in asked.tries)
         if not self.insists:

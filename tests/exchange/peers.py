@@ -1,7 +1,7 @@
 """Clients and endpoints that keep to their protocol, and check that the mesh does. What both protocols have.
 
-Bytes are on their way in both directions: a peer that is deaf has yet to read what the mesh has said, and acts
-on what it knows; one that dribbles sends its bytes a few at a time.
+Bytes are on their way in both directions: a peer that is deaf has yet to read what the mesh has said, and
+acts on what it knows; one that dribbles sends its bytes a few at a time.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Peer(ABC):
             self.wire.ends()
         elif how == "closes":
             self.wire.closes()
+            self.wire.takes()  # what comes is answered with a reset, whether it was read or not
         else:
             self.wire.resets()
         self.left()

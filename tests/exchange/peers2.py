@@ -27,13 +27,19 @@ from nodeagent.proxy.http2.frames import PREFACE
 from tests.exchange.ledger import Asked, Ledger, Try
 from tests.exchange.peers import Client, Endpoint, Peer
 
-HARMLESS: Final = (ErrorCodes.NO_ERROR, ErrorCodes.CANCEL, ErrorCodes.INTERNAL_ERROR, ErrorCodes.REFUSED_STREAM)
+HARMLESS: Final = (
+    ErrorCodes.NO_ERROR,
+    ErrorCodes.CANCEL,
+    ErrorCodes.INTERNAL_ERROR,
+    ErrorCodes.REFUSED_STREAM,
+)
 """Codes with which the mesh may break off streams of peers that keep to the protocol."""
 _GOAWAY: Final = 7
 _SETTINGS_ACK: Final = b"\x04\x01"
 LAST: Final = 2**31 - 1
 NEVER: Final = 1 << 60
 ENOUGH: Final = 1 << 20
+ENOUGH_STREAMS: Final = 100
 
 
 class Http2Peer(Peer):
@@ -50,7 +56,7 @@ class Http2Peer(Peer):
         self._unacknowledged = 0
         self._preface = len(PREFACE) if not client else 0
 
-    def greets(self, settings: dict[SettingCodes, int]) -> None:
+    def greets(self, settings: dict[SettingCodes | int, int]) -> None:
         """Begin, with these settings."""
         self.h2.initiate_connection()
         self.h2.update_settings(settings)
@@ -100,8 +106,8 @@ class Http2Peer(Peer):
             self.event(event)
         self.at += size
 
-    def settings(self, values: dict[SettingCodes, int]) -> None:
-        """Change settings, unless a change is on its way: the library takes an ACK for that of all changes."""
+    def settings(self, values: dict[SettingCodes | int, int]) -> None:
+        """Change settings, unless a change is on its way: the library takes an ACK for that of all."""
         if not self._unacknowledged:
             self._unacknowledged = 1
             self.h2.update_settings(values)
@@ -172,7 +178,13 @@ class Http2Client(Http2Peer, Client):
     def may_ask(self) -> bool:
         most = self.h2.remote_settings.max_concurrent_streams
         open_ = self.h2.open_outbound_streams
-        return self.active and not self.mesh_ended and self.told == LAST and not self.said_goaway and open_ < most
+        return (
+            self.active
+            and not self.mesh_ended
+            and self.told == LAST
+            and not self.said_goaway
+            and open_ < most
+        )
 
     @property
     def sending(self) -> bool:
@@ -360,6 +372,11 @@ class Http2Endpoint(Http2Peer, Endpoint):
         self.says(self.h2.data_to_send() + GoAwayFrame(0, last_stream_id=self.last).serialize())
         self.flush()
 
+    def takes_streams(self) -> None:
+        """Take as many as the mesh may want."""
+        if self.active and self.h2.local_settings.max_concurrent_streams < ENOUGH_STREAMS:
+            self.settings({SettingCodes.MAX_CONCURRENT_STREAMS: ENOUGH_STREAMS})
+
     def look(self) -> None:
         """Note when the mesh has read all that this side has said, a GOAWAY perhaps."""
         if self.leaving and self.none_behind == NEVER and not (self.unsent or self.wire.waiting):
@@ -370,8 +387,8 @@ class Http2Endpoint(Http2Peer, Endpoint):
         if isinstance(event, RequestReceived):
             assert self.at < self.none_behind, "a request behind a GOAWAY"
             fields = _fields(event)
-            one = self.ledger.reached(fields[":method"], int(fields[":path"].removeprefix("/")))
-            one.refused = one.over = stream > self.last
+            number = int(fields[":path"].removeprefix("/"))
+            one = self.ledger.reached(fields[":method"], number, refused=stream > self.last)
             self.streams[stream] = one
             one.stream = stream
             self.tries.append(one)

@@ -64,9 +64,9 @@ class InOrder(set[T]):
         super().add(one)
         self._order[one] = None
 
-    def discard(self, one: T) -> None:
+    def discard(self, one: object) -> None:
         super().discard(one)
-        self._order.pop(one, None)
+        self._order.pop(one, None)  # type: ignore[arg-type]
 
     def pop(self) -> T:
         one = next(iter(self._order))

@@ -51,6 +51,7 @@ def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
     assert {"annotated", "cut", "killed", "rolled", "spoiled"} <= report.events.keys()
     asked_for = {kind for kind, counts in report.requests.items() if counts["ok"]}
     assert {"keep-alive", "post", "download", "pipeline", "tunnel", "tcp", "dns udp"} <= asked_for
+    assert {"http2", "http2 post", "grpc", "grpc stream"} <= asked_for
     assert not files_of(said).exists()
 
 
@@ -58,7 +59,9 @@ def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
 def test_a_signal_ends_it_and_all_of_it(tmp_path: Path) -> None:
     soak = started(tmp_path, "--minutes", "10", "--no-stop")
     try:
-        until(lambda: len(family(soak.pid)) >= 8, 60)  # itself, agent, two workers, two pods of two processes
+        until(
+            lambda: len(family(soak.pid)) >= 10, 60
+        )  # itself, agent, two workers, two pods of three processes
         members = family(soak.pid)
         os.kill(soak.pid, signal.SIGTERM)
         assert soak.wait(60) == 1, "it did not come to its end"
@@ -72,7 +75,7 @@ def test_a_signal_ends_it_and_all_of_it(tmp_path: Path) -> None:
 def test_nothing_outlives_a_soak_that_is_killed(tmp_path: Path) -> None:
     soak = started(tmp_path, "--minutes", "10", "--no-stop")
     try:
-        until(lambda: len(family(soak.pid)) >= 8, 60)
+        until(lambda: len(family(soak.pid)) >= 10, 60)
         members = family(soak.pid)
         soak.kill()
         soak.wait(20)
