@@ -93,6 +93,8 @@ class Try:
         self.complete = False
         self.refused = False
         """The endpoint has said that it did nothing."""
+        self.judged = False
+        """The endpoint has broken it off, and the mesh hears of it."""
         self.over = False
         """Nothing more will be said of it, by either side."""
         self.answer: Answer | None = None
@@ -140,6 +142,8 @@ class Ledger:
         if not self.insists:
             most = MOST_SENDS if method in IDEMPOTENT else 1
             assert worked <= most, f"{method} {number} was sent to {worked} endpoints"
+            judged = [earlier for earlier in asked.tries if earlier.judged]
+            assert not judged, f"{method} {number} was sent although an endpoint had broken it off"
         assert asked.outcome != "not served", f"{method} {number} was sent although its client was told not"
         return one
 

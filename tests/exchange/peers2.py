@@ -302,6 +302,11 @@ class Http2Endpoint(Http2Peer, Endpoint):
         self.none_behind = NEVER
         """The mesh had read a GOAWAY when it had said so many bytes."""
 
+    def left(self) -> None:
+        for one in self.tries:
+            one.judged = False  # what was on its way may be lost with the connection
+        super().left()
+
     def answerable(self) -> list[Try]:
         return [one for one in self._open() if one.answer is None]
 
@@ -352,6 +357,7 @@ class Http2Endpoint(Http2Peer, Endpoint):
     def resets(self, one: Try, code: ErrorCodes) -> None:
         """Break a stream off; one that is not answered may be refused."""
         one.refused = code == ErrorCodes.REFUSED_STREAM
+        one.judged = not (one.refused or one.over or self.dribble)
         one.over = True
         self.h2.reset_stream(one.stream, code)
         self.speak()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.exchange.plane import Plane
 
@@ -81,6 +81,16 @@ class Stage(ABC):
                 self._check_silence(step)
                 self._perform(step)
         self._check_silence("nothing more")
+
+    def does(self, *steps: Step) -> dict[str, list[Any]]:
+        """Play steps without looking at each; return all that was said since, by who has heard it."""
+        for step in steps:
+            self._perform(step)
+        said: dict[str, list[Any]] = {}
+        while self.log:
+            peer, what = self.log.popleft()
+            said.setdefault(peer, []).append(what)
+        return said
 
     def _perform(self, step: Step) -> None:
         if isinstance(step, Passes):

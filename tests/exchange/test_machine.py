@@ -684,7 +684,7 @@ def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestMesh = MeshMachine.TestCase
 TestMesh.settings = settings(
-    max_examples=100,
+    max_examples=200,
     stateful_step_count=60,
     deadline=None,
     derandomize=True,

@@ -1,6 +1,7 @@
 """Whatever clients and endpoints of either protocol do, in whatever order: it ends, and leaves nothing.
 
-Peers keep to the framing of their protocol, and to nothing else.
+Peers keep to the framing of their protocol, and to nothing else. What must become of the requests of peers
+that are well-behaved is in `tests/exchange/test_machine.py`.
 """
 
 from __future__ import annotations
@@ -269,7 +270,7 @@ def play(seed: int, http1: str, websockets: bool = False, grpc: bool = False) ->
 @pytest.mark.parametrize("http1", ["", "client", "endpoint"], ids=["2 to 2", "1 to 2", "2 to 1"])
 @pytest.mark.parametrize("websockets", [False, True], ids=["requests", "WebSockets too"])
 def test_whatever_they_do(http1: str, websockets: bool) -> None:
-    """Not by Hypothesis: in which order connections are swept is nobody's to say, and it minds."""
+    """A number decides all of a conversation, so that those which broke something can be named."""
     for seed in (*range(200), *ONCE_BROKE):
         try:
             play(seed, http1, websockets)

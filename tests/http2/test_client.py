@@ -266,6 +266,15 @@ class TestRetries:
         stage = asked(wires, http("POST / HTTP/1.1", "Host: web"), f"1: POST / {FROM} end")
         assert stage.does(a1 >> frames.reset_frame(1, code))["client"] == [Own(502, "upstream_reset")]
 
+    @pytest.mark.parametrize("code", [frames.CANCEL, frames.NO_ERROR, 2])
+    def test_a_reset_is_a_verdict_on_any_request_of_a_connection(self, wires: Wires, code: int) -> None:
+        """Other than the end of a connection that may have been idle; sent again is what a retry asks for."""
+        stage = asked(wires)
+        stage.does(a1 >> answers(1), client >> get())
+        assert stage.does(a1 >> frames.reset_frame(3, code))["client"] == [Own(502, "upstream_reset")]
+        assert stage.plane.count(columns.RESENDS) == 0
+        assert stage.plane.count(columns.UPSTREAM_RESET) == 1
+
     def test_a_lost_connection_may_have_processed_posts(self, wires: Wires) -> None:
         stage = joined(wires)
         stage.does(a1 >> answers(1))

@@ -20,7 +20,6 @@ import hpack
 from nodeagent.proxy.http2 import frames
 from nodeagent.proxy.http2.frames import PREFACE, FrameReader, FrameSink, frame
 from tests.exchange.http1 import Http1Stage
-from tests.exchange.script import Step
 from tests.exchange.transports import HandTransport
 
 HELLO = PREFACE + frames.settings_frame({})
@@ -145,16 +144,6 @@ class Http2Stage(Http1Stage):
         if "endpoint" not in http1:
             options["upstream"] = "http2"
         super().__init__(high=high, **options)
-
-    def does(self, *steps: Step) -> dict[str, list[Any]]:
-        """Play steps without looking at each; return all that was said since, by who has heard it."""
-        for step in steps:
-            self._perform(step)
-        said: dict[str, list[Any]] = {}
-        while self.log:
-            peer, what = self.log.popleft()
-            said.setdefault(peer, []).append(what)
-        return said
 
     def _wire(self, name: str, address: str) -> HandTransport:
         def heard(what: bytes | str) -> None:

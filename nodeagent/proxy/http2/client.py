@@ -338,6 +338,7 @@ class Http2Upstream(Multiplexed):
             mine.not_needed()
         else:
             mine.unprocessed = code == REFUSED_STREAM and not mine.responded
+            mine.served = 0  # it is about this request, and not the end of a connection that was idle
             self._lost(mine)
 
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
