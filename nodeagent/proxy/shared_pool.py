@@ -72,10 +72,10 @@ class SharedPool:
         "_leaving",
         "_make",
         "_most",
-        "_queue",
         "_seconds",
         "_serving",
         "address",
+        "queue",
         "runtime",
         "users",
     )
@@ -92,7 +92,8 @@ class SharedPool:
         self._leaving: set[Shared] = set()
         """Those that take no further streams and have some that go on; they count for no limit."""
         self._dialing: list[Pending] = []
-        self._queue: OrderedDict[_Waiting, None] = OrderedDict()
+        self.queue: OrderedDict[_Waiting, None] = OrderedDict()
+        """Requests that wait for room, the first next."""
         self._most = 1
         self._seconds = 0.0
         """What the last that waited said of connecting."""
@@ -104,7 +105,7 @@ class SharedPool:
     @property
     def waiting(self) -> int:
         """How many requests wait for room."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def open(self) -> int:
@@ -127,12 +128,10 @@ class SharedPool:
             PoolFull: too many wait already.
         """
         limits = self.runtime.limits
-        if len(self._queue) >= limits.upstream_queue:
-            raise PoolFull(
-                f"{self} has {self.open} connections, and {len(self._queue)} requests wait for one"
-            )
+        if len(self.queue) >= limits.upstream_queue:
+            raise PoolFull(f"{self} has {self.open} connections, and {len(self.queue)} requests wait for one")
         waiting = _Waiting(self, taker)
-        self._queue[waiting] = None
+        self.queue[waiting] = None
         self._most, self._seconds = most, seconds
         waiting.deadline = self.runtime.deadlines.set(limits.upstream_queue_time, waiting.timed_out)
         if any(connection.room > 0 for connection in self._connections):
@@ -143,7 +142,7 @@ class SharedPool:
 
     def cancel(self, waiting: _Waiting) -> None:
         """Forget one that waits. What is dialled is of use to the next."""
-        self._queue.pop(waiting, None)
+        self.queue.pop(waiting, None)
         if waiting.deadline is not None:
             waiting.deadline.cancel()
 
@@ -152,7 +151,7 @@ class SharedPool:
         if self._serving:
             return
         self._serving = True
-        while self._queue:
+        while self.queue:
             stream = self.take()
             if stream is None:
                 self._dial_enough()
@@ -180,7 +179,7 @@ class SharedPool:
             connection.leave()
 
     def _next(self) -> StreamTaker:
-        waiting, _ = self._queue.popitem(last=False)
+        waiting, _ = self.queue.popitem(last=False)
         if waiting.deadline is not None:
             waiting.deadline.cancel()
         return waiting.taker
@@ -190,7 +189,7 @@ class SharedPool:
         if any(not connection.busy and connection.room <= 0 for connection in self._connections):
             return  # an endpoint that takes no streams at all: another connection would not help
         limit = self.runtime.limits.streams
-        while len(self._queue) > len(self._dialing) * limit:
+        while len(self.queue) > len(self._dialing) * limit:
             if len(self._connections) + len(self._dialing) >= self._most:
                 return
             self._dial()
@@ -217,7 +216,7 @@ class SharedPool:
         """The endpoint has accepted no connection: nobody waits for it who has no other to wait for."""
         if self._connections or self._dialing:
             return
-        for waiting in list(self._queue):
-            if waiting in self._queue:  # one may have ended because of another
+        for waiting in list(self.queue):
+            if waiting in self.queue:  # one may have ended because of another
                 self.cancel(waiting)
                 waiting.taker.connect_failed(error)

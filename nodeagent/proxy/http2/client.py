@@ -168,7 +168,7 @@ class Http2Upstream(Multiplexed):
         """A stream has ended."""
         if self._closing:
             return
-        if self._pool.waiting:
+        if self._pool.queue:
             self._pool.serve()
         if self._streams:
             return
@@ -310,6 +310,8 @@ class Http2Upstream(Multiplexed):
         assert owner is not None
         if head is not None:
             mine.early = None
+            if self.early[-1] is mine:
+                self.early.pop()
             if passed is None:
                 owner.response_started(head, b"", False)
             else:
@@ -419,7 +421,7 @@ class Http2Upstream(Multiplexed):
 
     def settings_followed(self) -> None:
         """Begin what they allow; there may be more streams now."""
-        if self._pool.waiting:
+        if self._pool.queue:
             self._pool.serve()
 
     def pinged(self, payload: bytes) -> None:

@@ -88,7 +88,8 @@ class UpstreamHttp2Stream(Stream):
                 connection.writer.headers(self, block, False)
                 self._send(data, end)
         if not connection._flushing:
-            connection.flush_soon()
+            connection._flushing = True
+            connection.runtime.flush.add(connection)
 
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body."""

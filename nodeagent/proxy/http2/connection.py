@@ -181,8 +181,9 @@ class Multiplexed(Connection, ABC):
             if writer.bodies:
                 self._controls.left += 2 * writer.bodies
                 writer.bodies = 0
-            size, out = writer.size, writer.take()
+            size = writer.size
             if size:
+                out = writer.take()
                 transport = self.transport
                 if self._said_end or transport.is_closing():
                     break

@@ -119,7 +119,8 @@ class ServerStream(Stream):
         if not end:
             self.set_deadline(connection.runtime.now())
         if not connection._flushing:
-            connection.flush_soon()
+            connection._flushing = True
+            connection.runtime.flush.add(connection)
 
     def send_data(self, data: bytes, end: bool) -> None:
         """Send more of the body."""
@@ -133,7 +134,8 @@ class ServerStream(Stream):
             data = self._unchunked.payload(data)
             self._send(data, end, self._unchunked.trailers if end else b"")
         if not connection._flushing:
-            connection.flush_soon()
+            connection._flushing = True
+            connection.runtime.flush.add(connection)
 
     def send_trailers(self, lines: bytes) -> None:
         """Send trailers, and with them the end."""
