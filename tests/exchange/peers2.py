@@ -147,6 +147,11 @@ class Http2Peer(Peer):
             if one._inbound_window_manager.current_window_size < ENOUGH and self.receives(stream):
                 self.opens(stream, ENOUGH)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is a stream that has not ended."""
+        return any(one.open for one in self.h2.streams.values())
+
     def goaway(self) -> None:
         """The mesh begins to leave."""
 

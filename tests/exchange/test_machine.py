@@ -386,7 +386,9 @@ class MeshMachine(RuleBasedStateMachine):
     # Both
 
     def _http2(self) -> list[Http2Peer]:
-        return [one for one in self._peers() if isinstance(one, Http2Peer) and one.active]
+        """Those of HTTP/2, and more often those with something under way."""
+        active = [one for one in self._peers() if isinstance(one, Http2Peer) and one.active]
+        return [one for one in active if one.busy] * 3 + active
 
     @precondition(lambda self: self._http2())
     @rule(data=st.data(), size=st.sampled_from([1, 1000, 40_000, ENOUGH]))
@@ -454,6 +456,13 @@ class MeshMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject, how: str) -> None:
         peer = data.draw(st.sampled_from(self._active()), label="peer")
         self._act(peer.leaves, how)
+
+    @precondition(lambda self: self._answerable())
+    @rule(data=st.data(), how=st.sampled_from(["ends", "resets"]))
+    def endpoint_breaks(self, data: st.DataObject, how: str) -> None:
+        """An endpoint ends with requests under way."""
+        endpoint, _ = data.draw(st.sampled_from(self._answerable()), label="request")
+        self._act(endpoint.leaves, how)
 
     @rule(
         http2=st.booleans(), posts=st.booleans(), size=st.sampled_from(BODIES), back=st.sampled_from(BODIES)
@@ -684,7 +693,7 @@ def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestMesh = MeshMachine.TestCase
 TestMesh.settings = settings(
-    max_examples=200,
+    max_examples=500,
     stateful_step_count=60,
     deadline=None,
     derandomize=True,
