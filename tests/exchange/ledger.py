@@ -5,6 +5,7 @@ Every request and every answer has a number and a body that no other has a byte 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 IDEMPOTENT: Final = ("GET", "PUT")
@@ -85,8 +86,10 @@ class Answer:
 class Try:
     """A request as one endpoint got it."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, hears_all: Callable[[], bool]) -> None:
         self.asked = asked
+        self.hears_all = hears_all
+        """Whether its endpoint has looked at all that the mesh has said."""
         self.stream = 0
         """On which it has come, in HTTP/2."""
         self.body = Body("r", asked.number, asked.size)
@@ -131,19 +134,26 @@ class Ledger:
         asked = self.asked[number] = Asked(number, method, size if method != "GET" else 0, trailer)
         return asked
 
-    def reached(self, method: str, number: int, *, refused: bool = False) -> Try:
+    def reached(
+        self, method: str, number: int, hears_all: Callable[[], bool], *, refused: bool = False
+    ) -> Try:
         """Note that an endpoint has got a request; whether it may have it is checked at once."""
         asked = self.asked[number]
         assert asked.method == method
-        one = Try(asked)
+        one = Try(asked, hears_all)
+        before = tuple(asked.tries)
         one.refused = one.over = refused
         asked.tries.append(one)
         worked = sum(not earlier.refused for earlier in asked.tries)
-        if not self.insists:
+        if not (self.insists or refused):
             most = MOST_SENDS if method in IDEMPOTENT else 1
             assert worked <= most, f"{method} {number} was sent to {worked} endpoints"
-            judged = [earlier for earlier in asked.tries if earlier.judged]
-            assert not judged, f"{method} {number} was sent although an endpoint had broken it off"
+            for earlier in before:
+                assert not earlier.judged, (
+                    f"{method} {number} was sent although an endpoint had broken it off"
+                )
+                over = earlier.over or not earlier.hears_all()
+                assert over, f"{method} {number} was sent although an endpoint is about to answer it"
         assert asked.outcome != "not served", f"{method} {number} was sent although its client was told not"
         return one
 

@@ -161,6 +161,10 @@ class Endpoint(Peer):
         super().__init__(ledger)
         self.tries: list[Try] = []
 
+    def hears_all(self) -> bool:
+        """Whether it has looked at all that the mesh has said."""
+        return not self._inbox
+
     def lost(self) -> None:
         """The mesh has ended its side: nobody waits for anything."""
         for one in self.tries:

@@ -147,6 +147,11 @@ class Http2Peer(Peer):
             if one._inbound_window_manager.current_window_size < ENOUGH and self.receives(stream):
                 self.opens(stream, ENOUGH)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is a stream that has not ended."""
+        return any(one.open for one in self.h2.streams.values())
+
     def goaway(self) -> None:
         """The mesh begins to leave."""
 
@@ -394,7 +399,7 @@ class Http2Endpoint(Http2Peer, Endpoint):
             assert self.at < self.none_behind, "a request behind a GOAWAY"
             fields = _fields(event)
             number = int(fields[":path"].removeprefix("/"))
-            one = self.ledger.reached(fields[":method"], number, refused=stream > self.last)
+            one = self.ledger.reached(fields[":method"], number, self.hears_all, refused=stream > self.last)
             self.streams[stream] = one
             one.stream = stream
             self.tries.append(one)

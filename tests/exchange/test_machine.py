@@ -48,7 +48,7 @@ from tests.exchange.loop import Attempt
 from tests.exchange.peers import Client, Endpoint, Peer
 from tests.exchange.peers1 import Http1Client, Http1Endpoint
 from tests.exchange.peers2 import ENOUGH, Http2Client, Http2Endpoint, Http2Peer
-from tests.exchange.plane import InOrder, Plane
+from tests.exchange.plane import KEY, InOrder, Plane
 from tests.exchange.transports import HandTransport
 
 LIMITS: Final = Limits(
@@ -172,12 +172,13 @@ class MeshMachine(RuleBasedStateMachine):
     plane: Plane
 
     @initialize(
-        layer=st.sampled_from(OFTEN + SELDOM),
+        layer=st.sampled_from(3 * OFTEN + SELDOM),
         upstream=st.sampled_from(["http1", "http2", "http2"]),
         high=st.sampled_from([64, 4096, 65_536]),
         at_once=st.sampled_from([False, False, True]),
+        welcomes=st.sampled_from([True, True, False]),
     )
-    def begin(self, layer: str, upstream: UpstreamProtocol, high: int, at_once: bool) -> None:
+    def begin(self, layer: str, upstream: UpstreamProtocol, high: int, at_once: bool, welcomes: bool) -> None:
         self.layers = Layers()
         self.plane = Plane(
             LIMITS,
@@ -190,11 +191,15 @@ class MeshMachine(RuleBasedStateMachine):
         self.layers.loop = self.loop.asyncio
         self.high = high
         self.leaves_at_once = at_once
+        self.welcomes = welcomes
+        """Endpoints accept connections at once."""
         self.ledger = Ledger(insists=layer in ("retry", "limit_try"))
         self.clients: list[Client] = []
         self.endpoints: list[Endpoint] = []
         self.together = 0
         """So many acts are still done in one turn of the loop."""
+        self.changed = 0
+        """How many requests there were at the last of the events that are seldom."""
 
     # Turns
 
@@ -212,6 +217,10 @@ class MeshMachine(RuleBasedStateMachine):
             self.loop.settle()
             with self.loop.running():
                 heard = [peer.digest() for peer in self._peers()]
+                if self.welcomes:
+                    for attempt in self._dialled():
+                        self._accept(attempt, {})
+                        heard.append(True)
             if not any(heard):
                 break
         else:
@@ -265,13 +274,23 @@ class MeshMachine(RuleBasedStateMachine):
         known_length=st.booleans(),
         trailer=st.booleans(),
         most=st.sampled_from(PIECES),
+        count=st.sampled_from([1, 2, 4]),
     )
     def ask(
-        self, data: st.DataObject, method: str, size: int, known_length: bool, trailer: bool, most: int
+        self,
+        data: st.DataObject,
+        method: str,
+        size: int,
+        known_length: bool,
+        trailer: bool,
+        most: int,
+        count: int,
     ) -> None:
-        """A client begins a request; pieces of it may be left for later."""
+        """A client begins some requests; pieces of them may be left for later."""
         client = data.draw(st.sampled_from(self._asking()), label="client")
-        self._act(client.ask, method, size, known_length=known_length, trailer=trailer, most=most)
+        for _ in range(count):
+            if client.may_ask:
+                self._act(client.ask, method, size, known_length=known_length, trailer=trailer, most=most)
 
     def _sending(self) -> list[Client]:
         return [client for client in self.clients if client.sending]
@@ -386,7 +405,9 @@ class MeshMachine(RuleBasedStateMachine):
     # Both
 
     def _http2(self) -> list[Http2Peer]:
-        return [one for one in self._peers() if isinstance(one, Http2Peer) and one.active]
+        """Those of HTTP/2, and more often those with something under way."""
+        active = [one for one in self._peers() if isinstance(one, Http2Peer) and one.active]
+        return [one for one in active if one.busy] * 3 + active
 
     @precondition(lambda self: self._http2())
     @rule(data=st.data(), size=st.sampled_from([1, 1000, 40_000, ENOUGH]))
@@ -455,6 +476,13 @@ class MeshMachine(RuleBasedStateMachine):
         peer = data.draw(st.sampled_from(self._active()), label="peer")
         self._act(peer.leaves, how)
 
+    @precondition(lambda self: self._answerable())
+    @rule(data=st.data(), how=st.sampled_from(["ends", "resets"]))
+    def endpoint_breaks(self, data: st.DataObject, how: str) -> None:
+        """An endpoint ends with requests under way."""
+        endpoint, _ = data.draw(st.sampled_from(self._answerable()), label="request")
+        self._act(endpoint.leaves, how)
+
     @rule(
         http2=st.booleans(), posts=st.booleans(), size=st.sampled_from(BODIES), back=st.sampled_from(BODIES)
     )
@@ -504,29 +532,40 @@ class MeshMachine(RuleBasedStateMachine):
             seconds -= 1.0
         self._settle()
 
+    def _seldom(self) -> bool:
+        """Whether it is time for what happens once in a while."""
+        asked = len(self.ledger.asked)
+        return asked > self.changed and asked % 4 == 3
+
+    @precondition(_seldom)
     @rule(names=st.sampled_from(["", "a", "b", "ab", "ab"]), speaks=st.sampled_from(["http1", "http2"]))
     def endpoints_change(self, names: str, speaks: UpstreamProtocol) -> None:
-        """Endpoints come and go; once in a while they speak another protocol from now on."""
+        """Endpoints come and go, and perhaps speak another protocol from now on."""
+        self.changed = len(self.ledger.asked)
+        self.plane.upstream = speaks
+        self._act(self.plane.endpoints, names)
 
-        def change() -> None:
-            if len(self.ledger.asked) % 3 == 2:
-                self.plane.upstream = speaks
-            self.plane.endpoints(names)
+    @precondition(_seldom)
+    @rule()
+    def leave_the_mesh(self) -> None:
+        """The plan has the Service no more."""
+        self.changed = len(self.ledger.asked)
+        self._act(self.plane.removed)
 
-        self._act(change)
+    @precondition(lambda self: self.plane.listeners.get(KEY) is None)
+    @rule()
+    def come_back(self) -> None:
+        """The plan has it again."""
+        self._act(self.plane.restored)
 
-    @rule(leaves=st.booleans())
-    def plan_changes(self, leaves: bool) -> None:
-        """Once in a while the Service leaves the mesh, or comes back."""
-        self._act(self.plane.removed if leaves and len(self.ledger.asked) % 5 == 4 else self.plane.restored)
-
+    @precondition(lambda self: self._seldom() and not self.plane.runtime.draining)
     @rule()
     def drain(self) -> None:
-        """Once in a while the worker is told to leave."""
-        if len(self.ledger.asked) % 7 == 6:
-            self.plane.runtime.draining = True
-            self.plane.sweep()
-            self._settle()
+        """The worker is told to leave."""
+        self.changed = len(self.ledger.asked)
+        self.plane.runtime.draining = True
+        self.plane.sweep()
+        self._settle()
 
     # What must hold
 
@@ -684,7 +723,7 @@ def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestMesh = MeshMachine.TestCase
 TestMesh.settings = settings(
-    max_examples=200,
+    max_examples=400,
     stateful_step_count=60,
     deadline=None,
     derandomize=True,
