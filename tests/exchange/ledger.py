@@ -135,19 +135,23 @@ class Ledger:
         return asked
 
     def reached(
-        self, method: str, number: int, hears_all: Callable[[], bool], *, refused: bool = False
+        self, method: str, number: int, hears_all: Callable[[], bool], *, refused: bool, late: bool
     ) -> Try:
-        """Note that an endpoint has got a request; whether it may have it is checked at once."""
+        """Note that an endpoint has got a request; whether it may have it is checked at once.
+
+        It is late when the endpoint has ended its connection before it has looked at the request.
+        """
         asked = self.asked[number]
         assert asked.method == method
         one = Try(asked, hears_all)
         before = tuple(asked.tries)
-        one.refused = one.over = refused
+        one.refused, one.over = refused, refused or late
         asked.tries.append(one)
         worked = sum(not earlier.refused for earlier in asked.tries)
-        if not (self.insists or refused):
+        if not self.insists:
             most = MOST_SENDS if method in IDEMPOTENT else 1
             assert worked <= most, f"{method} {number} was sent to {worked} endpoints"
+        if not (self.insists or one.over):
             for earlier in before:
                 assert not earlier.judged, (
                     f"{method} {number} was sent although an endpoint had broken it off"

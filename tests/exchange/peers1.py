@@ -240,7 +240,9 @@ class Http1Endpoint(Endpoint):
                 if found is None:
                     return
                 match, fields = found
-                self._coming = self.ledger.reached(match[1].decode(), int(match[2]), self.hears_all)
+                self._coming = self.ledger.reached(
+                    match[1].decode(), int(match[2]), self.hears_all, refused=False, late=bool(self.gone)
+                )
                 self.tries.append(self._coming)
                 messages.begin(fields)
             piece, trailers = messages.body()

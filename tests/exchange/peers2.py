@@ -399,7 +399,9 @@ class Http2Endpoint(Http2Peer, Endpoint):
             assert self.at < self.none_behind, "a request behind a GOAWAY"
             fields = _fields(event)
             number = int(fields[":path"].removeprefix("/"))
-            one = self.ledger.reached(fields[":method"], number, self.hears_all, refused=stream > self.last)
+            one = self.ledger.reached(
+                fields[":method"], number, self.hears_all, refused=stream > self.last, late=bool(self.gone)
+            )
             self.streams[stream] = one
             one.stream = stream
             self.tries.append(one)
