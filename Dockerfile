@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/build \
  && python3 -m venv --without-pip /opt/svcmesh \
  && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --require-hashes \
       --only-binary :all: -r hack/locks/runtime.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY nodeagent nodeagent
 COPY discovery discovery
 COPY middleware middleware

@@ -8,9 +8,10 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 MINUTES ?= 60
+QUICK_TESTS := tests/plan tests/discovery tests/middleware tests/proxy tests/docs tests/state tests/log
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +44,9 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts, dead code
 format: $(STAMP) ## rewrite the sources in the house style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+check: lint ## lint and the tests that need no process, network or root: about a minute
+	@$(BIN)/python -m pytest -q --no-header $(QUICK_TESTS) $(PYTEST_ARGS)
 
 test: lint ## lint, types, import contracts and every test this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
