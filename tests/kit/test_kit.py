@@ -58,7 +58,8 @@ def test_a_process_does_not_outlive_a_killed_owner() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
-        assert lives(pid)
+        # Not before it is what was asked for: until then it may not have said yet that it wants the signal.
+        until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
         os.kill(owner.pid, signal.SIGKILL)
     until(lambda: not lives(pid))
 
