@@ -6,6 +6,7 @@ GOAWAY goes past the library, for which it is the end of everything: requests th
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any, Final, cast
 
 from h2.config import H2Configuration
@@ -21,7 +22,7 @@ _GOAWAY: Final = 7
 _HEAD: Final = 9
 
 
-class Multiplex(asyncio.Protocol):
+class Multiplex(asyncio.Protocol, ABC):
     """One side of a connection. Subclasses say what its events mean."""
 
     def __init__(self, *, client: bool) -> None:
@@ -124,9 +125,9 @@ class Multiplex(asyncio.Protocol):
 
     # What subclasses hear
 
+    @abstractmethod
     def event(self, event: Event) -> None:
         """Something has come."""
-        raise NotImplementedError
 
     def goaway(self, code: int) -> None:
         """The peer begins to leave."""

@@ -5,6 +5,7 @@ GOAWAY goes past the library, for which it is the end of everything; whose strea
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Final, cast
 
 from h2.config import H2Configuration
@@ -155,9 +156,9 @@ class Http2Peer(Peer):
     def goaway(self) -> None:
         """The mesh begins to leave."""
 
+    @abstractmethod
     def event(self, event: Event) -> None:
         """Something has come."""
-        raise NotImplementedError
 
 
 class _Sending:

@@ -6,23 +6,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nodeagent.proxy.body import Unchunked
+from nodeagent.proxy.http2.announcement import Announcement
 from nodeagent.proxy.http2.headers import StreamFault
-from nodeagent.proxy.http2.stream import Stream
+from nodeagent.proxy.http2.stream import Stream, StreamOwner
 from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from nodeagent.proxy.streams import Source, UpstreamOwner
 from nodeagent.proxy.websocket import asks_for_one, key_of, to_extended_connect, to_switched
 
-if TYPE_CHECKING:  # which is made of streams
-    from nodeagent.proxy.http2.client import Http2Upstream
+
+class UpstreamStreamOwner(StreamOwner, Protocol):
+    """A connection to an endpoint as its streams see it."""
+
+    begun: int
+    websockets: Announcement
+
+    def begin(self, stream: UpstreamHttp2Stream) -> None:
+        """Give a stream its number."""
+        ...
+
+    def released(self, stream: UpstreamHttp2Stream, now: float) -> None:
+        """An exchange has ended; what is not whole is broken off."""
+        ...
 
 
 class UpstreamHttp2Stream(Stream):
     """A request to an endpoint and its response."""
 
-    connection: Http2Upstream
+    connection: UpstreamStreamOwner
 
     __slots__ = (
         "_unchunked",
@@ -36,7 +49,7 @@ class UpstreamHttp2Stream(Stream):
         "unprocessed",
     )
 
-    def __init__(self, connection: Http2Upstream) -> None:
+    def __init__(self, connection: UpstreamStreamOwner) -> None:
         self.identifier = 0
         self.window = 0
         self.backlog = None
@@ -87,8 +100,8 @@ class UpstreamHttp2Stream(Stream):
             else:
                 connection.writer.headers(self, block, False)
                 self._send(data, end)
-        if not connection._flushing:
-            connection._flushing = True
+        if not connection.flushing:
+            connection.flushing = True
             connection.runtime.flush.add(connection)
 
     def send_data(self, data: bytes, end: bool) -> None:

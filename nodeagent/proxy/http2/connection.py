@@ -68,7 +68,6 @@ class Multiplexed(Connection, ABC):
         "_broken_off",
         "_closing",
         "_controls",
-        "_flushing",
         "_progress",
         "_reader",
         "_resets",
@@ -79,6 +78,7 @@ class Multiplexed(Connection, ABC):
         "decoder",
         "early",
         "encoder",
+        "flushing",
         "peer_left",
         "writer",
     )
@@ -97,7 +97,7 @@ class Multiplexed(Connection, ABC):
         self._controls = Patience(MOST_CONTROLS, CONTROLS_PER_SECOND, runtime.now)
         self._resets = Patience(MOST_RESETS, RESETS_PER_SECOND, runtime.now)
         self._broken_off: dict[int, None] = {}
-        self._flushing = False
+        self.flushing = False
         """Whether `flush` is to be called."""
         self._turn = False
         """Whether `_go_on` is to be called."""
@@ -168,8 +168,8 @@ class Multiplexed(Connection, ABC):
 
     def flush_soon(self) -> None:
         """Have what was added written at the end of this turn."""
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.runtime.flush.add(self)
 
     def flush(self) -> None:
@@ -193,15 +193,15 @@ class Multiplexed(Connection, ABC):
                     transport.write(b"".join(out))
             if not writer.ready or not writer.going:
                 break
-        self._flushing = False
+        self.flushing = False
         if self.peer_left and not self._closing:
             self.left_alone()
 
     def send(self, frame: bytes) -> None:
         """Send a frame that needs no window."""
         self.writer.add(frame)
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.runtime.flush.add(self)
 
     def reset_stream(self, stream: int, code: int) -> None:

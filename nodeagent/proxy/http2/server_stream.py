@@ -6,7 +6,7 @@ from the endpoint's switch on, what comes for it is a tunnel's (RFC 8441).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from middleware.contract import Reply
 from nodeagent.proxy.body import Unchunked
@@ -19,8 +19,9 @@ from nodeagent.proxy.http2.frames import (
     INTERNAL_ERROR,
 )
 from nodeagent.proxy.http2.headers import StreamFault
-from nodeagent.proxy.http2.stream import Stream
+from nodeagent.proxy.http2.stream import Stream, StreamOwner
 from nodeagent.proxy.http2.timed import TimedExchange
+from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import (
     CHUNKED,
     NO_BODY,
@@ -34,9 +35,6 @@ from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
 from nodeagent.proxy.websocket import WebSocketHead, not_to_be_mistaken, to_success
 
-if TYPE_CHECKING:  # which is made of streams
-    from nodeagent.proxy.http2.server import Http2Connection
-
 _EXCHANGES: Final[dict[type[RequestHead], type[Exchange]]] = {
     RequestHead: Exchange,
     GrpcRequestHead: GrpcExchange,
@@ -45,10 +43,32 @@ _EXCHANGES: Final[dict[type[RequestHead], type[Exchange]]] = {
 }
 
 
+class ServerStreamOwner(StreamOwner, Protocol):
+    """A client's connection as its streams see it."""
+
+    source: Source
+    connect_time: float
+    idle_time: float | None
+    listener: RunningListener
+    deadline: float
+
+    def due(self, deadline: float) -> None:
+        """Have the time looked at by then."""
+        ...
+
+    def close_stream(self, mine: ServerStream, now: float) -> None:
+        """A stream's response is whole."""
+        ...
+
+    def drop(self, mine: ServerStream, code: int) -> None:
+        """Break a stream off."""
+        ...
+
+
 class ServerStream(Stream):
     """A request of a client and its response."""
 
-    connection: Http2Connection
+    connection: ServerStreamOwner
 
     __slots__ = (
         "_responding",
@@ -67,7 +87,7 @@ class ServerStream(Stream):
     )
 
     def __init__(
-        self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
+        self, connection: ServerStreamOwner, identifier: int, head: RequestHead, started: float
     ) -> None:
         self.identifier = identifier
         self.window = connection.writer.initial
@@ -118,8 +138,8 @@ class ServerStream(Stream):
             self._send(data, end, lines)
         if not end:
             self.set_deadline(connection.runtime.now())
-        if not connection._flushing:
-            connection._flushing = True
+        if not connection.flushing:
+            connection.flushing = True
             connection.runtime.flush.add(connection)
 
     def send_data(self, data: bytes, end: bool) -> None:
@@ -133,8 +153,8 @@ class ServerStream(Stream):
         else:
             data = self._unchunked.payload(data)
             self._send(data, end, self._unchunked.trailers if end else b"")
-        if not connection._flushing:
-            connection._flushing = True
+        if not connection.flushing:
+            connection.flushing = True
             connection.runtime.flush.add(connection)
 
     def send_trailers(self, lines: bytes) -> None:
@@ -299,7 +319,7 @@ class WebSocketStream(ServerStream):
     __slots__ = ("_switched",)
 
     def __init__(
-        self, connection: Http2Connection, identifier: int, head: RequestHead, started: float
+        self, connection: ServerStreamOwner, identifier: int, head: RequestHead, started: float
     ) -> None:
         super().__init__(connection, identifier, head, started)
         self.body_left = UNTIL_CLOSE

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import Protocol
 
 from nodeagent.proxy.http2.flow import ReceiveWindow
-from nodeagent.proxy.http2.headers import StreamFault
-from nodeagent.proxy.http2.writing import Outflow
+from nodeagent.proxy.http2.headers import HeaderEncoder, StreamFault
+from nodeagent.proxy.http2.writing import Outflow, Writer
+from nodeagent.proxy.runtime import Runtime
 
-if TYPE_CHECKING:  # which is made of streams
-    from nodeagent.proxy.http2.connection import Multiplexed
+
+class StreamOwner(Protocol):
+    """A connection as its streams see it."""
+
+    runtime: Runtime
+    encoder: HeaderEncoder
+    writer: Writer
+    flushing: bool
+    """Whether what was added to `writer` is going to be written at the end of this turn."""
+
+    def flush_soon(self) -> None:
+        """Have what was added written at the end of this turn."""
+        ...
+
+    def flush(self) -> None:
+        """Write it; called by the loop's `Flush`."""
+        ...
+
+    def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
+        """Open a stream's window: its bytes have been passed on."""
+        ...
+
+    def take_body(self, stream: Stream, data: bytes, size: int, end: bool) -> bytes | None:
+        """Count DATA in; return what may be passed on now, or None where it has to wait."""
+        ...
 
 
 class Waiting:
@@ -27,12 +51,12 @@ class Waiting:
         """It is passed on in a later turn, unless it has to wait again before."""
 
 
-class Stream(Outflow, ABC):
+class Stream(Outflow):
     """One stream: what it sends, and what has come for it and waits. Subclasses set all fields in one go."""
 
     __slots__ = ("body_left", "connection", "held", "inflow", "received_all", "waiting")
 
-    connection: Multiplexed
+    connection: StreamOwner
     body_left: int
     """Bytes of a body that has said its length and are still to come; else below 0."""
     held: bool

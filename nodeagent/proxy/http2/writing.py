@@ -6,6 +6,7 @@ which is told when that is too much, and streams with something to send take tur
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, Protocol
 
@@ -61,7 +62,7 @@ class Backlog:
         self.trailers = b""
 
 
-class Outflow:
+class Outflow(ABC):
     """What a stream sends. Subclasses hear what becomes of it.
 
     They set the fields too, all of a stream in one go: a constructor at each level would cost every stream.
@@ -79,17 +80,17 @@ class Outflow:
     sent_all: bool
     """The frame with END_STREAM has been made."""
 
+    @abstractmethod
     def filled(self) -> None:
         """So much waits that who sends has to wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def taken(self) -> None:
         """Who sends may go on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self) -> None:
         """The last that waited has become a frame."""
-        raise NotImplementedError
 
 
 class Writer:
