@@ -11,10 +11,9 @@ from discovery.model import Endpoint
 from middleware.contract import Handler, Layer
 from nodeagent.plan.model import BackendKey, BackendSpec, UpstreamProtocol
 from nodeagent.proxy.balance import BALANCERS, Balancer
-from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.health import Health, Outcome
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
-from nodeagent.proxy.pool import Address, EndpointPool, Pools
+from nodeagent.proxy.pool import Address, EndpointPool, Made, Pools
 from nodeagent.proxy.streams import Pending, StreamTaker
 from nodeagent.stats.columns import OVERFLOW_SLOT
 
@@ -169,9 +168,9 @@ class Backend:
     def dial(
         self,
         target: Target,
-        make: Callable[[], Connection],
+        make: Callable[[], Made],
         seconds: float,
-        done: Callable[[Connection | None, Exception | None], None],
+        done: Callable[[Made | None, Exception | None], None],
     ) -> Pending:
         """Make a connection of another kind, which is in no pool."""
         return self._pools.dialer.dial(target.address, make, seconds, done)

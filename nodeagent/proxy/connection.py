@@ -41,12 +41,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio calls this once."""
         self.transport = cast("asyncio.Transport", transport)
-        self.runtime.connections.add(self)
+        self.runtime.connections[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio calls this once, last."""
         self.lost = True
-        self.runtime.connections.discard(self)
+        self.runtime.connections.pop(self, None)
 
     @property
     def owner(self) -> str:

@@ -20,7 +20,7 @@ class Deadline:
 
     __slots__ = ("_bucket", "call")
 
-    def __init__(self, call: Callable[[], None], bucket: set[Deadline] | None) -> None:
+    def __init__(self, call: Callable[[], None], bucket: dict[Deadline, None] | None) -> None:
         self.call = call
         self._bucket = bucket
 
@@ -34,7 +34,7 @@ class Deadline:
         bucket = self._bucket
         if bucket is not None:
             self._bucket = None
-            bucket.discard(self)
+            bucket.pop(self, None)
 
     def passed(self) -> None:
         """Note that its time has come, and do what it is for."""
@@ -48,7 +48,7 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
         self._loop = loop
         self._now = now
-        self._buckets: dict[int, set[Deadline]] = {}
+        self._buckets: dict[int, dict[Deadline, None]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
@@ -60,12 +60,12 @@ class Deadlines:
         when = -(-(int(self._now() * 1000) + milliseconds) // width) * width
         bucket = self._buckets.get(when)
         if bucket is None:
-            bucket = self._buckets[when] = set()
+            bucket = self._buckets[when] = {}
             heapq.heappush(self._order, when)
             if self._timer is None or when < self._armed_for:
                 self._arm()
         deadline = Deadline(call, bucket)
-        bucket.add(deadline)
+        bucket[deadline] = None
         return deadline
 
     def run(self) -> None:
@@ -74,7 +74,7 @@ class Deadlines:
         while self._order and self._order[0] <= now:
             bucket = self._buckets.pop(heapq.heappop(self._order))
             while bucket:  # what is called may cancel others of the same bucket
-                bucket.pop().passed()
+                bucket.popitem()[0].passed()
 
     def close(self) -> None:
         """Forget everything."""
@@ -94,5 +94,8 @@ class Deadlines:
     def _fire(self) -> None:
         self._timer = None
         self.run()
-        if self._order and self._timer is None:
+        self._rearm()
+
+    def _rearm(self) -> None:
+        if self._order and self._timer is None:  # what was called may have set it
             self._arm()

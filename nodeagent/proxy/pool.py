@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from nodeagent.plan.model import UpstreamProtocol
 from nodeagent.proxy.connection import Connection
@@ -20,6 +20,8 @@ from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Pending, StreamTaker, UpstreamStream
 
 Address = tuple[str, int]
+Made = TypeVar("Made")
+"""What a dialer makes: a connection, an asyncio protocol."""
 
 
 class EndpointPool(Protocol):
@@ -61,6 +63,7 @@ class EndpointPool(Protocol):
 class Pooled(UpstreamStream, Protocol):
     """A connection as its pool sees it."""
 
+    lost: bool
     deadline: float
     """When it has been idle for long enough."""
     counted: bool
@@ -81,9 +84,9 @@ class Dialer(Protocol):
     def dial(
         self,
         address: Address,
-        make: Callable[[], Connection],
+        make: Callable[[], Made],
         seconds: float,
-        done: Callable[[Connection | None, Exception | None], None],
+        done: Callable[[Made | None, Exception | None], None],
     ) -> Pending:
         """Connect within `seconds`; `done` gets what `make` made, or OSError or TimeoutError."""
         ...
@@ -98,9 +101,9 @@ class SocketDialer:
     def dial(
         self,
         address: Address,
-        make: Callable[[], Connection],
+        make: Callable[[], Made],
         seconds: float,
-        done: Callable[[Connection | None, Exception | None], None],
+        done: Callable[[Made | None, Exception | None], None],
     ) -> Pending:
         """Implements `Dialer`."""
         return _Dialing(self._loop, address, make, seconds, done)
@@ -113,14 +116,14 @@ class _Dialing:
         self,
         loop: asyncio.AbstractEventLoop,
         address: Address,
-        make: Callable[[], Connection],
+        make: Callable[[], Any],
         seconds: float,
-        done: Callable[[Connection | None, Exception | None], None],
+        done: Callable[[Any, Exception | None], None],
     ) -> None:
         self._loop = loop
         self._done = done
         self._make = make
-        self._made: Connection | None = None
+        self._made: Any = None
         self._task = loop.create_task(self._run(address, seconds))
 
     async def _run(self, address: Address, seconds: float) -> None:
@@ -136,14 +139,14 @@ class _Dialing:
         else:
             self._done(self._made, None)
 
-    def _factory(self) -> Connection:
+    def _factory(self) -> asyncio.BaseProtocol:
         self._made = made = self._make()
-        return made
+        return cast("asyncio.BaseProtocol", made)
 
     def _drop(self) -> None:
         """A connection that came about, but too late to be taken: the loop has closed it and tells nobody."""
         made = self._made
-        if made is not None and made in made.runtime.connections:
+        if isinstance(made, Connection) and made in made.runtime.connections:
             made.connection_lost(None)
 
     def cancel(self) -> None:
@@ -183,7 +186,7 @@ class Pool:
     __slots__ = ("_dialer", "_idle", "_make", "_queue", "address", "open", "runtime", "users")
 
     def __init__(
-        self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Connection]
+        self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[Pool], Pooled]
     ) -> None:
         self.address = address
         self.users = 0
@@ -282,7 +285,7 @@ class Pool:
     def _dial(self, waiting: _Waiting, seconds: float) -> None:
         self.open += 1
 
-        def done(connection: Connection | None, error: Exception | None) -> None:
+        def done(connection: Pooled | None, error: Exception | None) -> None:
             waiting.dialing = None
             taker = waiting.taker
             if error is not None:
@@ -290,9 +293,9 @@ class Pool:
                 if taker is not None:
                     taker.connect_failed(error)
             elif taker is not None:
-                stream = cast("Pooled", connection)
-                stream.counted = True
-                taker.connected(stream)
+                assert connection is not None
+                connection.counted = True
+                taker.connected(connection)
 
         waiting.dialing = self._dialer.dial(self.address, lambda: self._make(self), seconds, done)
 

@@ -148,8 +148,8 @@ class Runtime:
         self.flush = Flush(loop)
         self.window_budget = Budget(limits.windows)
         self.draining = False
-        self.connections: set[Timed] = set()
-        """Every open connection of both sides, from `connection_made` to `connection_lost`: a transport that
+        self.connections: dict[Timed, None] = {}
+        """Every open connection of both sides, in the order in which they came, from `connection_made` to `connection_lost`: a transport that
         nobody holds while it is paused ends the process (docs/dependencies.md)."""
         self.clients = 0
         """How many of them are clients'."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
-from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.errors import PoolFull, PoolTimeout
 from nodeagent.proxy.pool import Address, Dialer
@@ -21,6 +20,8 @@ from nodeagent.proxy.streams import Pending, StreamTaker, UpstreamStream
 
 class Shared(Protocol):
     """A connection as its pool sees it."""
+
+    lost: bool
 
     @property
     def room(self) -> int:
@@ -81,7 +82,7 @@ class SharedPool:
     )
 
     def __init__(
-        self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[SharedPool], Connection]
+        self, address: Address, runtime: Runtime, dialer: Dialer, make: Callable[[SharedPool], Shared]
     ) -> None:
         self.address = address
         self.users = 0
@@ -197,17 +198,16 @@ class SharedPool:
     def _dial(self) -> None:
         dialing: Pending | None = None
 
-        def done(connection: Connection | None, error: Exception | None) -> None:
+        def done(connection: Shared | None, error: Exception | None) -> None:
             assert dialing is not None
             self._dialing.remove(dialing)
             if connection is None or connection.lost:
                 self._failed(error or ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
                 return
-            shared = cast("Shared", connection)
-            self._connections.append(shared)
+            self._connections.append(connection)
             self.serve()
             if not self.users:
-                shared.leave()
+                connection.leave()
 
         dialing = self._dialer.dial(self.address, lambda: self._make(self), self._seconds, done)
         self._dialing.append(dialing)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 from unittest import mock
 
 import msgspec
@@ -25,13 +25,12 @@ from nodeagent.plan.model import (
 )
 from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends
-from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pools, SocketDialer
+from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pooled, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
@@ -40,7 +39,6 @@ from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
 from nodeagent.stats.methods import ROW, MethodRows
 from tests.exchange.loop import HandLoop
 
-T = TypeVar("T")
 KEY: Final = ("127.64.0.10", 80)
 ENDPOINTS: Final = {name: Endpoint(f"10.1.0.{1 + index}", 8080) for index, name in enumerate("abcd")}
 NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()}
@@ -48,30 +46,6 @@ NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()
 
 class Options(msgspec.Struct, frozen=True):
     """A test's own middleware has none."""
-
-
-class InOrder(set[T]):
-    """A set that is gone through in the order in which it was filled: the same in every run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._order: dict[T, None] = {}
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(list(self._order))
-
-    def add(self, one: T) -> None:
-        super().add(one)
-        self._order[one] = None
-
-    def discard(self, one: object) -> None:
-        super().discard(one)
-        self._order.pop(one, None)  # type: ignore[arg-type]
-
-    def pop(self) -> T:
-        one = next(iter(self._order))
-        self.discard(one)
-        return one
 
 
 class Watcher:
@@ -110,7 +84,7 @@ class Plane:
         protocol: Protocol = "http",
         trailers: bool = False,
         upstream: UpstreamProtocol = "http1",
-        make: Callable[[Pool], Connection] = Http1Upstream,
+        make: Callable[[Pool], Pooled] = Http1Upstream,
         dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
     ) -> None:
         self.loop = HandLoop()
@@ -130,7 +104,6 @@ class Plane:
             now=self.loop.time,
             methods=MethodRows(self.methods),
         )
-        self.runtime.connections = InOrder()
         dials = dialer(self.loop.asyncio)
         self.backends = Backends(
             Pools(

@@ -17,11 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from middleware.contract import Reply
-from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.errors import BodyTimeout, IdleTimeout
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.message import UNTIL_CLOSE, RequestHead, ResponseHead
-from nodeagent.proxy.pool import Address, Pool
+from nodeagent.proxy.pool import Address, Pool, Pooled
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source, UpstreamOwner, UpstreamStream
 from tests.exchange.plane import NAMES, Plane
@@ -407,7 +406,7 @@ class Dialled:
         stream = cast("FakeUpstream", self.make())
         self.dialer.made(self.name, stream)
         stream.full = self.dialer.full
-        self.done(cast("Connection", stream), None)
+        self.done(stream, None)
         return stream
 
     def fails(self, error: Exception) -> None:
@@ -446,7 +445,7 @@ class StreamStage(Stage):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            Plane(make=cast("Callable[[Pool], Connection]", FakeUpstream), dialer=FakeDialer, **options)
+            Plane(make=cast("Callable[[Pool], Pooled]", FakeUpstream), dialer=FakeDialer, **options)
         )
         self.dialer = cast("FakeDialer", self.plane.backends.pools.dialer)
         self.dialer.heard = lambda name, what: self.log.append((name, what))

@@ -34,7 +34,6 @@ from middleware.contract import (
     Response,
 )
 from nodeagent.plan.model import UpstreamProtocol
-from nodeagent.proxy import deadlines
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
@@ -48,7 +47,7 @@ from tests.exchange.loop import Attempt
 from tests.exchange.peers import Client, Endpoint, Peer
 from tests.exchange.peers1 import Http1Client, Http1Endpoint
 from tests.exchange.peers2 import ENOUGH, Http2Client, Http2Endpoint, Http2Peer
-from tests.exchange.plane import KEY, InOrder, Plane
+from tests.exchange.plane import KEY, Plane
 from tests.exchange.transports import HandTransport
 
 LIMITS: Final = Limits(
@@ -707,8 +706,7 @@ class MeshMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is nobody's to say is the same in every run; and the library is not stricter than its protocol."""
-    monkeypatch.setattr(deadlines, "set", InOrder, raising=False)
+    """The library is not stricter than its protocol."""
     consumed = WindowManager.window_consumed
 
     def window_consumed(self: WindowManager, size: int) -> None:

@@ -417,7 +417,7 @@ class Http1Connection(Connection):
     def hand_over(self) -> asyncio.Transport:
         """Leave the transport to a successor, which is counted in this one's place."""
         self._closing = self.lost = True
-        self.runtime.connections.discard(self)
+        self.runtime.connections.pop(self, None)
         return self.transport
 
     def _keep_head(self, data: bytes, now: float) -> None:
@@ -451,7 +451,7 @@ class Http1Connection(Connection):
     def _refuse(self, error: ExchangeError) -> None:
         """Answer a request that is not forwarded, and close."""
         runtime, listener = self.runtime, self.listener
-        if error.status != HeadTimeout.status:
+        if not isinstance(error, HeadTimeout):
             runtime.count(runtime.layout.malformed_column(error.reason))
         runtime.observer.refused(listener.service, listener.port, self.source.address, error)
         self.transport.write(render_reply(reply_to(error), keep_alive=False, to_head=False))

@@ -8,7 +8,7 @@ section 8.7); all else that breaks is for the exchange to judge.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from nodeagent.proxy.connection import probe_peer
 from nodeagent.proxy.http2.announcement import Announcement
@@ -391,11 +391,11 @@ class Http2Upstream(Multiplexed):
     def _greeting(self) -> bytes:
         return PREFACE + settings_frame({ENABLE_PUSH: 0})
 
-    def every_stream(self) -> list[Stream]:
+    def every_stream(self) -> list[Stream[Any]]:
         """All streams that are open."""
         return list(self._streams.values())
 
-    def stream(self, stream: int) -> Stream | None:
+    def stream(self, stream: int) -> UpstreamHttp2Stream | None:
         """An open stream."""
         return self._streams.get(stream)
 

@@ -32,10 +32,8 @@ class UpstreamStreamOwner(StreamOwner, Protocol):
         ...
 
 
-class UpstreamHttp2Stream(Stream):
+class UpstreamHttp2Stream(Stream[UpstreamStreamOwner]):
     """A request to an endpoint and its response."""
-
-    connection: UpstreamStreamOwner
 
     __slots__ = (
         "_unchunked",

@@ -223,7 +223,7 @@ class Multiplexed(Connection, ABC):
 
     # Bodies that come
 
-    def take_body(self, stream: Stream, data: bytes, size: int, end: bool) -> bytes | None:
+    def take_body(self, stream: Stream[Any], data: bytes, size: int, end: bool) -> bytes | None:
         """Count DATA in; return what may be passed on now, or None where it has to wait.
 
         Raises:
@@ -261,7 +261,7 @@ class Multiplexed(Connection, ABC):
         waiting.end = end
         return None
 
-    def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
+    def credit(self, stream: Stream[Any], inflow: ReceiveWindow, size: int) -> None:
         """Open a stream's window: its bytes have been passed on."""
         increment = inflow.passed_on(size)
         if increment:
@@ -428,11 +428,11 @@ class Multiplexed(Connection, ABC):
         """Return what is said first."""
 
     @abstractmethod
-    def every_stream(self) -> list[Stream]:
+    def every_stream(self) -> list[Stream[Any]]:
         """All streams that are open."""
 
     @abstractmethod
-    def stream(self, stream: int) -> Stream | None:
+    def stream(self, stream: int) -> Stream[Any] | None:
         """An open stream."""
 
     @abstractmethod

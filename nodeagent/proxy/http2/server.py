@@ -8,7 +8,7 @@ everything: nothing of it is read until it does.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from middleware.contract import ExchangeError
 from nodeagent.proxy.connection import OWN_FULL, probe_peer
@@ -449,11 +449,11 @@ class Http2Connection(Multiplexed):
             }
         )
 
-    def every_stream(self) -> list[Stream]:
+    def every_stream(self) -> list[Stream[Any]]:
         """All streams that are open."""
         return list(self._streams.values())
 
-    def stream(self, stream: int) -> Stream | None:
+    def stream(self, stream: int) -> ServerStream | None:
         """An open stream."""
         return self._streams.get(stream)
 

@@ -65,10 +65,8 @@ class ServerStreamOwner(StreamOwner, Protocol):
         ...
 
 
-class ServerStream(Stream):
+class ServerStream(Stream[ServerStreamOwner]):
     """A request of a client and its response."""
-
-    connection: ServerStreamOwner
 
     __slots__ = (
         "_responding",

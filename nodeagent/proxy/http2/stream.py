@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from nodeagent.proxy.http2.flow import ReceiveWindow
 from nodeagent.proxy.http2.headers import HeaderEncoder, StreamFault
@@ -28,11 +28,11 @@ class StreamOwner(Protocol):
         """Write it; called by the loop's `Flush`."""
         ...
 
-    def credit(self, stream: Stream, inflow: ReceiveWindow, size: int) -> None:
+    def credit(self, stream: Stream[Any], inflow: ReceiveWindow, size: int) -> None:
         """Open a stream's window: its bytes have been passed on."""
         ...
 
-    def take_body(self, stream: Stream, data: bytes, size: int, end: bool) -> bytes | None:
+    def take_body(self, stream: Stream[Any], data: bytes, size: int, end: bool) -> bytes | None:
         """Count DATA in; return what may be passed on now, or None where it has to wait."""
         ...
 
@@ -51,12 +51,15 @@ class Waiting:
         """It is passed on in a later turn, unless it has to wait again before."""
 
 
-class Stream(Outflow):
+Owner = TypeVar("Owner", bound=StreamOwner)
+
+
+class Stream(Outflow, Generic[Owner]):
     """One stream: what it sends, and what has come for it and waits. Subclasses set all fields in one go."""
 
     __slots__ = ("body_left", "connection", "held", "inflow", "received_all", "waiting")
 
-    connection: StreamOwner
+    connection: Owner
     body_left: int
     """Bytes of a body that has said its length and are still to come; else below 0."""
     held: bool
