@@ -149,8 +149,9 @@ class Runtime:
         self.window_budget = Budget(limits.windows)
         self.draining = False
         self.connections: dict[Timed, None] = {}
-        """Every open connection of both sides, in the order in which they came, from `connection_made` to `connection_lost`: a transport that
-        nobody holds while it is paused ends the process (docs/dependencies.md)."""
+        """Every open connection of both sides, in the order in which they came, from `connection_made` to
+        `connection_lost`: a transport that nobody holds while it is paused ends the process
+        (docs/dependencies.md)."""
         self.clients = 0
         """How many of them are clients'."""
         self._by_source: Counter[str] = Counter()

@@ -47,7 +47,7 @@ def check_incomplete(data: bytes, limits: Limits, response: bool = False) -> Non
     assert match is not None
     good = match.end()
     number = data.count(b"\n", 0, good)
-    if number > limits.head_fields + 1:
+    if number > limits.head_fields + 1 or good > limits.head_bytes:
         raise _too_large(limits)
     end = data.find(b"\n", good, limits.head_bytes)
     line = data[good : end + 1 if end >= 0 else limits.head_bytes]

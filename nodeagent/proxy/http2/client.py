@@ -254,8 +254,8 @@ class Http2Upstream(Multiplexed):
                 self._on_head(mine, self.decoder.response(block, end, mine.to_head), end)
         except StreamFault as fault:
             self._broken(mine, PROTOCOL_ERROR, fault.detail)
-        except CompressionFault as fault:
-            raise table_lost(fault) from None
+        except CompressionFault as lost:
+            raise table_lost(lost) from None
 
     def _on_head(self, mine: UpstreamHttp2Stream, head: ResponseHead, end: bool) -> None:
         owner = mine.owner

@@ -7,7 +7,7 @@ say. All frames of one turn of the loop leave in one write.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, Final
 
 from nodeagent.proxy.connection import OWN_FULL, TURN, Connection
@@ -61,7 +61,7 @@ def table_lost(fault: CompressionFault) -> ConnectionFault:
     return ConnectionFault(code, fault.detail)
 
 
-class Multiplexed(Connection, ABC):
+class Multiplexed(Connection):
     """An HTTP/2 connection."""
 
     __slots__ = (
@@ -367,8 +367,8 @@ class Multiplexed(Connection, ABC):
         self.spend_patience()
         try:
             self.decoder.skip(block)
-        except CompressionFault as fault:
-            raise table_lost(fault) from None
+        except CompressionFault as lost:
+            raise table_lost(lost) from None
 
     def late(self, stream: int, what: str) -> None:
         """A frame has come for a stream that is over.

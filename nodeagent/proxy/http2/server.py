@@ -193,8 +193,8 @@ class Http2Connection(Multiplexed):
         except StreamFault as fault:
             self._refuse(stream, fault, end)
             return
-        except CompressionFault as fault:
-            raise table_lost(fault) from None
+        except CompressionFault as lost:
+            raise table_lost(lost) from None
         if self.listener.removed and not self._follow():
             mine = self._streams[stream] = ServerStream(self, stream, head, runtime.now())
             self._turn_away(mine, NoRoute(f"{self.listener.service} has left the mesh"), end)
@@ -251,8 +251,8 @@ class Http2Connection(Multiplexed):
         except StreamFault as fault:
             self._broken(mine, fault)
             return
-        except CompressionFault as fault:
-            raise table_lost(fault) from None
+        except CompressionFault as lost:
+            raise table_lost(lost) from None
         mine.received += len(block) + 9
         mine.received_all = True
         exchange = mine.exchange

@@ -6,7 +6,7 @@ which is told when that is too much, and streams with something to send take tur
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from typing import Final, Protocol
 
@@ -62,7 +62,7 @@ class Backlog:
         self.trailers = b""
 
 
-class Outflow(ABC):
+class Outflow:
     """What a stream sends. Subclasses hear what becomes of it.
 
     They set the fields too, all of a stream in one go: a constructor at each level would cost every stream.
