@@ -79,7 +79,7 @@ image: ## build the agent's container image without Docker into build/svcmesh-ag
 
 manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache/svcmesh/bin (needs Go)
 	@command -v go >/dev/null || { echo "Left out: the tests that render manifests (no Go here: https://go.dev/dl/)"; exit 1; }
-	@mkdir -p $(TOOLS) && cd hack/manifests && go build -trimpath -ldflags='-s -w' -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
+	@mkdir -p $(TOOLS) && flags="$$($(PYTHON) -m hack.manifests.link_flags)" && cd hack/manifests && go build -trimpath -ldflags="$$flags" -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }
