@@ -66,10 +66,11 @@ soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothin
 lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
 	@$(BIN)/python -m hack.lab shell
 
-docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values and the dashboard
+docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values, the dashboard and copies of the alerts
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
+	@$(BIN)/python -m hack.manifests.rules
 
 node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd: for the tests on a real node (root)
 	@$(BIN)/python -m hack.kube node-assets

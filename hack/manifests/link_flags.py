@@ -1,8 +1,9 @@
-"""Print the linker's flags for Helm: its version, and the Kubernetes version it assumes (`make manifest-tools`).
+"""Print the linker's flags for Helm: its own version, and the Kubernetes version that it assumes.
 
 Without them Helm takes the cluster for Kubernetes 1.20 wherever it does not ask one (`helm template`, `helm
-lint`), and refuses charts that need a newer one. Helm's own Makefile sets the same variables; here they come from
-`go.mod`. The tools are built before there is an environment of ours, so this needs Python's library only.
+lint`), and refuses charts that need a newer one. Helm's own Makefile sets the same variables; here they come
+from `go.mod`. `make manifest-tools` uses them before there is an environment of ours, so only Python's
+library is needed.
 """
 
 from __future__ import annotations

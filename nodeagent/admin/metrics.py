@@ -48,6 +48,8 @@ class AgentState(msgspec.Struct, frozen=True):
     """Requests to the admin server that were no HTTP, or broke a limit."""
     tasks: int = 0
     """Of the agent's own loop."""
+    ready: bool = False
+    """Whether `/readyz` says that the mesh is served."""
     health: HealthState = HealthState()
 
 
@@ -67,6 +69,7 @@ class AgentCollector(Collector):
         )
         build.add_metric([self._version, self._node], 1)
         yield build
+        yield _gauge("svcmesh_ready", "1 while this agent serves the mesh, as /readyz says.", int(state.ready))
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
