@@ -69,7 +69,7 @@ class AgentCollector(Collector):
         )
         build.add_metric([self._version, self._node], 1)
         yield build
-        yield _gauge("svcmesh_ready", "1 while this agent serves the mesh, as /readyz says.", int(state.ready))
+        yield _gauge("svcmesh_ready", "1 while the mesh is served, as /readyz says.", int(state.ready))
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
