@@ -1,4 +1,4 @@
-"""Dashboard and PodMonitor: they ask for what exists."""
+"""Dashboard and PodMonitor: they ask for what exists. (Alerts: test_alerts.py.)"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from hack.manifests import dashboard
 from middleware.registry import MIDDLEWARES
+from nodeagent.admin.metrics import _WORKER_GAUGES
 from nodeagent.cli.flags import ADMIN_PORT
 from tests.manifests.objects import MANIFESTS, ROOT, Object, only
 
@@ -22,6 +23,7 @@ def known_metrics() -> set[str]:
     """Return the names that are written down where metrics are made, counters with their `_total`."""
     sources = "".join(path.read_text() for path in (ROOT / "nodeagent" / "admin").glob("*.py"))
     names = set(re.findall(r'"(svcmesh_[a-z_]+)"', sources))
+    names |= {f"svcmesh_worker_{name}" for name, *_ in _WORKER_GAUGES}
     names |= {metric.name for middleware in MIDDLEWARES for metric in middleware.metrics}
     return names
 
