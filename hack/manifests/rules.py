@@ -6,10 +6,12 @@ PrometheusRule, and the chart can read only files of its own folder.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from textwrap import indent
 
-ROOT = Path(__file__).resolve().parents[2] / "manifests"
+TREE = Path(__file__).resolve().parents[2]
+ROOT = TREE / "manifests"
 RULES = ROOT / "monitoring" / "rules.yaml"
 
 HEAD = """\
@@ -24,15 +26,16 @@ metadata:
     app.kubernetes.io/instance: svcmesh
     app.kubernetes.io/component: agent
     app.kubernetes.io/part-of: svcmesh
-    app.kubernetes.io/version: "0.1.0"
+    app.kubernetes.io/version: "{version}"
 spec:
 """
 
 
 def copies(rules: str) -> dict[Path, str]:
     """Return what each copy holds."""
+    version = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["version"]
     return {
-        ROOT / "monitoring" / "prometheusrule.yaml": HEAD + indent(rules, "  "),
+        ROOT / "monitoring" / "prometheusrule.yaml": HEAD.format(version=version) + indent(rules, "  "),
         ROOT / "charts" / "svcmesh" / "files" / "rules.yaml": rules,
     }
 
