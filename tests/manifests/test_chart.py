@@ -273,7 +273,14 @@ def test_what_the_chart_sets_cannot_be_set_a_second_time(render: Render, refusal
                 said = refusal(f"agent.extraArgs={{{given}}}")
                 assert f"agent.extraArgs has {flag}, which the chart sets itself" in said
     assert "use the value agent.drainTimeout" in refusal("agent.extraArgs={--drain-timeout=1h}")
-    assert "podLabels has app.kubernetes.io/name, which" in refusal(r"podLabels.app\.kubernetes\.io/name=x")
+    for value in (
+        "podLabels",
+        "monitoring.podMonitorLabels",
+        "monitoring.dashboardLabels",
+        "monitoring.rules.labels",
+    ):
+        said = refusal(rf"{value}.app\.kubernetes\.io/name=x")
+        assert f"{value} has app.kubernetes.io/name, which the chart sets itself" in said
     annotation = r"podAnnotations.kubectl\.kubernetes\.io/default-container=x"
     assert "podAnnotations has kubectl.kubernetes.io/default-container, which" in refusal(annotation)
 
