@@ -56,9 +56,8 @@ def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callab
     `show_default` says in words what stands in for a default that depends on the machine.
     """
     variable = f"{ENVIRONMENT_PREFIX}_{names[0].removeprefix('--').replace('-', '_').upper()}"
-    return click.option(
-        *names, **({"envvar": variable, "show_envvar": True, "show_default": True} | settings)
-    )
+    options: dict[str, Any] = {"envvar": variable, "show_envvar": True, "show_default": True, **settings}
+    return click.option(*names, **options)
 
 
 @click.group(context_settings=CONTEXT)
