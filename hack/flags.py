@@ -90,7 +90,7 @@ WRONG: Final[Mapping[str, str]] = {
 
 LATER: Final[Mapping[str, str]] = {
     "--service-selector": "The API server refuses a selector that is malformed. The agent logs "
-    "`source_error` with the server's words, tries again and again, and does not become ready.",
+    "`agent_failed` with the server's reason and ends with status 1.",
     "--ready-file": "If the agent cannot make the file, it logs `ready_file_failed`. Traffic is not "
     "affected, but a probe that looks for the file fails.",
     "--state-dir": "If the agent cannot write to the folder, it logs `snapshot_not_written` and serves "
