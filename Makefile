@@ -66,8 +66,10 @@ soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothin
 lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
 	@$(BIN)/python -m hack.lab shell
 
-docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values, the dashboard and copies of the alerts
+docs: $(STAMP) ## regenerate the pages of annotations, flags and metrics, the chart's values, the dashboard and copies of the alerts
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
+	@$(BIN)/python -m hack.flags > docs/nodeagent.md
+	@$(BIN)/python -m hack.metrics > docs/metrics.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
 	@$(BIN)/python -m hack.manifests.rules

@@ -158,7 +158,7 @@ def remove(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
     if not changes:
         if not dry_run:
             _run(target, cluster.delete_backup)
-        click.echo("Nothing to do: the cluster's DNS has no stub of ours.")
+        click.echo("Nothing to do: the cluster's DNS has no stub of the mesh.")
         return
     if _agreed(changes, dry_run, yes):
         click.echo(f"Changing, then waiting until the pods have taken it up (at most {timeout:.0f} s) ...")
