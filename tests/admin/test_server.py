@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from hack.kit.waiting import until_async
 from nodeagent.admin import server as server_module
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 
 
@@ -34,6 +36,7 @@ class Agent:
                 self.readiness,
                 self.metrics,
                 self.plan_page,
+                self.resolve,
                 lambda: self.notes,
             ),
         )
@@ -50,6 +53,11 @@ class Agent:
             if piece == b"error":
                 raise ValueError(piece)
             yield piece
+
+    async def resolve(self, name: str) -> Resolution:
+        if not f".{name}".endswith(".svc.mesh"):
+            raise NotOurs("only names of svc.mesh are answered here")
+        return Resolution(name, "A", "240.0.0.53:53", "NOERROR", ("250.96.0.10",))
 
     def plan(self, document: dict[str, Any]) -> dict[str, Any]:
         if not document:
@@ -105,14 +113,34 @@ async def test_plan_is_json(agent: Agent) -> None:
     assert await fetch(agent, "/plan") == (200, "application/json", '{\n  "version": 7\n}\n')
 
 
+async def test_resolve_is_json_and_says_no_to_names_of_others(agent: Agent) -> None:
+    status, kind, text = await fetch(agent, "/resolve?name=cart.shop.svc.mesh")
+    assert (status, kind) == (200, "application/json")
+    assert json.loads(text) == {
+        "name": "cart.shop.svc.mesh",
+        "type": "A",
+        "server": "240.0.0.53:53",
+        "rcode": "NOERROR",
+        "addresses": ["250.96.0.10"],
+        "error": "",
+    }
+    assert await fetch(agent, "/resolve?name=example.com") == (
+        400,
+        "text/plain; charset=utf-8",
+        "only names of svc.mesh are answered here\n",
+    )
+
+
 async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
     for path, status in (("/", 200), ("/debug/pprof", 404), ("/plan/x", 404)):
         got, _, text = await fetch(agent, path)
         assert got == status
-        assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan"))
+        assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/plan"])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/readyz", "/metrics", "/plan", "/resolve?name=a.svc.mesh"]
+)
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
@@ -129,7 +157,9 @@ async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
 
 
 async def test_a_port_in_use_says_so(agent: Agent) -> None:
-    second = AdminServer(agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan_page))
+    second = AdminServer(
+        agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan_page, agent.resolve)
+    )
     with pytest.raises(
         AdminListenError, match=r"127\.0\.0\.1:\d+ .*[Aa]ddress already in use.*--admin-listen"
     ):
@@ -138,7 +168,9 @@ async def test_a_port_in_use_says_so(agent: Agent) -> None:
 
 
 async def test_an_address_that_is_not_here_says_so(agent: Agent) -> None:
-    second = AdminServer(("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan_page))
+    second = AdminServer(
+        ("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan_page, agent.resolve)
+    )
     with pytest.raises(AdminListenError, match="192"):
         await second.start()
 
