@@ -1,8 +1,8 @@
 """What the agent's own DNS says when it is asked on its node, by the way that pods' questions take.
 
-It shows from outside whether a node resolves mesh names: the question goes to the address that pods use, so an
-answer means that the route, the kernel's table and the DNS server are all in place. Only names of the agent's own
-zones are asked for.
+It shows from outside whether a node resolves mesh names: the question goes to the address that pods use, so
+an answer means that the route, the kernel's table and the DNS server are all in place. Only names of the
+agent's own zones are asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NotOurs(Exception):
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """What came of one question. `rcode` is DNS' word for it, empty without an answer; then `error` says why."""
+    """What came of one question. `rcode` is DNS' word for it; it is empty without an answer: see `error`."""
 
     name: str
     type: str
@@ -42,7 +42,7 @@ class Resolution(msgspec.Struct, frozen=True):
 
 
 class Resolver:
-    """Asks one DNS server about names of its zones, the first of which is asked for where no name is given."""
+    """Asks one DNS server about names of its zones; where no name is given, about the first zone."""
 
     def __init__(self, server: tuple[str, int], zones: tuple[str, ...]) -> None:
         self._server = server

@@ -16,7 +16,7 @@ from nodeagent.admin import server as server_module
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
-from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
 
 
 class Agent:
@@ -30,16 +30,8 @@ class Agent:
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.plan_page = PlanPage(lambda: self.document, self.plan).body
-        self.server = AdminServer(
-            ("127.0.0.1", 0),
-            AdminView(
-                self.readiness,
-                self.metrics,
-                self.plan_page,
-                self.resolve,
-                lambda: self.notes,
-            ),
-        )
+        self.view = AdminView(self.readiness, self.metrics, self.plan_page, self.resolve, lambda: self.notes)
+        self.server = AdminServer(("127.0.0.1", 0), self.view)
 
     @property
     def connections(self) -> int:
@@ -138,9 +130,7 @@ async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
         assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/readyz", "/metrics", "/plan", "/resolve?name=a.svc.mesh"]
-)
+@pytest.mark.parametrize("path", ["/", *sorted(PAGES.keys() - {"/resolve"}), "/resolve?name=a.svc.mesh"])
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
@@ -157,9 +147,7 @@ async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
 
 
 async def test_a_port_in_use_says_so(agent: Agent) -> None:
-    second = AdminServer(
-        agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan_page, agent.resolve)
-    )
+    second = AdminServer(agent.server.address, agent.view)
     with pytest.raises(
         AdminListenError, match=r"127\.0\.0\.1:\d+ .*[Aa]ddress already in use.*--admin-listen"
     ):
@@ -168,9 +156,7 @@ async def test_a_port_in_use_says_so(agent: Agent) -> None:
 
 
 async def test_an_address_that_is_not_here_says_so(agent: Agent) -> None:
-    second = AdminServer(
-        ("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan_page, agent.resolve)
-    )
+    second = AdminServer(("192.0.2.1", 0), agent.view)
     with pytest.raises(AdminListenError, match="192"):
         await second.start()
 
