@@ -83,6 +83,8 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 format_option = click.option(
+    "-o",
+    "--output",
     "--format",
     "output",
     type=click.Choice(["text", "json"]),

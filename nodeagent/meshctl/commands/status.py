@@ -7,14 +7,17 @@ import sys
 from typing import Literal
 
 import click
-import msgspec
 
-from discovery.kube.commands.agents import read_agents
+from discovery.kube.commands.agents import AgentPages, read_agents
+from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
+from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
+from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
-from nodeagent.meshctl.status import read_status, status_document, text_lines
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
 NAMESPACE = "svcmesh"
 SELECTOR = "app.kubernetes.io/name=svcmesh"
@@ -49,21 +52,38 @@ def status(
 
     Agents are asked through the API server's pod proxy: an ordinary kubeconfig that may `list` pods and `get`
     pods/proxy in their namespace is enough. Exits with 0 if all are in order, with 1 if any is stale, not
-    ready or cannot be reached, or if there is none, with 2 if the cluster cannot be read.
+    ready or cannot be reached, if pods are missing or there is none, with 2 if the cluster cannot be read.
+    Why pods are missing is said to whom may `list` daemonsets and events there.
     """
     cluster = Cluster(kubeconfig, context)
+
+    async def read() -> tuple[tuple[AgentPages, ...], tuple[DaemonSetState, ...]]:
+        pages = await read_agents(cluster, namespace=namespace or NAMESPACE, selector=selector, port=port)
+        async with open_objects(kubeconfig, context) as client:
+            return pages, await _daemonsets(client, namespace or NAMESPACE, selector)
+
     try:
-        pages = asyncio.run(
-            read_agents(cluster, namespace=namespace or NAMESPACE, selector=selector, port=port)
-        )
+        pages, daemonsets = asyncio.run(read())
     except SourceError as error:
         raise click.UsageError(str(error)) from None
     agents = [read_status(agent) for agent in pages]
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(status_document(agents)), indent=2))
+        print_json(status_document(agents, daemonsets))
     elif agents:
         for line in text_lines(agents):
             click.echo(line)
+    if output == "text":
+        for line in missing_lines(daemonsets):
+            click.echo(line)
     if not agents:
         click.echo(f"no agents: no pod in namespace {namespace} matches {selector}", err=True)
-    sys.exit(0 if agents and all(agent.good for agent in agents) else 1)
+    complete = not any(daemonset.missing for daemonset in daemonsets)
+    sys.exit(0 if agents and complete and all(agent.good for agent in agents) else 1)
+
+
+async def _daemonsets(client: ObjectClient, namespace: str, selector: str) -> tuple[DaemonSetState, ...]:
+    """Return the agents' DaemonSets; none where they may not be listed: they only add to what is shown."""
+    try:
+        return await read_daemonsets(client, namespace, selector)
+    except ApiError:
+        return ()
