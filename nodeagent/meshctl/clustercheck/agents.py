@@ -208,7 +208,8 @@ def _resolve(agents: Sequence[AgentFact], name: str) -> Result:
     failed = [f"{place}: {one.error}" for place, one in told.items() if one.error]
     if not failed and all(one.rcode != "NOERROR" for one in told.values()):
         return AGENTS_RESOLVE.warning(
-            f"no agent knows {name}: does agent.serviceSelector leave its Service out, or is the zone another?"
+            f"no agent knows {name}: does agent.serviceSelector leave its Service out, "
+            "or is the zone another one?"
         )
     failed += [
         f"{place}: {one.name} {one.rcode}"

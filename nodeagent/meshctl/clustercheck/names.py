@@ -48,7 +48,7 @@ def check_dns_after(found: DnsFact | Unknown, zones: Sequence[str]) -> tuple[Res
 
 def _layout(dns: DnsFact) -> Result:
     if dns.obstacle:
-        return DNS_LAYOUT.warning(f"{dns.obstacle}: have it forward the mesh zone by hand")
+        return DNS_LAYOUT.warning(f"{dns.obstacle}; have it forward the mesh zone by hand")
     return DNS_LAYOUT.ok(", ".join(dns.places))
 
 

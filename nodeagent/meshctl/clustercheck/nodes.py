@@ -83,6 +83,8 @@ def check_api_version(version: str | Unknown) -> Result:
 
 def check_nodes(nodes: Sequence[NodeFact] | Unknown) -> tuple[Result, ...]:
     """Judge versions, platforms and readiness of the nodes."""
+    if not isinstance(nodes, Unknown) and not nodes:
+        nodes = Unknown("there is no node")
     return (
         NODE_VERSIONS.judge(nodes, _versions),
         NODE_PLATFORMS.judge(nodes, _platforms),

@@ -97,7 +97,7 @@ def _apart(check: Check, mesh_range: str, prefixes: Sequence[str]) -> Result:
     mesh = ipaddress.IPv4Network(mesh_range)
     networks = _networks(prefixes)
     inside = (str(network) for network in networks if network.overlaps(mesh))
-    told = f"{len(networks)} of IPv4, none in {mesh}"
+    told = f"{', '.join(map(str, networks[:3]))}{' ...' if len(networks) > 3 else ''}"
     return check.of_problems(inside, told, f"in the mesh range {mesh}; {OTHER_RANGE}")
 
 

@@ -39,15 +39,19 @@ def heading_lines(title: str, *, first: bool) -> Iterator[str]:
     yield "-" * len(title)
 
 
-def result_lines(result: Result, signs: Mapping[Outcome, str]) -> Iterator[str]:
-    """Yield one result: a line if it is good, else what is wrong and where more is said, too."""
+def result_lines(result: Result, signs: Mapping[Outcome, str], before: str = "") -> Iterator[str]:
+    """Yield one result: a line if it is good, else what is wrong and where more is said, too.
+
+    `before` is the message of the result before it: a reason is not repeated.
+    """
     check, outcome = result.check, result.outcome
     sign = click.style(signs[outcome], fg=COLOURS[outcome])
     said = f" ({result.message})" if outcome == "ok" and result.message else ""
     yield f"{sign} {check.title}{said}"
     indent = " " * (len(signs[outcome]) + 1)
     if outcome == "not-checked":
-        yield f"{indent}  not checked: {result.message}"
+        if result.message != before:
+            yield f"{indent}  not checked: {result.message}"
     elif outcome != "ok":
         yield f"{indent}  {result.message}"
         yield f"{indent}  see {check.see}"

@@ -172,7 +172,7 @@ async def _run(where: Where, scope: Scope, display: _Display) -> Outcome:
     except Unreachable as error:
         complete = False
         take(API_REACHABLE.failed(str(error)))
-    display.end(results)
+    display.end(results, services=scope.services and complete)
     document = report_document(results, groups, "before" if before else "installed", complete=complete)
     return Outcome(document, _exit_code(results, scope.strict, complete=complete))
 
@@ -190,6 +190,7 @@ class _Display:
     def __init__(self, text: bool) -> None:
         self._text = text
         self._group = ""
+        self._before = ""
         self._signs = signs_for(sys.stdout.encoding)
         self._progress = sys.stderr.isatty()
         self._shown = False
@@ -216,13 +217,16 @@ class _Display:
             return
         if group != self._group:
             self._echo(*heading_lines(group, first=not self._group))
-            self._group = group
-        self._echo(*result_lines(result, self._signs))
+            self._group, self._before = group, ""
+        self._echo(*result_lines(result, self._signs, self._before))
+        self._before = result.message
 
-    def end(self, results: list[Result]) -> None:
-        """Show the summary."""
+    def end(self, results: list[Result], *, services: bool) -> None:
+        """Show the summary, and the heading of what comes next."""
         if self._text:
             self._echo("", summary_line(results))
+            if services:
+                self._echo(*heading_lines("services", first=False))
 
     def _echo(self, *lines: str) -> None:
         for line in lines:
