@@ -38,6 +38,11 @@ class Installation:
         """Take the release away and wait until nothing of it is left in the cluster."""
         self._call("uninstall", "svcmesh", "--namespace", "default", "--wait", "--timeout", "80s")
 
+    def uninstall_if_there(self) -> None:
+        """Take the release away if there is one."""
+        if self.node.run(self._helm, "status", "svcmesh", "--namespace", "default").returncode == 0:
+            self.uninstall()
+
     def meshctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run meshctl with the administrator's kubeconfig."""
         return self.node.run(MESHCTL, *words)

@@ -1,4 +1,4 @@
-"""`meshctl completion`: prints the script that completes commands and options in a shell, which is click's."""
+"""`meshctl completion`: prints the script that completes commands and options in a shell, click's own."""
 
 from __future__ import annotations
 
