@@ -19,9 +19,8 @@ from tests.node.workloads import AGENT_IMAGE
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
 PROBE = ("check", "--cluster", "--pre", "--probe-nodes", "--image")
-LISTEN = (
-    "import socket, time; s = socket.create_server(('0.0.0.0', 15000)); print(flush=True); time.sleep(600)"
-)
+LISTEN = "import socket; s = socket.create_server(('0.0.0.0', 15000)); print(flush=True); s.accept()"
+PODS = ("get", "pods", "-A", "-l", "app.kubernetes.io/name=svcmesh-check")
 
 
 @pytest.fixture
