@@ -139,15 +139,9 @@ def test_pods_are_removed_when_it_is_interrupted(bare: Installation, number: sig
     """The pod of this image never ends."""
     node = bare.node
     words = node.command(MESHCTL, *PROBE, "localhost/pause:1")
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        until(
-            lambda: (
-                "Running" in node.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/name=svcmesh-check")
-            )
-        )
+        until(lambda: "Running" in node.kubectl(*PODS))
         os.killpg(process.pid, number)
         assert process.wait(60) != 0
     finally:
