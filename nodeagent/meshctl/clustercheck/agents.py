@@ -181,7 +181,7 @@ def _plan(agents: Sequence[AgentFact]) -> Result:
     services = next(iter(counts), 0)
     return AGENTS_PLAN.of_problems(
         problems,
-        f"{services} Services in the mesh",
+        f"Services in the mesh: {services}",
         "a change takes a moment; if it stays so, see the agent's log",
         "warning",
     )

@@ -57,7 +57,7 @@ def _answers(sights: Sequence[Sight]) -> Result:
         return DNS_ANSWERS.not_checked("no running pod of CoreDNS was found to ask")
     return DNS_ANSWERS.of_problems(
         (f"pod {sight.pod}: {sight.cluster}" for sight in sights if sight.cluster),
-        f"{len(sights)} pods asked",
+        f"pods asked: {len(sights)}",
         "mend the cluster's DNS first",
     )
 

@@ -63,7 +63,7 @@ def _services(mesh: ipaddress.IPv4Network, found: ServiceAddresses) -> Result:
         if not (found.ranges or found.addresses):
             return SERVICE_RANGE.not_checked("there is no Service with a ClusterIP to tell the range from")
         return SERVICE_RANGE.failed("Services have no IPv4 addresses here, and the mesh needs them")
-    inside = [str(network) for network in networks if network.overlaps(mesh)]
+    inside = [_short(network) for network in networks if network.overlaps(mesh)]
     if inside:
         return SERVICE_RANGE.of_problems(inside, "", f"in the mesh range {mesh}; {OTHER_RANGE}")
     wider = [str(network) for network in networks if network.prefixlen < mesh.prefixlen]
@@ -96,9 +96,14 @@ def _maps_badly(mesh: ipaddress.IPv4Network, services: ipaddress.IPv4Network) ->
 def _apart(check: Check, mesh_range: str, prefixes: Sequence[str]) -> Result:
     mesh = ipaddress.IPv4Network(mesh_range)
     networks = _networks(prefixes)
-    inside = (str(network) for network in networks if network.overlaps(mesh))
-    told = f"{', '.join(map(str, networks[:3]))}{' ...' if len(networks) > 3 else ''}"
+    inside = (_short(network) for network in networks if network.overlaps(mesh))
+    told = ", ".join(_short(network) for network in networks[:3]) + (" ..." if len(networks) > 3 else "")
     return check.of_problems(inside, told, f"in the mesh range {mesh}; {OTHER_RANGE}")
+
+
+def _short(network: ipaddress.IPv4Network) -> str:
+    """Return a network in CIDR form, and a single address without its length."""
+    return str(network).removesuffix("/32")
 
 
 def _networks(prefixes: Iterable[str]) -> list[ipaddress.IPv4Network]:
