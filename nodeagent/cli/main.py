@@ -221,7 +221,7 @@ def run(kept: Kept | None, /, **given: Any) -> None:
     sys.exit(run_agent(settings, kept))
 
 
-@main.command(short_help="Say whether this node can run an agent.")
+@click.command(short_help="Say what an agent would find on this node.")
 @_flag(
     "--mesh-range",
     type=Parsed("CIDR", parse_range),
@@ -242,6 +242,9 @@ def node_check(mesh_range: str) -> None:
     except OSError as error:
         raise click.ClickException(f"this node cannot be looked at: {error}") from error
     click.echo(msgspec.json.encode(facts))
+
+
+main.add_command(node_check)
 
 
 @main.command(short_help="Print the version.")

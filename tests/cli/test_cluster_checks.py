@@ -312,8 +312,9 @@ def test_nodes_that_could_not_be_looked_at() -> None:
     lost = outcomes(probe.check_probes({"n1": Unknown("x")}, 15000))
     assert lost.pop("node-pod") == "failed"
     assert set(lost.values()) == {"not-checked"}
-    for unknown in (probe.UNASKED, {}):
-        assert set(outcomes(probe.check_probes(unknown, 15000)).values()) == {"not-checked"}
+    unknown: tuple[probe.Probes | Unknown, ...] = (probe.UNASKED, {})
+    for nothing in unknown:
+        assert set(outcomes(probe.check_probes(nothing, 15000)).values()) == {"not-checked"}
 
 
 # -- the agents ------------------------------------------------------------------------------------------

@@ -22,9 +22,7 @@ AGENTS_READY = Check("agents-ready", "the agents are ready", STATUS)
 AGENTS_IN_TOUCH = Check("agents-in-touch", "the agents are in touch with the API server", STATUS)
 AGENTS_VERSION = Check("agents-version", "the versions of agents and meshctl agree", UPGRADING)
 AGENTS_PLAN = Check("agents-plan", "every worker serves its agent's plan, and the agents agree", STATUS)
-AGENTS_CAPTURE = Check(
-    "agents-capture", "the capture is in place on every node", "docs/security.md#on-a-node"
-)
+AGENTS_CAPTURE = Check("agents-capture", "the capture is in place on every node", ON_A_NODE)
 AGENTS_RESOLVE = Check("agents-resolve", "mesh names resolve on every node", "docs/cluster-dns.md")
 
 CAPTURE_LINE = "capture: "
