@@ -145,7 +145,7 @@ def main() -> None:
 @_flag(
     "--admin-listen",
     type=Parsed("ADDR:PORT", parse_listen),
-    help="Where /healthz, /readyz, /metrics and /plan answer.  "
+    help="Where /healthz, /readyz, /metrics, /plan and /resolve answer.  "
     "[default: 0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback]",
 )
 @_flag(
