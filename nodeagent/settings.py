@@ -16,6 +16,16 @@ NFTABLES_RANGE = "240.0.0.0/4"
 LOOPBACK_RANGE = "127.64.0.0/10"
 
 
+def worker_address(network: ipaddress.IPv4Network) -> str:
+    """Return where workers listen in a mesh range (`240.0.0.1`)."""
+    return str(network.network_address + 1)
+
+
+def dns_address(network: ipaddress.IPv4Network) -> str:
+    """Return where DNS is asked in a mesh range (`240.0.0.53`)."""
+    return str(network.network_address + 53)
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What a stranger may use up on one connection. Sizes in bytes, times in seconds."""
 
@@ -95,12 +105,12 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def worker_address(self) -> str:
         """The workers' one listening address in nftables capture (`240.0.0.1`)."""
-        return str(self.network.network_address + 1)
+        return worker_address(self.network)
 
     @property
     def dns_address(self) -> str:
         """The mesh DNS' fixed address in nftables capture (`240.0.0.53`)."""
-        return str(self.network.network_address + 53)
+        return dns_address(self.network)
 
 
 LOW_PORT_SHIFT = 10_000

@@ -1,4 +1,4 @@
-"""The command line of the daemon: `nodeagent run` and `nodeagent version`.
+"""The command line of the daemon: `nodeagent run`, `nodeagent node-check` and `nodeagent version`.
 
 Every flag is also read from the environment, as `SVCMESH_` and its name; the command line goes first.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from nodeagent.cli.flags import (
     Given,
@@ -26,6 +27,7 @@ from nodeagent.cli.flags import (
 )
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
+from nodeagent.settings import NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -60,7 +62,30 @@ def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callab
     return click.option(*names, **options)
 
 
+def version_line() -> str:
+    """Return the version of svc.mesh, and of what runs it."""
+    system = platform.uname()
+    return (
+        f"svc.mesh {importlib.metadata.version('svcmesh')} "
+        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
+    )
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(version_line())
+        context.exit()
+
+
 @click.group(context_settings=CONTEXT)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, as `nodeagent version` does.",
+)
 def main() -> None:
     """The svc.mesh agent of one node: watches Services, answers DNS, proxies mesh traffic."""
 
@@ -130,7 +155,7 @@ def main() -> None:
     "--admin-listen",
     type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
     show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
-    help="Where the agent serves /healthz, /readyz, /metrics and /plan.",
+    help="Where the agent serves /healthz, /readyz, /metrics, /plan and /resolve.",
 )
 @_flag(
     "--workers",
@@ -204,11 +229,33 @@ def run(kept: Kept | None, /, **given: Any) -> None:
     sys.exit(run_agent(settings, kept))
 
 
+@click.command(short_help="Say what an agent would find on this node.")
+@_flag(
+    "--mesh-range",
+    type=Parsed("CIDR", "an IPv4 network in CIDR form, /4 to /16", parse_range),
+    default=NFTABLES_RANGE,
+    show_default=True,
+    help="The IPv4 range that an agent would make local.",
+)
+def node_check(mesh_range: str) -> None:
+    """Print as JSON what an agent would find on this node; changes nothing.
+
+    `meshctl check --cluster --pre --probe-nodes` runs it on every node and judges what it says.
+    """
+    # pyroute2 costs 13 MiB, which nothing else of this command line needs.
+    from nodeagent.capture.node_check import look_at_node
+
+    try:
+        facts = look_at_node(mesh_range, importlib.metadata.version("svcmesh"))
+    except OSError as error:
+        raise click.ClickException(f"this node cannot be looked at: {error}") from error
+    click.echo(msgspec.json.encode(facts))
+
+
+main.add_command(node_check)
+
+
 @main.command(short_help="Print the version.")
 def version() -> None:
     """Print the version of svc.mesh and of what runs it."""
-    system = platform.uname()
-    click.echo(
-        f"svc.mesh {importlib.metadata.version('svcmesh')} "
-        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
-    )
+    click.echo(version_line())

@@ -112,8 +112,9 @@ def test_every_flag_is_in_the_help_with_its_variable() -> None:
     assert all(parameter.help for parameter in run.params if isinstance(parameter, click.Option))
 
 
-def test_version_as_a_module() -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_as_a_module(word: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "nodeagent", "version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "nodeagent", word], capture_output=True, text=True, check=True
     )
     assert result.stdout.startswith("svc.mesh 0.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -230,3 +231,25 @@ def test_mistakes(arguments: tuple[str, ...], message: str) -> None:
     code, _, errors = migrate(*arguments)
     assert code == 2
     assert message in errors
+
+
+def test_json_says_what_the_lines_say(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART.replace('"3"', '"many"'))
+    code, output, errors = migrate("-o", "json", str(file))
+    (cart,) = json.loads(output)["services"]
+    assert (code, errors) == (1, "")
+    assert (cart["namespace"], cart["name"], cart["lossless"]) == ("shop", "cart", False)
+    assert cart["annotate"]["svc.mesh/enabled"] == "true"
+    assert "svc.mesh/retry-attempts" not in cart["annotate"]
+    assert "mesh.traefik.io/retry-attempts" in cart["remove"]
+    (finding,) = [one for one in cart["findings"] if one["severity"] == "error"]
+    assert (finding["field"], finding["value"]) == ("mesh.traefik.io/retry-attempts", "many")
+    assert finding["file"] == str(file)
+    file.write_text(CART)
+    code, output, _ = migrate("-o", "json", str(file))
+    assert (code, json.loads(output)["services"][0]["lossless"], json.loads(output)["objects"]) == (
+        0,
+        True,
+        [],
+    )

@@ -8,36 +8,47 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import click
-import msgspec
 
 from discovery.compat import Compat
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import Finding, Report, plan_of, report_on
 from nodeagent.meshctl.commands.cluster import Where, compat_option, format_option, read_events, where_options
+from nodeagent.meshctl.commands.clustercheck import Scope, check_installation, scope_options
+from nodeagent.meshctl.commands.output import print_json
 
 COLOURS = {"error": "red", "info": "cyan"}
 
 
-@click.command(short_help="Validate the annotations in YAML files or in a cluster.")
+@click.command(short_help="Validate annotations in YAML files; check a cluster before and after an install.")
 @where_options
+@scope_options
 @format_option
 @compat_option
-def check(where: Where, output: Literal["text", "json"], compat: Compat | None) -> None:
+def check(where: Where, scope: Scope, output: Literal["text", "json"], compat: Compat | None) -> None:
     """Validate the svc.mesh annotations in files and folders of Kubernetes YAML, or in a cluster.
 
     All paths count as one cluster, read and judged as the agent of a node does. Exits with 0 if nothing is
     wrong, 1 if anything is, 2 if a path or the cluster cannot be read. Notes (info) are not wrong.
+
+    Of a cluster the installation is checked first: agents ready, their versions, capture and names on every
+    node, the cluster's DNS. With --namespace it is left out. --pre says whether the mesh can be installed.
     """
+    installation = check_installation(where, scope, text=output == "text") if scope.installation else None
+    if installation is not None and (installation.code == 2 or not scope.services):
+        if output == "json":
+            print_json(installation.document)
+        sys.exit(installation.code)
     events = read_events(where, compat)
     report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables"))))
     # None leaves it to click: colours on a terminal only.
     colour = False if os.environ.get("NO_COLOR") else None
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(report_document(report)), indent=2))
+        further = {} if installation is None else {"installation": installation.document}
+        print_json(report_document(report) | further)
     else:
         for line in text_lines(report):
             click.echo(line, color=colour)
-    sys.exit(1 if report.errors else 0)
+    sys.exit(1 if report.errors or (installation is not None and installation.code) else 0)
 
 
 def report_document(report: Report) -> dict[str, Any]:

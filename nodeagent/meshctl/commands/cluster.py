@@ -18,6 +18,8 @@ from discovery.source import Event, SourceError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+NAMESPACE_HELP = "This namespace only. Of `check --pre`: where the mesh is to be installed, else svcmesh."
+
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -74,7 +76,7 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cluster", "from_cluster", is_flag=True, help="Read the cluster of the kubeconfig."),
         cluster_options,
         click.option(
-            "--namespace", "-n", default="", metavar="NAME", callback=parse_namespace, help="This one only."
+            "--namespace", "-n", default="", metavar="NAME", callback=parse_namespace, help=NAMESPACE_HELP
         ),
     )
     for option in reversed(options):
@@ -83,6 +85,8 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 format_option = click.option(
+    "-o",
+    "--output",
     "--format",
     "output",
     type=click.Choice(["text", "json"]),
