@@ -13,9 +13,11 @@ from itertools import chain
 import structlog
 
 from discovery.model import Problem, ServiceKey
+from discovery.position import split_place
 from discovery.throttle import Throttle, Throttles
 from nodeagent.plan.diff import PlanDelta, ServiceChange
 from nodeagent.plan.model import NodePlan
+from nodeagent.plan.problems import name_of
 
 log = structlog.get_logger()
 
@@ -71,7 +73,7 @@ class Report:
         found, solved = _compare_problems(old, plan, changed)
         for problem in found:
             if self._admits(_of_problem(problem), now):
-                write = log.warning if problem.severity == "error" else log.info
+                write = log.info if problem.severity == "info" else log.warning
                 write("problem_found", **_said_of(problem))
         for problem in solved:
             if self._admits(_of_problem(problem), now):
@@ -154,14 +156,16 @@ def _of_problem(problem: Problem) -> _Object:
     return (problem.kind, problem.namespace, problem.name)
 
 
-def _said_of(problem: Problem) -> dict[str, str]:
-    fields = {
-        "object": f"{problem.kind} {problem.namespace}/{problem.name}",
+def _said_of(problem: Problem) -> dict[str, str | int]:
+    file, line = split_place(problem.origin)
+    fields: dict[str, str | int] = {
+        "object": name_of(problem),
         "field": problem.field,
         "value": problem.value,
         "reason": problem.reason,
         "expected": problem.expected,
         "effect": problem.effect,
-        "origin": problem.origin,
+        "file": file,
+        "line": line,
     }
     return {name: value for name, value in fields.items() if value}
