@@ -110,7 +110,7 @@ def read_once(
     declarations = Declarations()
     found: dict[str, str] = {}
     for path in paths:
-        top = os.fspath(path)
+        top = str(Path(path))  # as the agent names its files
         listing = _not_nothing(top, scan(top))
         if not listing.files and not listing.unreadable:
             raise SourceError(f"{top} holds {NO_FILES}")

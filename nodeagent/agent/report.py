@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+import msgspec
 import structlog
 
 from discovery.model import Problem, ServiceKey
@@ -115,9 +116,12 @@ class Report:
 def _compare_problems(
     old: NodePlan, plan: NodePlan, changed: Sequence[ServiceChange]
 ) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems that came and those that went, each once; only what changed is looked at."""
-    before: dict[Problem, None] = {}
-    after: dict[Problem, None] = {}
+    """Return the problems that came and those that went, each once; only what changed is looked at.
+
+    One that only stands in another line now is neither.
+    """
+    before: dict[Problem, Problem] = {}
+    after: dict[Problem, Problem] = {}
     pairs: list[tuple[Sequence[Problem], Sequence[Problem]]] = [
         (change.old.problems if change.old else (), change.new.problems if change.new else ())
         for change in changed
@@ -125,9 +129,14 @@ def _compare_problems(
     for was, now in chain(((old.problems, plan.problems),), pairs):
         if was is now or was == now:
             continue
-        before |= dict.fromkeys(was)
-        after |= dict.fromkeys(now)
-    return [one for one in after if one not in before], [one for one in before if one not in after]
+        before |= {_anywhere(problem): problem for problem in was}
+        after |= {_anywhere(problem): problem for problem in now}
+    found = [problem for same, problem in after.items() if same not in before]
+    return found, [problem for same, problem in before.items() if same not in after]
+
+
+def _anywhere(problem: Problem) -> Problem:
+    return msgspec.structs.replace(problem, origin="")
 
 
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:

@@ -209,9 +209,9 @@ def parse_override(text: str) -> Override:
     if not equals:
         raise ValueError(f"{text!r} is not {example}")
     if not _LABEL.fullmatch(name) or (dot and not _LABEL.fullmatch(namespace)):
-        raise ValueError(f"{dotted!r} is not the name of a Service, with its namespace or without; {example}")
+        raise ValueError(f"{dotted!r} is not NAME or NAME.NAMESPACE of a Service; expected {example}")
     if colon and not _LABEL.fullmatch(port):
-        raise ValueError(f"{port!r} is not name or number of a port; {example}")
+        raise ValueError(f"{port!r} is not the name or number of a port; expected {example}")
     try:
         parse_places(places)
     except InvalidPlaces as invalid:

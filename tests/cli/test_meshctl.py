@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from discovery.compat import PREFIXES, Compat
 from discovery.files.source import read_once
+from nodeagent.agent.report import Report
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import plan_of, report_on
 from nodeagent.meshctl.main import main
+from nodeagent.plan.diff import diff_plans, diff_services
+from nodeagent.plan.model import EMPTY_PLAN
+from nodeagent.plan.problems import name_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(
@@ -61,7 +66,7 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: IPv4
-ports: [{{name: http, port: 8080}}]
+ports: [{{name: http, port: 8080}}, {{name: dns, port: 53, protocol: UDP}}]
 endpoints: [{{addresses: [127.0.0.1]}}]
 """
 
@@ -207,3 +212,37 @@ def test_check_and_agent_agree(case: str) -> None:
     for finding in report.findings:
         if finding.problem.field.startswith(("svc.mesh/", *PREFIXES)):
             assert finding.problem.field in text[finding.line - 1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_problem_has_the_same_place_in_the_log_and_here(case: str) -> None:
+    """Of every kind of problem that there is: file and line are those of what is to be mended."""
+    file = GOLDEN / case / "cluster.yaml"
+    compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
+    events = read_once(str(file), compat=compat)
+    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat=compat)))
+    changed = diff_services(EMPTY_PLAN, plan)
+    with capture_logs() as logged:
+        Report().tell(EMPTY_PLAN, plan, changed, diff_plans(changed), 0.0)
+    lines = [line for line in logged if line["event"] == "problem_found"]
+    keys = ("object", "field", "reason", "file", "line")
+    told = {tuple(line.get(key, "") for key in keys) for line in lines}
+    findings = report_on(events, plan).findings
+    checked = {(name_of(f.problem), f.problem.field, f.problem.reason, f.file, f.line) for f in findings}
+    assert told <= checked
+    notes = {found for found in checked - told if "has no effect without svc.mesh/enabled" in found[2]}
+    assert checked - told == notes, "of Services that do not ask for the mesh only check says anything"
+    assert all(path == str(file) and line for *_, path, line in told)
+
+
+def test_the_agreement_is_about_every_kind_of_object() -> None:
+    kinds = set()
+    for case in CASES:
+        compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
+        events = read_once(str(GOLDEN / case / "cluster.yaml"), compat=compat)
+        plan = plan_of(events, resolve_settings(Given(capture="nftables", compat=compat)))
+        kinds |= {(problem.kind, problem.severity) for problem in plan.all_problems()}
+    assert kinds >= {
+        ("File", "error"), ("Service", "error"), ("Service", "warning"), ("Service", "info"),
+        ("EndpointSlice", "error"), ("Endpoints", "info"), ("TrafficTarget", "error"),
+    }  # fmt: skip

@@ -90,7 +90,7 @@ def text_lines(report: Report, *, files: bool) -> Iterator[str]:
         if finding.paste:
             pasted += 1
             yield from _paste_lines(finding.paste if pasted <= MOST_PASTED else "")
-    if files and not report.asked:
+    if files and not report.asked and not report.errors:
         which = "There is no Service" if not report.services else "No Service asks for the mesh"
         yield f'{which}: one with the annotation {ENABLED}: "true" would be checked and served.'
     warnings, notes = report.count("warning"), report.count("info")
