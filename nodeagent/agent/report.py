@@ -118,7 +118,7 @@ def _compare_problems(
 ) -> tuple[list[Problem], list[Problem]]:
     """Return the problems that came and those that went, each once; only what changed is looked at.
 
-    One that only stands in another line now is neither.
+    One that only stands in another line now, or comes with other advice, is neither.
     """
     before: dict[Problem, Problem] = {}
     after: dict[Problem, Problem] = {}
@@ -129,14 +129,14 @@ def _compare_problems(
     for was, now in chain(((old.problems, plan.problems),), pairs):
         if was is now or was == now:
             continue
-        before |= {_anywhere(problem): problem for problem in was}
-        after |= {_anywhere(problem): problem for problem in now}
+        before |= {_identity(problem): problem for problem in was}
+        after |= {_identity(problem): problem for problem in now}
     found = [problem for same, problem in after.items() if same not in before]
     return found, [problem for same, problem in before.items() if same not in after]
 
 
-def _anywhere(problem: Problem) -> Problem:
-    return msgspec.structs.replace(problem, origin="")
+def _identity(problem: Problem) -> Problem:
+    return msgspec.structs.replace(problem, origin="", expected="")
 
 
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
