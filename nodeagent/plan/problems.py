@@ -35,7 +35,5 @@ def service_problem(
 
 
 def name_of(problem: Problem) -> str:
-    """Return kind, namespace and name of what a problem is about; empty where it is a file as a whole."""
-    if problem.kind == "File":
-        return ""
+    """Return kind, namespace and name of what a problem is about; of a file the path."""
     return f"{problem.kind} " + "/".join(filter(None, (problem.namespace, problem.name)))

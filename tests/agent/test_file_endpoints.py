@@ -114,7 +114,7 @@ subsets: [{{addresses: [{{ip: nowhere}}], ports: [{{port: 1}}]}}]
 
 
 def places(found: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
-    keys = ("file", "line", "object", "field", "reason", "effect")
+    keys = ("file", "line", "field", "value", "reason", "effect")
     return {tuple(one.get(key, "") for key in keys) for one in found}
 
 

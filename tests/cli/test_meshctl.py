@@ -233,6 +233,7 @@ def test_a_problem_has_the_same_place_in_the_log_and_here(case: str) -> None:
     notes = {found for found in checked - told if "has no effect without svc.mesh/enabled" in found[2]}
     assert checked - told == notes, "of Services that do not ask for the mesh only check says anything"
     assert all(path == str(file) and line for *_, path, line in told)
+    assert all(said for said, *_ in told)
 
 
 def test_the_agreement_is_about_every_kind_of_object() -> None:

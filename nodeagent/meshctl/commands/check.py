@@ -13,6 +13,7 @@ import msgspec
 from discovery.annotations import ENABLED
 from discovery.compat import Compat
 from discovery.files.overrides import Override
+from discovery.model import Problem
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import Finding, Report, plan_of, report_on
 from nodeagent.meshctl.commands.cluster import (
@@ -69,7 +70,7 @@ def report_document(report: Report) -> dict[str, Any]:
                 "file": finding.file,
                 "line": finding.line,
                 "severity": finding.problem.severity,
-                "object": name_of(finding.problem),
+                "object": _object(finding.problem),
                 "field": finding.problem.field,
                 "value": finding.problem.value,
                 "reason": finding.problem.reason,
@@ -114,12 +115,17 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
     problem = finding.problem
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
     severity = click.style(problem.severity, fg=COLOURS[problem.severity])
-    what = ": ".join(filter(None, (name_of(problem), problem.field, problem.value)))
+    what = ": ".join(filter(None, (_object(problem), problem.field, problem.value)))
     yield ": ".join(filter(None, (place and click.style(place, bold=True), severity, what)))
     for label, text in (("wrong", problem.reason), ("right", problem.expected), ("effect", problem.effect)):
         if text:
             label = "note" if label == "wrong" and problem.severity == "info" else label
             yield f"    {label + ':':<8}{text}"
+
+
+def _object(problem: Problem) -> str:
+    """Return what a problem is about; nothing where it is a file as a whole, for its place names that."""
+    return "" if problem.kind == "File" else name_of(problem)
 
 
 def _paste_lines(text: str) -> Iterator[str]:
