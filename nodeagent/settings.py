@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from discovery.compat import Compat
+from discovery.files.overrides import Override
 
 CaptureKind = Literal["nftables", "loopback"]
 AccessLog = Literal["off", "errors", "all"]
@@ -86,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The other mesh whose annotations are read too, and whose zones are among `alias_zones`."""
     service_selector: str = ""
     """Only Services with these labels, and their slices, are asked of the API server; empty: all."""
+    overrides: tuple[Override, ...] = ()
+    """Files only: endpoints that go before those in the files."""
     state_dir: str = ""
     """Where the last good snapshot is kept for a start without the source; empty: it is not."""
     ready_file: str = ""

@@ -6,7 +6,8 @@ that vanishes is believed to be gone only after a moment: editors and scripts re
 Service must blink. When the path itself is gone, what it held stays in force and the source is stale until it
 is back.
 
-A `Malformed` event is about one file: its origin is the file's path, and the line is in each problem.
+A `Malformed` event is about one file, and its origin is the file's path; or about the endpoints that
+`discovery.files.backing` works out, or about flags. The line is in each problem.
 """
 
 from __future__ import annotations
@@ -15,19 +16,30 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
+from discovery.annotations import ENABLED
 from discovery.compat import Compat
+from discovery.files.backing import Backing
 from discovery.files.bell import Bell
 from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
 from discovery.files.declared import Declarations
-from discovery.files.folder import Listing, Stamp, scan, scan_in_steps, stamp_of
+from discovery.files.documents import is_json
+from discovery.files.folder import WANTED, Listing, Stamp, scan, scan_in_steps, stamp_of
+from discovery.files.overrides import Override
 from discovery.source import Event, SourceError, Stale, Synced
+
+log = structlog.get_logger()
 
 MAX_BYTES = 32 * 1024 * 1024
 """Of one file; larger ones are reported and left out."""
+_TOO_LARGE = f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
+NO_FILES = f"no file named {WANTED} (hidden files and folders do not count)"
+NO_TEXTS: Mapping[str, bytes] = {}
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""
 MANY = 200
@@ -42,11 +54,20 @@ TICK = 0.02
 
 
 class FileSource:
-    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`."""
+    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`.
 
-    def __init__(self, path: str | os.PathLike[str], compat: Compat | None = None) -> None:
+    `overrides` are endpoints that go before those in the files.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        compat: Compat | None = None,
+        overrides: Sequence[Override] = (),
+    ) -> None:
         self._top = str(Path(path))  # as inotify puts together its paths
         self._compat = compat
+        self._overrides = overrides
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.
@@ -54,7 +75,7 @@ class FileSource:
         Raises:
             SourceError: the path does not exist or cannot be listed.
         """
-        reading = _Reading(self._top, self._compat)
+        reading = _Reading(self._top, self._compat, self._overrides)
         complete: set[str] = set()
         more = True
         async with Bell.open() as bell:
@@ -71,19 +92,28 @@ class FileSource:
                 more = more or new
 
 
-def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> tuple[Event, ...]:
+def read_once(
+    *paths: str | os.PathLike[str],
+    compat: Compat | None = None,
+    overrides: Sequence[Override] = (),
+    texts: Mapping[str, bytes] = NO_TEXTS,
+) -> tuple[Event, ...]:
     """Return the events of one complete reading of all paths together, without watching.
 
-    A file that is found twice is read once. `compat` is as in `discovery.manifest.read_object`.
+    A file that is found twice is read once. `compat` is as in `discovery.manifest.read_object`; `texts` are
+    read besides, under the names given: YAML or JSON, as their beginning tells.
 
     Raises:
-        SourceError: a path does not exist or cannot be listed.
+        SourceError: a path does not exist, cannot be listed, or is a folder without any file that counts; or
+            one of `texts` is empty.
     """
     declarations = Declarations()
     found: dict[str, str] = {}
     for path in paths:
-        top = os.fspath(path)
+        top = str(Path(path))  # as the agent names its files
         listing = _not_nothing(top, scan(top))
+        if not listing.files and not listing.unreadable:
+            raise SourceError(f"{top} holds {NO_FILES}")
         for folder, reason in listing.unreadable.items():
             declarations.put(folder, _unreadable_folder(folder, reason))
         for file in listing.files:
@@ -91,16 +121,27 @@ def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> t
     for file in found.values():
         with suppress(FileNotFoundError):
             declarations.put(file, _read(file, EMPTY, compat))
-    return (*declarations.take_events(), Synced())
+    for name, text in texts.items():
+        declarations.put(name, _read_text(name, text, compat))
+    return (*Backing(overrides).fold(declarations.take_events()), Synced())
+
+
+def _read_text(name: str, text: bytes, compat: Compat | None) -> Content:
+    if not text.strip():
+        raise SourceError(f"{name} is empty")
+    if len(text) > MAX_BYTES:
+        return unusable(file_problem(name, 1, _TOO_LARGE, effect="it is left out"), EMPTY)
+    return read_content(name, text, EMPTY, compat, json=is_json(text))
 
 
 class _Reading:
     """Keeps the declarations equal to what is on disk."""
 
-    def __init__(self, top: str, compat: Compat | None) -> None:
+    def __init__(self, top: str, compat: Compat | None, overrides: Sequence[Override]) -> None:
         self._top = top
         self._compat = compat
         self._declarations = Declarations()
+        self._backing = Backing(overrides)
         self._stamps: dict[str, Stamp | None] = {}
         """Of the files as they were read; None if they have to be read again."""
         self._gone: dict[str, float] = {}
@@ -157,9 +198,25 @@ class _Reading:
             self._pause = GRACE
         events = await self._take_events()
         if not self._in_touch:
+            self._say_if_empty(self.listing)
             self._in_touch, self._stale = True, False
             events = (*events, Synced())
         return events, self._pause
+
+    def _say_if_empty(self, listing: Listing) -> None:
+        """Say why nothing is in the mesh, if nothing is: the folder may be the wrong one."""
+        services = self._backing.services
+        if not listing.files:
+            reason = NO_FILES
+        elif not services:
+            reason = "no Service in its files"
+        elif not any(service.meshed for service in services):
+            reason = f'none of its Services ({len(services)}) is annotated with {ENABLED}: "true"'
+        else:
+            return
+        log.warning(
+            "source_empty", path=self._top, reason=reason, effect="nothing is in the mesh until that changes"
+        )
 
     def _lose(self, now: float) -> tuple[tuple[Event, ...], float]:
         since = self._gone.setdefault(self._top, now)
@@ -202,8 +259,11 @@ class _Reading:
 
     async def _take_events(self) -> tuple[Event, ...]:
         if self._declarations.waiting <= MANY:
-            return self._declarations.take_events()
-        return await asyncio.to_thread(self._declarations.take_events)
+            return self._tell()
+        return await asyncio.to_thread(self._tell)
+
+    def _tell(self) -> tuple[Event, ...]:
+        return self._backing.fold(self._declarations.take_events())
 
 
 def _age(stamp: Stamp) -> float:
@@ -223,7 +283,7 @@ def _read(path: str, previous: Content, compat: Compat | None) -> Content:
             if not stat.S_ISREG(status.st_mode):
                 reason = "is not a regular file"
             elif status.st_size > MAX_BYTES:
-                reason = f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
+                reason = _TOO_LARGE
             else:
                 return read_content(path, file.read(), previous, compat)
     except FileNotFoundError:

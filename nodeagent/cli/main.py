@@ -19,37 +19,20 @@ from nodeagent.cli.flags import (
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
+    parse_override,
     parse_range,
     parse_source,
     parse_workers,
     parse_zone,
     resolve_settings,
 )
+from nodeagent.cli.parsed import Parsed
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
 from nodeagent.settings import NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class Parsed(click.ParamType[Any]):
-    """A value that one of our parsers reads; its ValueError becomes click's message."""
-
-    def __init__(self, name: str, values: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self.values = values
-        """What may be given, in words; `docs/nodeagent.md` shows it."""
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; pass on what is parsed already (a default)."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -97,6 +80,20 @@ def main() -> None:
     metavar="kube|file:PATH",
     default="kube",
     help="Where Services are read from: the API server, or a file or folder of Kubernetes YAML.",
+)
+@_flag(
+    "--endpoints",
+    "overrides",
+    type=Parsed(
+        "endpoints",
+        "a Service, perhaps with a port, and addresses with ports",
+        parse_override,
+    ),
+    metavar="NAME[.NAMESPACE][:PORT]=ADDR:PORT,...",
+    multiple=True,
+    show_default="none",
+    help="With --source file: the endpoints of a Service, or of one of its ports, in place of those in the "
+    "files; may be given several times (in the environment: separated by spaces). See docs/file-source.md.",
 )
 @_flag(
     "--service-selector",

@@ -70,6 +70,8 @@ def plan_migration(events: Sequence[Event], plan: NodePlan) -> Migration:
     others = []
     for finding in report_on(events, plan).findings:
         key = ServiceKey(finding.problem.namespace, finding.problem.name)
+        if finding.problem.severity == "warning":  # endpoints are no matter of annotations
+            continue
         if finding.problem.kind == "Service" and key in findings:
             findings[key].append(finding)
         elif finding.problem.kind in _OTHER_KINDS:

@@ -182,7 +182,7 @@ def test_check_counts_them_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "--compat", "traefik-mesh", str(file)])
     assert result.exit_code == 1
     assert f"{file}:23: error: TrafficTarget shop/cart: spec.sources: front/web\n" in result.output
-    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 note"
+    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 warning, 1 note"
     assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
 
