@@ -315,6 +315,15 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
         ],
     )
     yield _counter(
+        "svcmesh_access_log_dropped",
+        "Lines of the access log that are missing: over the budget of their port, or the log was not read.",
+        ["reason"],
+        [
+            (("budget",), total(columns.WORKER_ACCESS_BUDGET)),
+            (("slow_reader",), total(columns.WORKER_ACCESS_SLOW)),
+        ],
+    )
+    yield _counter(
         "svcmesh_shared_locks_forgone",
         "Locks on numbers shared by workers that one held too long, so that the others went on without.",
         [],
