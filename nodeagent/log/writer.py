@@ -85,6 +85,7 @@ class LineWriter:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._idle = False
+        """The thread waits, and everything is written."""
         self._lost = 0
         self._lost_yielding = 0
 
@@ -112,6 +113,7 @@ class LineWriter:
             self._waiting.append(_Line(piece, about))
             self._bytes += len(piece)
             if self._idle:
+                self._idle = False
                 self._changed.notify_all()
         return True
 
@@ -164,7 +166,6 @@ class LineWriter:
                     self._idle = True
                     self._changed.notify_all()
                     self._changed.wait()
-                self._idle = False
                 batch = self._next_batch()
             if isinstance(batch, Gap):
                 self._tell(batch)

@@ -16,13 +16,13 @@ from nodeagent.log.configure import configure_logging
 configure_logging("info", "FORMAT")
 log = structlog.get_logger()
 log.info("first_event", service="shop/web")
-log.error("second_event", reason="x" * 3000)
+log.error("second_event", reason="x" * 5000)  # too long to be written with the first
 """
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_line_is_written_at_once(log_format: str, unbuffered: str) -> None:
+def test_a_line_is_written_in_one_piece(log_format: str, unbuffered: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each write is a packet
     with ours, theirs:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
