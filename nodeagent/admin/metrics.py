@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from nodeagent.admin.exposition import PortExposition
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
+from nodeagent.plan.counts import count_services
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
@@ -140,8 +141,17 @@ def _plan_families(state: AgentState) -> Iterator[Metric]:
         "Time since the plan last changed.",
         max(0.0, now - state.plan_changed) if state.plan_changed else 0.0,
     )
+    services = count_services(plan)
+    yield _gauge("svcmesh_services", "Services in the mesh.", services.meshed)
     yield _gauge(
-        "svcmesh_services", "Services in the mesh.", sum(1 for s in plan.services.values() if s.listeners)
+        "svcmesh_services_left_out",
+        "Services that ask for the mesh and cannot be in it; their problems say why.",
+        services.left_out,
+    )
+    yield _gauge(
+        "svcmesh_services_with_problems",
+        "Services, in the mesh or left out, of which something cannot be used.",
+        services.with_problems,
     )
     yield _gauge(
         "svcmesh_problems",

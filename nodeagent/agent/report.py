@@ -14,6 +14,7 @@ import structlog
 
 from discovery.model import Problem, ServiceKey
 from discovery.throttle import Throttle, Throttles
+from nodeagent.plan.counts import count_fields
 from nodeagent.plan.diff import PlanDelta, ServiceChange
 from nodeagent.plan.model import NodePlan
 
@@ -131,7 +132,7 @@ def _compare_problems(
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
     return {
         "plan_version": plan.version,
-        "services": len(plan.services),
+        **count_fields(plan),
         "listeners_changed": len(delta.upserted),
         "listeners_removed": len(delta.removed),
         "backends_changed": len(delta.backends) + len(delta.removed_backends),

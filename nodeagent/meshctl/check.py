@@ -15,6 +15,7 @@ from discovery.registry import Registry
 from discovery.source import Event, Upserted
 from nodeagent.meshctl.source_lines import SourceLines
 from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.counts import ServiceCounts, count_services
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from nodeagent.plan.problems import service_problem
 from nodeagent.settings import Settings
@@ -35,8 +36,8 @@ class Report(msgspec.Struct, frozen=True):
     """What was checked and what was found, in the order of files and lines."""
 
     services: int
-    meshed: int
-    """Services that a node would give a mesh address."""
+    counts: ServiceCounts
+    """As a node would count them."""
     findings: tuple[Finding, ...]
 
     @property
@@ -61,8 +62,7 @@ def report_on(events: Sequence[Event], plan: NodePlan) -> Report:
         (Finding(*lines.find(problem.origin, problem.field), problem) for problem in problems),
         key=lambda finding: (finding.file, finding.line, finding.problem),
     )
-    meshed = sum(bool(service.address) for service in plan.services.values())
-    return Report(len(services), meshed, tuple(findings))
+    return Report(len(services), count_services(plan), tuple(findings))
 
 
 def services_of(events: Iterable[Event]) -> Iterable[ServiceObject]:

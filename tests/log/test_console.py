@@ -11,7 +11,7 @@ import sys
 import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from fcntl import ioctl
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 
 from nodeagent.log.console import ConsoleForm, terminal_width, uses_colour
 
+MOMENT = datetime(2026, 3, 1, 9, 30, 0, 125_000, tzinfo=UTC)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 REQUEST = {
     "level": "info",
@@ -44,7 +45,7 @@ FAILED = {
 
 
 def form(event: Mapping[str, Any], width: int = 0, colour: bool = False) -> str:
-    return ConsoleForm(colour, lambda: width, now=lambda: datetime(2026, 3, 1, 9, 30, 0, 125_000))(event)
+    return ConsoleForm(colour, lambda: width, now=lambda: MOMENT)(event)
 
 
 def test_a_line_begins_with_what_a_person_reads_first() -> None:
@@ -171,7 +172,11 @@ def shown(columns: int, **environment: str) -> str:
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")}
     with terminal(columns) as (person, program):
         subprocess.run(
-            [sys.executable, "-c", SCRIPT], stderr=program, env={**kept, **environment}, check=True, timeout=60
+            [sys.executable, "-c", SCRIPT],
+            stderr=program,
+            env={**kept, **environment},
+            check=True,
+            timeout=60,
         )
         return os.read(person, 65536).decode()
 
@@ -181,7 +186,9 @@ def test_on_a_terminal_lines_keep_to_its_width() -> None:
     assert max(map(len, lines)) <= 60
     assert lines[0].endswith("…")
     assert "".join(lines[1:]).count("endpoint") == 5
-    assert any("service_added" in line and "z" * 20 in line for line in ANSI.sub("", shown(200)).split("\r\n"))
+    assert any(
+        "service_added" in line and "z" * 20 in line for line in ANSI.sub("", shown(200)).split("\r\n")
+    )
 
 
 def test_on_a_terminal_of_unknown_width_lines_are_as_long_as_they_are() -> None:

@@ -75,8 +75,8 @@ def test_the_log_says_at_their_place_how_many_lines_are_missing(pipe: tuple[int,
     found = [read_line(pipe[0]) for _ in range(100 - lost)]
     assert set(found) == {LINE}
     assert writer.close(20), "nobody has to write another line first"
-    word, number, about, _ = read_line(pipe[0]).split(" ")
-    assert (word, int(number)) == ("gap", lost)
+    word, count, about, _ = read_line(pipe[0]).split(" ")
+    assert (word, int(count)) == ("gap", lost)
     assert sum(int(one.partition("=")[2]) for one in about.split(",")) == lost
 
 
@@ -120,9 +120,9 @@ def test_a_gap_that_lasts_is_one(pipe: tuple[int, int]) -> None:
         pass
     for _ in range(9):
         writer.write(LINE, yields=True)
-    found = ""
-    while not found.startswith("gap"):
-        found = read_line(pipe[0])
+    line = ""
+    while not line.startswith("gap"):
+        line = read_line(pipe[0])
     assert [(gap.lines, gap.since, gap.until) for gap in told] == [(10, 0, 9)]
 
 
@@ -162,7 +162,7 @@ def test_lines_that_wait_are_written_together_up_to_what_a_pipe_takes_at_once() 
             writer.write(LINE)
         writer.write("y" * 5000 + "\n")
         writer.write("z\n")
-        packets = []
+        packets: list[bytes] = []
         while not packets or packets[-1] != b"z\n":
             packets.append(ours.recv(65536))
         assert writer.close(20)

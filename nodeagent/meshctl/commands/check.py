@@ -44,7 +44,9 @@ def report_document(report: Report) -> dict[str, Any]:
     """Return the report as values that JSON can hold."""
     return {
         "services": report.services,
-        "meshed": report.meshed,
+        "meshed": report.counts.meshed,
+        "left_out": report.counts.left_out,
+        "with_problems": report.counts.with_problems,
         "errors": report.errors,
         "problems": [
             {
@@ -70,7 +72,8 @@ def text_lines(report: Report) -> Iterator[str]:
     notes = len(report.findings) - report.errors
     counts = [
         _count(report.services, "Service") + " checked",
-        f"{report.meshed} in the mesh",
+        f"{report.counts.meshed} in the mesh",
+        *([f"{report.counts.left_out} left out"] if report.counts.left_out else []),
         _count(report.errors, "problem"),
         *([_count(notes, "note")] if notes else []),
     ]
