@@ -102,8 +102,15 @@ class AccessLines:
         """Return whether lines of this level are written."""
         return LEVELS[level] >= self._level
 
-    def write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
-        """Write a line about a Service, if its level is taken."""
+    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service."""
+        self._write("info", event, about, fields)
+
+    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service that something is wrong with."""
+        self._write("warning", event, about, fields)
+
+    def _write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
         if LEVELS[level] >= self._level:
             line = self._form({"level": level, "event": event, **fields})
             _writer.write(line + "\n", about, yields=True)
@@ -127,15 +134,19 @@ def _told(gap: Gap) -> dict[str, object]:
     """Return the event that tells of missing lines."""
     named = gap.about.most_common(MOST_NAMED)
     others = gap.lines - sum(number for _, number in named)
-    return {
-        "level": "warning",
-        "event": "log_lines_lost",
-        "lines": gap.lines,
-        "since": utc(gap.since),
-        "seconds": round(gap.until - gap.since, 3),
-        "reason": gap.refused or "whoever reads the log does not keep up",
-        "of": {**dict(named), **({"others": others} if others else {})},
-    }
+    return _event(
+        "log_lines_lost",
+        "warning",
+        lines=gap.lines,
+        since=utc(gap.since),
+        seconds=round(gap.until - gap.since, 3),
+        reason=gap.refused or "whoever reads the log does not keep up",
+        of={**dict(named), **({"others": others} if others else {})},
+    )
+
+
+def _event(name: str, level: str, **fields: object) -> dict[str, object]:
+    return {"level": level, "event": name, **fields}
 
 
 class _Logger:

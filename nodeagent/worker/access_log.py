@@ -40,8 +40,12 @@ class Lines(Protocol):
         """Return whether lines of this level are written."""
         ...
 
-    def write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
+    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
         """Write a line about a Service."""
+        ...
+
+    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service that something is wrong with."""
         ...
 
 
@@ -91,10 +95,10 @@ class AccessLogger:
         self._describe(fields, ended.source, ended.source_port)
         failure = _failure(ended)
         if failure is None:
-            self._write("info", "request", ended.service, fields)
+            self._lines.info("request", ended.service, fields)
         else:
             fields["reason"], fields["detail"] = failure
-            self._write("warning", "request_failed", ended.service, fields)
+            self._lines.warning("request_failed", ended.service, fields)
 
     def closed(self, closed: Closed) -> None:
         """Write a line for a connection to a tcp port."""
@@ -115,9 +119,9 @@ class AccessLogger:
         self._describe(fields, closed.source, closed.source_port)
         if closed.failed:
             fields["destination"] = closed.destination
-            self._write("warning", "connection_failed", closed.service, fields)
+            self._lines.warning("connection_failed", closed.service, fields)
         else:
-            self._write("info", "connection", closed.service, fields)
+            self._lines.info("connection", closed.service, fields)
 
     def refused(self, refused: Refused) -> None:
         """Write a line for a request or connection that was refused."""
@@ -133,8 +137,10 @@ class AccessLogger:
         self._describe(fields, refused.source, refused.source_port)
         if refused.destination:
             fields["destination"] = refused.destination
-        event = "connection_refused" if refused.connection else "request_refused"
-        self._write("warning", event, refused.service, fields)
+        if refused.connection:
+            self._lines.warning("connection_refused", refused.service, fields)
+        else:
+            self._lines.warning("request_refused", refused.service, fields)
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Write the traceback of a middleware's bug."""
@@ -174,14 +180,11 @@ class AccessLogger:
         self.left_out += 1
         return True
 
-    def _write(self, level: str, event: str, service: str, fields: dict[str, object]) -> None:
-        fields["worker"] = self._worker
-        self._lines.write(level, event, service, fields)
-
     def _describe(self, fields: dict[str, object], source: str, port: int) -> None:
-        """Add the keys that say who the client is: its address and port, and its pod if that is known."""
+        """Add the keys that say who the client is, its pod if that is known, and which worker served it."""
         fields["source"] = source
         fields["source_port"] = port
+        fields["worker"] = self._worker
         pod = self._sources.find(source)
         if pod is not None:
             fields["source_pod"] = f"{pod.namespace}/{pod.name}"

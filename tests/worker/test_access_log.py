@@ -48,8 +48,11 @@ class Written(list[dict[str, Any]]):
     def takes(self, level: str) -> bool:
         return ["debug", "info", "warning"].index(level) >= ["debug", "info", "warning"].index(self.lowest)
 
-    def write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
-        self.append({"level": level, "event": event, "about": about, **fields})
+    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        self.append({"level": "info", "event": event, "about": about, **fields})
+
+    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        self.append({"level": "warning", "event": event, "about": about, **fields})
 
 
 class Clock:
@@ -316,5 +319,5 @@ def test_lines_below_the_level_are_not_written() -> None:
 
     access = AccessLines(form, "warning")
     assert (access.takes("info"), access.takes("warning")) == (False, True)
-    access.write("info", "request", "", {})
+    access.info("request", "", {})
     assert made == []
