@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+import msgspec
 import structlog
 
 from nodeagent.log.budget import LineBudget
@@ -118,11 +119,14 @@ class AccessLines:
 
 def _json_form(event: Mapping[str, Any]) -> str:
     """Render as JSON, time, level and event in front: people read that too."""
-    first = {"time": utc(time.time()), "level": event["level"], "event": event["event"]}
-    return _encode({**first, **event})
+    whole = {"time": utc(time.time()), "level": event["level"], "event": event["event"], **event}
+    try:
+        return msgspec.json.format(_encode(whole), indent=0).decode()
+    except (UnicodeEncodeError, OverflowError, TypeError):  # half a surrogate in a file's name, say
+        return json.dumps(whole, default=repr)
 
 
-_encode = json.JSONEncoder(default=repr).encode
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def utc(moment: float) -> str:

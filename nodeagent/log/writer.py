@@ -29,6 +29,11 @@ YIELDING_SHARE: Final = 0.75
 """The part of them that lines which yield may take."""
 RESUME_SHARE: Final = 0.5
 """Once such lines were lost, they are taken again below this part: few long gaps, not many short ones."""
+GATHER_TIME: Final = 0.05
+"""Seconds that lines which yield wait for others, so that many are written at one go: to wake the thread for
+each of them costs as much as to serve a request."""
+GATHERED_SHARE: Final = 0.25
+"""They wait no longer once they take this part of the room."""
 BATCH_BYTES: Final = select.PIPE_BUF
 """Lines are written together up to this: what a pipe that several processes share takes as one piece."""
 
@@ -74,6 +79,7 @@ class LineWriter:
         self._most_bytes = most_bytes
         self._yielding_bytes = int(most_bytes * YIELDING_SHARE)
         self._resume_bytes = int(most_bytes * RESUME_SHARE)
+        self._gathered_bytes = int(most_bytes * GATHERED_SHARE)
         self._say = say
         self._now = now
         self._waiting: deque[_Line | Gap] = deque()
@@ -86,6 +92,12 @@ class LineWriter:
         self._thread: threading.Thread | None = None
         self._idle = False
         """The thread waits, and everything is written."""
+        self._hurry = False
+        """Something that waits has to be written now."""
+        self._gathering = False
+        """The thread lets lines come together that are in no hurry."""
+        self._round = 0
+        """Lines and gaps that are written before more are gathered."""
         self._lost = 0
         self._lost_yielding = 0
 
@@ -112,8 +124,9 @@ class LineWriter:
                 return False
             self._waiting.append(_Line(piece, about))
             self._bytes += len(piece)
-            if self._idle:
-                self._idle = False
+            self._hurry = self._hurry or not yields or self._bytes > self._gathered_bytes
+            if self._idle or (self._gathering and self._hurry):
+                self._idle = self._gathering = False
                 self._changed.notify_all()
         return True
 
@@ -155,6 +168,8 @@ class LineWriter:
         """Wait until everything is written, `seconds` at most; return whether it is."""
         end = time.monotonic() + seconds
         with self._changed:
+            self._hurry, self._gathering = True, False
+            self._changed.notify_all()
             while self._thread is not None and not self._idle and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
             return self._idle if self._thread is not None else not self._waiting
@@ -166,6 +181,8 @@ class LineWriter:
                     self._idle = True
                     self._changed.notify_all()
                     self._changed.wait()
+                if not self._round:
+                    self._gather()
                 batch = self._next_batch()
             if isinstance(batch, Gap):
                 self._tell(batch)
@@ -181,20 +198,31 @@ class LineWriter:
             if refusal:
                 self._remember(refusal, batch)
 
+    def _gather(self) -> None:
+        """Wait for more lines, if none of those that wait is in a hurry, and begin a round."""
+        if not self._hurry:
+            self._gathering = True
+            self._changed.wait_for(lambda: self._hurry, GATHER_TIME)
+            self._gathering = False
+        self._hurry = False
+        self._round = len(self._waiting)
+
     def _next_batch(self) -> list[_Line] | Gap:
         """Take as many lines as one write takes, or a gap."""
         waiting = self._waiting
         first = waiting.popleft()
+        self._round -= 1
         if isinstance(first, Gap):
             return first
         batch, size = [first], len(first.piece)
-        while waiting:
+        while self._round:
             following = waiting[0]
             if isinstance(following, Gap) or size + len(following.piece) > BATCH_BYTES:
                 break
             batch.append(following)
             size += len(following.piece)
             waiting.popleft()
+            self._round -= 1
         return batch
 
     def _remember(self, refusal: str, batch: Iterable[_Line]) -> None:

@@ -37,3 +37,27 @@ def test_a_line_is_written_in_one_piece(log_format: str, unbuffered: str) -> Non
     assert "second_event" in lines[1]
     if log_format == "json":
         assert [json.loads(line)["level"] for line in lines] == ["info", "error"]
+
+
+ODD = """
+import structlog
+from nodeagent.log.configure import configure_logging
+configure_logging("info", "json")
+log = structlog.get_logger()
+log.info("odd", name="\\udc80", size=1 << 70, kind=object, text="\u00e9\\n", numbers=(1, 2), of={"a": 1})
+log.info("plain", kind=ValueError("x"), text="\u00e9")
+"""
+
+
+def test_json_takes_whatever_it_is_given() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ODD], stderr=subprocess.PIPE, check=True, timeout=60, encoding="utf-8"
+    )
+    odd, plain = done.stderr.splitlines()
+    assert list(json.loads(odd))[:3] == ["time", "level", "event"]
+    assert json.loads(odd)["name"] == "\udc80"
+    assert json.loads(odd)["size"] == 1 << 70
+    assert json.loads(plain)["kind"] == "ValueError('x')"
+    assert plain.endswith(
+        'Z", "level": "info", "event": "plain", "kind": "ValueError(\'x\')", "text": "\u00e9"}'
+    )
