@@ -322,3 +322,34 @@ def test_a_log_that_is_read_again_says_what_is_missing() -> None:
         assert (gap["level"], gap["of"]) == ("warning", {"others": gap["lines"]})
         assert gap["since"] >= found[found.index(gap) - 1]["time"]
         assert gap["seconds"] >= 0
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are in no hurry wait for ever."""
+    monkeypatch.setattr("nodeagent.log.writer.GATHER_TIME", 1e6)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_line_in_a_hurry_takes_the_others_along(pipe: tuple[int, int]) -> None:
+    writer = LineWriter(pipe[1])
+    writer.write("first\n", yields=True)
+    writer.write("second\n", yields=True)
+    writer.write("now\n")
+    assert [read_line(pipe[0]) for _ in range(3)] == ["first\n", "second\n", "now\n"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_many_lines_wait_no_longer(pipe: tuple[int, int]) -> None:
+    writer = LineWriter(pipe[1], most_bytes=10_000)
+    for _ in range(3):
+        writer.write(LINE, yields=True)
+    assert read_line(pipe[0]) == LINE
+
+
+@pytest.mark.usefixtures("patient")
+def test_at_the_end_nothing_waits(pipe: tuple[int, int]) -> None:
+    writer = LineWriter(pipe[1])
+    writer.write("first\n", yields=True)
+    assert writer.close(20)
+    assert read_line(pipe[0]) == "first\n"
