@@ -176,7 +176,7 @@ def main() -> None:
     type=click.Choice(["off", "errors", "all"]),
     default="errors",
     show_default=True,
-    help="Which requests are logged: none, those the mesh or an endpoint failed, or all.",
+    help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
 )
 @click.pass_obj
 def run(kept: Kept | None, /, **given: Any) -> None:

@@ -27,9 +27,9 @@ _OF_STATUS = {2: _GREEN, 3: _GREEN, 4: _YELLOW, 5: _RED}
 _SEVERE = ("warning", "error")
 _BLOCKS = ("traceback", "exception")
 """Keys that have many lines."""
-_SHOWN_FIRST = ("service", "port", "status", "method", "path")
-"""These stand without their names, in this order."""
-_THEN = ("reason", "detail")
+_SHOWN_FIRST = ("service", "status", "method", "path")
+"""These stand without their names, in this order; the port stands with its Service."""
+_THEN = ("object", "field", "value", "reason", "detail")
 _LAST = ("worker",)
 
 
@@ -93,10 +93,9 @@ class ConsoleForm:
         yield _Part(f"{event['event']:<{EVENT_WIDTH}}", _OF_LEVEL[level])
         if level != "info":
             yield _Part(level, _OF_LEVEL[level])
-        if service := event.get("service"):
-            yield _Part(f"{service}:{event['port']}" if "port" in event else str(service), _CYAN)
-        elif "port" in event:
-            yield _Part(f"port={event['port']}")
+        service, port = event.get("service"), event.get("port")
+        if service:
+            yield _Part(str(service) if port is None else f"{service}:{port}", _CYAN)
         if "status" in event:
             status = event["status"]
             style = _OF_STATUS.get(status // 100, "") if isinstance(status, int) else ""
@@ -104,9 +103,9 @@ class ConsoleForm:
         for key in ("method", "path"):
             if event.get(key):
                 yield _Part(_shown(event[key]), cuttable=True)
-        rest = [key for key in event if key not in _PLACED]
+        rest = [key for key in event if key not in _PLACED and not (service and key == "port")]
         for key in (*_THEN, *rest, *_LAST):
-            if key in event:
+            if event.get(key, "") != "":
                 yield _Part(f"{key}={_shown(event[key])}", cuttable=True)
 
     def _styled(self, part: _Part) -> str:

@@ -90,14 +90,15 @@ class AccessLogger:
         }
         if ended.grpc_status is not None:
             fields["grpc_status"] = ended.grpc_status.name
+        failure = _failure(ended)
+        if failure is not None:
+            fields["reason"], fields["detail"] = failure
         fields["endpoint"] = ended.endpoint
         fields["took_ms"] = round(ended.took * 1000, 2)
         self._describe(fields, ended.source, ended.source_port)
-        failure = _failure(ended)
         if failure is None:
             self._lines.info("request", ended.service, fields)
         else:
-            fields["reason"], fields["detail"] = failure
             self._lines.warning("request_failed", ended.service, fields)
 
     def closed(self, closed: Closed) -> None:
@@ -109,16 +110,16 @@ class AccessLogger:
             "port": closed.port,
             "protocol": "tcp",
             "reason": closed.reason,
+            **({"detail": closed.detail} if closed.detail else {}),
             "endpoint": closed.endpoint,
             "received": closed.received,
             "sent": closed.sent,
             "took_ms": round(closed.took * 1000, 2),
         }
-        if closed.detail:
-            fields["detail"] = closed.detail
-        self._describe(fields, closed.source, closed.source_port)
         if closed.failed:
             fields["destination"] = closed.destination
+        self._describe(fields, closed.source, closed.source_port)
+        if closed.failed:
             self._lines.warning("connection_failed", closed.service, fields)
         else:
             self._lines.info("connection", closed.service, fields)
@@ -134,9 +135,9 @@ class AccessLogger:
         if error.status and not refused.connection:
             fields["status"] = error.status
         fields |= {"reason": error.reason, "detail": error.detail}
-        self._describe(fields, refused.source, refused.source_port)
         if refused.destination:
             fields["destination"] = refused.destination
+        self._describe(fields, refused.source, refused.source_port)
         if refused.connection:
             self._lines.warning("connection_refused", refused.service, fields)
         else:
@@ -164,9 +165,9 @@ class AccessLogger:
                 "access_log_gap",
                 **({"service": service, "port": port} if service else {}),
                 lines=gap.lines,
+                reason=f"more than {LINES_PER_SECOND} lines a second about this port",
                 since=utc(time.time() - lasted),
                 seconds=round(lasted, 3),
-                reason=f"more than {LINES_PER_SECOND} lines a second about this port",
             )
 
     def _left_out(self, service: str, port: int) -> bool:
@@ -184,11 +185,11 @@ class AccessLogger:
         """Add the keys that say who the client is, its pod if that is known, and which worker served it."""
         fields["source"] = source
         fields["source_port"] = port
-        fields["worker"] = self._worker
         pod = self._sources.find(source)
         if pod is not None:
             fields["source_pod"] = f"{pod.namespace}/{pod.name}"
             fields["source_workload"] = f"{pod.namespace}/{pod.workload}"
+        fields["worker"] = self._worker
 
 
 def _failure(ended: Ended) -> tuple[str, str] | None:

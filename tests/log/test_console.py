@@ -111,12 +111,14 @@ def test_a_traceback_stands_below_line_by_line() -> None:
 
 
 def test_values_of_other_types() -> None:
-    line = form({"level": "debug", "event": "e", "of": {"a": 1, "b": 2}, "list": ["x", "y"], "none": None})
+    line = form(
+        {"level": "debug", "event": "e", "of": {"a": 1, "b": 2}, "list": ["x", "y"], "none": None, "no": ""}
+    )
     assert line.endswith('debug of="a 1, b 2" list="x, y" none=None')
 
 
 def test_a_port_without_a_service_has_its_name() -> None:
-    assert form({"level": "info", "event": "e", "address": "::1", "port": 53}).endswith("port=53 address=::1")
+    assert form({"level": "info", "event": "e", "address": "::1", "port": 53}).endswith("address=::1 port=53")
 
 
 def test_colours_say_nothing_that_the_text_does_not() -> None:
@@ -211,3 +213,16 @@ def test_the_width_is_that_of_the_terminal_now() -> None:
         assert terminal_width(program) == 77
     with open(os.devnull, "wb") as nowhere:
         assert terminal_width(nowhere.fileno()) == 0
+
+
+def test_what_is_wrong_with_an_object_begins_with_the_object() -> None:
+    line = form(
+        {
+            "level": "warning",
+            "event": "problem_found",
+            "reason": "no",
+            "field": "f",
+            "object": "Service shop/a",
+        }
+    )
+    assert line.endswith('warning object="Service shop/a" field=f reason=no')
