@@ -330,13 +330,18 @@ class TcpConnection(TcpSide):
 
     def moved(self) -> None:
         """Bytes have moved, one way or the other."""
-        if self._idle_time is not None and not self.ended:
+        if self._idle_time is not None and not self._over:
             self.deadline = self.runtime.now() + self._idle_time
+
+    @property
+    def _over(self) -> bool:
+        """Whether both sides have said all."""
+        return self.ended and (self.peer is None or self.peer.ended)
 
     def expire(self, now: float) -> None:
         """It has been quiet for longer than its owner allows, or its last bytes do not get through."""
         self.deadline = FOREVER
-        if self.ended and (self.peer is None or self.peer.ended):
+        if self._over:
             self.ends("stalled", f"the last bytes were not taken in {LINGER_TIME:g}s")
         elif self._idle_time is not None:
             self.ends("idle_timeout", f"nothing moved for {self._idle_time:g}s (svc.mesh/idle-timeout)")
