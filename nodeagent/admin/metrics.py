@@ -19,6 +19,7 @@ from nodeagent.admin.exposition import PortExposition
 from nodeagent.admin.family import Family
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
+from nodeagent.plan.counts import count_services
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
@@ -128,11 +129,13 @@ def _by_label(numbers: Mapping[str, float]) -> Samples:
 def _plan_families(state: AgentState) -> Iterator[Metric]:
     plan, source, now = state.plan, state.source, time.time()
     age = max(0.0, now - state.plan_changed) if state.plan_changed else 0.0
-    meshed = sum(1 for service in plan.services.values() if service.listeners)
+    services = count_services(plan)
     problems = len(plan.problems) + sum(len(service.problems) for service in plan.services.values())
     yield _family(own_families.PLAN_VERSION, _one(plan.version))
     yield _family(own_families.PLAN_AGE, _one(age))
-    yield _family(own_families.SERVICES, _one(meshed))
+    yield _family(own_families.SERVICES, _one(services.meshed))
+    yield _family(own_families.SERVICES_LEFT_OUT, _one(services.left_out))
+    yield _family(own_families.SERVICES_WITH_PROBLEMS, _one(services.with_problems))
     yield _family(own_families.PROBLEMS, _one(problems))
     yield _family(own_families.SOURCE_STALE, _one(int(source.stale)))
     yield _family(own_families.SOURCE_STALE_SECONDS, _one(source.stale_seconds(now)))
@@ -201,9 +204,14 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
         "memory": total(columns.WORKER_REFUSED_MEMORY),
     }
     lost = {"agent": state.log_lines_lost, "workers": total(columns.WORKER_LOG_LINES_LOST)}
+    dropped = {
+        "budget": total(columns.WORKER_ACCESS_BUDGET),
+        "slow_reader": total(columns.WORKER_ACCESS_SLOW),
+    }
     yield _family(own_families.MALFORMED_REQUESTS, _by_label(malformed))
     yield _family(own_families.CONNECTIONS_REFUSED, _by_label(refused))
     yield _family(own_families.LOG_LINES_LOST, _by_label(lost))
+    yield _family(own_families.ACCESS_LOG_DROPPED, _by_label(dropped))
     yield _family(own_families.SHARED_LOCKS_FORGONE, _one(total(columns.WORKER_LOCKS_FORGONE)))
 
 

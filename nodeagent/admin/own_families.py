@@ -69,6 +69,20 @@ SERVICES: Final = Family(
     "plan",
     use="It is the same on all nodes, but for moments. A sudden fall means that Services left the mesh.",
 )
+SERVICES_LEFT_OUT: Final = Family(
+    "svcmesh_services_left_out",
+    "gauge",
+    "Services that ask for the mesh and cannot be in it; their problems say why.",
+    "plan",
+    use="If it is above 0, `meshctl check --cluster` lists their problems.",
+)
+SERVICES_WITH_PROBLEMS: Final = Family(
+    "svcmesh_services_with_problems",
+    "gauge",
+    "Services, in the mesh or left out, of which something cannot be used.",
+    "plan",
+    use="`svcmesh_problems` counts the problems; this counts the owners to tell.",
+)
 PROBLEMS: Final = Family(
     "svcmesh_problems",
     "gauge",
@@ -233,6 +247,14 @@ WORKER_LOOP_LAG: Final = Family(
     ("worker",),
     "Above 0.01 for long: the worker has more work than time. Add workers or CPU.",
 )
+ACCESS_LOG_DROPPED: Final = Family(
+    "svcmesh_access_log_dropped_total",
+    "counter",
+    "Missing lines of the access log: over the budget of their port, or the log is not read in time.",
+    "agent",
+    ("reason",),
+    "`budget`: `access_log_gap` in the log names the Services. `slow_reader`: the container runtime is slow.",
+)
 SHARED_LOCKS_FORGONE: Final = Family(
     "svcmesh_shared_locks_forgone_total",
     "counter",
@@ -322,6 +344,8 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     PLAN_VERSION,
     PLAN_AGE,
     SERVICES,
+    SERVICES_LEFT_OUT,
+    SERVICES_WITH_PROBLEMS,
     PROBLEMS,
     SOURCE_STALE,
     SOURCE_STALE_SECONDS,
@@ -341,4 +365,5 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     AGENT_TASKS,
     ADMIN_MALFORMED_REQUESTS,
     LOG_LINES_LOST,
+    ACCESS_LOG_DROPPED,
 )

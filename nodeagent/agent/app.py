@@ -50,6 +50,7 @@ from nodeagent.health.prober import Prober
 from nodeagent.init import Kept
 from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
@@ -160,7 +161,7 @@ class Agent:
     def _notes(self) -> Iterable[str]:
         plan = self._plan
         yield from describe_state(
-            self._source, plan.version, self._plan_changed, len(plan.services), time.time()
+            self._source, plan.version, self._plan_changed, count_services(plan), time.time()
         )
         yield f"workers: {self._serving} of {self._settings.workers} serve"
         failures = "; ".join(self._capture_failures.values())
@@ -310,7 +311,7 @@ class Agent:
         await self._apply(plan)
         log.warning(
             "snapshot_loaded",
-            services=len(plan.services),
+            **count_fields(plan),
             age_seconds=round(max(0.0, time.time() - head.written)),
             written_by=head.mesh,
             reason="the source has not answered yet",
@@ -343,7 +344,7 @@ class Agent:
         self._announced = True
         self._presence.announce()
         self._show_readiness()
-        log.info("agent_ready", services=len(self._plan.services))
+        log.info("agent_ready", **count_fields(self._plan))
         # What is there now stays: looking through it again would hold up a change for tens of ms.
         gc.freeze()
 

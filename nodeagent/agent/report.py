@@ -16,6 +16,7 @@ import structlog
 from discovery.model import Problem, ServiceKey
 from discovery.position import split_place
 from discovery.throttle import Throttle, Throttles
+from nodeagent.plan.counts import count_fields
 from nodeagent.plan.diff import PlanDelta, ServiceChange
 from nodeagent.plan.model import NodePlan
 from nodeagent.plan.problems import name_of
@@ -142,7 +143,7 @@ def _identity(problem: Problem) -> Problem:
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
     return {
         "plan_version": plan.version,
-        "services": len(plan.services),
+        **count_fields(plan),
         "listeners_changed": len(delta.upserted),
         "listeners_removed": len(delta.removed),
         "backends_changed": len(delta.backends) + len(delta.removed_backends),

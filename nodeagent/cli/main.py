@@ -206,7 +206,7 @@ def main() -> None:
     "--access-log",
     type=click.Choice(["off", "errors", "all"]),
     default="errors",
-    help="Which requests are logged. errors: those that the mesh or an endpoint failed.",
+    help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
 )
 @click.pass_obj
 def run(kept: Kept | None, /, **given: Any) -> None:

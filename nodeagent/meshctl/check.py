@@ -16,6 +16,7 @@ from discovery.registry import Registry
 from discovery.source import Event, Upserted
 from nodeagent.meshctl.slices import slice_to_paste
 from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.counts import ServiceCounts, count_services
 from nodeagent.plan.listeners import UNBACKED
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from nodeagent.plan.problems import service_problem
@@ -39,8 +40,8 @@ class Report(msgspec.Struct, frozen=True):
     """What was checked and what was found, in the order of files and lines."""
 
     services: int
-    meshed: int
-    """Services that a node would give a mesh address."""
+    counts: ServiceCounts
+    """As a node would count them."""
     findings: tuple[Finding, ...]
     asked: int = 0
     """Services whose owners ask for the mesh."""
@@ -70,9 +71,8 @@ def report_on(events: Sequence[Event], plan: NodePlan) -> Report:
         (Finding(*split_place(one.origin), one, _paste(one, services)) for one in problems),
         key=lambda finding: (finding.file, finding.line, finding.problem),
     )
-    meshed = sum(bool(service.address) for service in plan.services.values())
     asked = sum(service.meshed for service in services.values())
-    return Report(len(services), meshed, tuple(findings), asked)
+    return Report(len(services), count_services(plan), tuple(findings), asked)
 
 
 def _paste(problem: Problem, services: Mapping[ServiceKey, ServiceObject]) -> str:

@@ -42,9 +42,14 @@ def errors(of: type[ExchangeError] = ExchangeError) -> Iterator[type[ExchangeErr
 
 
 def test_every_response_of_the_mesh_is_explained_and_no_other() -> None:
-    made = {(str(e.status), e.reason, e.proxy_error) for e in errors() if e is not BadRequest}
+    made = {(str(e.status), e.reason, e.proxy_error) for e in errors() if e is not BadRequest and e.status}
     assert len(made) > 20
     assert {(row[0], row[1], row[2]) for row in rows("Responses of the mesh")} == made
+
+
+def test_every_end_of_a_connection_is_explained_and_no_other() -> None:
+    ends = [error.reason for error in errors() if not error.status]
+    assert sorted(row[0] for row in rows("Connections that the mesh ends")) == sorted(ends)
 
 
 def test_every_reason_to_refuse_a_request_is_explained_and_no_other() -> None:

@@ -79,7 +79,9 @@ def report_document(report: Report) -> dict[str, Any]:
     """Return the report as values that JSON can hold."""
     return {
         "services": report.services,
-        "meshed": report.meshed,
+        "meshed": report.counts.meshed,
+        "left_out": report.counts.left_out,
+        "with_problems": report.counts.with_problems,
         "errors": report.errors,
         "warnings": report.count("warning"),
         "problems": [
@@ -114,7 +116,8 @@ def text_lines(report: Report, *, files: bool) -> Iterator[str]:
     warnings, notes = report.count("warning"), report.count("info")
     counts = [
         _count(report.services, "Service") + " checked",
-        f"{report.meshed} in the mesh",
+        f"{report.counts.meshed} in the mesh",
+        *([f"{report.counts.left_out} left out"] if report.counts.left_out else []),
         _count(report.errors, "problem"),
         *([_count(warnings, "warning")] if warnings else []),
         *([_count(notes, "note")] if notes else []),
