@@ -90,9 +90,9 @@ interop-tools: ## build h2spec and Go's peers of gRPC and HTTP/2 into ~/.cache/s
 	@mkdir -p $(TOOLS) && cd hack/interop && go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/ github.com/summerwind/h2spec/cmd/h2spec ./h2peer
 
 locks: ## pin the newest allowed versions again (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate hack/locks/image.in -o hack/locks/image.txt
 
 clean: ## remove everything that was built or installed

@@ -6,6 +6,7 @@ Every flag is also read from the environment, as `SVCMESH_` and its name; the co
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from nodeagent.cli.flags import (
     parse_zone,
     resolve_settings,
 )
+from nodeagent.cli.needs import unmet
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
 
@@ -46,6 +48,12 @@ class Parsed(click.ParamType[Any]):
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class CannotRun(click.ClickException):
+    """No agent can run here."""
+
+    exit_code = 2
 
 
 def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -186,6 +194,9 @@ def run(kept: Kept | None, /, **given: Any) -> None:
 
         nodeagent run --source file:DIR --capture loopback
     """
+    reason = unmet(sys.platform, lambda name: importlib.util.find_spec(name) is not None)
+    if reason:
+        raise CannotRun(reason)
     try:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:

@@ -10,9 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from discovery.compat import PREFIXES, Compat
-from discovery.files.source import read_once
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of, report_on
+from discovery.files.reading import read_once
+from nodeagent.meshctl.check import node_settings, plan_of, report_on
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.source_lines import SourceLines
 
@@ -181,7 +180,7 @@ def test_check_and_agent_agree(case: str) -> None:
     file = GOLDEN / case / "cluster.yaml"
     compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
     events = read_once(str(file), compat=compat)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables", compat=compat))))
+    report = report_on(events, plan_of(events, node_settings(compat)))
     errors = [f.problem for f in report.findings if f.problem.severity == "error"]
     checked = {
         (p.name, p.field, p.reason.replace(str(file), "cluster.yaml")) for p in errors if p.kind != "File"

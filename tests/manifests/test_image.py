@@ -59,3 +59,11 @@ def test_locks_of_the_image_have_hashes_for_every_package() -> None:
     for lock in ("runtime.txt", "image.txt"):
         requirements = Path(ROOT / "hack" / "locks" / lock).read_text().replace("\\\n", " ").splitlines()
         assert [line for line in requirements if line and "--hash=sha256:" not in line] == []
+
+
+def test_the_lock_of_the_image_has_what_the_agent_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["agent"]]
+    lock = (ROOT / "hack" / "locks" / "runtime.txt").read_text()
+    locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    assert {requirement.partition(">=")[0] for requirement in wanted} <= locked

@@ -11,8 +11,7 @@ import click
 import msgspec
 
 from discovery.compat import Compat
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import Finding, Report, plan_of, report_on
+from nodeagent.meshctl.check import Finding, Report, node_settings, plan_of, report_on
 from nodeagent.meshctl.commands.cluster import Where, compat_option, format_option, read_events, where_options
 
 COLOURS = {"error": "red", "info": "cyan"}
@@ -29,7 +28,7 @@ def check(where: Where, output: Literal["text", "json"], compat: Compat | None) 
     wrong, 1 if anything is, 2 if a path or the cluster cannot be read. Notes (info) are not wrong.
     """
     events = read_events(where, compat)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables"))))
+    report = report_on(events, plan_of(events, node_settings()))
     # None leaves it to click: colours on a terminal only.
     colour = False if os.environ.get("NO_COLOR") else None
     if output == "json":

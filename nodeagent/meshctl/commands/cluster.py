@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from discovery.compat import Compat
-from discovery.files.source import read_once
+from discovery.files.reading import read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.source import Event, SourceError
 

@@ -6,8 +6,7 @@ import sys
 
 import click
 
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of
+from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.meshctl.commands.cluster import Where, read_events, where_options
 from nodeagent.meshctl.migrate import REMINDER, annotate_lines, plan_migration, remove_lines
 
@@ -34,7 +33,7 @@ def migrate(where: Where, remove: bool, accept_open: bool) -> None:
     anything has no equivalent, with 2 if a path or the cluster cannot be read.
     """
     events = read_events(where, "traefik-mesh")
-    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat="traefik-mesh")))
+    plan = plan_of(events, node_settings("traefik-mesh"))
     migration = plan_migration(events, plan)
     cluster = where.cluster
     kubectl = [

@@ -15,8 +15,10 @@ import pytest
 import uvloop
 
 import discovery.files.bell
+import discovery.files.reading
 import discovery.files.source
-from discovery.files.source import FileSource, read_once
+from discovery.files.reading import read_once
+from discovery.files.source import FileSource
 from discovery.model import MeshObject, ObjectKey
 from discovery.source import Deleted, Event, Malformed, Source, SourceError, Stale, Synced, Upserted
 
@@ -297,7 +299,7 @@ async def test_duplicates(tmp_path: Path, follow: Follow) -> None:
 async def test_files_that_cannot_be_read(
     tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery.files.source, "MAX_BYTES", 1000)
+    monkeypatch.setattr(discovery.files.reading, "MAX_BYTES", 1000)
     (tmp_path / "good.yaml").write_text(manifest("a"))
     (tmp_path / "large.yaml").write_text("#" * 1001)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
