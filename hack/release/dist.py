@@ -1,4 +1,4 @@
-"""Builds what a release consists of, from a commit and not from the working tree, so that it can be built again."""
+"""Builds what a release consists of: from a commit, so that it can be built again."""
 
 from __future__ import annotations
 
@@ -108,18 +108,13 @@ def build_sbom(work: Work) -> Iterator[Path]:
 
 
 def build_image(work: Work) -> Iterator[Path]:
-    """Build the image of this machine's architecture, with Docker where there is one, and its bill of materials."""
+    """Build the image for this machine's architecture, and write its bill of materials."""
     machine = platform.machine()
     name = f"svcmesh-agent-{work.version}-{_ARCHITECTURES.get(machine, machine)}"
     archive = work.out / f"{name}.tar"
     if has_docker():
-        output = f"type=docker,dest={archive}"
-        tag = f"svcmesh-agent:{work.version}"
-        run(
-            ["docker", "buildx", "build", "--tag", tag, "--output", output, "."],
-            "docker buildx build",
-            work.tree,
-        )
+        options = ["--tag", f"svcmesh-agent:{work.version}", "--output", f"type=docker,dest={archive}"]
+        run(["docker", "buildx", "build", *options, "."], "docker buildx build", work.tree)
     else:
         run(["sh", "hack/manifests/image.sh", str(archive)], "hack/manifests/image.sh", work.tree)
     yield archive

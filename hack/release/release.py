@@ -1,10 +1,9 @@
-"""Makes a release of the working tree's branch: version, CHANGELOG, commit, `dist/`, tag. Nothing is pushed."""
+"""Makes a release: version, CHANGELOG, commit, `dist/`, tag. Nothing is pushed."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from hack.release.changelog import Section, release_section
 from hack.release.dist import build_dist
@@ -26,7 +25,7 @@ def make_release(
             message says what.
         GitFailed, BuildFailed: git or a builder failed.
     """
-    section = check(repository, version)
+    section, before = check(repository, version), repository.run("rev-parse", "--short", "HEAD")
     set_version(repository.root, version)
     (repository.root / "CHANGELOG.md").write_text(section.text, "utf-8")
     if repository.changes():
@@ -35,11 +34,12 @@ def make_release(
     left_out = build_dist(repository, repository.root / "dist", without, say)
     if left_out:
         raise NotReleased(
-            f"no tag was made, because of what was left out: {', '.join(left_out)}. Mend that and run the same command "
-            f"again, or release without it: WITHOUT='{' '.join(left_out)}'. The commit that sets the version stays."
+            f"no tag was made, because of what was left out: {', '.join(left_out)}. The commit that sets the "
+            "version stays. Mend what is missing and run the same command again, or release without it: "
+            f"WITHOUT='{' '.join(left_out)}'"
         )
     repository.run("tag", "--annotate", f"v{version}", "--message", f"svc.mesh {version}\n\n{section.body}")
-    say(next_steps(version, repository.root / "dist"))
+    say(next_steps(version, before))
 
 
 def check(repository: Repository, version: str) -> Section:
@@ -57,15 +57,17 @@ def check(repository: Repository, version: str) -> Section:
     if repository.has_tag(f"v{version}"):
         raise NotReleased(f"v{version} was released already: there is a tag of that name")
     changelog = (repository.root / "CHANGELOG.md").read_text("utf-8")
-    return release_section(changelog, version, datetime.datetime.now(datetime.UTC).date().isoformat())
+    return release_section(changelog, version, dt.datetime.now(dt.UTC).date().isoformat())
 
 
-def next_steps(version: str, dist: Path) -> str:
-    """Return what is left to a person."""
-    return f"""Tagged: v{version}. Nothing has been pushed or published. What is next:
-  1. Look at it: git show v{version}; ls {dist}
-  2. Push it:    git push origin HEAD v{version}
-  3. The image:  docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/svcmesh-agent:{version} --push .
-  4. The chart:  helm push dist/svcmesh-chart-{version}.tgz oci://REGISTRY/charts
-  5. Put the files of dist/ where people get them, SHA256SUMS too.
-To take it back before it is pushed: git tag --delete v{version} && git reset --hard HEAD^"""
+def next_steps(version: str, before: str) -> str:
+    """Return what is left to a person; `before` is the commit on which the release was made."""
+    return f"""\
+Tagged: v{version}. Nothing has been pushed or published. What is next:
+  1. Look at it:  git show v{version}; ls dist
+  2. Push it:     git push origin HEAD v{version}
+  3. The image:   docker buildx build --platform linux/amd64,linux/arm64 \\
+                    --tag REGISTRY/svcmesh-agent:{version} --push .
+  4. The chart:   helm push dist/svcmesh-chart-{version}.tgz oci://REGISTRY/charts
+  5. Put the files of dist where people get them, SHA256SUMS too.
+To take it back before it is pushed: git tag --delete v{version} && git reset --hard {before}"""
