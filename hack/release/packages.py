@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -43,12 +42,6 @@ def unpack(sdist: Path, folder: Path) -> Path:
     """Unpack a source distribution; return its one folder."""
     subprocess.run(["tar", "-xzf", sdist, "-C", folder], check=True)
     return folder / sdist.name.removesuffix(".tar.gz")
-
-
-def names_in(archive: Path) -> set[str]:
-    """Return the paths of the files in a `.tar.gz`, below its one folder."""
-    with tarfile.open(archive) as tar:
-        return {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()}
 
 
 def _build(hook: str, tree: Path, out: Path, moment: int) -> Path:

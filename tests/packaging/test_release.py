@@ -22,8 +22,8 @@ from hack.release.release import NotReleased, check, make_release
 from hack.release.sbom import image_bom
 from hack.release.tools import LeftOut
 from hack.release.versions import BadVersion, read_version, set_version
+from tests.packaging.conftest import BUILT
 from tests.packaging.elsewhere import ROOT
-from tests.packaging.test_sdist import BUILT
 
 CHANGELOG = """\
 # Changes
@@ -36,24 +36,31 @@ CHANGELOG = """\
 
 - All of it.
 """
+ME = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.invalid")
 TODAY = dt.datetime.now(dt.UTC).date().isoformat()
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy of this tree with one commit."""
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    tree = tmp_path / "tree"
+    tree = tmp_path_factory.mktemp("origin") / "tree"
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*BUILT, "PKG-INFO", "setup.cfg"), symlinks=True)
     (tree / "CHANGELOG.md").write_text(CHANGELOG)
     set_version(tree, "0.1.0")
-    repository = Repository(tree)
-    repository.run("init", "--quiet", "--initial-branch=main")
-    for key, value in (("user.name", "Nobody"), ("user.email", "nobody@example.invalid"), ("gc.auto", "0")):
-        repository.run("config", key, value)
-    repository.run("add", "--all")
-    repository.run("commit", "--quiet", "--message", "A tree")
+    origin = Repository(tree)
+    origin.run("init", "--quiet", "--initial-branch=main")
+    origin.run("add", "--all")
+    origin.run(*ME, "commit", "--quiet", "--message", "A tree")
+    return origin
+
+
+@pytest.fixture
+def repository(origin: Repository, tmp_path: Path) -> Repository:
+    """A clone of it, in which somebody may commit."""
+    origin.run("clone", "--quiet", str(origin.root), str(tmp_path / "tree"))
+    repository = Repository(tmp_path / "tree")
+    for setting in ME[1::2]:
+        repository.run("config", *setting.split("=", 1))
     return repository
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,11 +14,11 @@ import pytest
 
 from hack.release.archives import normalize
 from hack.release.git import GitFailed, Repository
-from hack.release.packages import build_sdist, build_wheel, names_in, unpack
+from hack.release.packages import build_sdist, build_wheel, unpack
 from hack.release.versions import read_version
+from tests.packaging.conftest import MOMENT
 from tests.packaging.elsewhere import ROOT
 
-MOMENT = 1_700_000_000
 VERSION = read_version(ROOT)
 OF_SETUPTOOLS = {
     "PKG-INFO",
@@ -36,44 +35,30 @@ OF_SETUPTOOLS = {
         )
     ),
 }
-BUILT = (".venv", "build", "dist", ".git", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 
 
 @pytest.fixture(scope="module")
 def tracked() -> set[str]:
-    """The files of this tree in git; in an unpacked source distribution, those that it lists itself."""
+    """The files of this tree that git keeps, or would; in an unpacked source distribution, those that it lists itself."""
     try:
-        return set(Repository(ROOT).run("ls-files").splitlines())
+        listed = Repository(ROOT).run("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+        return {name for name in listed if (ROOT / name).exists()}
     except GitFailed:
-        listed = (ROOT / "svcmesh.egg-info" / "SOURCES.txt").read_text().split("\n")
+        listed = (ROOT / "svcmesh.egg-info" / "SOURCES.txt").read_text().splitlines()
         return {name for name in listed if name} - OF_SETUPTOOLS
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this tree, because setuptools writes into what it builds from."""
-    folder = tmp_path_factory.mktemp("copy") / "tree"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*BUILT), symlinks=True)
-    (folder / "tests" / "__pycache__").mkdir()
-    (folder / "tests" / "__pycache__" / "left.pyc").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sdist(tree, tmp_path_factory.mktemp("sdist"), MOMENT)
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"), MOMENT)
+def names_in(archive: Path) -> set[str]:
+    """Return the paths of the files in a `.tar.gz`, below its one folder."""
+    with tarfile.open(archive) as tar:
+        return {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()}
 
 
 def test_the_sdist_is_the_whole_tree(sdist: Path, tracked: set[str]) -> None:
     assert sdist.name == f"svcmesh-{VERSION}.tar.gz"
     names = names_in(sdist)
     assert tracked - names == set(), "missing"
-    assert names - tracked - OF_SETUPTOOLS == set(), "too much (or not added to git yet)"
+    assert names - tracked - OF_SETUPTOOLS == set(), "too much"
 
 
 def test_programs_stay_programs_in_the_sdist(sdist: Path) -> None:
