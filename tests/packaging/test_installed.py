@@ -39,7 +39,7 @@ class Environment:
             "--quiet",
         ]
         options = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-        done = subprocess.run([*command, *options, *what], capture_output=True, text=True, check=False)
+        done = subprocess.run([*pip, *options, *what], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     def run(self, program: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

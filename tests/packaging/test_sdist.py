@@ -39,7 +39,7 @@ OF_SETUPTOOLS = {
 
 @pytest.fixture(scope="module")
 def tracked() -> set[str]:
-    """The files of this tree that git keeps, or would; in an unpacked source distribution, those that it lists itself."""
+    """The files of this tree that git keeps, or would; in an unpacked sdist those that it lists itself."""
     try:
         listed = Repository(ROOT).run("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
         return {name for name in listed if (ROOT / name).exists()}
