@@ -29,15 +29,7 @@ class Environment:
         (self.packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{blocked}\n")
 
     def install(self, *what: str | Path) -> None:
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            self.bin / "python",
-            "install",
-            "--quiet",
-        ]
+        pip = (sys.executable, "-m", "pip", "--python", self.bin / "python", "install", "--quiet")
         options = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
         done = subprocess.run([*pip, *options, *what], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
