@@ -66,10 +66,13 @@ soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothin
 lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
 	@$(BIN)/python -m hack.lab shell
 
-docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values and the dashboard
+docs: $(STAMP) ## regenerate the pages of annotations, flags and metrics, the chart's values, the dashboard and copies of the alerts
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
+	@$(BIN)/python -m hack.flags > docs/nodeagent.md
+	@$(BIN)/python -m hack.metrics > docs/metrics.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
+	@$(BIN)/python -m hack.manifests.rules
 
 node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd: for the tests on a real node (root)
 	@$(BIN)/python -m hack.kube node-assets
@@ -85,7 +88,7 @@ release: $(STAMP) ## release the last commit as VERSION=x.y.z: set version, comm
 
 manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache/svcmesh/bin (needs Go)
 	@command -v go >/dev/null || { echo "Left out: the tests that render manifests (no Go here: https://go.dev/dl/)"; exit 1; }
-	@mkdir -p $(TOOLS) && cd hack/manifests && go build -trimpath -ldflags='-s -w' -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
+	@mkdir -p $(TOOLS) && flags="$$($(PYTHON) -m hack.manifests.link_flags)" && cd hack/manifests && go build -trimpath -ldflags="$$flags" -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }

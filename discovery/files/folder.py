@@ -36,7 +36,7 @@ class Listing(msgspec.Struct):
     """None: it is there and cannot be looked at."""
     folders: list[str] = []
     outside: set[str] = set()
-    """The path itself, and where links lead: whoever writes there may do so from outside of the folders."""
+    """The path itself, and the targets of links: these may be changed from outside of the folders."""
     unreadable: dict[str, str] = {}
     """Folders that cannot be listed, and why."""
 

@@ -10,16 +10,15 @@ from pathlib import Path
 FILES = (
     "pyproject.toml",
     "Dockerfile",
-    "docs/install.md",
-    "docs/meshctl.md",
+    "docs/*.md",
     "manifests/base/*.yaml",
     "manifests/charts/svcmesh/Chart.yaml",
     "manifests/monitoring/*.yaml",
 )
-"""All files that name the version of this tree, as patterns below its root."""
+"""The files that name the version of this tree, as patterns below its root."""
 _PLACE = re.compile(
     r'(?:^version = "|^version: |^appVersion: |app\.kubernetes\.io/version: "|image\.version="|newTag: '
-    r"|svcmesh-agent:|svcmesh-agent-|svcmesh-chart-|svcmesh-)"
+    r"|svcmesh-agent:|svcmesh-agent-|svcmesh-agent +|svcmesh-chart-|svcmesh-| (?:ready|stale)  )"
     r"(\d+\.\d+\.\d+)(?![\w.]*\d)",
     re.MULTILINE,
 )

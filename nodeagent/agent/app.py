@@ -148,6 +148,7 @@ class Agent:
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
             admin_malformed=self._admin.malformed,
+            ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
         )

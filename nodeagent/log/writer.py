@@ -60,7 +60,7 @@ class LineWriter:
         return True
 
     def _started(self) -> bool:
-        """Start the thread with the first piece; whoever has no room for a thread has no log.
+        """Start the thread with the first piece. If the system grants no thread, there is no log.
 
         Not in `__init__`: a thread keeps the capabilities that it was started with.
         """

@@ -97,8 +97,8 @@ def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
 
 
 REMINDER: Final = (
-    "# If Traefik Mesh ran in ACL mode, which no object shows, it let nobody in without a TrafficTarget; here"
-    " whoever reaches the node is let in."
+    "# If Traefik Mesh ran in ACL mode, which no object shows, it let no client in without a TrafficTarget;"
+    " here every client that can reach the node is let in."
 )
 
 

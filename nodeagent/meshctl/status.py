@@ -32,6 +32,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     services: int | None = None
     problems: int | None = None
     workers: int | None = None
+    namespace: str = ""
 
     @property
     def good(self) -> bool:
@@ -41,6 +42,10 @@ class AgentStatus(msgspec.Struct, frozen=True):
 
 def read_status(agent: AgentPages) -> AgentStatus:
     """Return how an agent is; never raises, whatever its pages say."""
+    return msgspec.structs.replace(_read_status(agent), namespace=agent.pod.namespace)
+
+
+def _read_status(agent: AgentPages) -> AgentStatus:
     pod = agent.pod
     if pod.leaving:
         return AgentStatus(pod.node, pod.name, "leaving", "it has been told to end")
@@ -97,7 +102,18 @@ def read_numbers(page: Page) -> dict[str, Any]:
     return found
 
 
-COLUMNS = ("NODE", "AGENT", "STATE", "VERSION", "PLAN", "CHANGED", "SERVICES", "PROBLEMS", "WORKERS")
+COLUMNS = (
+    "NODE",
+    "NAMESPACE",
+    "AGENT",
+    "STATE",
+    "VERSION",
+    "PLAN",
+    "CHANGED",
+    "SERVICES",
+    "PROBLEMS",
+    "WORKERS",
+)
 
 
 def text_lines(agents: Sequence[AgentStatus]) -> Iterator[str]:
@@ -118,6 +134,7 @@ def _row(agent: AgentStatus) -> tuple[str, ...]:
     counts = (agent.services, agent.problems, agent.workers)
     return (
         agent.node or "-",
+        agent.namespace,
         agent.pod,
         agent.state,
         agent.version or "-",

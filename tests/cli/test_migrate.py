@@ -142,7 +142,7 @@ spec:
 @pytest.mark.parametrize(
     ("documents", "arguments", "code", "said"),
     [
-        ((TARGET,), (), 1, ["TrafficTarget shop/cart", "front/web", "open to whoever reaches the node"]),
+        ((TARGET,), (), 1, ["TrafficTarget shop/cart", "front/web", "open to every client"]),
         ((TARGET,), ("--accept-open",), 0, ["TrafficTarget shop/cart"]),
         ((TARGET,), ("--remove",), 1, ["TrafficTarget shop/cart"]),
         ((SPLIT,), (), 1, ["TrafficSplit shop/canary", "instead: svc.mesh/split: cart-v1=90 cart-v2=10 on"]),

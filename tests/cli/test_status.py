@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.kube.commands.agents import PAGE_BYTES, AgentPages, AgentPod, Page
+from nodeagent.meshctl.commands.status import ADMIN_LISTEN, admin_port
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.status import GOOD, read_numbers, read_status, show_age
 from tests.discovery.kube.fake_api import FakeApi, answer, cut_after, raw, status
@@ -49,7 +50,7 @@ def put_agent(api: FakeApi, name: str, node: str, **parts: Any) -> None:
                 "labels": {"app.kubernetes.io/name": "svcmesh"},
                 **parts.get("metadata", {}),
             },
-            "spec": {"nodeName": node},
+            "spec": {"nodeName": node, **parts.get("spec", {})},
             "status": {"phase": parts.get("phase", "Running")},
         }
     )
@@ -72,13 +73,13 @@ def test_all_in_order(api: FakeApi, tmp_path: Path) -> None:
         put_agent(api, f"svcmesh-agent-{number}", f"node-{number}")
         put_pages(api, f"svcmesh-agent-{number}")
     put_agent(api, "somebody", "node-3", metadata={"labels": {}})
-    put_agent(api, "other", "node-3", namespace="shop")
+    put_agent(api, "other", "node-3", namespace="shop", metadata={"labels": {}})
     assert meshctl(api, tmp_path) == (
         0,
         (
-            "NODE    AGENT            STATE  VERSION  PLAN  CHANGED  SERVICES  PROBLEMS  WORKERS\n"
-            "node-1  svcmesh-agent-1  ready  0.1.0    7     5m ago   12        1         2\n"
-            "node-2  svcmesh-agent-2  ready  0.1.0    7     5m ago   12        1         2\n"
+            "NODE    NAMESPACE  AGENT            STATE  VERSION  PLAN  CHANGED  SERVICES  PROBLEMS  WORKERS\n"
+            "node-1  svcmesh    svcmesh-agent-1  ready  0.1.0    7     5m ago   12        1         2\n"
+            "node-2  svcmesh    svcmesh-agent-2  ready  0.1.0    7     5m ago   12        1         2\n"
             "2 of 2 agents in order\n"
         ),
         "",
@@ -141,12 +142,14 @@ def test_a_connection_that_is_cut_and_no_permission(api: FakeApi, tmp_path: Path
 def test_no_agents(api: FakeApi, tmp_path: Path) -> None:
     code, output, errors = meshctl(api, tmp_path)
     assert (code, output) == (1, "")
-    assert errors == "no agents: no pod in namespace svcmesh matches app.kubernetes.io/name=svcmesh\n"
+    assert errors == "no agents: no pod in any namespace matches app.kubernetes.io/name=svcmesh\n"
+    errors = meshctl(api, tmp_path, "-n", "mesh")[2]
+    assert errors == "no agents: no pod in namespace mesh matches app.kubernetes.io/name=svcmesh\n"
     code, output, _ = meshctl(api, tmp_path, "--format", "json")
     assert (code, json.loads(output)) == (1, {"agents": [], "total": 0, "good": 0})
 
 
-def test_another_namespace_selector_and_port(api: FakeApi, tmp_path: Path) -> None:
+def test_another_selector_and_port(api: FakeApi, tmp_path: Path) -> None:
     put_agent(api, "a", "node-a", namespace="mesh", metadata={"labels": {"app": "agent"}})
     put_pages(api, "a")
     for page in ("readyz", "metrics"):
@@ -155,11 +158,31 @@ def test_another_namespace_selector_and_port(api: FakeApi, tmp_path: Path) -> No
     assert meshctl(api, tmp_path, *arguments)[0] == 0
 
 
-def test_pods_that_cannot_be_listed(api: FakeApi, tmp_path: Path) -> None:
-    api.script("list", "Pod", answer(403, status(403, "Forbidden", "pods is forbidden")))
-    code, output, errors = meshctl(api, tmp_path)
-    assert (code, output) == (2, "")
-    assert "cannot list Pods: status 403: pods is forbidden" in errors
+def test_agents_are_found_in_whatever_namespace(api: FakeApi, tmp_path: Path) -> None:
+    for name, home in (("a", "mesh"), ("b", "other")):
+        put_agent(api, name, f"node-{name}", namespace=home)
+        put_pages(api, name)
+    code, output, _ = meshctl(api, tmp_path, "--format", "json")
+    agents = json.loads(output)["agents"]
+    assert (code, [(one["namespace"], one["pod"]) for one in agents]) == (0, [("mesh", "a"), ("other", "b")])
+    code, output, _ = meshctl(api, tmp_path, "--format", "json", "--namespace", "other")
+    assert (code, [one["pod"] for one in json.loads(output)["agents"]]) == (0, ["b"])
+
+
+def test_an_agent_is_asked_at_the_port_of_its_own_setting(api: FakeApi, tmp_path: Path) -> None:
+    env = [{"name": "HOST_IP", "valueFrom": {}}, {"name": ADMIN_LISTEN, "value": "$(HOST_IP):16000"}]
+    put_agent(api, "a", "node-a", spec={"containers": [{"name": "agent", "env": env}]})
+    put_pages(api, "a")
+    assert meshctl(api, tmp_path)[0] == 1
+    for page in ("readyz", "metrics"):
+        api.pages["a:16000", page] = api.pages.pop(("a:15000", page))
+    assert meshctl(api, tmp_path)[0] == 0
+    assert meshctl(api, tmp_path, "--port", "15000")[0] == 1
+
+
+@pytest.mark.parametrize("listen", ["", "x", "127.0.0.1:", "127.0.0.1:0", "[::1]:99999", "127.0.0.1:\u0661"])
+def test_a_setting_that_names_no_port_counts_as_the_default(listen: str) -> None:
+    assert admin_port(AgentPod("a", "n", "Running", False, environment={ADMIN_LISTEN: listen})) == 15000
 
 
 def test_a_long_page_is_read_to_its_last_whole_line(api: FakeApi, tmp_path: Path) -> None:

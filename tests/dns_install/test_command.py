@@ -109,7 +109,7 @@ def test_where_the_stub_goes(fake: FakeCluster, meshctl: Meshctl, name: str) -> 
             "bind 169.254.20.10 10.96.0.10"
             in (fake.data("node-local-dns") or {})["Corefile"].split("# svcmesh")[1]
         )
-    backup = fake.data("svcmesh-dns-backup", "svcmesh") or {}
+    backup = fake.data("svcmesh-dns-backup") or {}
     assert backup.get("coredns.Corefile.before") == (
         None if own_file else read("kubeadm" if name == "nodelocal" else name)
     )
@@ -203,7 +203,7 @@ def test_another_address_replaces_the_stub_and_removing_still_gives_the_first_by
 def test_removing_works_without_the_backup(fake: FakeCluster, meshctl: Meshctl) -> None:
     layout(fake, "kubeadm")
     assert meshctl("install", "--yes").exit_code == 0
-    del fake.configmaps[("svcmesh", "svcmesh-dns-backup")]
+    del fake.configmaps[("kube-system", "svcmesh-dns-backup")]
     assert meshctl("remove", "--yes").exit_code == 0
     assert fake.data("coredns") == {"Corefile": read("kubeadm")}
 
@@ -322,13 +322,18 @@ def test_a_missing_permission_is_named_and_nothing_stays(
     assert content(fake) == before
 
 
-def test_without_the_mesh_namespace_there_is_no_place_for_the_backup(
-    fake: FakeCluster, meshctl: Meshctl
-) -> None:
+def test_without_agents_nothing_is_changed(fake: FakeCluster, meshctl: Meshctl) -> None:
     layout(fake, "kubeadm")
-    fake.namespaces.remove("svcmesh")
+    fake.agents.clear()
     result = meshctl("install", "--yes")
     assert (result.exit_code, "install the mesh first" in result.output, fake.writes) == (1, True, [])
+
+
+def test_whoever_may_not_look_for_agents_may_install(fake: FakeCluster, meshctl: Meshctl) -> None:
+    layout(fake, "kubeadm")
+    fake.forbidden.add("list pods everywhere")
+    result = meshctl("install", "--yes")
+    assert result.exit_code == 0, result.output
 
 
 def test_kubeconfigs_that_lead_nowhere(fake: FakeCluster, meshctl: Meshctl) -> None:

@@ -96,3 +96,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_pages_name_exist(page: Path) -> None:
     named = re.findall(r"`((?:nodeagent|discovery|middleware|hack|tests|docs)/[\w/.-]*)`", page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+FIGURE = re.compile(r"((?:\d[\d,.]* to )?\d[\d,.]*) (µs|ms|MiB|KiB)")
+
+
+def test_a_figure_stands_on_one_page_alone() -> None:
+    """What stands on two pages is mended on one, and then the pages contradict each other."""
+    pages = [(DOCS / name).read_text() for name in ("dependencies.md", "performance.md")]
+    dependencies, performance = (set(FIGURE.findall(page)) for page in pages)
+    assert len(dependencies) > 3
+    assert len(performance) > 50
+    assert dependencies & performance == set()

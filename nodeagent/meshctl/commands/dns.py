@@ -44,7 +44,6 @@ class Target(msgspec.Struct, frozen=True):
 
     kubeconfig: str
     context: str
-    namespace: str
     stub: Stub
 
 
@@ -60,21 +59,13 @@ def target_options(command: Command) -> Command:
     """Add the options that all commands of the group have; they come as one `target`."""
 
     @wraps(command)
-    def run(
-        kubeconfig: str, context: str, mesh_namespace: str, zones: tuple[str, ...], address: str, **rest: Any
-    ) -> None:
+    def run(kubeconfig: str, context: str, zones: tuple[str, ...], address: str, **rest: Any) -> None:
         stub = Stub(tuple(dict.fromkeys(zones)), address)
-        command(target=Target(kubeconfig, context, mesh_namespace, stub), **rest)
+        command(target=Target(kubeconfig, context, stub), **rest)
 
     for option in reversed(
         (
             cluster_options,
-            click.option(
-                "--mesh-namespace",
-                default="svcmesh",
-                show_default=True,
-                help="Where the mesh is installed; the backup is kept there.",
-            ),
             click.option(
                 "--zone",
                 "zones",
@@ -163,15 +154,15 @@ def remove(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
 
     Where somebody else has changed the Corefile since, only our own marked block goes.
     """
-    changes = _run(target, lambda client: _plan_remove(client, target))
+    changes = _run(target, _plan_remove)
     if not changes:
         if not dry_run:
-            _run(target, lambda client: cluster.delete_backup(client, target.namespace))
-        click.echo("Nothing to do: the cluster's DNS has no stub of ours.")
+            _run(target, cluster.delete_backup)
+        click.echo("Nothing to do: the cluster's DNS has no stub of the mesh.")
         return
     if _agreed(changes, dry_run, yes):
         click.echo(f"Changing, then waiting until the pods have taken it up (at most {timeout:.0f} s) ...")
-        _run(target, lambda client: _remove(client, target, changes, timeout))
+        _run(target, lambda client: _remove(client, changes, timeout))
         click.echo(click.style("Done: ", fg="green") + "the stub is gone.")
 
 
@@ -204,22 +195,23 @@ async def _plan_install(client: ObjectClient, stub: Stub) -> Installation:
 
 async def _install(client: ObjectClient, target: Target, plan: Installation, seconds: float) -> None:
     respondents = await find_respondents(client, await cluster.read_dns(client), plan.places)
+    await cluster.check_agents(client)
     await cluster.check_beforehand(client, respondents)
-    earlier = await cluster.read_backup(client, target.namespace)
-    await cluster.write_backup(client, target.namespace, backup_data(plan.changes, earlier))
+    earlier = await cluster.read_backup(client)
+    await cluster.write_backup(client, backup_data(plan.changes, earlier))
     try:
         await cluster.change_and_watch(client, plan.changes, respondents, target.stub.zones, seconds)
     except NotDone as error:
         if error.restored and not earlier:
-            await cluster.delete_backup(client, target.namespace)
+            await cluster.delete_backup(client)
         raise
 
 
-async def _plan_remove(client: ObjectClient, target: Target) -> tuple[Change, ...]:
-    return plan_remove(await cluster.read_dns(client), await cluster.read_backup(client, target.namespace))
+async def _plan_remove(client: ObjectClient) -> tuple[Change, ...]:
+    return plan_remove(await cluster.read_dns(client), await cluster.read_backup(client))
 
 
-async def _remove(client: ObjectClient, target: Target, changes: Sequence[Change], seconds: float) -> None:
+async def _remove(client: ObjectClient, changes: Sequence[Change], seconds: float) -> None:
     found = await cluster.read_dns(client)
     try:
         places = find_places(found)
@@ -229,7 +221,7 @@ async def _remove(client: ObjectClient, target: Target, changes: Sequence[Change
     respondents = await find_respondents(client, found, places)
     zones = tuple(dict.fromkeys(zone for change in changes for zone in stub_zones(change.before or "")))
     await cluster.change_and_watch(client, changes, respondents, zones, seconds, gone=True)
-    await cluster.delete_backup(client, target.namespace)
+    await cluster.delete_backup(client)
 
 
 async def _status(client: ObjectClient, stub: Stub) -> tuple[Installation, Any]:
