@@ -14,7 +14,8 @@ import click
 from click.testing import CliRunner
 
 from hack.annotations import cell
-from nodeagent.cli.main import Parsed, main, run
+from nodeagent.cli.main import main, run
+from nodeagent.cli.parsed import Parsed
 
 HEADER: Final = """\
 # The agent's command line
@@ -64,14 +65,17 @@ deaths within a minute it ends with the last status, so that Kubernetes sees the
 
 ## Other commands
 
-`nodeagent version` prints the version of svc.mesh, of Python and of the kernel. `nodeagent --help` and
-`nodeagent run --help` print a summary of this page. The command for people is [meshctl](meshctl.md).
+`nodeagent version` (or `nodeagent --version`) prints the version of svc.mesh, of Python and of the kernel.
+`nodeagent node-check` prints as JSON what an agent would find on this node, and changes nothing.
+`nodeagent --help` and `nodeagent run --help` print a summary of this page. The command for people is
+[meshctl](meshctl.md).
 
 Variables that only tests and `make` read are in [testing](testing.md#variables).
 """
 
 WRONG: Final[Mapping[str, str]] = {
     "--source": "shop",
+    "--endpoints": "web=localhost:8080",
     "--capture": "iptables",
     "--mesh-range": "10.0.0.0/24",
     "--zone": "my_mesh",
@@ -100,6 +104,7 @@ LATER: Final[Mapping[str, str]] = {
 
 CONFLICTS: Final[Sequence[str]] = (
     "--source file:shop --service-selector svc.mesh/watch=true",
+    "--source kube --endpoints web=127.0.0.1:8080",
     "--capture loopback --mesh-range 240.0.0.0/4",
     "--capture nftables --mesh-range 127.64.0.0/10",
     "--capture loopback --alias-zone svc.mesh",

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 SUFFIXES = (".yaml", ".yml", ".json")
+WANTED = "*.yaml, *.yml or *.json"
+"""What files are named that count, for people."""
 STEP = 64
 """Files that are looked at in a quarter of a millisecond."""
 

@@ -6,7 +6,8 @@ that vanishes is believed to be gone only after a moment: editors and scripts re
 Service must blink. When the path itself is gone, what it held stays in force and the source is stale until it
 is back.
 
-A `Malformed` event is about one file: its origin is the file's path, and the line is in each problem.
+A `Malformed` event is about one file, and its origin is the file's path; or about the endpoints that
+`discovery.files.backing` works out, or about flags. The line is in each problem.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
+from discovery.annotations import ENABLED
 from discovery.compat import Compat
+from discovery.files.backing import Backing
 from discovery.files.bell import Bell
 from discovery.files.declared import Declarations
 from discovery.files.folder import Listing, Stamp, scan_in_steps, stamp_of
-from discovery.files.reading import not_nothing, read_file, unreadable_folder
+from discovery.files.overrides import Override
+from discovery.files.reading import NO_FILES, not_nothing, read_file, unreadable_folder
 from discovery.source import Event, Stale, Synced
+
+log = structlog.get_logger()
 
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""
@@ -39,11 +47,20 @@ TICK = 0.02
 
 
 class FileSource:
-    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`."""
+    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`.
 
-    def __init__(self, path: str | os.PathLike[str], compat: Compat | None = None) -> None:
+    `overrides` are endpoints that go before those in the files.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        compat: Compat | None = None,
+        overrides: Sequence[Override] = (),
+    ) -> None:
         self._top = str(Path(path))  # as inotify puts together its paths
         self._compat = compat
+        self._overrides = overrides
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.
@@ -51,7 +68,7 @@ class FileSource:
         Raises:
             SourceError: the path does not exist or cannot be listed.
         """
-        reading = _Reading(self._top, self._compat)
+        reading = _Reading(self._top, self._compat, self._overrides)
         complete: set[str] = set()
         more = True
         async with Bell.open() as bell:
@@ -71,10 +88,11 @@ class FileSource:
 class _Reading:
     """Keeps the declarations equal to what is on disk."""
 
-    def __init__(self, top: str, compat: Compat | None) -> None:
+    def __init__(self, top: str, compat: Compat | None, overrides: Sequence[Override]) -> None:
         self._top = top
         self._compat = compat
         self._declarations = Declarations()
+        self._backing = Backing(overrides)
         self._stamps: dict[str, Stamp | None] = {}
         """Of the files as they were read; None if they have to be read again."""
         self._gone: dict[str, float] = {}
@@ -131,9 +149,25 @@ class _Reading:
             self._pause = GRACE
         events = await self._take_events()
         if not self._in_touch:
+            self._say_if_empty(self.listing)
             self._in_touch, self._stale = True, False
             events = (*events, Synced())
         return events, self._pause
+
+    def _say_if_empty(self, listing: Listing) -> None:
+        """Say why nothing is in the mesh, if nothing is: the folder may be the wrong one."""
+        services = self._backing.services
+        if not listing.files:
+            reason = NO_FILES
+        elif not services:
+            reason = "no Service in its files"
+        elif not any(service.meshed for service in services):
+            reason = f'none of its Services ({len(services)}) is annotated with {ENABLED}: "true"'
+        else:
+            return
+        log.warning(
+            "source_empty", path=self._top, reason=reason, effect="nothing is in the mesh until that changes"
+        )
 
     def _lose(self, now: float) -> tuple[tuple[Event, ...], float]:
         since = self._gone.setdefault(self._top, now)
@@ -176,8 +210,11 @@ class _Reading:
 
     async def _take_events(self) -> tuple[Event, ...]:
         if self._declarations.waiting <= MANY:
-            return self._declarations.take_events()
-        return await asyncio.to_thread(self._declarations.take_events)
+            return self._tell()
+        return await asyncio.to_thread(self._tell)
+
+    def _tell(self) -> tuple[Event, ...]:
+        return self._backing.fold(self._declarations.take_events())
 
 
 def _age(stamp: Stamp) -> float:

@@ -18,7 +18,8 @@ FILES = (
 """The files that name the version of this tree, as patterns below its root."""
 _PLACE = re.compile(
     r'(?:^version = "|^version: |^appVersion: |app\.kubernetes\.io/version: "|image\.version="|newTag: '
-    r"|svcmesh-agent:|svcmesh-agent-|svcmesh-agent +|svcmesh-chart-|svcmesh-| (?:ready|stale)  )"
+    r"|svcmesh-agent:|svcmesh-agent-|svcmesh-agent +|svcmesh-chart-|svcmesh-"
+    r"|^meshctl |^agent |agree \(| (?:ready|stale) +)"
     r"(\d+\.\d+\.\d+)(?![\w.]*\d)",
     re.MULTILINE,
 )

@@ -1,4 +1,4 @@
-"""The command line of the daemon: `nodeagent run` and `nodeagent version`.
+"""The command line of the daemon: `nodeagent run`, `nodeagent node-check` and `nodeagent version`.
 
 Every flag is also read from the environment, as `SVCMESH_` and its name; the command line goes first.
 """
@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
+    parse_override,
     parse_range,
     parse_source,
     parse_workers,
@@ -26,36 +28,26 @@ from nodeagent.cli.flags import (
     resolve_settings,
 )
 from nodeagent.cli.needs import unmet
+from nodeagent.cli.parsed import Parsed
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
+from nodeagent.settings import NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class Parsed(click.ParamType[Any]):
-    """A value that one of our parsers reads; its ValueError becomes click's message."""
-
-    def __init__(self, name: str, values: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self.values = values
-        """What may be given, in words; `docs/nodeagent.md` shows it."""
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; pass on what is parsed already (a default)."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 class CannotRun(click.ClickException):
     """No agent can run here."""
 
     exit_code = 2
+
+
+def _require_agent() -> None:
+    """End the command if no agent can run here."""
+    reason = unmet(sys.platform, lambda name: importlib.util.find_spec(name) is not None)
+    if reason:
+        raise CannotRun(reason)
 
 
 def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -68,7 +60,30 @@ def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callab
     return click.option(*names, **options)
 
 
+def version_line() -> str:
+    """Return the version of svc.mesh, and of what runs it."""
+    system = platform.uname()
+    return (
+        f"svc.mesh {importlib.metadata.version('svcmesh')} "
+        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
+    )
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(version_line())
+        context.exit()
+
+
 @click.group(context_settings=CONTEXT)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, as `nodeagent version` does.",
+)
 def main() -> None:
     """The svc.mesh agent of one node: watches Services, answers DNS, proxies mesh traffic."""
 
@@ -80,6 +95,20 @@ def main() -> None:
     metavar="kube|file:PATH",
     default="kube",
     help="Where Services are read from: the API server, or a file or folder of Kubernetes YAML.",
+)
+@_flag(
+    "--endpoints",
+    "overrides",
+    type=Parsed(
+        "endpoints",
+        "a Service, perhaps with a port, and addresses with ports",
+        parse_override,
+    ),
+    metavar="NAME[.NAMESPACE][:PORT]=ADDR:PORT,...",
+    multiple=True,
+    show_default="none",
+    help="With --source file: the endpoints of a Service, or of one of its ports, in place of those in the "
+    "files; may be given several times (in the environment: separated by spaces). See docs/file-source.md.",
 )
 @_flag(
     "--service-selector",
@@ -138,7 +167,7 @@ def main() -> None:
     "--admin-listen",
     type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
     show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
-    help="Where the agent serves /healthz, /readyz, /metrics and /plan.",
+    help="Where the agent serves /healthz, /readyz, /metrics, /plan and /resolve.",
 )
 @_flag(
     "--workers",
@@ -202,9 +231,7 @@ def run(kept: Kept | None, /, **given: Any) -> None:
 
         nodeagent run --source file:DIR --capture loopback
     """
-    reason = unmet(sys.platform, lambda name: importlib.util.find_spec(name) is not None)
-    if reason:
-        raise CannotRun(reason)
+    _require_agent()
     try:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
@@ -215,11 +242,34 @@ def run(kept: Kept | None, /, **given: Any) -> None:
     sys.exit(run_agent(settings, kept))
 
 
+@click.command(short_help="Say what an agent would find on this node.")
+@_flag(
+    "--mesh-range",
+    type=Parsed("CIDR", "an IPv4 network in CIDR form, /4 to /16", parse_range),
+    default=NFTABLES_RANGE,
+    show_default=True,
+    help="The IPv4 range that an agent would make local.",
+)
+def node_check(mesh_range: str) -> None:
+    """Print as JSON what an agent would find on this node; changes nothing.
+
+    `meshctl check --cluster --pre --probe-nodes` runs it on every node and judges what it says.
+    """
+    _require_agent()
+    # pyroute2 costs 13 MiB, which nothing else of this command line needs.
+    from nodeagent.capture.node_check import look_at_node
+
+    try:
+        facts = look_at_node(mesh_range, importlib.metadata.version("svcmesh"))
+    except OSError as error:
+        raise click.ClickException(f"this node cannot be looked at: {error}") from error
+    click.echo(msgspec.json.encode(facts))
+
+
+main.add_command(node_check)
+
+
 @main.command(short_help="Print the version.")
 def version() -> None:
     """Print the version of svc.mesh and of what runs it."""
-    system = platform.uname()
-    click.echo(
-        f"svc.mesh {importlib.metadata.version('svcmesh')} "
-        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
-    )
+    click.echo(version_line())

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from discovery.kube.commands.agents import AgentPages, Page
+from discovery.kube.commands.agents import AgentPages, Page, why_unanswered
+from discovery.kube.commands.daemonsets import DaemonSetState
 
-State = Literal["ready", "leaving", "stale", "not ready", "unreachable"]
+State = Literal["ready", "leaving", "stale", "not ready", "not running", "unreachable"]
 GOOD: tuple[State, ...] = ("ready", "leaving")
 
 
@@ -49,6 +50,8 @@ def _read_status(agent: AgentPages) -> AgentStatus:
     pod = agent.pod
     if pod.leaving:
         return AgentStatus(pod.node, pod.name, "leaving", "it has been told to end")
+    if not_running := why_unanswered(pod):
+        return AgentStatus(pod.node, pod.name, "not running", not_running)
     error = agent.readyz.error or agent.metrics.error
     if error:
         return AgentStatus(pod.node, pod.name, "unreachable", error)
@@ -152,9 +155,27 @@ def show_age(seconds: float) -> str:
     return f"{seconds:.0f}s"
 
 
-def status_document(agents: Sequence[AgentStatus]) -> dict[str, Any]:
-    """Return the agents as values that JSON can hold."""
+def missing_lines(daemonsets: Sequence[DaemonSetState]) -> Iterator[str]:
+    """Yield what is to be said of pods that should exist and do not."""
+    yield from filter(None, (daemonset.complaint for daemonset in daemonsets))
+
+
+def status_document(
+    agents: Sequence[AgentStatus], daemonsets: Sequence[DaemonSetState] = ()
+) -> dict[str, Any]:
+    """Return the agents, and the DaemonSets whose pods are missing, as values that JSON can hold."""
     return {
+        "missing": [
+            {
+                "namespace": one.namespace,
+                "daemonset": one.name,
+                "wanted": one.wanted,
+                "missing": one.missing,
+                "reason": one.refusal,
+            }
+            for one in daemonsets
+            if one.missing
+        ],
         "agents": [msgspec.to_builtins(agent) for agent in agents],
         "total": len(agents),
         "good": sum(agent.good for agent in agents),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_check_counts_them_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "--compat", "traefik-mesh", str(file)])
     assert result.exit_code == 1
     assert f"{file}:23: error: TrafficTarget shop/cart: spec.sources: front/web\n" in result.output
-    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 note"
+    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 warning, 1 note"
     assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
 
@@ -229,3 +230,25 @@ def test_mistakes(arguments: tuple[str, ...], message: str) -> None:
     code, _, errors = migrate(*arguments)
     assert code == 2
     assert message in errors
+
+
+def test_json_says_what_the_lines_say(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART.replace('"3"', '"many"'))
+    code, output, errors = migrate("-o", "json", str(file))
+    (cart,) = json.loads(output)["services"]
+    assert (code, errors) == (1, "")
+    assert (cart["namespace"], cart["name"], cart["lossless"]) == ("shop", "cart", False)
+    assert cart["annotate"]["svc.mesh/enabled"] == "true"
+    assert "svc.mesh/retry-attempts" not in cart["annotate"]
+    assert "mesh.traefik.io/retry-attempts" in cart["remove"]
+    (finding,) = [one for one in cart["findings"] if one["severity"] == "error"]
+    assert (finding["field"], finding["value"]) == ("mesh.traefik.io/retry-attempts", "many")
+    assert finding["file"] == str(file)
+    file.write_text(CART)
+    code, output, _ = migrate("-o", "json", str(file))
+    assert (code, json.loads(output)["services"][0]["lossless"], json.loads(output)["objects"]) == (
+        0,
+        True,
+        [],
+    )

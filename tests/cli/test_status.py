@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.kube.commands.agents import PAGE_BYTES, AgentPages, AgentPod, Page
-from nodeagent.meshctl.commands.status import ADMIN_LISTEN, admin_port
+from discovery.kube.commands.waiting import why_not_running
+from nodeagent.meshctl.admin_port import ADMIN_LISTEN, admin_port
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.status import GOOD, read_numbers, read_status, show_age
 from tests.discovery.kube.fake_api import FakeApi, answer, cut_after, raw, status
@@ -51,7 +52,7 @@ def put_agent(api: FakeApi, name: str, node: str, **parts: Any) -> None:
                 **parts.get("metadata", {}),
             },
             "spec": {"nodeName": node, **parts.get("spec", {})},
-            "status": {"phase": parts.get("phase", "Running")},
+            "status": {"phase": parts.get("phase", "Running"), **parts.get("status", {})},
         }
     )
 
@@ -107,7 +108,7 @@ def test_each_state(api: FakeApi, tmp_path: Path) -> None:
         ("c", "not ready"),
         ("d", "unreachable"),
         ("e", "unreachable"),
-        ("f", "unreachable"),
+        ("f", "not running"),
         ("g", "leaving"),
     ]
     assert agents[1]["reason"] == "stale since 2026-01-01T00:00:00Z (42 s): connection refused"
@@ -139,6 +140,121 @@ def test_a_connection_that_is_cut_and_no_permission(api: FakeApi, tmp_path: Path
     assert "node-a (a): unreachable: " in output
 
 
+PULL = 'rpc error: code = NotFound desc = failed to pull "registry.example/svcmesh-agent:0.1.0"'
+
+
+def container(state: dict[str, Any], last: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "agent", "state": state, "lastState": last or {}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {"phase": "Pending", **container({"waiting": {"reason": "ErrImagePull", "message": PULL}})},
+            f"ErrImagePull: {PULL}",
+        ),
+        (
+            {
+                "phase": "Pending",
+                **container({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}),
+            },
+            "ImagePullBackOff: Back-off",
+        ),
+        (
+            {
+                "phase": "Running",
+                **container(
+                    {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}},
+                    {"terminated": {"exitCode": 1, "reason": "Error", "message": "no NET_ADMIN"}},
+                ),
+            },
+            "CrashLoopBackOff: back-off 40s restarting (last exit code 1, Error: no NET_ADMIN)",
+        ),
+        (
+            {"phase": "Running", **container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})},
+            "its container has ended: (last exit code 137, OOMKilled)",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available: 3 Insufficient memory.",
+                    }
+                ],
+            },
+            "no node for it: 0/3 nodes are available: 3 Insufficient memory.",
+        ),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, "Evicted: low on memory"),
+        ({"phase": "Pending", **container({"waiting": {"reason": "ContainerCreating"}})}, ""),
+        ({"phase": "Running", **container({"running": {}})}, ""),
+        ({"phase": "Running", **container({"terminated": {"exitCode": 0}})}, ""),
+        ({"phase": "Pending", "conditions": 7, "containerStatuses": ["x", {"state": 3}]}, ""),
+        ({}, ""),
+    ],
+)
+def test_why_a_pod_does_not_run(status: dict[str, Any], reason: str) -> None:
+    assert why_not_running({"status": status}) == reason
+
+
+def test_a_reason_is_cut() -> None:
+    long = container({"waiting": {"reason": "ErrImagePull", "message": "x" * 10_000}})
+    assert len(why_not_running({"status": long})) < 500
+
+
+def test_an_image_that_cannot_be_pulled_is_said(api: FakeApi, tmp_path: Path) -> None:
+    waiting = container({"waiting": {"reason": "ErrImagePull", "message": PULL}})
+    put_agent(api, "a", "node-a", phase="Pending", status=waiting)
+    code, output, _ = meshctl(api, tmp_path)
+    assert code == 1
+    assert f"node-a (a): not running: ErrImagePull: {PULL}\n" in output
+
+
+def daemonsets(api: FakeApi, **numbers: int) -> None:
+    metadata = {"name": "svcmesh-agent", "namespace": "svcmesh", "uid": "1"}
+    path = "/apis/apps/v1/daemonsets"
+    api.answers[path] = answer(200, {"items": [{"metadata": metadata, "status": numbers}]})
+
+
+REFUSED = 'Error creating: pods "svcmesh-agent-x" is forbidden: violates PodSecurity "baseline:latest"'
+
+
+def test_pods_that_are_refused_are_missing_with_the_reason(api: FakeApi, tmp_path: Path) -> None:
+    put_agent(api, "a", "node-a")
+    put_pages(api, "a")
+    daemonsets(api, desiredNumberScheduled=3, currentNumberScheduled=1, numberReady=1)
+    code, output, _ = meshctl(api, tmp_path)
+    assert code == 1
+    assert output.splitlines()[-1] == "2 of 3 pods of svcmesh/svcmesh-agent do not exist"
+    events = [
+        {"lastTimestamp": "2026-01-01T00:00:00Z", "message": "an older one"},
+        {"lastTimestamp": "2026-01-02T00:00:00Z", "message": REFUSED},
+        {"lastTimestamp": None, "eventTime": None, "message": "without a time"},
+    ]
+    api.answers["/api/v1/namespaces/svcmesh/events"] = answer(200, {"items": events})
+    output = meshctl(api, tmp_path)[1]
+    assert output.splitlines()[-1] == f"2 of 3 pods of svcmesh/svcmesh-agent do not exist: {REFUSED}"
+    code, output, _ = meshctl(api, tmp_path, "-o", "json")
+    assert code == 1
+    assert json.loads(output)["missing"] == [
+        {"namespace": "svcmesh", "daemonset": "svcmesh-agent", "wanted": 3, "missing": 2, "reason": REFUSED}
+    ]
+    daemonsets(api, desiredNumberScheduled=1, currentNumberScheduled=1, numberReady=1)
+    assert meshctl(api, tmp_path)[0] == 0
+
+
+def test_whoever_may_not_see_daemonsets_sees_the_agents(api: FakeApi, tmp_path: Path) -> None:
+    put_agent(api, "a", "node-a")
+    put_pages(api, "a")
+    forbidden = answer(403, status(403, "Forbidden", "not for you"))
+    api.answers["/apis/apps/v1/daemonsets"] = forbidden
+    assert meshctl(api, tmp_path)[0] == 0
+
+
 def test_no_agents(api: FakeApi, tmp_path: Path) -> None:
     code, output, errors = meshctl(api, tmp_path)
     assert (code, output) == (1, "")
@@ -146,7 +262,7 @@ def test_no_agents(api: FakeApi, tmp_path: Path) -> None:
     errors = meshctl(api, tmp_path, "-n", "mesh")[2]
     assert errors == "no agents: no pod in namespace mesh matches app.kubernetes.io/name=svcmesh\n"
     code, output, _ = meshctl(api, tmp_path, "--format", "json")
-    assert (code, json.loads(output)) == (1, {"agents": [], "total": 0, "good": 0})
+    assert (code, json.loads(output)) == (1, {"missing": [], "agents": [], "total": 0, "good": 0})
 
 
 def test_another_selector_and_port(api: FakeApi, tmp_path: Path) -> None:

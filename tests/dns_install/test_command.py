@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -358,3 +359,34 @@ def test_status_says_what_is_missing(fake: FakeCluster, meshctl: Meshctl) -> Non
         "ConfigMap kube-system/coredns Corefile: missing or different",
         "pod coredns-running: svc.mesh. SOA: NXDOMAIN",
     ]
+
+
+def test_json_of_the_whole_way(fake: FakeCluster, meshctl: Meshctl) -> None:
+    layout(fake, "kubeadm")
+    before = content(fake)
+    assert meshctl("install", "-o", "json").exit_code == 2, "a program cannot be asked"
+    planned = json.loads(meshctl("install", "--dry-run", "-o", "json").stdout)
+    (change,) = planned["changes"]
+    assert (planned["changed"], planned["by_hand"], planned["notices"]) == (False, [], [])
+    assert (change["namespace"], change["configmap"], change["key"]) == ("kube-system", "coredns", "Corefile")
+    assert change["after"].startswith(change["before"])
+    assert content(fake) == before
+    found = meshctl("status", "-o", "json")
+    assert found.exit_code == 1
+    document = json.loads(found.stdout)
+    place = {"namespace": "kube-system", "configmap": "coredns", "key": "Corefile"}
+    assert document["places"] == [{**place, "state": "missing or different"}]
+    assert document["good"] is False
+    done = meshctl("install", "--yes", "-o", "json")
+    assert (done.exit_code, json.loads(done.stdout)["changed"]) == (0, True)
+    found = meshctl("status", "-o", "json")
+    document = json.loads(found.stdout)
+    assert (found.exit_code, document["good"]) == (0, True)
+    assert document["places"] == [{**place, "state": "installed"}]
+    assert {(pod["cluster"], pod["mesh"], pod["good"]) for pod in document["pods"]} == {("", "", True)}
+    again = json.loads(meshctl("install", "--yes", "-o", "json").stdout)
+    assert (again["changed"], again["changes"]) == (False, [])
+    done = meshctl("remove", "--yes", "-o", "json")
+    assert json.loads(done.stdout)["changed"] is True
+    assert content(fake) == before
+    assert json.loads(meshctl("remove", "--yes", "-o", "json").stdout) == {"changed": False, "changes": []}

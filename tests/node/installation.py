@@ -40,6 +40,11 @@ class Installation:
         self._call("uninstall", "svcmesh", *HOME, "--wait", "--timeout", "80s")
         self.node.kubectl("delete", "namespace", "svcmesh")
 
+    def uninstall_if_there(self) -> None:
+        """Take the release away if there is one."""
+        if self.node.run(self._helm, "status", "svcmesh", "--namespace", "default").returncode == 0:
+            self.uninstall()
+
     def meshctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run meshctl with the administrator's kubeconfig."""
         return self.node.run(MESHCTL, *words)

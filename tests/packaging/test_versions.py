@@ -81,6 +81,7 @@ def test_setting_it_reaches_every_place_and_nothing_else(tmp_path: Path) -> None
         "docker load -i svcmesh-agent-1.2.3-amd64.tar",
         "docker.io/library/svcmesh-agent   1.2.3   ...",
         "node-1  svcmesh-agent-4m2xk  ready  1.2.3    7     5m ago   12        1         2",
+        "agent 1.2.3 on node-1 (svcmesh-agent-qtgjd)",
     ],
 )
 def test_places(line: str) -> None:

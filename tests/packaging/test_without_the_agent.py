@@ -68,15 +68,20 @@ def test_clusters_are_read_on_any_system(api: FakeApi, tmp_path: Path) -> None:
     api.put(endpoint_slice("cart-1"))
     put_agent(api, "svcmesh-agent-1", "node-1")
     put_pages(api, "svcmesh-agent-1")
-    checked = run("meshctl", "check", "--cluster", "--kubeconfig", kubeconfig, foreign=True)
+    checked = run("meshctl", "check", "--cluster", "--services", "--kubeconfig", kubeconfig, foreign=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+    whole = ("check", "--cluster", "--kubeconfig", kubeconfig)
+    here, there = run("meshctl", *whole), run("meshctl", *whole, foreign=True)
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, "")
+    assert "the API server answers" in there.stdout
     status = run("meshctl", "status", "--kubeconfig", kubeconfig, foreign=True)
     assert (status.returncode, status.stderr) == (0, "")
     assert "1 of 1 agents in order" in status.stdout
 
 
-def test_the_agent_says_what_to_install() -> None:
-    done = run("nodeagent", "run", "--source", "file:.", "--capture", "loopback")
+@pytest.mark.parametrize("words", ["run --source file:. --capture loopback", "node-check"])
+def test_the_agent_says_what_to_install(words: str) -> None:
+    done = run("nodeagent", *words.split())
     assert done.returncode == 2
     assert done.stderr == (
         "Error: the agent needs Python packages that are not installed "

@@ -15,6 +15,7 @@ import msgspec
 
 from discovery.kube.commands.listing import list_items
 from discovery.kube.commands.reading import Cluster, connect
+from discovery.kube.commands.waiting import why_not_running
 from discovery.kube.connection import Connection
 from discovery.kube.failure import UNREADABLE, ApiError
 from discovery.kube.resource import Resource
@@ -38,6 +39,8 @@ class AgentPod(msgspec.Struct, frozen=True):
     namespace: str = ""
     environment: Mapping[str, str] = {}
     """The variables of its containers that are written out in the pod."""
+    waits: str = ""
+    """Why it does not run, as far as its status tells: `ErrImagePull: ...`."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -86,27 +89,35 @@ async def read_agents(
         field_selector="status.phase!=Succeeded,status.phase!=Failed",
     )
     async with connect(cluster, AT_ONCE) as connection:
-        pods = [_pod(item) async for items in list_items(connection, resource) for item in items]
+        pods = [read_pod(item) async for items in list_items(connection, resource) for item in items]
         reading = (_read_agent(connection, pod, port_of(pod)) for pod in pods)
         agents = await asyncio.gather(*reading)
     return tuple(sorted(agents, key=lambda agent: (agent.pod.node, agent.pod.name)))
 
 
 async def _read_agent(connection: Connection, pod: AgentPod, port: int) -> AgentPages:
-    if pod.leaving or pod.phase != "Running":
-        page = Page(
-            error="the pod is ending" if pod.leaving else f"the pod is {pod.phase or 'not there yet'}"
-        )
+    if not_running := why_unanswered(pod):
+        page = Page(error=not_running)
         return AgentPages(pod, page, page)
     proxy = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{port}/proxy"
     readyz, metrics = await asyncio.gather(
-        _read_page(connection, f"{proxy}/readyz", {"verbose": "1"}),
-        _read_page(connection, f"{proxy}/metrics", {}),
+        read_page(connection, f"{proxy}/readyz", {"verbose": "1"}),
+        read_page(connection, f"{proxy}/metrics", {}),
     )
     return AgentPages(pod, readyz, metrics)
 
 
-async def _read_page(connection: Connection, path: str, query: Mapping[str, str]) -> Page:
+def why_unanswered(pod: AgentPod) -> str:
+    """Return why a pod need not be asked for its pages; empty if it runs."""
+    if pod.leaving:
+        return "the pod is ending"
+    if pod.waits:
+        return pod.waits
+    return "" if pod.phase == "Running" else f"the pod is {pod.phase or 'not there yet'}"
+
+
+async def read_page(connection: Connection, path: str, query: Mapping[str, str]) -> Page:
+    """Return what came for a page of a pod, through the API server's proxy; never raises for a failure."""
     try:
         status, body = await connection.read_start(path, query, PAGE_BYTES)
     except ApiError as error:
@@ -120,7 +131,7 @@ async def _read_page(connection: Connection, path: str, query: Mapping[str, str]
     return Page(status, body.decode("utf-8", "replace"))
 
 
-def _pod(document: Mapping[str, Any]) -> AgentPod:
+def read_pod(document: Mapping[str, Any]) -> AgentPod:
     """Read a pod; what is missing or of another type counts as empty."""
     metadata, spec, status = (_mapping(document, name) for name in ("metadata", "spec", "status"))
     return AgentPod(
@@ -130,6 +141,7 @@ def _pod(document: Mapping[str, Any]) -> AgentPod:
         leaving="deletionTimestamp" in metadata,
         namespace=_text(metadata, "namespace"),
         environment=dict(_environment(spec)),
+        waits=why_not_running(document),
     )
 
 

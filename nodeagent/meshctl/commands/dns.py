@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -31,8 +31,17 @@ from nodeagent.meshctl.clusterdns.cluster import NotDone
 from nodeagent.meshctl.clusterdns.corefile import CorefileNotUnderstood
 from nodeagent.meshctl.clusterdns.layout import LayoutNotUnderstood, find_places
 from nodeagent.meshctl.clusterdns.question import find_respondents, look
+from nodeagent.meshctl.clusterdns.report import (
+    install_document,
+    remove_document,
+    report_on,
+    status_document,
+    status_lines,
+)
 from nodeagent.meshctl.clusterdns.stub import Stub
-from nodeagent.meshctl.commands.cluster import cluster_options
+from nodeagent.meshctl.clusterdns.verdict import Sight
+from nodeagent.meshctl.commands.cluster import cluster_options, format_option
+from nodeagent.meshctl.commands.output import print_json
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -126,13 +135,22 @@ def parse_address(text: str) -> str:
 @dns.command(short_help="Add the stub.")
 @target_options
 @writing_options
-def install(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
+@format_option
+def install(
+    target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]
+) -> None:
     """Add a stub for the mesh zone to CoreDNS, and to NodeLocal DNSCache where there is one.
 
     Shows the difference and asks, keeps a backup, waits until the pods of the cluster's DNS answer for the
     mesh zone, and puts everything back if they do not, or if names of the cluster are not answered any more.
     """
     plan = _run(target, lambda client: _plan_install(client, target.stub))
+    if output == "json":
+        _unasked(dry_run, yes)
+        if plan.changes and not dry_run:
+            _run(target, lambda client: _install(client, target, plan, timeout))
+        print_json(install_document(plan, changed=bool(plan.changes) and not dry_run))
+        return
     for place in plan.by_hand:
         click.echo(f"{place} forwards {', '.join(target.stub.zones)} already: made by hand, left alone.")
     for notice in (notice for place in plan.places for notice in place.notices):
@@ -149,12 +167,19 @@ def install(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
 @dns.command(short_help="Take the stub away.")
 @target_options
 @writing_options
-def remove(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
+@format_option
+def remove(target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]) -> None:
     """Put back what was there before `install`.
 
     Where somebody else has changed the Corefile since, only our own marked block goes.
     """
     changes = _run(target, _plan_remove)
+    if output == "json":
+        _unasked(dry_run, yes)
+        if not dry_run:
+            _run(target, lambda client: _remove_all(client, changes, timeout))
+        print_json(remove_document(changes, changed=bool(changes) and not dry_run))
+        return
     if not changes:
         if not dry_run:
             _run(target, cluster.delete_backup)
@@ -168,24 +193,17 @@ def remove(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
 
 @dns.command(short_help="Show whether the cluster's DNS has the stub and answers.")
 @target_options
-def status(target: Target) -> None:
+@format_option
+def status(target: Target, output: Literal["text", "json"]) -> None:
     """Show where the stub is, and what each pod of the cluster's DNS answers."""
     plan, sights = _run(target, lambda client: _status(client, target.stub))
-    missing = {change.configmap for change in plan.changes}
-    for place in plan.places:
-        where = f"ConfigMap kube-system/{place.configmap} {place.key}"
-        by_hand = f"kube-system/{place.workload}" in plan.by_hand
-        how = (
-            "made by hand"
-            if by_hand
-            else "missing or different"
-            if place.configmap in missing
-            else "installed"
-        )
-        click.echo(f"{where}: {how}")
-    for sight in sights:
-        click.echo(f"pod {sight.pod}: {'; '.join(filter(None, (sight.cluster, sight.mesh))) or 'answers'}")
-    if missing or not sights or any(sight.cluster or sight.mesh for sight in sights):
+    found = report_on(plan, sights)
+    if output == "json":
+        print_json(status_document(found))
+    else:
+        for line in status_lines(found):
+            click.echo(line)
+    if not found.good:
         sys.exit(1)
 
 
@@ -207,6 +225,13 @@ async def _install(client: ObjectClient, target: Target, plan: Installation, sec
         raise
 
 
+async def _remove_all(client: ObjectClient, changes: Sequence[Change], seconds: float) -> None:
+    if changes:
+        await _remove(client, changes, seconds)
+    else:
+        await cluster.delete_backup(client)
+
+
 async def _plan_remove(client: ObjectClient) -> tuple[Change, ...]:
     return plan_remove(await cluster.read_dns(client), await cluster.read_backup(client))
 
@@ -224,7 +249,7 @@ async def _remove(client: ObjectClient, changes: Sequence[Change], seconds: floa
     await cluster.delete_backup(client)
 
 
-async def _status(client: ObjectClient, stub: Stub) -> tuple[Installation, Any]:
+async def _status(client: ObjectClient, stub: Stub) -> tuple[Installation, tuple[Sight, ...]]:
     found = await cluster.read_dns(client)
     plan = plan_install(found, stub)
     return plan, await look(client, await find_respondents(client, found, plan.places), stub.zones)
@@ -251,6 +276,16 @@ def _run(target: Target, action: Callable[[ObjectClient], Awaitable[T]]) -> T:
         _fail(str(error), 1)
     except (LayoutNotUnderstood, CorefileNotUnderstood) as error:
         _fail(f"{error}. Nothing was changed.\n\n{_by_hand(target.stub)}", 1)
+
+
+def _unasked(dry_run: bool, yes: bool) -> None:
+    """See that nobody need be asked: what is printed is for a program.
+
+    Raises:
+        click.UsageError: somebody would have to be.
+    """
+    if not (dry_run or yes):
+        raise click.UsageError("-o json needs --dry-run or --yes: a program cannot be asked")
 
 
 def _fail(message: str, code: int) -> NoReturn:

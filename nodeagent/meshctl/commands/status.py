@@ -7,19 +7,20 @@ import sys
 from typing import Literal
 
 import click
-import msgspec
 
-from discovery.kube.commands.agents import AgentPod, read_agents
+from discovery.kube.commands.agents import AgentPages, read_agents
+from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
+from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
+from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
-from nodeagent.meshctl.status import read_status, status_document, text_lines
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
 SELECTOR = "app.kubernetes.io/name=svcmesh"
-ADMIN_LISTEN = "SVCMESH_ADMIN_LISTEN"
-"""Where a pod's own setting of --admin-listen stands."""
 
 
 @click.command(short_help="Show every node's agent: version, plan, staleness, services, problems.")
@@ -52,40 +53,39 @@ def status(
     """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
 
     Agents are asked through the API server's pod proxy: an ordinary kubeconfig that may `list` pods and `get`
-    pods/proxy is enough, with --namespace in that namespace alone.
+    pods/proxy is enough, with --namespace in that namespace alone. If you may also `list` daemonsets and
+    events there, it says why pods are missing.
 
-    Exits with 0 if all are in order, with 1 if any is stale, not ready or cannot be reached, or if there is
-    none, with 2 if the cluster cannot be read.
+    Exits with 0 if all are in order, with 1 if any is stale, not ready or cannot be reached, if pods are
+    missing or if there is none, with 2 if the cluster cannot be read.
     """
     cluster = Cluster(kubeconfig, context)
-    try:
-        pages = asyncio.run(
-            read_agents(
-                cluster,
-                namespace=namespace,
-                selector=selector,
-                port_of=lambda pod: port or admin_port(pod),
-            )
+
+    async def read() -> tuple[tuple[AgentPages, ...], tuple[DaemonSetState, ...]]:
+        pages = await read_agents(
+            cluster, namespace=namespace, selector=selector, port_of=lambda pod: port or admin_port(pod)
         )
+        async with open_objects(kubeconfig, context) as client:
+            return pages, await _daemonsets(client, namespace, selector)
+
+    try:
+        pages, daemonsets = asyncio.run(read())
     except SourceError as error:
         raise click.UsageError(f"{error}{_hint(error, namespace)}") from None
     agents = [read_status(agent) for agent in pages]
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(status_document(agents)), indent=2))
+        print_json(status_document(agents, daemonsets))
     elif agents:
         for line in text_lines(agents):
+            click.echo(line)
+    if output == "text":
+        for line in missing_lines(daemonsets):
             click.echo(line)
     if not agents:
         where = f"namespace {namespace}" if namespace else "any namespace"
         click.echo(f"no agents: no pod in {where} matches {selector}", err=True)
-    sys.exit(0 if agents and all(agent.good for agent in agents) else 1)
-
-
-def admin_port(pod: AgentPod) -> int:
-    """Return the port that a pod's own setting names; if it has none, or an unusual one, the default."""
-    port = pod.environment.get(ADMIN_LISTEN, "").rpartition(":")[2]
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    return number if 1 <= number <= 65535 else ADMIN_PORT
+    complete = not any(daemonset.missing for daemonset in daemonsets)
+    sys.exit(0 if agents and complete and all(agent.good for agent in agents) else 1)
 
 
 def _hint(error: SourceError, namespace: str) -> str:
@@ -93,3 +93,11 @@ def _hint(error: SourceError, namespace: str) -> str:
     if namespace or not forbidden:
         return ""
     return "; if you may see the agents' namespace only, name it: --namespace NAME"
+
+
+async def _daemonsets(client: ObjectClient, namespace: str, selector: str) -> tuple[DaemonSetState, ...]:
+    """Return the agents' DaemonSets; none where they may not be listed: they only add to what is shown."""
+    try:
+        return await read_daemonsets(client, namespace, selector)
+    except ApiError:
+        return ()
