@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,20 +25,14 @@ from discovery.annotations import ENABLED
 from discovery.compat import Compat
 from discovery.files.backing import Backing
 from discovery.files.bell import Bell
-from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
 from discovery.files.declared import Declarations
-from discovery.files.documents import is_json
-from discovery.files.folder import WANTED, Listing, Stamp, scan, scan_in_steps, stamp_of
+from discovery.files.folder import Listing, Stamp, scan_in_steps, stamp_of
 from discovery.files.overrides import Override
-from discovery.source import Event, SourceError, Stale, Synced
+from discovery.files.reading import NO_FILES, not_nothing, read_file, unreadable_folder
+from discovery.source import Event, Stale, Synced
 
 log = structlog.get_logger()
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Of one file; larger ones are reported and left out."""
-_TOO_LARGE = f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
-NO_FILES = f"no file named {WANTED} (hidden files and folders do not count)"
-NO_TEXTS: Mapping[str, bytes] = {}
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""
 MANY = 200
@@ -92,48 +85,6 @@ class FileSource:
                 more = more or new
 
 
-def read_once(
-    *paths: str | os.PathLike[str],
-    compat: Compat | None = None,
-    overrides: Sequence[Override] = (),
-    texts: Mapping[str, bytes] = NO_TEXTS,
-) -> tuple[Event, ...]:
-    """Return the events of one complete reading of all paths together, without watching.
-
-    A file that is found twice is read once. `compat` is as in `discovery.manifest.read_object`; `texts` are
-    read besides, under the names given: YAML or JSON, as their beginning tells.
-
-    Raises:
-        SourceError: a path does not exist, cannot be listed, or is a folder without any file that counts; or
-            one of `texts` is empty.
-    """
-    declarations = Declarations()
-    found: dict[str, str] = {}
-    for path in paths:
-        top = str(Path(path))  # as the agent names its files
-        listing = _not_nothing(top, scan(top))
-        if not listing.files and not listing.unreadable:
-            raise SourceError(f"{top} holds {NO_FILES}")
-        for folder, reason in listing.unreadable.items():
-            declarations.put(folder, _unreadable_folder(folder, reason))
-        for file in listing.files:
-            found.setdefault(os.path.realpath(file), file)
-    for file in found.values():
-        with suppress(FileNotFoundError):
-            declarations.put(file, _read(file, EMPTY, compat))
-    for name, text in texts.items():
-        declarations.put(name, _read_text(name, text, compat))
-    return (*Backing(overrides).fold(declarations.take_events()), Synced())
-
-
-def _read_text(name: str, text: bytes, compat: Compat | None) -> Content:
-    if not text.strip():
-        raise SourceError(f"{name} is empty")
-    if len(text) > MAX_BYTES:
-        return unusable(file_problem(name, 1, _TOO_LARGE, effect="it is left out"), EMPTY)
-    return read_content(name, text, EMPTY, compat, json=is_json(text))
-
-
 class _Reading:
     """Keeps the declarations equal to what is on disk."""
 
@@ -176,7 +127,7 @@ class _Reading:
         listing = Listing()
         for _ in scan_in_steps(self._top, listing):
             await asyncio.sleep(0)
-        return listing if self._in_touch or self._stale else _not_nothing(self._top, listing)
+        return listing if self._in_touch or self._stale else not_nothing(self._top, listing)
 
     async def _compare(self, complete: Set[str], now: float) -> tuple[tuple[Event, ...], float]:
         """Read the files that are listed and not known as they are now."""
@@ -229,7 +180,7 @@ class _Reading:
         for folder in self._unreadable - listing.unreadable.keys():
             self._declarations.remove(folder)
         for folder, reason in listing.unreadable.items():
-            self._declarations.put(folder, _unreadable_folder(folder, reason))
+            self._declarations.put(folder, unreadable_folder(folder, reason))
         self._unreadable = set(listing.unreadable)
 
     def _missing(self, listing: Listing) -> set[str]:
@@ -255,7 +206,7 @@ class _Reading:
             self._stamps[path] = certain
 
     def _take_in(self, path: str) -> None:
-        self._declarations.put(path, _read(path, self._declarations.content(path), self._compat))
+        self._declarations.put(path, read_file(path, self._declarations.content(path), self._compat))
 
     async def _take_events(self) -> tuple[Event, ...]:
         if self._declarations.waiting <= MANY:
@@ -268,44 +219,3 @@ class _Reading:
 
 def _age(stamp: Stamp) -> float:
     return time.time() - stamp.changed / 1e9
-
-
-def _read(path: str, previous: Content, compat: Compat | None) -> Content:
-    """Return what a file holds, with what is known of it where it cannot be read.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                reason = "is not a regular file"
-            elif status.st_size > MAX_BYTES:
-                reason = _TOO_LARGE
-            else:
-                return read_content(path, file.read(), previous, compat)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    return unusable(file_problem(path, 1, reason, effect="the file is left out"), previous)
-
-
-def _unreadable_folder(folder: str, reason: str) -> Content:
-    effect = "what its files held last stays in force"
-    return Content(problems=(file_problem(folder, 1, f"cannot be listed: {reason}", effect=effect),))
-
-
-def _not_nothing(top: str, listing: Listing) -> Listing:
-    """Return what a first look has found, if it is something to go by.
-
-    Raises:
-        SourceError: it is not.
-    """
-    if not listing.present:
-        raise SourceError(f"{top} does not exist: create it, or name another file or folder")
-    if top in listing.unreadable:
-        raise SourceError(f"{top} cannot be read: {listing.unreadable[top]}")
-    return listing

@@ -6,6 +6,7 @@ Every flag is also read from the environment, as `SVCMESH_` and its name; the co
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from nodeagent.cli.flags import (
     parse_zone,
     resolve_settings,
 )
+from nodeagent.cli.needs import unmet
 from nodeagent.cli.parsed import Parsed
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
@@ -33,6 +35,19 @@ from nodeagent.settings import NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class CannotRun(click.ClickException):
+    """No agent can run here."""
+
+    exit_code = 2
+
+
+def _require_agent() -> None:
+    """End the command if no agent can run here."""
+    reason = unmet(sys.platform, lambda name: importlib.util.find_spec(name) is not None)
+    if reason:
+        raise CannotRun(reason)
 
 
 def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -216,6 +231,7 @@ def run(kept: Kept | None, /, **given: Any) -> None:
 
         nodeagent run --source file:DIR --capture loopback
     """
+    _require_agent()
     try:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
@@ -239,6 +255,7 @@ def node_check(mesh_range: str) -> None:
 
     `meshctl check --cluster --pre --probe-nodes` runs it on every node and judges what it says.
     """
+    _require_agent()
     # pyroute2 costs 13 MiB, which nothing else of this command line needs.
     from nodeagent.capture.node_check import look_at_node
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from discovery.annotations import ENABLED
+from discovery.compat import ZONES, Compat
 from discovery.model import Problem, ServiceKey, ServiceObject, Severity
 from discovery.position import split_place
 from discovery.registry import Registry
@@ -20,7 +21,7 @@ from nodeagent.plan.counts import ServiceCounts, count_services
 from nodeagent.plan.listeners import UNBACKED
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan
 from nodeagent.plan.problems import service_problem
-from nodeagent.settings import Settings
+from nodeagent.settings import NFTABLES_RANGE, Settings
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -54,6 +55,28 @@ class Report(msgspec.Struct, frozen=True):
     def count(self, severity: Severity) -> int:
         """Return how many findings are of this severity."""
         return sum(finding.problem.severity == severity for finding in self.findings)
+
+
+def node_settings(compat: Compat | None = None) -> Settings:
+    """Return the settings of an agent on a node, of which only those count that decide what its plan is.
+
+    Nothing is asked of this machine, which need not be one on which an agent could run.
+    """
+    return Settings(
+        source="",
+        capture="nftables",
+        mesh_range=NFTABLES_RANGE,
+        zone="svc.mesh",
+        alias_zones=ZONES if compat else (),
+        dns_listen=("", 0),
+        admin_listen=("", 0),
+        workers=1,
+        node_name="",
+        drain_timeout=0.0,
+        log_level="info",
+        log_format="console",
+        compat=compat,
+    )
 
 
 def plan_of(events: Sequence[Event], settings: Settings) -> NodePlan:

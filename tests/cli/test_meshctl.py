@@ -11,10 +11,9 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from discovery.compat import PREFIXES, Compat
-from discovery.files.source import read_once
+from discovery.files.reading import read_once
 from nodeagent.agent.report import Report
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of, report_on
+from nodeagent.meshctl.check import node_settings, plan_of, report_on
 from nodeagent.meshctl.main import main
 from nodeagent.plan.diff import diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN
@@ -199,7 +198,7 @@ def test_check_and_agent_agree(case: str) -> None:
     file = GOLDEN / case / "cluster.yaml"
     compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
     events = read_once(str(file), compat=compat)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables", compat=compat))))
+    report = report_on(events, plan_of(events, node_settings(compat)))
     errors = [f.problem for f in report.findings if f.problem.severity == "error"]
     checked = {
         (p.name, p.field, p.reason.replace(str(file), "cluster.yaml")) for p in errors if p.kind != "File"
@@ -220,7 +219,7 @@ def test_a_problem_has_the_same_place_in_the_log_and_here(case: str) -> None:
     file = GOLDEN / case / "cluster.yaml"
     compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
     events = read_once(str(file), compat=compat)
-    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat=compat)))
+    plan = plan_of(events, node_settings(compat))
     changed = diff_services(EMPTY_PLAN, plan)
     with capture_logs() as logged:
         Report().tell(EMPTY_PLAN, plan, changed, diff_plans(changed), 0.0)
@@ -241,7 +240,7 @@ def test_the_agreement_is_about_every_kind_of_object() -> None:
     for case in CASES:
         compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
         events = read_once(str(GOLDEN / case / "cluster.yaml"), compat=compat)
-        plan = plan_of(events, resolve_settings(Given(capture="nftables", compat=compat)))
+        plan = plan_of(events, node_settings(compat))
         kinds |= {(problem.kind, problem.severity) for problem in plan.all_problems()}
     assert kinds >= {
         ("File", "error"), ("Service", "error"), ("Service", "warning"), ("Service", "info"),

@@ -11,9 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from discovery.files.source import read_once
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of
+from discovery.files.reading import read_once
+from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.migrate import REMINDER
 
@@ -209,8 +208,8 @@ def test_annotated_as_told_the_plan_is_the_same(case: str, tmp_path: Path) -> No
                 else:
                     del annotations[name.removesuffix("-")]
     new.write_text(yaml.safe_dump_all(documents.values()))
-    before = plan_of(read_once(old, compat="traefik-mesh"), resolve_settings(Given(capture="nftables")))
-    after = plan_of(read_once(new), resolve_settings(Given(capture="nftables")))
+    before = plan_of(read_once(old, compat="traefik-mesh"), node_settings())
+    after = plan_of(read_once(new), node_settings())
     assert {key: (s.listeners, s.effective) for key, s in before.services.items()} == {
         key: (s.listeners, s.effective) for key, s in after.services.items()
     }

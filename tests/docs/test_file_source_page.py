@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from discovery.files.documents import MAX_BYTES, MAX_JSON_BYTES, MAX_NODES
-from discovery.files.source import GRACE, POLL, read_once
-from discovery.files.source import MAX_BYTES as MAX_FILE
+from discovery.files.reading import MAX_BYTES as MAX_FILE
+from discovery.files.reading import read_once
+from discovery.files.source import GRACE, POLL
 from hack.kit.ports import LOCALHOST, free_ports, listens
 from hack.kit.waiting import until
 from nodeagent.cli.flags import Given, resolve_settings

@@ -55,6 +55,14 @@ def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:
     assert sorted(first_cells("dependencies.md")) == sorted(names)
 
 
+def test_the_page_says_which_dependencies_only_the_agent_has() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (DOCS / "dependencies.md").read_text()
+    section = page.partition("the agent only\n")[2].partition("\n### ")[0]
+    names = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert names == [requirement.partition(">=")[0] for requirement in extras["agent"]]
+
+
 def failure_rows() -> list[str]:
     rows = re.findall(r"^\|(?! -|---)(.*)\|$", (DOCS / "failure.md").read_text(), re.MULTILINE)
     return [row for row in rows if not row.rstrip().endswith("| test")]

@@ -13,8 +13,7 @@ from discovery.annotations import ENABLED
 from discovery.compat import Compat
 from discovery.files.overrides import Override
 from discovery.model import Problem
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import Finding, Report, plan_of, report_on
+from nodeagent.meshctl.check import Finding, Report, node_settings, plan_of, report_on
 from nodeagent.meshctl.commands.cluster import (
     Where,
     compat_option,
@@ -63,7 +62,7 @@ def check(
             print_json(installation.document)
         sys.exit(installation.code)
     events = read_events(where, compat, overrides)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables"))))
+    report = report_on(events, plan_of(events, node_settings()))
     # None leaves it to click: colours on a terminal only.
     colour = False if os.environ.get("NO_COLOR") else None
     if output == "json":

@@ -14,7 +14,7 @@ import msgspec
 
 from discovery.compat import Compat
 from discovery.files.overrides import Override
-from discovery.files.source import MAX_BYTES, read_once
+from discovery.files.reading import MAX_BYTES, read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.source import Event, SourceError
 from nodeagent.cli.flags import check_overrides, parse_override

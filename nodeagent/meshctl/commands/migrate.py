@@ -7,8 +7,7 @@ from typing import Literal
 
 import click
 
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of
+from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.meshctl.commands.cluster import Where, format_option, read_events, where_options
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.migrate import (
@@ -43,7 +42,7 @@ def migrate(where: Where, remove: bool, accept_open: bool, output: Literal["text
     anything has no equivalent, with 2 if a path or the cluster cannot be read.
     """
     events = read_events(where, "traefik-mesh")
-    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat="traefik-mesh")))
+    plan = plan_of(events, node_settings("traefik-mesh"))
     migration = plan_migration(events, plan)
     lost = sum(not service.lossless for service in migration.services)
     others = migration.lost(accept_open)

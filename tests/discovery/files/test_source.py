@@ -17,8 +17,10 @@ import uvloop
 from structlog.testing import capture_logs
 
 import discovery.files.bell
+import discovery.files.reading
 import discovery.files.source
-from discovery.files.source import NO_FILES, FileSource, read_once
+from discovery.files.reading import NO_FILES, read_once
+from discovery.files.source import FileSource
 from discovery.model import MeshObject, ObjectKey
 from discovery.source import Deleted, Event, Malformed, Source, SourceError, Stale, Synced, Upserted
 
@@ -299,7 +301,7 @@ async def test_duplicates(tmp_path: Path, follow: Follow) -> None:
 async def test_files_that_cannot_be_read(
     tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery.files.source, "MAX_BYTES", 1000)
+    monkeypatch.setattr(discovery.files.reading, "MAX_BYTES", 1000)
     (tmp_path / "good.yaml").write_text(manifest("a"))
     (tmp_path / "large.yaml").write_text("#" * 1001)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
@@ -470,7 +472,7 @@ def read_once_of(folder: Path, text: str) -> Event:
 
 
 def test_of_a_text_so_much_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery.files.source, "MAX_BYTES", 10)
+    monkeypatch.setattr(discovery.files.reading, "MAX_BYTES", 10)
     (malformed, _) = read_once(texts={"<stdin>": manifest("a").encode()})
     assert isinstance(malformed, Malformed)
     assert [problem.reason for problem in malformed.problems] == ["is larger than 32 MiB"]
