@@ -8,19 +8,24 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv ca-certificates
 WORKDIR /src
 COPY hack/locks/runtime.txt hack/locks/image.txt hack/locks/
-# Wheels only, each with its hash: nothing is compiled, and nothing unknown gets in.
-RUN python3 -m venv /opt/build \
+# Wheels only, each with its hash: nothing is compiled, and nothing unknown gets in. Who needs a pip.conf to get them
+# (an index or a certificate of their own) gives it as the secret pip.conf, and the certificate as ca.crt.
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.crt,target=/run/ca.crt \
+    python3 -m venv /opt/build \
  && /opt/build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r hack/locks/image.txt \
  && python3 -m venv --without-pip /opt/svcmesh \
- && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --require-hashes \
-      --only-binary :all: -r hack/locks/runtime.txt
+ && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --no-compile \
+      --require-hashes --only-binary :all: -r hack/locks/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY nodeagent nodeagent
 COPY discovery discovery
 COPY middleware middleware
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
- && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl \
- && python3 -m compileall -q /opt/svcmesh
+# Nothing in the image depends on when it was built: no time in the wheel, hashes and no times in compiled files.
+RUN SOURCE_DATE_EPOCH=1577836800 /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation \
+      --wheel-dir /dist . \
+ && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
+      /dist/*.whl \
+ && python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/svcmesh
 # Which Python packages are in the image. The Debian packages are in its /var/lib/dpkg/status, as in any of Debian's.
 RUN /opt/build/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
       --output-file /opt/svcmesh/sbom.cdx.json /opt/svcmesh/bin/python
@@ -29,7 +34,7 @@ FROM ${BASE}
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       python3 nftables ca-certificates libcap2-bin \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*
 COPY --from=build /opt/svcmesh /opt/svcmesh
 # The two programs that need NET_ADMIN have it as a file capability, because Kubernetes has no ambient ones. They
 # are copies: everything else in the image, meshctl too, runs without. See docs/security.md.

@@ -11,7 +11,7 @@ MINUTES ?= 60
 QUICK_TESTS := tests/plan tests/discovery tests/middleware tests/proxy tests/docs tests/state tests/log
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check test test-kube kube-assets node-assets image lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check test test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,10 +66,13 @@ soak: $(STAMP) ## traffic, bad clients and killed workers for MINUTES=60: nothin
 lab: $(STAMP) ## two nodes as network namespaces; drops you into a pod's shell
 	@$(BIN)/python -m hack.lab shell
 
-docs: $(STAMP) ## regenerate docs/annotations.md, the chart's table of values and the dashboard
+docs: $(STAMP) ## regenerate the pages of annotations, flags and metrics, the chart's values, the dashboard and copies of the alerts
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
+	@$(BIN)/python -m hack.flags > docs/nodeagent.md
+	@$(BIN)/python -m hack.metrics > docs/metrics.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
+	@$(BIN)/python -m hack.manifests.rules
 
 node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd: for the tests on a real node (root)
 	@$(BIN)/python -m hack.kube node-assets
@@ -77,9 +80,15 @@ node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd:
 image: ## build the agent's container image without Docker into build/svcmesh-agent.tar (root, Debian)
 	@sh hack/manifests/image.sh build/svcmesh-agent.tar
 
+dist: $(STAMP) ## build wheel, sdist, chart, image, SBOMs and checksums of the last commit into dist/ (WITHOUT="image ...")
+	@$(BIN)/python -m hack.release dist --without $(WITHOUT)
+
+release: $(STAMP) ## release the last commit as VERSION=x.y.z: set version, commit, build dist/, tag; pushes nothing
+	@$(BIN)/python -m hack.release release "$(VERSION)" --without $(WITHOUT)
+
 manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache/svcmesh/bin (needs Go)
 	@command -v go >/dev/null || { echo "Left out: the tests that render manifests (no Go here: https://go.dev/dl/)"; exit 1; }
-	@mkdir -p $(TOOLS) && cd hack/manifests && go build -trimpath -ldflags='-s -w' -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
+	@mkdir -p $(TOOLS) && flags="$$($(PYTHON) -m hack.manifests.link_flags)" && cd hack/manifests && go build -trimpath -ldflags="$$flags" -o $(TOOLS)/ sigs.k8s.io/kustomize/kustomize/v5 helm.sh/helm/v3/cmd/helm
 
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }
@@ -90,10 +99,10 @@ interop-tools: ## build h2spec and Go's peers of gRPC and HTTP/2 into ~/.cache/s
 	@mkdir -p $(TOOLS) && cd hack/interop && go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/ github.com/summerwind/h2spec/cmd/h2spec ./h2peer
 
 locks: ## pin the newest allowed versions again (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml -o hack/locks/runtime.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate hack/locks/image.in -o hack/locks/image.txt
 
 clean: ## remove everything that was built or installed
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

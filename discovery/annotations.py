@@ -1,4 +1,5 @@
-"""The annotations that say whether a Service is meshed and which protocol its ports speak.
+"""The annotations that say whether a Service is meshed, which protocol its ports speak, and, in files, which
+endpoints they have.
 
 The rest of `svc.mesh/` belongs to middleware. Nothing is guessed from traffic: the protocol of a port is what
 its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http. What the mesh
@@ -16,7 +17,8 @@ from typing import Final, Literal
 import msgspec
 
 from discovery.bounds import MOST_PROBLEMS, shorten
-from discovery.model import ANNOTATION_PREFIX, Problem, ServiceObject, ServicePort
+from discovery.model import ANNOTATION_PREFIX, Endpoint, Problem, ServiceObject, ServicePort, Severity
+from discovery.places import InvalidPlaces, parse_places
 
 PortProtocol = Literal["http", "tcp"]
 UpstreamProtocol = Literal["http1", "http2"]
@@ -26,7 +28,9 @@ PROTOCOL: Final = f"{ANNOTATION_PREFIX}protocol"
 PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}protocol."
 UPSTREAM_PROTOCOL: Final = f"{ANNOTATION_PREFIX}upstream-protocol"
 UPSTREAM_PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}upstream-protocol."
-OF_PORT: Final = (PROTOCOL_OF_PORT, UPSTREAM_PROTOCOL_OF_PORT)
+ENDPOINTS: Final = f"{ANNOTATION_PREFIX}endpoints"
+ENDPOINTS_OF_PORT: Final = f"{ANNOTATION_PREFIX}endpoints."
+OF_PORT: Final = (PROTOCOL_OF_PORT, UPSTREAM_PROTOCOL_OF_PORT, ENDPOINTS_OF_PORT)
 """How the names of annotations for a single port begin; the port's name or number stands behind."""
 
 _HTTP2 = frozenset({"grpc", "h2c", "http2"})
@@ -103,6 +107,24 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         ),
         example="svc.mesh/upstream-protocol.grpc: http2",
     ),
+    Annotation(
+        name=ENDPOINTS,
+        values="ADDR:PORT, or several with commas between",
+        default="those of its EndpointSlices, Endpoints or Pods",
+        summary=(
+            "The endpoints of a Service that has one TCP port, in place of all others. In files only"
+            " (`--source file:PATH`): a cluster says with EndpointSlices where a Service's endpoints are. See"
+            " [The file source](file-source.md)."
+        ),
+        example="svc.mesh/endpoints: 127.0.0.1:8080,127.0.0.1:8081",
+    ),
+    Annotation(
+        name=f"{ENDPOINTS_OF_PORT}<port name or number>",
+        values="as svc.mesh/endpoints",
+        default="svc.mesh/endpoints",
+        summary="The endpoints of this one port; goes before svc.mesh/endpoints. In files only.",
+        example="svc.mesh/endpoints.admin: 127.0.0.1:9090",
+    ),
 )
 
 
@@ -155,6 +177,33 @@ def _said(port: ServicePort, annotations: Mapping[str, str], name: str) -> str:
     )
 
 
+def declared_endpoints(port: ServicePort, annotations: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    """Return the endpoints that annotations give a port; none if they say nothing that can be used."""
+    said = _said(port, annotations, ENDPOINTS)
+    try:
+        return parse_places(said) if said and port.protocol == "TCP" else ()
+    except InvalidPlaces:
+        return ()
+
+
+def says_endpoints(port: ServicePort, annotations: Mapping[str, str]) -> bool:
+    """Return whether annotations say anything about the endpoints of a port, right or wrong."""
+    return bool(_said(port, annotations, ENDPOINTS))
+
+
+def endpoints_annotation(service: ServiceObject, port: ServicePort) -> str:
+    """Return the name of the annotation that gives this port its endpoints, whether it is there or not."""
+    for selector in (port.name, str(port.port)):
+        if f"{ENDPOINTS_OF_PORT}{selector}" in service.annotations:
+            return f"{ENDPOINTS_OF_PORT}{selector}"
+    alone = len(_tcp_ports(service)) == 1
+    return ENDPOINTS if alone else f"{ENDPOINTS_OF_PORT}{port.name or port.port}"
+
+
+def _tcp_ports(service: ServiceObject) -> list[ServicePort]:
+    return [port for port in service.ports if port.protocol == "TCP"]
+
+
 def check_annotations(service: ServiceObject) -> list[Problem]:
     """Return what is wrong with this module's annotations of a Service, in the order of their names.
 
@@ -175,6 +224,10 @@ def check_annotations(service: ServiceObject) -> list[Problem]:
             problem = _check_port(service, name, selectors) or _check_protocol(service, name, value)
         elif name.startswith(UPSTREAM_PROTOCOL_OF_PORT):
             problem = _check_port(service, name, selectors) or _check_upstream(service, name, value)
+        elif name == ENDPOINTS:
+            problem = _check_endpoints(service, name, value) or _check_only_port(service)
+        elif name.startswith(ENDPOINTS_OF_PORT):
+            problem = _check_port(service, name, selectors) or _check_endpoints(service, name, value)
         else:
             problem = None
         if problem is not None:
@@ -213,12 +266,32 @@ def _check_upstream(service: ServiceObject, name: str, value: str) -> Problem | 
     return _problem(service, name, "is neither http1 nor http2", "http1 or http2, in lower case")
 
 
+def _check_endpoints(service: ServiceObject, name: str, value: str) -> Problem | None:
+    if not service.from_file:
+        reason = "is read of files only (--source file:PATH): a cluster has EndpointSlices for it"
+        return _problem(service, name, reason, "a selector, or an EndpointSlice of the Service")
+    try:
+        parse_places(value)
+    except InvalidPlaces as invalid:
+        return _problem(service, name, invalid.reason, invalid.expected)
+    return None
+
+
+def _check_only_port(service: ServiceObject) -> Problem | None:
+    ports = _tcp_ports(service)
+    if len(ports) <= 1:
+        return None
+    reason = f"says not which of the {len(ports)} TCP ports has these endpoints"
+    known = ", ".join(f"{ENDPOINTS_OF_PORT}{port.name or port.port}" for port in ports[:MOST_PROBLEMS])
+    return _problem(service, ENDPOINTS, reason, f"an annotation for each port: {known}")
+
+
 def _problem(
     service: ServiceObject,
     name: str,
     reason: str,
     expected: str,
-    severity: Literal["error", "info"] = "error",
+    severity: Severity = "error",
 ) -> Problem:
     return Problem(
         namespace=service.key.namespace,
@@ -227,6 +300,6 @@ def _problem(
         value=service.annotations[name],
         reason=reason,
         expected=expected,
-        origin=service.origin,
+        origin=service.place(service.written_as(name)[0]),
         severity=severity,
     )

@@ -23,6 +23,7 @@ LONGEST_SENTENCE: Final = 2 * LONGEST
 
 MORE: Final = "problems"
 """The field of the problem that says how many others there are."""
+_URGENCY: Final = {"error": 0, "warning": 1, "info": 2}
 _THERE_ARE = re.compile(r"there are ([0-9,]+) more")
 
 
@@ -32,14 +33,14 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 
 
 def bounded(problems: Sequence[Problem], most: int = MOST_PROBLEMS) -> tuple[Problem, ...]:
-    """Return the problems of one object within bounds: errors first where there are too many.
+    """Return the problems of one object within bounds: errors first, notes last where there are too many.
 
     What says that there are more, from an earlier call, is counted for what it stands for.
     """
     if len(problems) <= most + 1:
         return tuple(map(_shortened, problems))
     told = [problem for problem in problems if not _stands_for(problem)]
-    told.sort(key=lambda problem: problem.severity == "info")
+    told.sort(key=lambda problem: _URGENCY[problem.severity])
     count = len(told) - most + sum(map(_stands_for, problems))
     more = more_problems(told[min(most, len(told) - 1)], count, most)
     return (*map(_shortened, told[:most]), more)

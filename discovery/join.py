@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from socket import inet_aton
 
+from discovery.annotations import says_endpoints
 from discovery.bounds import MOST_PROBLEMS, bounded
 from discovery.model import Endpoint, Problem, Service, ServiceObject, ServicePort, SliceEndpoint, SliceObject
 
@@ -37,7 +38,8 @@ def join_service(
         endpoints[port.name], beyond = _join_port(port, targets, share)
         left_out += beyond
         # Without endpoints slices name no ports.
-        if not endpoints[port.name] and offered and (port.name, port.protocol) not in offered:
+        missing = not endpoints[port.name] and not says_endpoints(port, service.annotations)
+        if missing and offered and (port.name, port.protocol) not in offered:
             found.append(_mismatch(service, index, port, offered))
     if left_out:
         found.append(_too_many(service, left_out))
@@ -125,7 +127,7 @@ def _mismatch(
         reason=f"no EndpointSlice has a port of this name and protocol ({port.protocol})",
         expected=f"the name of a port of its EndpointSlices: {names}",
         effect="the port has no endpoints",
-        origin=service.origin,
+        origin=service.place(f"spec.ports[{index}].name"),
     )
 
 

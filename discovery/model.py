@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from discovery.position import Lines, place_of
+
 ANNOTATION_PREFIX = "svc.mesh/"
 
 
@@ -39,6 +41,11 @@ class PodKey(NamedTuple):
     name: str
 
 
+Severity = Literal["error", "warning", "info"]
+"""`warning`: what is written is right, but something is missing without which it does not work.
+`info`: nothing is wrong, but the owner may like to know what the mesh makes of it."""
+
+
 class Problem(msgspec.Struct, frozen=True, order=True):
     """Something in the input that cannot be used: whose, where, what was wrong and what happens now."""
 
@@ -55,9 +62,8 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     """What is in force instead."""
     kind: str = "Service"
     origin: str = ""
-    """Where it was read: `file:line` for files, empty for the API server."""
-    severity: Literal["error", "info"] = "error"
-    """`info`: nothing is wrong with the input, but its owner may like to know what the mesh makes of it."""
+    """Where it is to be mended: `file:line` of the field for files, empty for the API server."""
+    severity: Severity = "error"
 
 
 class ServicePort(msgspec.Struct, frozen=True):
@@ -78,6 +84,15 @@ class Unread(msgspec.Struct, frozen=True):
     expected: str
     ours: str
     """The annotation of ours that it would have become."""
+
+
+class Unbacked(msgspec.Struct, frozen=True):
+    """Nothing that is written in the files gives a Service an endpoint that can be used."""
+
+    reason: str
+    """Why not, as a sentence without a full stop."""
+    targets: Mapping[str, int] = {}
+    """Where its Pods would listen (`targetPort`), by the name of the port; only those that are numbers."""
 
 
 class ServiceObject(msgspec.Struct, frozen=True):
@@ -103,6 +118,19 @@ class ServiceObject(msgspec.Struct, frozen=True):
     """As the API server has it; empty for what comes from files."""
     overlong: bool = False
     """It has more annotations for the mesh than are read: those that were last in force stay so."""
+    lines: Lines = ()
+    """Of files only: where its fields stand."""
+    unbacked: Unbacked | None = None
+    """Of files only: why it has no endpoints. In a cluster that is nothing to speak of."""
+
+    @property
+    def from_file(self) -> bool:
+        """Whether it was read from a file."""
+        return bool(self.origin)
+
+    def place(self, field: str) -> str:
+        """Return where a field stands, for `Problem.origin`: its path, or an annotation as it is written."""
+        return place_of(self.origin, self.lines, field)
 
     def written_as(self, annotation: str) -> tuple[str, str]:
         """Return name and value of an annotation as the owner wrote it; of several, the first."""
@@ -153,6 +181,8 @@ class SliceObject(msgspec.Struct, frozen=True):
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
     origin: str = ""
+    lines: Lines = ()
+    """Of files only: where its fields stand."""
 
 
 class PodObject(msgspec.Struct, frozen=True):
@@ -163,6 +193,8 @@ class PodObject(msgspec.Struct, frozen=True):
     """What made the pod, in its namespace: `deployment/web`; a pod that nothing made is `pod/web`."""
     addresses: tuple[str, ...] = ()
     origin: str = ""
+    lines: Lines = ()
+    """Of files only: where its fields stand."""
 
 
 MeshObject = ServiceObject | SliceObject | PodObject

@@ -1,4 +1,4 @@
-"""What the owner of a Service is told about it, and the contract of whoever tells."""
+"""What the owner of a Service is told about it, and the interface of what tells it."""
 
 from __future__ import annotations
 

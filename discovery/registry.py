@@ -4,8 +4,8 @@
 asks for the mesh are in a snapshot; of the others not even a problem is told. There is no notion of a relist
 here, since a source tells what has vanished meanwhile as `Deleted`. Pure.
 
-Where an object was read (`origin`) is no part of what it says: a Service that only moved within its file
-keeps its place in the snapshot, with the origin it had.
+Where an object was read (`origin`, `lines`) is no part of what it says: a Service that only moved within its
+file keeps its place in the snapshot, with the origin it had.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from discovery.model import (
     SliceKey,
     SliceObject,
 )
+from discovery.position import place_of
 from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
 
 MOST_OF_NAMESPACE = 100
@@ -354,19 +355,20 @@ def _by_object(problems: Iterable[Problem]) -> dict[_Object, list[Problem]]:
 
 
 def says_the_same(old: MeshObject, new: MeshObject) -> bool:
-    """Whether two objects differ in nothing but the place they were read from."""
-    return old == new or msgspec.structs.replace(old, origin=new.origin) == new
+    """Whether two objects differ in nothing but the places they were read from."""
+    return old == new or msgspec.structs.replace(old, origin=new.origin, lines=new.lines) == new
 
 
 def _orphan_problem(slice_: SliceObject) -> Problem:
+    field = f"metadata.labels[{SERVICE_NAME_LABEL}]"
     return Problem(
         namespace=slice_.key.namespace,
         name=slice_.key.name,
-        field=f"metadata.labels[{SERVICE_NAME_LABEL}]",
+        field=field,
         value=slice_.service.name,
         reason=f"there is no Service {slice_.service}",
         expected="the name of a Service in the same namespace",
         effect="the slice waits for it",
         kind="EndpointSlice",
-        origin=slice_.origin,
+        origin=place_of(slice_.origin, slice_.lines, field),
     )

@@ -196,6 +196,11 @@ class Ended(msgspec.Struct, frozen=True):
     protocol: str = "HTTP/1.1"
     grpc_status: GrpcStatus | None = None
     """What the caller got, if it was a call of gRPC."""
+    source_port: int = 0
+    """The client's port."""
+    reply_reason: str = ""
+    """Of a response that a middleware made by itself (`Reply.reason`); empty: it is an endpoint's, or the
+    mesh's answer to `error`."""
 
 
 class Request(Protocol):

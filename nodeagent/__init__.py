@@ -5,10 +5,10 @@ import sys
 
 
 def open_standard_files() -> None:
-    """Open /dev/null in place of standard input, output and error where whoever started us has closed them.
+    """Open /dev/null in place of standard input, output and error if this process was started without them.
 
-    Else the next file that is opened gets their number, a socket or shared memory perhaps, and the log is
-    written there.
+    Otherwise the next file that is opened, perhaps a socket or shared memory, gets their number, and the log
+    is written there.
     """
     for number in (0, 1, 2):
         try:

@@ -3,17 +3,15 @@
 import sys
 from typing import NoReturn
 
-from nodeagent import load_structlog
 from nodeagent.init import Kept, is_process_one, keep
 
 
 def main(kept: Kept | None = None) -> NoReturn:
     """Run the command line; `kept` is given where process 1 keeps the agent running."""
-    load_structlog()
-    from nodeagent.cli.main import main as run
+    # Imported here because process 1 stays small.
+    from nodeagent.start import nodeagent
 
-    run(prog_name="nodeagent", obj=kept)
-    raise SystemExit(0)
+    nodeagent(kept)
 
 
 if is_process_one() and sys.argv[1:2] == ["run"]:

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, NoReturn
 SETTLED: Final = 10.0
 """Seconds after which an agent that exits with an error has died; before, it could not start."""
 DEATHS: Final = 5
-"""Of which the last within `WINDOW` seconds is left to whoever started the container."""
+"""After so many deaths within `WINDOW` seconds no other agent is started, and the container ends."""
 WINDOW: Final = 60.0
 LOOK: Final = 1.0
 """Seconds between two looks at the agent's pulse."""

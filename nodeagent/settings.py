@@ -8,12 +8,23 @@ from typing import Literal
 import msgspec
 
 from discovery.compat import Compat
+from discovery.files.overrides import Override
 
 CaptureKind = Literal["nftables", "loopback"]
 AccessLog = Literal["off", "errors", "all"]
 
 NFTABLES_RANGE = "240.0.0.0/4"
 LOOPBACK_RANGE = "127.64.0.0/10"
+
+
+def worker_address(network: ipaddress.IPv4Network) -> str:
+    """Return where workers listen in a mesh range (`240.0.0.1`)."""
+    return str(network.network_address + 1)
+
+
+def dns_address(network: ipaddress.IPv4Network) -> str:
+    """Return where DNS is asked in a mesh range (`240.0.0.53`)."""
+    return str(network.network_address + 53)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -76,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The other mesh whose annotations are read too, and whose zones are among `alias_zones`."""
     service_selector: str = ""
     """Only Services with these labels, and their slices, are asked of the API server; empty: all."""
+    overrides: tuple[Override, ...] = ()
+    """Files only: endpoints that go before those in the files."""
     state_dir: str = ""
     """Where the last good snapshot is kept for a start without the source; empty: it is not."""
     ready_file: str = ""
@@ -95,12 +108,12 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def worker_address(self) -> str:
         """The workers' one listening address in nftables capture (`240.0.0.1`)."""
-        return str(self.network.network_address + 1)
+        return worker_address(self.network)
 
     @property
     def dns_address(self) -> str:
         """The mesh DNS' fixed address in nftables capture (`240.0.0.53`)."""
-        return str(self.network.network_address + 53)
+        return dns_address(self.network)
 
 
 LOW_PORT_SHIFT = 10_000

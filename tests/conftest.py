@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from hack.kube.assets import AssetsMissing, find_assets
@@ -13,6 +14,10 @@ from hack.kube.control_plane import ControlPlane
 from hack.lab.sandbox import SandboxError, find_mode
 
 LEFT_OUT = pytest.StashKey[str]()
+
+# How long an example takes depends on the machine, and decides nothing.
+hypothesis.settings.register_profile("svcmesh", deadline=None)
+hypothesis.settings.load_profile("svcmesh")
 
 
 @pytest.fixture(scope="session")

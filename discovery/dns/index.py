@@ -27,8 +27,8 @@ NEGATIVE_TTL = 5
 just annotated is not hidden longer than one just removed is remembered."""
 
 NAMESERVER_LABELS = ("ns", "dns")
-"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable, or whoever may
-create one could take the zone over."""
+"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable.
+Otherwise a user who may create one could take the zone over."""
 
 # Plain ints: comparing and packing enumerations costs more than the rest of a look-up.
 TYPE_A, TYPE_AAAA, TYPE_NS = int(RdataType.A), int(RdataType.AAAA), int(RdataType.NS)
@@ -144,7 +144,7 @@ class ZoneIndex:
             del self._namespaces[key[0]]
 
     def find(self, name: bytes) -> Found | None:
-        """Look a lower-case wire name up; None if it is below no zone of ours."""
+        """Look a lower-case wire name up; None if it is below none of the zones."""
         labels: list[str] = []
         offset = 0
         while (apex := self._apexes.get(name[offset:])) is None:

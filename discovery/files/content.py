@@ -28,13 +28,20 @@ from discovery.files.documents import (
     split,
     take_apart,
 )
-from discovery.manifest import describe_type, kind_of, read_object
-from discovery.model import MeshObject, Problem
+from discovery.files.layout import NoLayout, YamlLayout
+from discovery.manifest import describe_type, kind_of, read_written
+from discovery.manifest.fields import Layout
+from discovery.manifest.written import FileOnly, WrittenEndpoints
+from discovery.model import MeshObject, Problem, Severity
+from discovery.position import shifted
 
 MAX_DOCUMENTS = 50_000
 """Of one file."""
 SEARCHED = 64 * 1024
 """Bytes of a broken document in which names are looked for."""
+
+FileObject = MeshObject | FileOnly
+"""What a file may declare."""
 
 _NAME = re.compile(rb"\bname: *[\"']?([-.a-z0-9]+)")
 
@@ -44,7 +51,7 @@ class Part(msgspec.Struct, frozen=True):
 
     text: bytes
     line: int
-    objects: tuple[MeshObject, ...] = ()
+    objects: tuple[FileObject, ...] = ()
     problems: tuple[Problem, ...] = ()
     whole: bool = True
     """False if it is not read from the file as it is now, but is what was in its place, or nothing."""
@@ -59,7 +66,7 @@ class Content(msgspec.Struct, frozen=True):
     ends_line: bool = False
     """Whether it ended with a line feed when it was last read to its end."""
 
-    def objects(self) -> Iterator[MeshObject]:
+    def objects(self) -> Iterator[FileObject]:
         """Yield every object, in the order of the file."""
         return chain.from_iterable(part.objects for part in self.parts)
 
@@ -76,13 +83,19 @@ def unusable(problem: Problem, previous: Content) -> Content:
     return msgspec.structs.replace(previous, problems=(_keeping(problem, list(previous.objects())),))
 
 
-def read_content(path: str, text: bytes, previous: Content, compat: Compat | None = None) -> Content:
-    """Read a file; `compat` is as in `discovery.manifest.read_object`, and the same for all its readings."""
+def read_content(
+    path: str, text: bytes, previous: Content, compat: Compat | None = None, *, json: bool | None = None
+) -> Content:
+    """Read a file; `compat` is as in `discovery.manifest.read_written`, and the same for all its readings.
+
+    Its name says whether it is JSON, unless `json` does.
+    """
+    json = path.endswith(".json") if json is None else json
     if reason := _why_unusable(text, previous):
         return unusable(file_problem(path, 1, reason, effect="the file is left out"), previous)
     known = {part.text: part for part in previous.parts if part.whole}
-    if path.endswith(".json"):
-        part = _read(path, Chunk(1, text), known, compat)
+    if json:
+        part = _read(path, Chunk(1, text), known, compat, json=True)
         return Content((part,)) if part.whole else unusable(part.problems[0], previous)
     chunks = split(text.removeprefix(b"\xef\xbb\xbf"))
     parts = [_read(path, chunk, known, compat) for chunk in chunks]
@@ -101,26 +114,29 @@ def _why_unusable(text: bytes, previous: Content) -> str:
     return f"holds more than {MAX_DOCUMENTS} documents" if text.count(b"\n---") > MAX_DOCUMENTS else ""
 
 
-def _read(path: str, chunk: Chunk, known: Mapping[bytes, Part], compat: Compat | None) -> Part:
+def _read(
+    path: str, chunk: Chunk, known: Mapping[bytes, Part], compat: Compat | None, *, json: bool = False
+) -> Part:
     """Read one document; it is not `whole` if it cannot be parsed."""
     if (same := known.get(chunk.text)) is not None:
-        return _move(path, same, chunk.line)
+        return _move(same, chunk.line)
     try:
         with no_collection(len(chunk.text)):
-            objects, problems = _read_objects(path, chunk, compat)
+            documents = [parse_json(chunk.text)] if json else parse_yaml(chunk)
+            objects, problems = _read_objects(path, documents, compat)
     except Unparsable as error:
         return _broken(path, chunk, error)
     return Part(chunk.text, chunk.line, objects, problems)
 
 
 def _read_objects(
-    path: str, chunk: Chunk, compat: Compat | None
-) -> tuple[tuple[MeshObject, ...], tuple[Problem, ...]]:
-    objects: list[MeshObject] = []
+    path: str, documents: Sequence[Document], compat: Compat | None
+) -> tuple[tuple[FileObject, ...], tuple[Problem, ...]]:
+    objects: list[FileObject] = []
     problems: list[Problem] = []
-    for document in [parse_json(chunk.text)] if path.endswith(".json") else parse_yaml(chunk):
-        for value, line in _expand(document):
-            found, wrong = _read_value(path, value, line, compat)
+    for document in documents:
+        for value, line, layout in _expand(document):
+            found, wrong = _read_value(path, value, line, layout, compat)
             problems += wrong
             objects += (found,) if found is not None else ()
         take_apart(document)
@@ -133,24 +149,28 @@ def _broken(path: str, chunk: Chunk, error: Unparsable) -> Part:
     return Part(chunk.text, chunk.line, (), (problem,), whole=False)
 
 
-def _expand(document: Document) -> Iterator[tuple[Any, int]]:
-    """Yield the objects of a document with their lines: itself, or the items of a `List`."""
+def _expand(document: Document) -> Iterator[tuple[Any, int, Layout]]:
+    """Yield the objects of a document with line and layout of each: itself, or the items of a `List`."""
     value = document.value
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(value.get("items"), list):
-        yield value, document.line
+        yield value, document.line, NoLayout() if document.node is None else YamlLayout(document.node)
         return
     # The API server leaves kind and version out of the items of a ServiceList.
     defaults = {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion")}
-    lines = [document.first + node.start_mark.line for node in document.items]
-    for written, line in zip(value["items"], lines or [document.line] * len(value["items"]), strict=True):
+    nodes = document.items
+    for index, written in enumerate(value["items"]):
         item = parse_item(written)
-        yield (defaults | item if kind != "List" and isinstance(item, dict) else item), line
+        item = defaults | item if kind != "List" and isinstance(item, dict) else item
+        if nodes:
+            yield item, document.first + nodes[index].start_mark.line, YamlLayout(nodes[index])
+        else:
+            yield item, document.lines[index] if document.lines else document.line, NoLayout()
 
 
 def _read_value(
-    path: str, value: Any, line: int, compat: Compat | None
-) -> tuple[MeshObject | None, tuple[Problem, ...]]:
+    path: str, value: Any, line: int, layout: Layout, compat: Compat | None
+) -> tuple[FileObject | None, tuple[Problem, ...]]:
     if value is None:
         return None, ()
     if not isinstance(value, Mapping):
@@ -158,23 +178,27 @@ def _read_value(
     if not value.get("kind") or not value.get("apiVersion"):
         reason = "has no kind or no apiVersion, so it is not a Kubernetes object"
         return None, (file_problem(path, line, reason, severity="info"),)
-    return read_object(value, f"{path}:{line}", compat)
+    return read_written(value, f"{path}:{line}", layout, compat)
 
 
-def _move(path: str, part: Part, line: int) -> Part:
+def _move(part: Part, line: int) -> Part:
     """Return an unchanged document at its new place in the file."""
     shift = line - part.line
     if not shift:
         return part
-    objects = tuple(msgspec.structs.replace(o, origin=_shifted(path, o.origin, shift)) for o in part.objects)
+    objects = tuple(_moved(found, shift) for found in part.objects)
     problems = tuple(
-        msgspec.structs.replace(p, origin=_shifted(path, p.origin, shift)) for p in part.problems
+        msgspec.structs.replace(problem, origin=shifted(problem.origin, shift)) for problem in part.problems
     )
     return Part(part.text, line, objects, problems)
 
 
-def _shifted(path: str, origin: str, shift: int) -> str:
-    return f"{path}:{int(origin.rpartition(':')[2]) + shift}"
+def _moved(found: FileObject, shift: int) -> FileObject:
+    moved = msgspec.structs.replace(found, origin=shifted(found.origin, shift))
+    if isinstance(moved, WrittenEndpoints):
+        slices = tuple(msgspec.structs.replace(one, origin=moved.origin) for one in moved.slices)
+        moved = msgspec.structs.replace(moved, slices=slices)
+    return moved
 
 
 def _why_cut(parts: Sequence[Part], previous: Content) -> str:
@@ -254,13 +278,14 @@ class _Missing:
         return [self._parts.pop(number)] if number is not None else []
 
 
-def _keeping(problem: Problem, objects: Sequence[MeshObject]) -> Problem:
+def _keeping(problem: Problem, objects: Sequence[FileObject]) -> Problem:
     """Return the problem with these objects as what stays in force."""
     if not objects:
         return problem
     first = objects[0]
     more = f" and {len(objects) - 1} more" if len(objects) > 1 else ""
-    effect = f"what it held last stays in force: {kind_of(first)} {'/'.join(first.key)}{more}"
+    name = f"{kind_of(first)} {first.key.namespace}/{first.key.name}"
+    effect = f"what it held last stays in force: {name}{more}"
     return msgspec.structs.replace(problem, effect=effect)
 
 
@@ -270,7 +295,7 @@ def file_problem(
     reason: str,
     field: str = "",
     effect: str = "it is left out",
-    severity: Any = "error",
+    severity: Severity = "error",
 ) -> Problem:
     """Return a problem of a file, or of a place in it, that belongs to no object."""
     return Problem("", path, field, "", reason, "", effect, "File", f"{path}:{line}", severity)

@@ -6,14 +6,35 @@ reported; when the first goes, the other takes over. Only what changed is told. 
 
 from __future__ import annotations
 
-from discovery.bounds import bounded
-from discovery.files.content import EMPTY, Content
-from discovery.manifest import kind_of
-from discovery.model import MeshObject, ObjectKey, Problem
-from discovery.source import Deleted, Event, Malformed, Upserted
+import msgspec
 
-Identity = tuple[type, ObjectKey]
+from discovery.bounds import bounded
+from discovery.files.content import EMPTY, Content, FileObject
+from discovery.manifest import kind_of
+from discovery.manifest.written import FileOnly, FileOnlyKey
+from discovery.model import ObjectKey, Problem
+from discovery.position import place_of
+from discovery.source import Deleted, Malformed, Upserted
+
+FileKey = ObjectKey | FileOnlyKey
+Identity = tuple[type, FileKey]
 """Kind and key: keys of different kinds may be equal."""
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """An object that is none of the mesh's exists with this content now."""
+
+    object: FileOnly
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """Such an object exists no more."""
+
+    key: FileOnlyKey
+
+
+Declared = Upserted | Deleted | Malformed | Beside | Removed
+"""What is told: events, and the same of objects that only files are read for."""
 
 
 class Declarations:
@@ -21,12 +42,12 @@ class Declarations:
 
     def __init__(self) -> None:
         self._contents: dict[str, Content] = {}
-        self._objects: dict[str, dict[Identity, list[MeshObject]]] = {}
+        self._objects: dict[str, dict[Identity, list[FileObject]]] = {}
         self._claims: dict[Identity, set[str]] = {}
         """The paths that declare an object."""
         self._dirty: set[Identity] = set()
         self._dirty_paths: set[str] = set()
-        self._told: dict[Identity, MeshObject] = {}
+        self._told: dict[Identity, FileObject] = {}
         self._duplicates: dict[str, dict[Identity, tuple[Problem, ...]]] = {}
         self._losers: dict[Identity, list[str]] = {}
         """The paths in whose duplicates an object is noted."""
@@ -60,7 +81,7 @@ class Declarations:
 
     def _replace(self, path: str, content: Content) -> None:
         before = self._objects.pop(path, {})
-        after: dict[Identity, list[MeshObject]] = {}
+        after: dict[Identity, list[FileObject]] = {}
         for found in content.objects():
             after.setdefault((type(found), found.key), []).append(found)
         for identity in before.keys() - after.keys():
@@ -74,26 +95,27 @@ class Declarations:
             self._objects[path] = after
         self._dirty_paths.add(path)
 
-    def take_events(self) -> tuple[Event, ...]:
+    def take_events(self) -> tuple[Declared, ...]:
         """Return what is to be told since the last call, in a fixed order: deletions, objects, problems."""
-        deleted: list[Event] = []
-        upserted: list[MeshObject] = []
+        deleted: list[Declared] = []
+        upserted: list[Declared] = []
         for identity in sorted(self._dirty, key=_order):
             winner = self._judge(identity)
             told = self._told.get(identity)
             if winner is None:
                 if told is not None:
                     del self._told[identity]
-                    deleted.append(Deleted(identity[1]))
+                    key = identity[1]
+                    deleted.append(Removed(key) if isinstance(key, FileOnlyKey) else Deleted(key))
             elif winner is not told and winner != told:
                 self._told[identity] = winner
-                upserted.append(winner)
+                upserted.append(Beside(winner) if isinstance(winner, FileOnly) else Upserted(winner))
         problems = [event for path in sorted(self._dirty_paths) if (event := self._tell_problems(path))]
         self._dirty.clear()
         self._dirty_paths.clear()
-        return (*deleted, *map(Upserted, upserted), *problems)
+        return (*deleted, *upserted, *problems)
 
-    def _judge(self, identity: Identity) -> MeshObject | None:
+    def _judge(self, identity: Identity) -> FileObject | None:
         """Return the object in force, and note the others as duplicates."""
         paths = sorted(self._claims.get(identity, ()))
         for path in self._losers.pop(identity, ()):
@@ -127,11 +149,11 @@ class Declarations:
         return Malformed(path, problems)
 
 
-def _order(identity: Identity) -> tuple[str, ObjectKey]:
+def _order(identity: Identity) -> tuple[str, FileKey]:
     return identity[0].__name__, identity[1]
 
 
-def _duplicate(winner: MeshObject, loser: MeshObject) -> Problem:
+def _duplicate(winner: FileObject, loser: FileObject) -> Problem:
     return Problem(
         namespace=loser.key.namespace,
         name=loser.key.name,
@@ -141,5 +163,5 @@ def _duplicate(winner: MeshObject, loser: MeshObject) -> Problem:
         expected="one definition",
         effect=f"the one at {winner.origin} is in force",
         kind=kind_of(loser),
-        origin=loser.origin,
+        origin=place_of(loser.origin, loser.lines, "metadata.name"),
     )

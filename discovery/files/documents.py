@@ -79,6 +79,8 @@ class Document(NamedTuple):
     value: Any
     first: int = 1
     node: yaml.Node | None = None
+    lines: tuple[int, ...] = ()
+    """Of JSON: the line of each of `items`."""
 
     @property
     def line(self) -> int:
@@ -330,16 +332,42 @@ def parse_json(text: bytes) -> Document:
             return Document(_decode(text))
         raw = _fields_decoder.decode(text)
         value = {name: _decode(field) for name, field in raw.items() if name != "items"}
+        lines: tuple[int, ...] = ()
         if "items" in raw:
             written = bytes(raw["items"])
-            is_list = written.startswith(b"[")
-            value["items"] = _items_decoder.decode(written) if is_list else _decode(written)
-        return Document(value)
+            if written.startswith(b"["):
+                value["items"] = _items_decoder.decode(written)
+                lines = tuple(_lines_of(value["items"], text, text.find(written)))
+            else:
+                value["items"] = _decode(written)
+        return Document(value, lines=lines)
     except _NOT_JSON as error:
         found = re.search(r"\(byte (\d+)\)", str(error))
         before = text[: int(found[1]) if found else 0]
         reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Unparsable(before.count(b"\n") + 1, len(before) - before.rfind(b"\n"), reason) from error
+
+
+def is_json(text: bytes) -> bool:
+    """Whether a text whose name does not say so is JSON; a YAML mapping in braces is not always."""
+    if not text.lstrip().startswith(b"{"):
+        return False
+    try:
+        _fields_decoder.decode(text)
+    except _NOT_JSON:
+        return False
+    return True
+
+
+def _lines_of(items: list[msgspec.Raw], text: bytes, start: int) -> Iterator[int]:
+    """Yield the line of each item, as it is written in `text` from `start` on."""
+    line, counted = 1, 0
+    for item in items:
+        written = bytes(item)
+        at = text.find(written, start)
+        line += text.count(b"\n", counted, at)
+        counted, start = at, at + len(written)
+        yield line
 
 
 def parse_item(value: Any) -> Any:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 SUFFIXES = (".yaml", ".yml", ".json")
+WANTED = "*.yaml, *.yml or *.json"
+"""What files are named that count, for people."""
 STEP = 64
 """Files that are looked at in a quarter of a millisecond."""
 
@@ -36,7 +38,7 @@ class Listing(msgspec.Struct):
     """None: it is there and cannot be looked at."""
     folders: list[str] = []
     outside: set[str] = set()
-    """The path itself, and where links lead: whoever writes there may do so from outside of the folders."""
+    """The path itself, and the targets of links: these may be changed from outside of the folders."""
     unreadable: dict[str, str] = {}
     """Folders that cannot be listed, and why."""
 

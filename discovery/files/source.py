@@ -6,28 +6,33 @@ that vanishes is believed to be gone only after a moment: editors and scripts re
 Service must blink. When the path itself is gone, what it held stays in force and the source is stale until it
 is back.
 
-A `Malformed` event is about one file: its origin is the file's path, and the line is in each problem.
+A `Malformed` event is about one file, and its origin is the file's path; or about the endpoints that
+`discovery.files.backing` works out, or about flags. The line is in each problem.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from discovery.compat import Compat
-from discovery.files.bell import Bell
-from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
-from discovery.files.declared import Declarations
-from discovery.files.folder import Listing, Stamp, scan, scan_in_steps, stamp_of
-from discovery.source import Event, SourceError, Stale, Synced
+import structlog
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Of one file; larger ones are reported and left out."""
+from discovery.annotations import ENABLED
+from discovery.compat import Compat
+from discovery.files.backing import Backing
+from discovery.files.bell import Bell
+from discovery.files.declared import Declarations
+from discovery.files.folder import Listing, Stamp, scan_in_steps, stamp_of
+from discovery.files.overrides import Override
+from discovery.files.reading import NO_FILES, not_nothing, read_file, unreadable_folder
+from discovery.source import Event, Stale, Synced
+
+log = structlog.get_logger()
+
 SMALL = 16 * 1024
 """Bytes that are read and parsed in a few ms; of more a thread takes care, so that others have their turn."""
 MANY = 200
@@ -42,11 +47,20 @@ TICK = 0.02
 
 
 class FileSource:
-    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`."""
+    """A file or folder as a source; see `discovery.source.Source`, and `read_object` for `compat`.
 
-    def __init__(self, path: str | os.PathLike[str], compat: Compat | None = None) -> None:
+    `overrides` are endpoints that go before those in the files.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        compat: Compat | None = None,
+        overrides: Sequence[Override] = (),
+    ) -> None:
         self._top = str(Path(path))  # as inotify puts together its paths
         self._compat = compat
+        self._overrides = overrides
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.
@@ -54,7 +68,7 @@ class FileSource:
         Raises:
             SourceError: the path does not exist or cannot be listed.
         """
-        reading = _Reading(self._top, self._compat)
+        reading = _Reading(self._top, self._compat, self._overrides)
         complete: set[str] = set()
         more = True
         async with Bell.open() as bell:
@@ -71,36 +85,14 @@ class FileSource:
                 more = more or new
 
 
-def read_once(*paths: str | os.PathLike[str], compat: Compat | None = None) -> tuple[Event, ...]:
-    """Return the events of one complete reading of all paths together, without watching.
-
-    A file that is found twice is read once. `compat` is as in `discovery.manifest.read_object`.
-
-    Raises:
-        SourceError: a path does not exist or cannot be listed.
-    """
-    declarations = Declarations()
-    found: dict[str, str] = {}
-    for path in paths:
-        top = os.fspath(path)
-        listing = _not_nothing(top, scan(top))
-        for folder, reason in listing.unreadable.items():
-            declarations.put(folder, _unreadable_folder(folder, reason))
-        for file in listing.files:
-            found.setdefault(os.path.realpath(file), file)
-    for file in found.values():
-        with suppress(FileNotFoundError):
-            declarations.put(file, _read(file, EMPTY, compat))
-    return (*declarations.take_events(), Synced())
-
-
 class _Reading:
     """Keeps the declarations equal to what is on disk."""
 
-    def __init__(self, top: str, compat: Compat | None) -> None:
+    def __init__(self, top: str, compat: Compat | None, overrides: Sequence[Override]) -> None:
         self._top = top
         self._compat = compat
         self._declarations = Declarations()
+        self._backing = Backing(overrides)
         self._stamps: dict[str, Stamp | None] = {}
         """Of the files as they were read; None if they have to be read again."""
         self._gone: dict[str, float] = {}
@@ -135,7 +127,7 @@ class _Reading:
         listing = Listing()
         for _ in scan_in_steps(self._top, listing):
             await asyncio.sleep(0)
-        return listing if self._in_touch or self._stale else _not_nothing(self._top, listing)
+        return listing if self._in_touch or self._stale else not_nothing(self._top, listing)
 
     async def _compare(self, complete: Set[str], now: float) -> tuple[tuple[Event, ...], float]:
         """Read the files that are listed and not known as they are now."""
@@ -157,9 +149,25 @@ class _Reading:
             self._pause = GRACE
         events = await self._take_events()
         if not self._in_touch:
+            self._say_if_empty(self.listing)
             self._in_touch, self._stale = True, False
             events = (*events, Synced())
         return events, self._pause
+
+    def _say_if_empty(self, listing: Listing) -> None:
+        """Say why nothing is in the mesh, if nothing is: the folder may be the wrong one."""
+        services = self._backing.services
+        if not listing.files:
+            reason = NO_FILES
+        elif not services:
+            reason = "no Service in its files"
+        elif not any(service.meshed for service in services):
+            reason = f'none of its Services ({len(services)}) is annotated with {ENABLED}: "true"'
+        else:
+            return
+        log.warning(
+            "source_empty", path=self._top, reason=reason, effect="nothing is in the mesh until that changes"
+        )
 
     def _lose(self, now: float) -> tuple[tuple[Event, ...], float]:
         since = self._gone.setdefault(self._top, now)
@@ -172,7 +180,7 @@ class _Reading:
         for folder in self._unreadable - listing.unreadable.keys():
             self._declarations.remove(folder)
         for folder, reason in listing.unreadable.items():
-            self._declarations.put(folder, _unreadable_folder(folder, reason))
+            self._declarations.put(folder, unreadable_folder(folder, reason))
         self._unreadable = set(listing.unreadable)
 
     def _missing(self, listing: Listing) -> set[str]:
@@ -198,54 +206,16 @@ class _Reading:
             self._stamps[path] = certain
 
     def _take_in(self, path: str) -> None:
-        self._declarations.put(path, _read(path, self._declarations.content(path), self._compat))
+        self._declarations.put(path, read_file(path, self._declarations.content(path), self._compat))
 
     async def _take_events(self) -> tuple[Event, ...]:
         if self._declarations.waiting <= MANY:
-            return self._declarations.take_events()
-        return await asyncio.to_thread(self._declarations.take_events)
+            return self._tell()
+        return await asyncio.to_thread(self._tell)
+
+    def _tell(self) -> tuple[Event, ...]:
+        return self._backing.fold(self._declarations.take_events())
 
 
 def _age(stamp: Stamp) -> float:
     return time.time() - stamp.changed / 1e9
-
-
-def _read(path: str, previous: Content, compat: Compat | None) -> Content:
-    """Return what a file holds, with what is known of it where it cannot be read.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                reason = "is not a regular file"
-            elif status.st_size > MAX_BYTES:
-                reason = f"is larger than {MAX_BYTES // 1024 // 1024} MiB"
-            else:
-                return read_content(path, file.read(), previous, compat)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    return unusable(file_problem(path, 1, reason, effect="the file is left out"), previous)
-
-
-def _unreadable_folder(folder: str, reason: str) -> Content:
-    effect = "what its files held last stays in force"
-    return Content(problems=(file_problem(folder, 1, f"cannot be listed: {reason}", effect=effect),))
-
-
-def _not_nothing(top: str, listing: Listing) -> Listing:
-    """Return what a first look has found, if it is something to go by.
-
-    Raises:
-        SourceError: it is not.
-    """
-    if not listing.present:
-        raise SourceError(f"{top} does not exist: create it, or name another file or folder")
-    if top in listing.unreadable:
-        raise SourceError(f"{top} cannot be read: {listing.unreadable[top]}")
-    return listing

@@ -1,12 +1,12 @@
-"""Notices as Kubernetes Events on their Service, each once in the cluster, whoever many agents tell it.
+"""Notices as Kubernetes Events on their Service: one Event for a notice, however many agents report it.
 
 No agent is chosen. An Event's name is a hash of what it says, so all agents create the same object: the API
-server takes the first and answers the others with 409, which settles the matter. Needs `create` on
-`events.events.k8s.io`, and nothing else: to look first would cost a read of the same price.
+server takes the first and answers the others with 409, and nothing more is needed. This needs `create` on
+`events.events.k8s.io` and nothing else: a read beforehand would cost as much as the write.
 
 The agents of a cluster spread over `SPREAD` seconds. What cannot be sent waits in a bounded queue and is
 dropped after `MAX_AGE`; Events are news, and nothing else depends on them. A Service that changes again and
-again has few Events, and a namespace a part of the queue, so that others' are told in time.
+again has few Events, and a namespace a part of the queue, so that those of others are created in time.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from discovery.manifest.fields import LABEL, SUBDOMAIN, Fields, canonical_address, show
+from discovery.address import canonical_address, is_unicast
+from discovery.manifest.fields import LABEL, SUBDOMAIN, Fields, show
 from discovery.model import ServiceKey, SliceEndpoint, SliceKey, SliceObject, SlicePort
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -45,6 +46,7 @@ def read_slice(fields: Fields, version: str) -> SliceObject | None:
         ports=_ports(fields),
         endpoints=tuple(_endpoints(fields, address_type)),
         origin=fields.origin,
+        lines=fields.lines(),
     )
 
 
@@ -97,7 +99,7 @@ def _endpoint_address(fields: Fields, item: Mapping[str, Any], field: str, addre
     else:
         usable = canonical_address(value, address_type)
         reason = f"is not an {address_type} address"
-        if usable is not None and not _is_unicast(usable):
+        if usable is not None and not is_unicast(usable):
             usable, reason = None, "is not the address of one host"
     if usable is None:
         fields.report(f"{field}.addresses[0]", value, reason, "", left_out)
@@ -142,11 +144,3 @@ def _pod_name(fields: Fields, item: Mapping[str, Any], field: str) -> str:
     if reference.get("kind") != "Pod":
         return ""
     return fields.text(reference, "name", f"{field}.targetRef.name")
-
-
-def _is_unicast(address: str) -> bool:
-    """Whether packets to it reach one host; loopback counts, for meshes on a laptop."""
-    if ":" in address:
-        return address != "::" and not address.startswith("ff")
-    first = int(address.partition(".")[0])
-    return first != 0 and not 224 <= first <= 239 and address != "255.255.255.255"

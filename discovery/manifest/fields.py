@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any, Literal
+from typing import Any, Protocol
 
+from discovery.address import canonical_address
 from discovery.bounds import MOST_PROBLEMS, bounded, more_problems, shorten
-from discovery.model import Problem
+from discovery.model import Problem, Severity
+from discovery.position import Lines, shifted
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-FAMILIES = {"IPv4": AF_INET, "IPv6": AF_INET6}
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123 section 2.1, in lower case, as Kubernetes wants it of Services, namespaces and port names."""
@@ -56,16 +56,31 @@ _TYPE_WORDS: tuple[tuple[Any, str], ...] = (
 _NOTHING: Mapping[str, Any] = {}
 
 
+class Layout(Protocol):
+    """How an object is laid out in its file."""
+
+    def offset(self, field: str) -> int:
+        """Return how many lines below its first line a field is, or else the nearest one above it."""
+        ...
+
+    def lines(self, kind: str) -> Lines:
+        """Return the lines of those fields that may be asked for after the object has been read."""
+        ...
+
+
 class Fields:
     """The object that is read, who it is, and what was found wrong with it so far.
 
     `field` is everywhere the path of a field as people write it, such as `spec.ports[0].name`.
     """
 
-    def __init__(self, document: Mapping[str, Any], kind: str, origin: str) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], kind: str, origin: str, layout: Layout | None = None
+    ) -> None:
         self.document = document
         self.kind = kind
         self.origin = origin
+        self.layout = layout
         self._problems: list[Problem] = []
         self._more = 0
         self.namespace = "default"
@@ -97,26 +112,30 @@ class Fields:
         reason: str,
         expected: str,
         effect: str,
-        severity: Literal["error", "info"] = "error",
+        severity: Severity = "error",
     ) -> None:
-        """Take note of a problem; of more than can be told of an object, only that there are."""
+        """Take note of a problem, once; of more than can be told of an object, only that there are."""
         if len(self._problems) > MOST_PROBLEMS:
             self._more += 1
             return
-        self._problems.append(
-            Problem(
-                namespace=self.namespace,
-                name=self.name,
-                field=field,
-                value="" if value is None else show(value),
-                reason=reason,
-                expected=expected,
-                effect=effect,
-                kind=self.kind,
-                origin=self.origin,
-                severity=severity,
-            )
+        found = Problem(
+            namespace=self.namespace,
+            name=self.name,
+            field=field,
+            value="" if value is None else show(value),
+            reason=reason,
+            expected=expected,
+            effect=effect,
+            kind=self.kind,
+            origin=shifted(self.origin, self.layout.offset(field)) if self.layout else self.origin,
+            severity=severity,
         )
+        if found not in self._problems:
+            self._problems.append(found)
+
+    def lines(self) -> Lines:
+        """Return where the fields stand that may be asked for later; nothing for what is in no file."""
+        return self.layout.lines(self.kind) if self.layout is not None else ()
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what was found wrong so far, within bounds."""
@@ -217,19 +236,6 @@ class Fields:
             self.report(f"{field}.protocol", protocol, "is not a protocol", "TCP, UDP or SCTP", left_out)
             return None
         return name, number, protocol
-
-
-def canonical_address(value: object, address_type: str = "") -> str | None:
-    """Return an IP address in its canonical form, or None; any family unless `address_type` names one."""
-    if not isinstance(value, str):
-        return None
-    for name, family in FAMILIES.items():
-        if address_type in ("", name):
-            try:
-                return inet_ntop(family, inet_pton(family, value))
-            except (OSError, ValueError):
-                continue
-    return None
 
 
 def _why_no_name(value: object) -> str:

@@ -21,6 +21,7 @@ def read_pod(fields: Fields) -> PodObject | None:
         workload=workload_of(fields, metadata),
         addresses=_addresses(fields, spec),
         origin=fields.origin,
+        lines=fields.lines(),
     )
 
 

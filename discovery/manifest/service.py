@@ -43,6 +43,7 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
         origin=fields.origin,
         uid=fields.text(metadata, "uid", "metadata.uid"),
         overlong=bool(overlong),
+        lines=fields.lines(),
     )
     if compat is not None:
         service = _translate(fields, service, *_annotations(fields, written, PREFIXES))

@@ -85,7 +85,7 @@ def _report_target(fields: Fields) -> None:
         f"lets only these ServiceAccounts reach the pods of {whom}, and the mesh has no access control yet",
         "NetworkPolicies that let in the same, or the Services left out of the mesh; if Traefik Mesh ran"
         " without ACL mode, the object had no effect there either",
-        "access that was limited to these sources is open to whoever reaches the node",
+        "access that was limited to these sources is open to every client that can reach the node",
     )
 
 

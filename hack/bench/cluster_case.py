@@ -2,7 +2,8 @@
 
 Everything runs in a network namespace of its own (`python -m hack.bench.cluster_case`, started by `measure`),
 where nftables and routes are nobody else's and endpoints may have addresses that an API server accepts. Agent
-and worker share one core; etcd, the API server and whoever changes it have the other, once all is created.
+and worker share one core. Once everything is created, etcd, the API server and the client that changes
+objects have the other.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 etcd, kube-apiserver and kube-controller-manager run on free ports of 127.0.0.1, with their data in a folder
 that is removed at the end; several can run side by side. There are no nodes, no kubelet and no scheduler:
-Pods are objects, and whoever wants endpoints without Pods writes EndpointSlices.
+Pods are only objects, so a test that needs endpoints writes EndpointSlices.
 """
 
 from __future__ import annotations

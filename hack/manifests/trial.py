@@ -1,7 +1,8 @@
 """Run the image as the DaemonSet asks, on a lab node under crun, and send it a request.
 
 `python -m hack.manifests.trial ROOT` as root, where ROOT is the image's root file system:
-`buildah mount $(buildah from svcmesh-agent:0.1.0)`. Prints a row for each way in which runtimes may start it.
+`buildah mount $(buildah from svcmesh-agent:VERSION)`. Prints a row for each way in which runtimes may start
+it.
 """
 
 from __future__ import annotations

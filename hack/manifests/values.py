@@ -19,13 +19,15 @@ HEADER = """\
 # The Helm chart of svc.mesh
 
 ```console
-$ helm install svcmesh manifests/charts/svcmesh --set image.repository=REGISTRY/svcmesh-agent
+$ helm install svcmesh manifests/charts/svcmesh --namespace svcmesh --create-namespace \\
+    --set image.repository=REGISTRY/svcmesh-agent
 ```
 
-One agent on each node, in a namespace of its own that the chart makes; with the default values it renders the
-objects of `manifests/base`, and with `monitoring.enabled` those of `manifests/monitoring` too. The release
-itself lives in the namespace that Helm is called with, which must be another one. See
-[install](../../../docs/install.md) and [what the agent may do](../../../docs/security.md).
+One agent on each node, in the namespace of the release. With the default values, in the namespace `svcmesh`,
+it renders the objects of `manifests/base` but for the namespace, and with `monitoring.enabled` those of
+`manifests/monitoring` too. What cannot work (a namespace that forbids the agent's pods, a second
+installation, values that contradict each other) fails before anything is made, with a sentence that says what
+to type. See [install](../../../docs/install.md) and [what the agent may do](../../../docs/security.md).
 `values.schema.json` checks values. Generated from `values.yaml` by `make docs`.
 
 | value | default | is |

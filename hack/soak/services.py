@@ -17,6 +17,9 @@ NAMESPACE = "soak"
 ZONE = "svc.mesh"
 PORT = 18090
 
+PODS = "PODS"
+"""An annotation's value that stands for the places of all good endpoints that stay."""
+
 Annotations = Mapping[str, str]
 Bad = Literal["refuse", "reset", "stall"]
 """What a bad endpoint does: accept no connection, reset it when a request is there, never answer."""
@@ -86,6 +89,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"health-check": "http path=/status/200 interval=1s unhealthy=2"},
         {"health-check": "tcp interval=2s timeout=500ms healthy=2"},
         {"health-check": "ping"},
+        {"endpoints": PODS},
+        {"endpoints.http": PODS, "max-connections": "none"},
         bad=("refuse",),
     ),
     _service(

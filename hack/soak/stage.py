@@ -20,7 +20,7 @@ from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_f
 from hack.kit.ports import LOCALHOST, claim_number, free_ports, listens
 from hack.kit.processes import Process, wait_until
 from hack.kit.waiting import until_async
-from hack.soak.services import BY_NAME, NAMESPACE, PORT, SERVICES, Annotations, Bad, SoakService, Speaks
+from hack.soak.services import BY_NAME, NAMESPACE, PODS, PORT, SERVICES, Annotations, Bad, SoakService, Speaks
 
 WORKERS = 2
 DRAIN_TIME = 5
@@ -193,6 +193,11 @@ class Stage:
         one: SoakService = BY_NAME[name]
         ports = [Port(PORT, self._ports[name], one.port_name)]
         endpoints = [pod.endpoint for pod in self.files.pods]
+        places = ",".join(f"{pod.address}:{self._ports[name]}" for pod in self.files.pods if not pod.leaving)
+        annotations = {
+            annotation: places if value == PODS else value
+            for annotation, value in self.files.annotations[name].items()
+        }
         endpoints += [Endpoint(self._bad_address(kind), kind) for kind in self.files.bad.get(name, ())]
         return render(
             service(
@@ -200,7 +205,7 @@ class Stage:
                 ports,
                 namespace=NAMESPACE,
                 cluster_ip=one.cluster_ip,
-                annotations=self.files.annotations[name],
+                annotations=annotations,
                 selector={"app": "soak"},
             ),
             endpoint_slice(name, ports, endpoints, namespace=NAMESPACE),

@@ -10,14 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from nodeagent.admin.families import (
-    DURATION_HELP,
-    DURATION_NAME,
-    METHODS_HELP,
-    METHODS_NAME,
-    PortFamily,
-    port_families,
-)
+from nodeagent.admin.families import DURATION, METHODS, PortFamily, Series, port_families
+from nodeagent.admin.family import PORT_LABELS, Family
 from nodeagent.admin.methods import method_lines
 from nodeagent.plan.model import NodePlan
 from nodeagent.stats.columns import (
@@ -72,13 +66,13 @@ class PortExposition:
             shown += active + [row for row in rows if row.layers and not memory.used(row.slot)]
             yield b""
         for family in self._families:
-            yield _header(family.name, family.help, family.kind)
+            yield _header(family)
             for rows in _pieces(shown if family.middleware else busy):
                 yield _family_lines(family, rows, memory)
-        yield _header(DURATION_NAME, DURATION_HELP, "histogram")
+        yield _header(DURATION)
         for rows in _pieces(busy):
             yield _histogram_lines(rows, memory)
-        yield _header(METHODS_NAME, METHODS_HELP, "counter")
+        yield _header(METHODS)
         yield from method_lines(self._labels, regions)
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
@@ -111,9 +105,9 @@ def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def _header(name: str, text: str, kind: str) -> bytes:
-    text = text.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode()
+def _header(family: Family) -> bytes:
+    text = family.help.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n".encode()
 
 
 class _Memory:
@@ -143,7 +137,7 @@ def _family_lines(family: PortFamily, rows: list[Row], memory: _Memory) -> bytes
     shown = [series.column for series in family.series]
     gate = family.gate or shown
     first, end = min(*shown, *gate), max(*shown, *gate) + 1
-    series = [(f"{each.labels}}}", each.column - first, each.usual) for each in family.series]
+    series = [(f"{_further(family, each)}}}", each.column - first, each.usual) for each in family.series]
     gates = [column - first for column in gate]
     greatest = bool(family.middleware) and family.kind == "gauge"
     name, middleware = family.name, family.middleware
@@ -160,6 +154,11 @@ def _family_lines(family: PortFamily, rows: list[Row], memory: _Memory) -> bytes
     return "".join(lines).encode()
 
 
+def _further(family: PortFamily, series: Series) -> str:
+    """Return the label that the family has besides those of ports, as text after them."""
+    return "".join(f',{label}="{series.value}"' for label in family.labels[len(PORT_LABELS) :])
+
+
 def _histogram_lines(rows: list[Row], memory: _Memory) -> bytes:
     lines: list[str] = []
     for row in rows:
@@ -167,8 +166,8 @@ def _histogram_lines(rows: list[Row], memory: _Memory) -> bytes:
         totals = list(accumulate(buckets))
         if not totals[-1]:
             continue
-        start = f'{DURATION_NAME}_bucket{{{row.labels},le="'
+        start = f'{DURATION.name}_bucket{{{row.labels},le="'
         lines += [f'{start}{le}"}} {total}\n' for le, total in zip(_LES, totals, strict=True)]
-        lines.append(f"{DURATION_NAME}_sum{{{row.labels}}} {microseconds / 1e6!r}\n")
-        lines.append(f"{DURATION_NAME}_count{{{row.labels}}} {totals[-1]}\n")
+        lines.append(f"{DURATION.name}_sum{{{row.labels}}} {microseconds / 1e6!r}\n")
+        lines.append(f"{DURATION.name}_count{{{row.labels}}} {totals[-1]}\n")
     return "".join(lines).encode()

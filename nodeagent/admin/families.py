@@ -1,6 +1,6 @@
 """The metrics of ports: which family shows which columns, as a table.
 
-Names follow Prometheus' conventions: base units, `_total` for counters. Of a port, a family is shown once it
+Of a port, a family is shown once it
 has something to tell, because 10,000 Services that this node never calls must not cost 400,000 lines a
 scrape; then its usual series are shown at zero too, so that the first error is seen by `rate()`.
 """
@@ -8,12 +8,13 @@ scrape; then its usual series are shown at zero too, so that the first error is 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Final
 
 import msgspec
 import structlog
 
 from middleware.grpc import GrpcStatus
+from nodeagent.admin.family import PORT_LABELS, Family
 from nodeagent.stats import columns
 from nodeagent.stats.columns import Layout
 
@@ -21,21 +22,17 @@ log = structlog.get_logger()
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One series of a family: its own labels, as text after those of the port, and its column."""
+    """One series of a family: its column, and the value of the label that the port does not have."""
 
     column: int
-    labels: str = ""
+    value: str = ""
     usual: bool = True
     """Shown at zero as well, where its family is shown."""
 
 
-class PortFamily(msgspec.Struct, frozen=True):
-    """A family with the labels `service`, `namespace` and `port`. Its columns lie close together."""
+class PortFamily(Family, frozen=True, kw_only=True):
+    """A family of ports, its labels `PORT_LABELS` and at most one more. Its columns lie close together."""
 
-    name: str
-    """As exposed."""
-    help: str
-    kind: Literal["counter", "gauge"]
     series: tuple[Series, ...]
     gate: tuple[int, ...] = ()
     """Columns of which one must not be 0 for the family to be shown; empty: those of its series."""
@@ -43,16 +40,32 @@ class PortFamily(msgspec.Struct, frozen=True):
     """Shown for every port that uses this middleware, whatever the numbers."""
 
 
-DURATION_NAME = "svcmesh_request_duration_seconds"
-DURATION_HELP = "Time from a request's head to the end of its response."
+_REQUESTED: Final = "for a port that has had a request"
+_CALLED: Final = "for a port that has had a gRPC call"
+_CONNECTED: Final = "for a port that has had a connection"
+_DIALLED: Final = "for a port for which the mesh has opened a connection"
 
-METHODS_NAME = "svcmesh_grpc_method_calls_total"
-METHODS_HELP = (
-    "gRPC calls by method and status; other: no endpoint has known the method, or there are too many."
+DURATION: Final = Family(
+    "svcmesh_request_duration_seconds",
+    "histogram",
+    "Time from a request's head to the end of its response.",
+    "requests",
+    PORT_LABELS,
+    "`histogram_quantile` gives percentiles. The time includes all tries and the client's reading.",
+    _REQUESTED,
+)
+METHODS: Final = Family(
+    "svcmesh_grpc_method_calls_total",
+    "counter",
+    "gRPC calls by method and status; other: no endpoint has known the method, or there are too many.",
+    "grpc",
+    (*PORT_LABELS, "method", "grpc_status"),
+    "It tells which method fails. Series that are 0 are not shown.",
+    _CALLED,
 )
 
 _REQUESTS = tuple(
-    Series(columns.REQUESTS + group, f',code_class="{name}"', usual)
+    Series(columns.REQUESTS + group, name, usual)
     for group, name, usual in (
         (0, "none", False),
         (1, "1xx", False),
@@ -77,65 +90,111 @@ _USUAL_STATUSES = frozenset(
 _FIXED = (
     PortFamily(
         "svcmesh_requests_total",
-        "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
         "counter",
-        _REQUESTS,
+        "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
+        "requests",
+        (*PORT_LABELS, "code_class"),
+        'The rate of requests, and with `code_class="5xx"` the rate of errors.',
+        _REQUESTED,
+        series=_REQUESTS,
     ),
     PortFamily(
         "svcmesh_grpc_calls_total",
-        "gRPC calls by the status that the caller got.",
         "counter",
-        tuple(
-            Series(columns.GRPC_CALLS + status, f',grpc_status="{status.name}"', status in _USUAL_STATUSES)
+        "gRPC calls by the status that the caller got.",
+        "grpc",
+        (*PORT_LABELS, "grpc_status"),
+        "Calls of gRPC fail with HTTP status 200, so look here and not at `svcmesh_requests_total`.",
+        _CALLED,
+        series=tuple(
+            Series(columns.GRPC_CALLS + status, status.name, status in _USUAL_STATUSES)
             for status in GrpcStatus
         ),
     ),
     PortFamily(
         "svcmesh_mesh_responses_total",
-        "Responses that the mesh made itself, in place of an endpoint.",
         "counter",
-        (Series(columns.MESH_RESPONSES),),
-        tuple(series.column for series in _REQUESTS),
+        "Responses that the mesh made itself, in place of an endpoint.",
+        "requests",
+        PORT_LABELS,
+        "The log has the reason of each failed request ([troubleshooting](troubleshooting.md)).",
+        _REQUESTED,
+        series=(Series(columns.MESH_RESPONSES),),
+        gate=tuple(series.column for series in _REQUESTS),
     ),
     PortFamily(
         "svcmesh_request_bytes_total",
-        "Bytes received from clients.",
         "counter",
-        (Series(columns.BYTES_RECEIVED),),
+        "Bytes received from clients.",
+        "requests",
+        PORT_LABELS,
+        "How much clients send.",
+        "for a port that has received bytes",
+        series=(Series(columns.BYTES_RECEIVED),),
     ),
     PortFamily(
-        "svcmesh_response_bytes_total", "Bytes sent to clients.", "counter", (Series(columns.BYTES_SENT),)
+        "svcmesh_response_bytes_total",
+        "counter",
+        "Bytes sent to clients.",
+        "requests",
+        PORT_LABELS,
+        "How much clients get.",
+        "for a port that has sent bytes",
+        series=(Series(columns.BYTES_SENT),),
     ),
     PortFamily(
-        "svcmesh_connections_total", "Connections of clients.", "counter", (Series(columns.CONNECTIONS),)
+        "svcmesh_connections_total",
+        "counter",
+        "Clients' connections.",
+        "connections",
+        PORT_LABELS,
+        "Nearly as many as requests: clients do not keep connections, which costs a round trip each time.",
+        _CONNECTED,
+        series=(Series(columns.CONNECTIONS),),
     ),
     PortFamily(
         "svcmesh_connections_active",
-        "Connections of clients that are open now.",
         "gauge",
-        (Series(columns.CONNECTIONS_ACTIVE),),
-        (columns.CONNECTIONS, columns.CONNECTIONS_ACTIVE),
+        "Clients' connections that are open now.",
+        "connections",
+        PORT_LABELS,
+        "For TCP ports it is the load.",
+        _CONNECTED,
+        series=(Series(columns.CONNECTIONS_ACTIVE),),
+        gate=(columns.CONNECTIONS, columns.CONNECTIONS_ACTIVE),
     ),
     PortFamily(
         "svcmesh_upstream_connections_total",
-        "Connections opened to endpoints.",
         "counter",
-        (Series(columns.UPSTREAM_CONNECTIONS),),
+        "Connections opened to endpoints.",
+        "connections",
+        PORT_LABELS,
+        "Nearly as many as requests: endpoints close connections after each response.",
+        _DIALLED,
+        series=(Series(columns.UPSTREAM_CONNECTIONS),),
     ),
     PortFamily(
         "svcmesh_upstream_resends_total",
-        "Requests sent again because the endpoint had closed a pooled connection.",
         "counter",
-        (Series(columns.RESENDS),),
-        (columns.UPSTREAM_CONNECTIONS, columns.RESENDS),
+        "Requests sent again because the endpoint had closed a pooled connection.",
+        "connections",
+        PORT_LABELS,
+        "The client does not notice. Many: endpoints close idle connections before 30 seconds have passed.",
+        _DIALLED,
+        series=(Series(columns.RESENDS),),
+        gate=(columns.UPSTREAM_CONNECTIONS, columns.RESENDS),
     ),
     PortFamily(
         "svcmesh_upstream_errors_total",
-        "What went wrong with endpoints, each try counted.",
         "counter",
-        tuple(
-            Series(column, f',reason="{reason}"', usual=False)
-            for reason, column in columns.UPSTREAM_ERRORS.items()
+        "What went wrong with endpoints, each try counted.",
+        "endpoints",
+        (*PORT_LABELS, "reason"),
+        "Errors that a retry has mended are counted too. The reasons are explained in "
+        "[troubleshooting](troubleshooting.md#errors-of-endpoints).",
+        "for a reason that has occurred at a port",
+        series=tuple(
+            Series(column, reason, usual=False) for reason, column in columns.UPSTREAM_ERRORS.items()
         ),
     ),
 )
@@ -153,7 +212,7 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
     for entry in layout.metrics:
         metric = entry.metric
         name = metric.name if metric.kind == "gauge" else f"{metric.name}_total"
-        taken = name in families or name == METHODS_NAME or name.startswith(DURATION_NAME)
+        taken = name in families or name == METHODS.name or name.startswith(DURATION.name)
         if taken or _NAME.fullmatch(name) is None:
             log.error(
                 "metric_not_shown",
@@ -163,6 +222,13 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
             )
             continue
         families[name] = PortFamily(
-            name, metric.help, metric.kind, (Series(entry.column),), middleware=entry.middleware
+            name,
+            metric.kind,
+            metric.help,
+            "middleware",
+            PORT_LABELS,
+            shown=f"for a port that uses {entry.middleware}",
+            series=(Series(entry.column),),
+            middleware=entry.middleware,
         )
     return tuple(families.values())

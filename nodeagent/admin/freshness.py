@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from nodeagent.plan.counts import ServiceCounts, describe_counts
+
 
 class SnapshotState(msgspec.Struct, frozen=True):
     """How the file is, for metrics. `written` is a Unix time, 0: not by this agent."""
@@ -66,13 +68,13 @@ def describe_source(source: Freshness, now: float) -> str:
 
 
 def describe_state(
-    source: Freshness, plan_version: int, plan_changed: float, services: int, now: float
+    source: Freshness, plan_version: int, plan_changed: float, services: ServiceCounts, now: float
 ) -> Iterator[str]:
     """Yield the lines about source and plan of `/readyz?verbose`; `plan_changed` is 0 without a plan."""
     yield describe_source(source, now)
     if plan_changed:
         age = f"{max(0.0, now - plan_changed):.0f} s"
-        yield f"plan: version {plan_version}, changed {age} ago, {services} Services"
+        yield ", ".join((f"plan: version {plan_version}, changed {age} ago", *describe_counts(services)))
     else:
         yield "plan: none yet"
 

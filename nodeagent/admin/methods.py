@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from middleware.grpc import GrpcStatus
-from nodeagent.admin.families import METHODS_NAME
+from nodeagent.admin.families import METHODS
 from nodeagent.stats.methods import read_rows
 from nodeagent.stats.region import StatsRegion
 
@@ -37,7 +37,7 @@ def method_lines(labels: Mapping[tuple[str, int], str], regions: Sequence[StatsR
 
 def _lines(rows: Sequence[tuple[tuple[str, str], list[int]]]) -> Iterator[str]:
     for (port, method), calls in rows:
-        start = f'{METHODS_NAME}{{{port},method="{method}",grpc_status="'
+        start = f'{METHODS.name}{{{port},method="{method}",grpc_status="'
         for status, number in zip(GrpcStatus, calls, strict=True):
             if number:
                 yield f'{start}{status.name}"}} {number}\n'

@@ -14,9 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from nodeagent.admin import own_families
 from nodeagent.admin.exposition import PortExposition
+from nodeagent.admin.family import Family
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
+from nodeagent.plan.counts import count_services
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
@@ -48,6 +51,8 @@ class AgentState(msgspec.Struct, frozen=True):
     """Requests to the admin server that were no HTTP, or broke a limit."""
     tasks: int = 0
     """Of the agent's own loop."""
+    ready: bool = False
+    """Whether `/readyz` says that the mesh is served."""
     health: HealthState = HealthState()
 
 
@@ -62,32 +67,14 @@ class AgentCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families of the plan, the source, DNS and the workers."""
         state = self._state()
-        build = GaugeMetricFamily(
-            "svcmesh_build_info", "Which agent this is; always 1.", labels=["version", "node"]
-        )
-        build.add_metric([self._version, self._node], 1)
-        yield build
+        yield _family(own_families.BUILD_INFO, [((self._version, self._node), 1)])
+        yield _family(own_families.READY, _one(int(state.ready)))
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
-        yield _counter(
-            "svcmesh_dns_queries",
-            "DNS queries by result; dropped: there was no answer.",
-            ["result"],
-            (((result,), number) for result, number in state.dns_queries.items()),
-        )
-        yield _counter(
-            "svcmesh_dns_responses",
-            "DNS responses by transport.",
-            ["transport"],
-            (((transport,), number) for transport, number in state.dns_responses.items()),
-        )
-        yield _counter(
-            "svcmesh_admin_malformed_requests",
-            "Requests to the admin server that were no HTTP, or broke a limit.",
-            [],
-            [((), state.admin_malformed)],
-        )
+        yield _family(own_families.DNS_QUERIES, _by_label(state.dns_queries))
+        yield _family(own_families.DNS_RESPONSES, _by_label(state.dns_responses))
+        yield _family(own_families.ADMIN_MALFORMED_REQUESTS, _one(state.admin_malformed))
         yield from _worker_families(state)
 
     def describe(self) -> Iterable[Metric]:
@@ -119,91 +106,61 @@ class MetricsPage:
         yield from self._ports.render(state.plan, state.regions)
 
 
-def _gauge(name: str, text: str, number: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=number)
+Samples = Iterable[tuple[Sequence[str], float]]
+"""The values of the labels, in the order of the declaration, and the number."""
 
 
-def _counter(
-    name: str, text: str, labels: list[str], numbers: Iterable[tuple[Sequence[str], int]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, number in numbers:
+def _family(declared: Family, samples: Samples) -> Metric:
+    make = CounterMetricFamily if declared.kind == "counter" else GaugeMetricFamily
+    family = make(declared.name, declared.help, labels=declared.labels)
+    for values, number in samples:
         family.add_metric(values, number)
     return family
 
 
+def _one(number: float) -> Samples:
+    return [((), number)]
+
+
+def _by_label(numbers: Mapping[str, float]) -> Samples:
+    return [((value,), number) for value, number in numbers.items()]
+
+
 def _plan_families(state: AgentState) -> Iterator[Metric]:
-    plan, now = state.plan, time.time()
-    yield _gauge("svcmesh_plan_version", "The version of the plan in force.", plan.version)
-    yield _gauge(
-        "svcmesh_plan_age_seconds",
-        "Time since the plan last changed.",
-        max(0.0, now - state.plan_changed) if state.plan_changed else 0.0,
-    )
-    yield _gauge(
-        "svcmesh_services", "Services in the mesh.", sum(1 for s in plan.services.values() if s.listeners)
-    )
-    yield _gauge(
-        "svcmesh_problems",
-        "Things in the input that cannot be used.",
-        len(plan.problems) + sum(len(service.problems) for service in plan.services.values()),
-    )
-    yield _gauge("svcmesh_source_stale", "1 while the source has lost touch.", int(state.source.stale))
-    yield _gauge(
-        "svcmesh_source_stale_seconds",
-        "How long the source has been out of touch; 0 while it is in touch.",
-        state.source.stale_seconds(now),
-    )
-    yield _gauge(
-        "svcmesh_source_last_sync_timestamp_seconds",
-        "When the source was last up to date, Unix time; 0: never.",
-        state.source.synced,
-    )
+    plan, source, now = state.plan, state.source, time.time()
+    age = max(0.0, now - state.plan_changed) if state.plan_changed else 0.0
+    services = count_services(plan)
+    problems = len(plan.problems) + sum(len(service.problems) for service in plan.services.values())
+    yield _family(own_families.PLAN_VERSION, _one(plan.version))
+    yield _family(own_families.PLAN_AGE, _one(age))
+    yield _family(own_families.SERVICES, _one(services.meshed))
+    yield _family(own_families.SERVICES_LEFT_OUT, _one(services.left_out))
+    yield _family(own_families.SERVICES_WITH_PROBLEMS, _one(services.with_problems))
+    yield _family(own_families.PROBLEMS, _one(problems))
+    yield _family(own_families.SOURCE_STALE, _one(int(source.stale)))
+    yield _family(own_families.SOURCE_STALE_SECONDS, _one(source.stale_seconds(now)))
+    yield _family(own_families.SOURCE_LAST_SYNC, _one(source.synced))
 
 
 def _snapshot_families(snapshot: SnapshotState) -> Iterator[Metric]:
-    yield _gauge(
-        "svcmesh_snapshot_refused",
-        "1 if the snapshot on disk was not trusted when the agent started.",
-        int(snapshot.refused),
-    )
-    yield _gauge(
-        "svcmesh_snapshot_written_timestamp_seconds",
-        "When the snapshot on disk was last written, Unix time; 0: not by this agent.",
-        snapshot.written,
-    )
-    yield _counter(
-        "svcmesh_snapshot_write_failures",
-        "Attempts to write the snapshot to disk that failed.",
-        [],
-        [((), snapshot.failures)],
-    )
+    yield _family(own_families.SNAPSHOT_REFUSED, _one(int(snapshot.refused)))
+    yield _family(own_families.SNAPSHOT_WRITTEN, _one(snapshot.written))
+    yield _family(own_families.SNAPSHOT_WRITE_FAILURES, _one(snapshot.failures))
 
 
 def _health_families(health: HealthState) -> Iterator[Metric]:
     """Yield what health checks have found; of a backend, only if it ever had an unhealthy endpoint."""
-    yield _gauge("svcmesh_health_check_endpoints", "Endpoints that are asked how they are.", health.endpoints)
-    yield _counter(
-        "svcmesh_health_checks",
-        "Health checks by result; not_asked: the node could not, which says nothing about the endpoint.",
-        ["result"],
-        [(("passed",), health.passed), (("failed",), health.failed), (("not_asked",), health.unasked)],
+    results = {"passed": health.passed, "failed": health.failed, "not_asked": health.unasked}
+    yield _family(own_families.HEALTH_CHECK_ENDPOINTS, _one(health.endpoints))
+    yield _family(own_families.HEALTH_CHECKS, _by_label(results))
+    yield _family(
+        own_families.ENDPOINT_EJECTIONS,
+        [(_of_backend(key), number) for key, number in health.ejections.items()],
     )
-    labels = ["service", "namespace", "port"]
-    yield _counter(
-        "svcmesh_endpoint_ejections",
-        "Times that an endpoint failed its health checks and was taken out of use.",
-        labels,
-        ((_of_backend(key), number) for key, number in health.ejections.items()),
+    keys = health.ejections.keys() | health.unhealthy.keys()
+    yield _family(
+        own_families.ENDPOINTS_UNHEALTHY, [(_of_backend(key), health.unhealthy.get(key, 0)) for key in keys]
     )
-    unhealthy = GaugeMetricFamily(
-        "svcmesh_endpoints_unhealthy",
-        "Endpoints that fail their health checks; if these are all, all are used.",
-        labels=labels,
-    )
-    for key in health.ejections.keys() | health.unhealthy.keys():
-        unhealthy.add_metric(_of_backend(key), health.unhealthy.get(key, 0))
-    yield unhealthy
 
 
 def _of_backend(key: BackendKey) -> tuple[str, str, str]:
@@ -211,73 +168,25 @@ def _of_backend(key: BackendKey) -> tuple[str, str, str]:
 
 
 def _worker_families(state: AgentState) -> Iterator[Metric]:
-    yield _gauge("svcmesh_agent_tasks", "Tasks of the agent's own loop.", state.tasks)
-    yield _gauge("svcmesh_workers", "Workers that are alive.", state.workers)
-    restarts = CounterMetricFamily("svcmesh_worker_restarts", "Workers that died and were replaced.")
-    restarts.add_metric([], state.worker_restarts)
-    yield restarts
+    yield _family(own_families.AGENT_TASKS, _one(state.tasks))
+    yield _family(own_families.WORKERS, _one(state.workers))
+    yield _family(own_families.WORKER_RESTARTS, _one(state.worker_restarts))
     slots = [_worker_numbers(region) for region in state.regions]
     now = time.monotonic_ns()
-    version = GaugeMetricFamily(
-        "svcmesh_worker_plan_version", "The version of the plan that a worker serves.", labels=["worker"]
+    beats = [(str(index), numbers[columns.WORKER_HEARTBEAT]) for index, numbers in enumerate(slots)]
+    yield _of_workers(own_families.WORKER_PLAN_VERSION, slots, columns.WORKER_PLAN_VERSION)
+    yield _family(
+        own_families.WORKER_HEARTBEAT_AGE,
+        [((worker,), max(0, now - beat) / 1e9) for worker, beat in beats if beat],
     )
-    silence = GaugeMetricFamily(
-        "svcmesh_worker_heartbeat_age_seconds",
-        "Time since a worker last gave a sign of life; it does so every second.",
-        labels=["worker"],
-    )
-    lag = GaugeMetricFamily(
-        "svcmesh_worker_loop_lag_seconds", "How late a worker's last heartbeat was.", labels=["worker"]
-    )
-    for index, numbers in enumerate(slots):
-        version.add_metric([str(index)], numbers[columns.WORKER_PLAN_VERSION])
-        if numbers[columns.WORKER_HEARTBEAT]:
-            silence.add_metric([str(index)], max(0, now - numbers[columns.WORKER_HEARTBEAT]) / 1e9)
-        lag.add_metric([str(index)], numbers[columns.WORKER_LOOP_LAG] / 1e6)
-    yield from (version, silence, lag)
-    yield from _worker_gauges(slots)
+    yield _of_workers(own_families.WORKER_LOOP_LAG, slots, columns.WORKER_LOOP_LAG, 1e6)
+    for gauge in own_families.WORKER_GAUGES:
+        yield _of_workers(gauge.family, slots, gauge.column, gauge.unit)
     yield from _worker_counters(state, slots)
 
 
-_WORKER_GAUGES: Sequence[tuple[str, str, int, float]] = (
-    ("tasks", "Tasks of a worker's loop.", columns.WORKER_TASKS, 1),
-    ("client_connections", "Connections of clients.", columns.WORKER_CLIENTS, 1),
-    ("exchanges", "Requests, tunnels and tcp connections under way.", columns.WORKER_EXCHANGES, 1),
-    (
-        "upstream_connections_active",
-        "Connections to endpoints that carry a request, a tunnel or a tcp connection.",
-        columns.WORKER_UPSTREAMS_ACTIVE,
-        1,
-    ),
-    (
-        "upstream_connections_idle",
-        "Connections to endpoints that wait to be used again, or are closing.",
-        columns.WORKER_UPSTREAMS_IDLE,
-        1,
-    ),
-    ("requests_waiting", "Requests that wait for a connection to an endpoint.", columns.WORKER_WAITING, 1),
-    (
-        "connections_paused",
-        "Connections from which nothing is read for now: who gets their bytes does not keep up.",
-        columns.WORKER_PAUSED,
-        1,
-    ),
-    (
-        "longest_pause_seconds",
-        "How long the longest of those pauses has lasted.",
-        columns.WORKER_LONGEST_PAUSE,
-        1e6,
-    ),
-)
-"""What a worker counts once a second: the end of the name, the help, the column, and cells of one unit."""
-
-
-def _worker_gauges(slots: list[list[int]]) -> Iterator[Metric]:
-    for name, text, column, unit in _WORKER_GAUGES:
-        family = GaugeMetricFamily(f"svcmesh_worker_{name}", text, labels=["worker"])
-        for index, numbers in enumerate(slots):
-            family.add_metric([str(index)], numbers[column] / unit)
-        yield family
+def _of_workers(declared: Family, slots: list[list[int]], column: int, unit: float = 1) -> Metric:
+    return _family(declared, [((str(index),), numbers[column] / unit) for index, numbers in enumerate(slots)])
 
 
 def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metric]:
@@ -288,38 +197,22 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
     malformed = {reason: total(column) for reason, column in known.items()}
     malformed["head_timeout"] = total(columns.WORKER_HEAD_TIMEOUTS)  # whether the codec lists it or not
     malformed["other"] = total(columns.WORKER_MALFORMED)
-    yield _counter(
-        "svcmesh_malformed_requests",
-        "Requests that were refused because they break HTTP/1.1 or a limit, by reason.",
-        ["reason"],
-        (((reason,), number) for reason, number in malformed.items()),
-    )
-    yield _counter(
-        "svcmesh_connections_refused",
-        "Connections that the mesh closed: no route, too many of a source or in all, too much memory.",
-        ["reason"],
-        [
-            (("no_route",), total(columns.WORKER_REFUSED_NO_ROUTE)),
-            (("limit",), total(columns.WORKER_REFUSED_LIMIT)),
-            (("full",), total(columns.WORKER_REFUSED_FULL)),
-            (("memory",), total(columns.WORKER_REFUSED_MEMORY)),
-        ],
-    )
-    yield _counter(
-        "svcmesh_log_lines_lost",
-        "Lines of the log that could not be written, by process.",
-        ["process"],
-        [
-            (("agent",), state.log_lines_lost),
-            (("workers",), total(columns.WORKER_LOG_LINES_LOST)),
-        ],
-    )
-    yield _counter(
-        "svcmesh_shared_locks_forgone",
-        "Locks on numbers shared by workers that one held too long, so that the others went on without.",
-        [],
-        [((), total(columns.WORKER_LOCKS_FORGONE))],
-    )
+    refused = {
+        "no_route": total(columns.WORKER_REFUSED_NO_ROUTE),
+        "limit": total(columns.WORKER_REFUSED_LIMIT),
+        "full": total(columns.WORKER_REFUSED_FULL),
+        "memory": total(columns.WORKER_REFUSED_MEMORY),
+    }
+    lost = {"agent": state.log_lines_lost, "workers": total(columns.WORKER_LOG_LINES_LOST)}
+    dropped = {
+        "budget": total(columns.WORKER_ACCESS_BUDGET),
+        "slow_reader": total(columns.WORKER_ACCESS_SLOW),
+    }
+    yield _family(own_families.MALFORMED_REQUESTS, _by_label(malformed))
+    yield _family(own_families.CONNECTIONS_REFUSED, _by_label(refused))
+    yield _family(own_families.LOG_LINES_LOST, _by_label(lost))
+    yield _family(own_families.ACCESS_LOG_DROPPED, _by_label(dropped))
+    yield _family(own_families.SHARED_LOCKS_FORGONE, _one(total(columns.WORKER_LOCKS_FORGONE)))
 
 
 def _worker_numbers(region: StatsRegion) -> list[int]:

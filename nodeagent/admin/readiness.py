@@ -1,6 +1,6 @@
-"""Readiness as tokens: whoever must be up before the agent is ready holds one and releases it.
+"""Readiness as tokens: a component that must be up before the agent is ready holds one, and releases it.
 
-Who is down again later holds it again.
+If it is down again later, it holds the token again.
 
 The agent is ready when no token is held and it is not draining. Nothing here knows what the components are.
 """

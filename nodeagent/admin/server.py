@@ -18,6 +18,7 @@ from aiohttp import web
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.resolve import NotOurs, Resolution
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ PAGES = {
     "/readyz": "200 when the mesh is served, 503 before and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
+    "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 
 
@@ -42,6 +44,8 @@ class AdminView(msgspec.Struct, frozen=True):
     readiness: Readiness
     metrics: Callable[[], Iterator[bytes]]
     plan: Callable[[], Awaitable[bytes]]
+    resolve: Callable[[str], Awaitable[Resolution]]
+    """Asks DNS for a name; raises `NotOurs`."""
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; they decide nothing."""
 
@@ -92,6 +96,7 @@ class AdminServer:
             ("/readyz", self._readyz),
             ("/metrics", self._metrics),
             ("/plan", self._plan),
+            ("/resolve", self._resolve),
             ("/{path:.*}", self._not_found),
         ):
             app.router.add_get(path, handler)
@@ -166,6 +171,14 @@ class AdminServer:
 
     async def _plan(self, _: web.Request) -> web.Response:
         body = await self._view.plan()
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        try:
+            found = await self._view.resolve(request.query.get("name", ""))
+        except NotOurs as error:
+            return _text(f"{error}\n", 400)
+        body = msgspec.json.encode(found) + b"\n"
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:

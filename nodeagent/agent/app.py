@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
@@ -33,6 +33,7 @@ from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
+from nodeagent.admin.resolve import Resolver
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.agent.notices import Notices
 from nodeagent.agent.report import Report
@@ -49,6 +50,7 @@ from nodeagent.health.prober import Prober
 from nodeagent.init import Kept
 from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
@@ -99,6 +101,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._source = Freshness()
         self._announced = False
+        self._capture_failures: dict[str, str] = {}
+        """What the kernel refused when it was last told, and when it was last looked at."""
         self._node_name_doubted = False
         self._listen_failures: dict[ListenerKey, str] = {}
         self._announcer: Announcer | None = None
@@ -128,6 +132,7 @@ class Agent:
                     settings.node_name,
                 ).render,
                 plan=PlanPage(lambda: self._in_force, in_force_document).body,
+                resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 notes=self._notes,
             ),
             share=settings.capture == "nftables",
@@ -148,6 +153,7 @@ class Agent:
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
             admin_malformed=self._admin.malformed,
+            ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
         )
@@ -155,9 +161,11 @@ class Agent:
     def _notes(self) -> Iterable[str]:
         plan = self._plan
         yield from describe_state(
-            self._source, plan.version, self._plan_changed, len(plan.services), time.time()
+            self._source, plan.version, self._plan_changed, count_services(plan), time.time()
         )
         yield f"workers: {self._serving} of {self._settings.workers} serve"
+        failures = "; ".join(self._capture_failures.values())
+        yield f"capture: {f'failed: {failures}' if failures else f'{self._settings.capture} in place'}"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
@@ -303,7 +311,7 @@ class Agent:
         await self._apply(plan)
         log.warning(
             "snapshot_loaded",
-            services=len(plan.services),
+            **count_fields(plan),
             age_seconds=round(max(0.0, time.time() - head.written)),
             written_by=head.mesh,
             reason="the source has not answered yet",
@@ -336,7 +344,7 @@ class Agent:
         self._announced = True
         self._presence.announce()
         self._show_readiness()
-        log.info("agent_ready", services=len(self._plan.services))
+        log.info("agent_ready", **count_fields(self._plan))
         # What is there now stays: looking through it again would hold up a change for tens of ms.
         gc.freeze()
 
@@ -384,19 +392,22 @@ class Agent:
         self._in_force = InForce(self._plan, self._prober.unhealthy)
 
     async def _steer(self) -> None:
-        try:
-            await self._capture.apply(self._keys)
-        except CaptureError as error:
-            log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
+        await self._attempt_capture("apply", self._capture.apply(self._keys))
 
     async def _verify_capture(self) -> None:
         """Every few seconds, mend what somebody else has removed from the kernel."""
         while True:
             await asyncio.sleep(VERIFY_INTERVAL)
-            try:
-                await self._capture.verify()
-            except CaptureError as error:
-                log.error("capture_failed", reason=str(error))  # noqa: TRY400
+            await self._attempt_capture("verify", self._capture.verify())
+
+    async def _attempt_capture(self, step: str, attempt: Awaitable[None]) -> None:
+        """Tell the kernel something; a refusal is logged, and shown until the same step succeeds."""
+        try:
+            await attempt
+            self._capture_failures.pop(step, None)
+        except CaptureError as error:
+            self._capture_failures[step] = str(error)
+            log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
 
     def _change_zone(self, changed: Sequence[ServiceChange]) -> None:
         self._zone, differ = changed_zone(self._zone, changed)
@@ -461,6 +472,11 @@ def with_worker_port(settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, worker_port=free_worker_port(settings))
     except NoWorkerPortError as error:
         raise StartError(str(error)) from error
+
+
+def asked_dns(settings: Settings) -> tuple[str, int]:
+    """Return the address and port at which this node's clients ask the mesh's DNS."""
+    return (settings.dns_address, 53) if settings.capture == "nftables" else settings.dns_listen
 
 
 async def _beat(pulse: int) -> None:

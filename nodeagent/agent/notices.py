@@ -1,7 +1,7 @@
 """Which notices follow from a plan: a warning for a Service's new problem, an all-clear for a mended one.
 
-Every agent of a cluster comes to the same notices with the same identities, so that whoever tells them can
-leave out what another has told. A problem that comes back counts as another: its identity has the number of
+Every agent of a cluster comes to the same notices with the same identities, so that each can leave out
+what another has reported. A problem that comes back counts as another: its identity has the number of
 times that it was mended. Pure; remembers what it was shown.
 """
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from discovery.manifest.fields import LABEL, SUBDOMAIN, canonical_address
+from discovery.address import canonical_address
+from discovery.manifest.fields import LABEL, SUBDOMAIN
 from discovery.model import PodObject, Service
 
 LARGEST_VERSION = 2**53 - 1

@@ -10,12 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+import msgspec
 import structlog
 
 from discovery.model import Problem, ServiceKey
+from discovery.position import split_place
 from discovery.throttle import Throttle, Throttles
+from nodeagent.plan.counts import count_fields
 from nodeagent.plan.diff import PlanDelta, ServiceChange
 from nodeagent.plan.model import NodePlan
+from nodeagent.plan.problems import name_of
 
 log = structlog.get_logger()
 
@@ -71,7 +75,7 @@ class Report:
         found, solved = _compare_problems(old, plan, changed)
         for problem in found:
             if self._admits(_of_problem(problem), now):
-                write = log.warning if problem.severity == "error" else log.info
+                write = log.info if problem.severity == "info" else log.warning
                 write("problem_found", **_said_of(problem))
         for problem in solved:
             if self._admits(_of_problem(problem), now):
@@ -113,9 +117,12 @@ class Report:
 def _compare_problems(
     old: NodePlan, plan: NodePlan, changed: Sequence[ServiceChange]
 ) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems that came and those that went, each once; only what changed is looked at."""
-    before: dict[Problem, None] = {}
-    after: dict[Problem, None] = {}
+    """Return the problems that came and those that went, each once; only what changed is looked at.
+
+    One that only stands in another line now, or comes with other advice, is neither.
+    """
+    before: dict[Problem, Problem] = {}
+    after: dict[Problem, Problem] = {}
     pairs: list[tuple[Sequence[Problem], Sequence[Problem]]] = [
         (change.old.problems if change.old else (), change.new.problems if change.new else ())
         for change in changed
@@ -123,15 +130,20 @@ def _compare_problems(
     for was, now in chain(((old.problems, plan.problems),), pairs):
         if was is now or was == now:
             continue
-        before |= dict.fromkeys(was)
-        after |= dict.fromkeys(now)
-    return [one for one in after if one not in before], [one for one in before if one not in after]
+        before |= {_identity(problem): problem for problem in was}
+        after |= {_identity(problem): problem for problem in now}
+    found = [problem for same, problem in after.items() if same not in before]
+    return found, [problem for same, problem in before.items() if same not in after]
+
+
+def _identity(problem: Problem) -> Problem:
+    return msgspec.structs.replace(problem, origin="", expected="")
 
 
 def _describe(plan: NodePlan, delta: PlanDelta) -> dict[str, int]:
     return {
         "plan_version": plan.version,
-        "services": len(plan.services),
+        **count_fields(plan),
         "listeners_changed": len(delta.upserted),
         "listeners_removed": len(delta.removed),
         "backends_changed": len(delta.backends) + len(delta.removed_backends),
@@ -154,14 +166,16 @@ def _of_problem(problem: Problem) -> _Object:
     return (problem.kind, problem.namespace, problem.name)
 
 
-def _said_of(problem: Problem) -> dict[str, str]:
-    fields = {
-        "object": f"{problem.kind} {problem.namespace}/{problem.name}",
+def _said_of(problem: Problem) -> dict[str, str | int]:
+    file, line = split_place(problem.origin)
+    fields: dict[str, str | int] = {
+        "object": name_of(problem),
         "field": problem.field,
         "value": problem.value,
         "reason": problem.reason,
         "expected": problem.expected,
         "effect": problem.effect,
-        "origin": problem.origin,
+        "file": file,
+        "line": line,
     }
     return {name: value for name, value in fields.items() if value}

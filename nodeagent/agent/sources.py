@@ -24,5 +24,5 @@ def make_source(settings: Settings) -> tuple[Source, Announcer | None]:
     if kind == "file" and path:
         from discovery.files.source import FileSource
 
-        return FileSource(path, settings.compat), None
+        return FileSource(path, settings.compat, settings.overrides), None
     raise SourceError(f"unknown source {settings.source!r}: use `kube` or `file:PATH`")

@@ -123,7 +123,7 @@ class SnapshotFile:
         writing = self._writing
         if writing is None:
             return 0
-        # Not awaited itself: whoever cancels us must not cancel it, for its end is still to be noted.
+        # Not awaited itself: if this call is cancelled, the write must go on, and its end be noted.
         done, _ = await asyncio.wait({writing}, timeout=patience)
         if not done:
             self._failed(f"the disk has not taken it within {patience:g} s")

@@ -13,8 +13,8 @@ class NftError(Exception):
     """nft or the kernel refused a script; nothing of it is in force. The message is nft's own."""
 
 
-async def run_nft(script: str) -> None:
-    """Give `script` to `nft -f -`.
+async def run_nft(script: str, *, check: bool = False) -> None:
+    """Give `script` to `nft -f -`; with `check` the kernel says whether it would take it, and forgets it.
 
     Raises:
         NftError: it was refused, or nft cannot be run.
@@ -22,6 +22,7 @@ async def run_nft(script: str) -> None:
     try:
         process = await asyncio.create_subprocess_exec(
             "nft",
+            *(("-c",) if check else ()),
             "-f",
             "-",
             stdin=asyncio.subprocess.PIPE,

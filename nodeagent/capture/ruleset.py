@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from nodeagent.plan.model import ListenerKey
-from nodeagent.settings import DNS_PORT, WORKER_PORTS, Settings
+from nodeagent.settings import DNS_PORT, WORKER_PORTS, Settings, dns_address, worker_address
 
 TABLE = "svcmesh"
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -63,12 +63,17 @@ class Layout(msgspec.Struct, frozen=True):
 
 def layout_of(settings: Settings, token: str) -> Layout:
     """Return the layout of the table an agent with these settings makes."""
+    return layout_for(settings.network, token, settings.worker_port)
+
+
+def layout_for(network: ipaddress.IPv4Network, token: str, worker_port: int) -> Layout:
+    """Return the layout of the table for a mesh range."""
     return Layout(
         token=token,
-        mesh_range=settings.mesh_range,
-        sink=str(settings.network.network_address),
-        worker=(settings.worker_address, settings.worker_port),
-        dns=(settings.dns_address, DNS_PORT),
+        mesh_range=str(network),
+        sink=str(network.network_address),
+        worker=(worker_address(network), worker_port),
+        dns=(dns_address(network), DNS_PORT),
     )
 
 

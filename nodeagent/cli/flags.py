@@ -9,11 +9,15 @@ import ipaddress
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from discovery.compat import ZONES, Compat
+from discovery.files.overrides import Override
+from discovery.model import ServiceKey
+from discovery.places import InvalidPlaces, parse_places
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
@@ -64,6 +68,7 @@ class Given(msgspec.Struct, frozen=True):
     state_dir: str = ""
     compat: Compat | None = None
     service_selector: str = ""
+    overrides: tuple[Override, ...] = ()
     kept: bool = False
     """Whether process 1 starts another agent when this one dies."""
 
@@ -101,6 +106,7 @@ def resolve_settings(given: Given) -> Settings:
         state_dir=given.state_dir,
         compat=given.compat,
         service_selector=given.service_selector,
+        overrides=given.overrides,
         first_bindable_port=first_bindable_port() if laptop else 1,
         workers_outlive=given.kept or not laptop,
     )
@@ -115,6 +121,29 @@ def _check_source(given: Given) -> None:
             f"--service-selector has no meaning with --source {given.source}: it is the API server that "
             "selects; leave it out, and keep the other Services out of the files"
         )
+    if given.overrides and given.source == "kube":
+        raise ValueError(
+            "--endpoints has a meaning with --source file:PATH only: in a cluster EndpointSlices say where a "
+            "Service's endpoints are"
+        )
+    check_overrides(given.overrides)
+
+
+def check_overrides(overrides: Sequence[Override]) -> None:
+    """Look at all uses of `--endpoints` together.
+
+    Raises:
+        ValueError: two are for the same port.
+    """
+    seen: set[tuple[ServiceKey, str]] = set()
+    for override in overrides:
+        which = (override.service, override.port)
+        if which in seen:
+            name = str(override).partition("=")[0]
+            raise ValueError(
+                f"--endpoints is given twice for {name}; several endpoints are separated by commas"
+            )
+        seen.add(which)
 
 
 def _fitting_range(given: str | None, capture: CaptureKind) -> str:
@@ -165,6 +194,29 @@ def parse_source(text: str) -> str:
         return text
     hint = f"; did you mean file:{text}?" if "/" in text or text.endswith((".yaml", ".yml", ".json")) else ""
     raise ValueError(f"{text!r} is neither kube nor file:PATH{hint}")
+
+
+def parse_override(text: str) -> Override:
+    """Read `NAME[.NAMESPACE][:PORT]=ADDR:PORT[,ADDR:PORT...]`; without a namespace it is `default`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    example = "NAME[.NAMESPACE][:PORT]=ADDR:PORT[,ADDR:PORT...], such as web.shop=127.0.0.1:8080"
+    whole, equals, places = text.partition("=")
+    dotted, colon, port = whole.partition(":")
+    name, dot, namespace = dotted.partition(".")
+    if not equals:
+        raise ValueError(f"{text!r} is not {example}")
+    if not _LABEL.fullmatch(name) or (dot and not _LABEL.fullmatch(namespace)):
+        raise ValueError(f"{dotted!r} is not NAME or NAME.NAMESPACE of a Service; expected {example}")
+    if colon and not _LABEL.fullmatch(port):
+        raise ValueError(f"{port!r} is not the name or number of a port; expected {example}")
+    try:
+        parse_places(places)
+    except InvalidPlaces as invalid:
+        raise ValueError(f"{text!r}: {invalid.reason}; expected {invalid.expected}") from None
+    return Override(ServiceKey(namespace or "default", name), port, places)
 
 
 def parse_range(text: str) -> str:

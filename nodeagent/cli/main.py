@@ -1,4 +1,4 @@
-"""The command line of the daemon: `nodeagent run` and `nodeagent version`.
+"""The command line of the daemon: `nodeagent run`, `nodeagent node-check` and `nodeagent version`.
 
 Every flag is also read from the environment, as `SVCMESH_` and its name; the command line goes first.
 """
@@ -6,55 +6,84 @@ Every flag is also read from the environment, as `SVCMESH_` and its name; the co
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
+    parse_override,
     parse_range,
     parse_source,
     parse_workers,
     parse_zone,
     resolve_settings,
 )
+from nodeagent.cli.needs import unmet
+from nodeagent.cli.parsed import Parsed
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
+from nodeagent.settings import NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-class Parsed(click.ParamType[Any]):
-    """A value that one of our parsers reads; its ValueError becomes click's message."""
+class CannotRun(click.ClickException):
+    """No agent can run here."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
+    exit_code = 2
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; pass on what is parsed already (a default)."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+
+def _require_agent() -> None:
+    """End the command if no agent can run here."""
+    reason = unmet(sys.platform, lambda name: importlib.util.find_spec(name) is not None)
+    if reason:
+        raise CannotRun(reason)
 
 
 def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option of `run`, with its name in the environment shown in the help."""
+    """Add an option of `run`; the help shows its variable and its default.
+
+    `show_default` says in words what stands in for a default that depends on the machine.
+    """
     variable = f"{ENVIRONMENT_PREFIX}_{names[0].removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*names, envvar=variable, show_envvar=True, **settings)
+    options: dict[str, Any] = {"envvar": variable, "show_envvar": True, "show_default": True, **settings}
+    return click.option(*names, **options)
+
+
+def version_line() -> str:
+    """Return the version of svc.mesh, and of what runs it."""
+    system = platform.uname()
+    return (
+        f"svc.mesh {importlib.metadata.version('svcmesh')} "
+        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
+    )
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(version_line())
+        context.exit()
 
 
 @click.group(context_settings=CONTEXT)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, as `nodeagent version` does.",
+)
 def main() -> None:
     """The svc.mesh agent of one node: watches Services, answers DNS, proxies mesh traffic."""
 
@@ -62,121 +91,137 @@ def main() -> None:
 @main.command(short_help="Run the agent in the foreground.")
 @_flag(
     "--source",
-    type=Parsed("source", parse_source),
+    type=Parsed("source", "`kube`, or `file:` and the path of a file or folder", parse_source),
     metavar="kube|file:PATH",
     default="kube",
-    show_default=True,
     help="Where Services are read from: the API server, or a file or folder of Kubernetes YAML.",
+)
+@_flag(
+    "--endpoints",
+    "overrides",
+    type=Parsed(
+        "endpoints",
+        "a Service, perhaps with a port, and addresses with ports",
+        parse_override,
+    ),
+    metavar="NAME[.NAMESPACE][:PORT]=ADDR:PORT,...",
+    multiple=True,
+    show_default="none",
+    help="With --source file: the endpoints of a Service, or of one of its ports, in place of those in the "
+    "files; may be given several times (in the environment: separated by spaces). See docs/file-source.md.",
 )
 @_flag(
     "--service-selector",
     metavar="LABELSELECTOR",
     default="",
-    help="With --source kube: only Services with these labels, and slices with the same, are asked of the "
-    "API server, as in svc.mesh/watch=true. Kubernetes copies a Service's labels to its slices; slices made "
-    "by hand need them too.  [default: all]",
+    show_default="all Services",
+    help="With --source kube: the agent asks the API server only for Services with these labels, and for "
+    "EndpointSlices with the same labels. Kubernetes copies a Service's labels to its slices; slices that "
+    "you make by hand need the labels too. Example: svc.mesh/watch=true.",
 )
 @_flag(
     "--capture",
     type=click.Choice(["auto", "nftables", "loopback"]),
     default="auto",
-    show_default=True,
-    help="How traffic to mesh addresses gets here. nftables: a node, needs CAP_NET_ADMIN and nft. "
-    "loopback: a laptop, no privileges. auto: nftables where it is possible, else loopback.",
+    help="How traffic to mesh addresses reaches the agent. nftables: for a node; needs CAP_NET_ADMIN and the "
+    "program nft. loopback: for a laptop; needs no privileges. auto: nftables if the agent has both, else "
+    "loopback.",
 )
 @_flag(
     "--mesh-range",
-    type=Parsed("CIDR", parse_range),
-    help="The IPv4 range of mesh addresses, /4 to /16.  "
-    "[default: 240.0.0.0/4 with nftables, 127.64.0.0/10 with loopback]",
+    type=Parsed("CIDR", "an IPv4 network in CIDR form, /4 to /16", parse_range),
+    show_default="240.0.0.0/4 with nftables, 127.64.0.0/10 with loopback",
+    help="The range of mesh addresses. With loopback it must lie in 127.0.0.0/8 and must not contain "
+    "127.0.0.1; with nftables it must not overlap 127.0.0.0/8.",
 )
 @_flag(
     "--zone",
-    type=Parsed("NAME", parse_zone),
+    type=Parsed("NAME", "a DNS name", parse_zone),
     default="svc.mesh",
-    show_default=True,
-    help="The DNS zone: <service>.<namespace>.<zone>.",
+    help="The DNS zone of mesh names, which are <service>.<namespace>.<zone>.",
 )
 @_flag(
     "--alias-zone",
     "alias_zones",
-    type=Parsed("NAME", parse_zone),
+    type=Parsed("NAME", "a DNS name, other than that of --zone", parse_zone),
     multiple=True,
-    help="A further zone with the same names; may be given several times (in the environment: separated "
-    "by spaces).",
+    show_default="none",
+    help="A further zone with the same names. You may give the flag several times; in the variable, separate "
+    "zones by spaces.",
 )
 @_flag(
     "--compat",
     type=click.Choice(["traefik-mesh"]),
-    help="Another mesh whose annotations are read too; a Service with any of them is opted in, and the zones "
-    "traefik.mesh and maesh answer besides --zone. See docs/migrate-traefik-mesh.md.",
+    show_default="none",
+    help="Another mesh whose annotations are read too. A Service with any of them is in the mesh, and the "
+    "zones traefik.mesh and maesh answer besides --zone. See docs/migrate-traefik-mesh.md.",
 )
 @_flag(
     "--dns-listen",
-    type=Parsed("ADDR:PORT", parse_listen),
-    help="Where DNS answers. With nftables it always answers at 240.0.0.53:53 (the 53rd address of the "
-    "range), and here too if given.  [default with loopback: 127.0.0.1:10053]",
+    type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
+    show_default="127.0.0.1:10053 with loopback",
+    help="Where the agent answers DNS queries. With nftables it always answers at the 53rd address of the "
+    "range, port 53 (240.0.0.53:53), and here too if you give an address.",
 )
 @_flag(
     "--admin-listen",
-    type=Parsed("ADDR:PORT", parse_listen),
-    help="Where /healthz, /readyz, /metrics and /plan answer.  "
-    "[default: 0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback]",
+    type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
+    show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
+    help="Where the agent serves /healthz, /readyz, /metrics, /plan and /resolve.",
 )
 @_flag(
     "--workers",
-    type=Parsed("N", parse_workers),
-    help="Processes that carry traffic, 1 to 256.  [default: the CPUs this process may use]",
+    type=Parsed("N", "a whole number from 1 to 256", parse_workers),
+    show_default="the CPUs that the process may use (its affinity and CPU quota, rounded down, at least 1)",
+    help="How many processes carry traffic.",
 )
 @_flag(
     "--node-name",
-    type=Parsed("NAME", parse_node_name),
-    help="The name of this node, as in Kubernetes: the pods that the access log names are those on it.  "
-    "[default: the host name in lower case]",
+    type=Parsed("NAME", "the name of a Node", parse_node_name),
+    show_default="the host name in lower case",
+    help="The name of this node in Kubernetes. The access log can name the pods that run on it.",
 )
 @_flag(
     "--ready-file",
     type=click.Path(dir_okay=False),
     default="",
     metavar="PATH",
-    help="A file that exists while this agent is ready, for probes: with host networking two agents that "
-    "overlap during an upgrade answer at the same admin address.",
+    show_default="no file",
+    help="A file that exists while this agent is ready, for probes. With host networking two agents overlap "
+    "during an upgrade and answer at the same admin address, so a probe by HTTP could ask the wrong one.",
 )
 @_flag(
     "--state-dir",
     type=click.Path(file_okay=False),
     default="",
     metavar="DIR",
-    help="Where the last good snapshot is kept, so that the agent can start and serve while the source is "
-    "out of reach.  [default: nowhere]",
+    show_default="no folder: nothing is kept",
+    help="The folder in which the agent keeps the last good snapshot, so that it can start and serve while "
+    "the source is out of reach.",
 )
 @_flag(
     "--drain-timeout",
-    type=Parsed("DURATION", parse_drain_timeout),
+    type=Parsed("DURATION", "a Go duration of at most 1h, such as 30s or 1m30s", parse_drain_timeout),
     default="30s",
-    show_default=True,
-    help="How long requests in flight may take to finish after SIGTERM, such as 30s or 1m30s.",
+    help="How long requests in flight may take to finish after SIGTERM.",
 )
 @_flag(
     "--log-level",
     type=click.Choice(list(LEVELS)),
     default="info",
-    show_default=True,
     help="The least severe lines that are logged.",
 )
 @_flag(
     "--log-format",
     type=click.Choice(["auto", "console", "json"]),
     default="auto",
-    show_default=True,
-    help="auto: console on a terminal, else json.",
+    help="How log lines look. auto: console if standard error is a terminal, else json.",
 )
 @_flag(
     "--access-log",
     type=click.Choice(["off", "errors", "all"]),
     default="errors",
-    show_default=True,
-    help="Which requests are logged: none, those the mesh or an endpoint failed, or all.",
+    help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
 )
 @click.pass_obj
 def run(kept: Kept | None, /, **given: Any) -> None:
@@ -186,6 +231,7 @@ def run(kept: Kept | None, /, **given: Any) -> None:
 
         nodeagent run --source file:DIR --capture loopback
     """
+    _require_agent()
     try:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
@@ -196,11 +242,34 @@ def run(kept: Kept | None, /, **given: Any) -> None:
     sys.exit(run_agent(settings, kept))
 
 
+@click.command(short_help="Say what an agent would find on this node.")
+@_flag(
+    "--mesh-range",
+    type=Parsed("CIDR", "an IPv4 network in CIDR form, /4 to /16", parse_range),
+    default=NFTABLES_RANGE,
+    show_default=True,
+    help="The IPv4 range that an agent would make local.",
+)
+def node_check(mesh_range: str) -> None:
+    """Print as JSON what an agent would find on this node; changes nothing.
+
+    `meshctl check --cluster --pre --probe-nodes` runs it on every node and judges what it says.
+    """
+    _require_agent()
+    # pyroute2 costs 13 MiB, which nothing else of this command line needs.
+    from nodeagent.capture.node_check import look_at_node
+
+    try:
+        facts = look_at_node(mesh_range, importlib.metadata.version("svcmesh"))
+    except OSError as error:
+        raise click.ClickException(f"this node cannot be looked at: {error}") from error
+    click.echo(msgspec.json.encode(facts))
+
+
+main.add_command(node_check)
+
+
 @main.command(short_help="Print the version.")
 def version() -> None:
     """Print the version of svc.mesh and of what runs it."""
-    system = platform.uname()
-    click.echo(
-        f"svc.mesh {importlib.metadata.version('svcmesh')} "
-        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
-    )
+    click.echo(version_line())

@@ -75,7 +75,7 @@ async def wait_for_successor(address: str) -> None:
 
 
 def _is_ours(probe: socket.socket) -> bool:
-    """Whether whoever listens runs as the same user: anybody in the network namespace may take the name."""
+    """Whether the listener runs as the same user: any process in the network namespace may take the name."""
     credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(credentials)
     return bool(user == os.geteuid())

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -47,6 +49,8 @@ from nodeagent.stats.windows import SharedWindows
 
 log = structlog.get_logger()
 
+ROOT: Final = Path(__file__).parents[2]
+"""The folder with our packages."""
 APPLY_TIME: Final = 5.0
 """Seconds after which a change goes on without a worker that has not said that it serves it."""
 CRASHES: Final = 3
@@ -153,7 +157,7 @@ class Supervisor:
         numbers = [*files, *([] if place.listener else [-1]), self._settings.workers]
         with theirs:
             place.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "nodeagent.worker", *map(str, numbers), pass_fds=files
+                *worker_command(_current_folder()), *map(str, numbers), pass_fds=files
             )
         loop = asyncio.get_running_loop()
         _, channel = await loop.create_connection(
@@ -330,6 +334,23 @@ class Supervisor:
             await process.wait()
         if place.channel is not None:
             place.channel.close()
+
+
+def worker_command(folder: str) -> list[str]:
+    """Return the command that is a worker, for an agent whose current folder is `folder`.
+
+    With `-m` Python looks into the current folder first, where somebody may work on a package of one of our
+    names; `-P` is without. Only a tree that is not installed is found there, by the agent too.
+    """
+    here = Path(folder).resolve() == ROOT.resolve()
+    return [sys.executable, *([] if here else ["-P"]), "-m", "nodeagent.worker"]
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "/"
 
 
 def _slot_key(listener: Listener) -> SlotKey:

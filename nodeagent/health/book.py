@@ -178,7 +178,7 @@ class Book:
         heapq.heappush(self._order, (due, self._number, probed))
 
     def _forget_old(self) -> None:
-        """Drop whoever is next and has gone."""
+        """Drop entries at the head of the order that are no longer probed."""
         order, probed = self._order, self._probed
         while order and probed.get(order[0][2].probe) is not order[0][2]:
             heapq.heappop(order)

@@ -11,16 +11,22 @@ from __future__ import annotations
 
 import atexit
 import io
+import json
 import logging
+import os
 import sys
 import time
 import traceback
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
+import msgspec
 import structlog
 
 from nodeagent.log.budget import LineBudget
-from nodeagent.log.writer import LineWriter
+from nodeagent.log.console import ConsoleForm, terminal_width, uses_colour
+from nodeagent.log.writer import Gap, LineWriter
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -30,7 +36,12 @@ LIBRARY_LINES: Final = 5
 """A second, of all libraries together."""
 LONGEST_MESSAGE: Final = 500
 """Characters of what a library says."""
+MOST_NAMED: Final = 5
+"""Services that the line about a gap names."""
 STDERR: Final = 2
+
+Form = Callable[[Mapping[str, Any]], str]
+"""Renders the keys of an event, `level` and `event` among them, as a line without its end."""
 
 _writer = LineWriter(STDERR)
 
@@ -40,31 +51,32 @@ def lost_lines() -> int:
     return _writer.lost
 
 
-def configure_logging(level: str, log_format: Literal["console", "json"]) -> None:
-    """Set up logging for this process.
+def lost_access_lines() -> int:
+    """Return how many of them were of the access log and found no room, because nobody reads fast enough."""
+    return _writer.lost_yielding
+
+
+def configure_logging(level: str, log_format: Literal["console", "json"]) -> Form:
+    """Set up logging for this process; return the form that its lines have.
 
     The lines are written by a thread, which keeps the capabilities that the caller has at the first line.
     """
-    colors = sys.stderr is not None and sys.stderr.isatty()
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _say_what_was_lost,
-    ]
-    if log_format == "json":
-        chain: list[structlog.typing.Processor] = [
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
-            _first_things_first,
-            structlog.processors.JSONRenderer(),
-        ]
-    else:
-        chain = [
-            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False, key="timestamp"),
-            structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=26),
-        ]
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    form: Form = _json_form
+    if log_format == "console":
+        form = ConsoleForm(uses_colour(terminal, os.environ), lambda: terminal_width(STDERR))
+    _writer.tell_gaps(lambda gap: form(_told(gap)) + "\n")
+
+    def render(_: object, __: str, event: structlog.typing.EventDict) -> str:
+        return form(event)
+
     structlog.configure(
-        processors=[*shared, *chain],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            render,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_Logger,
         cache_logger_on_first_use=True,
@@ -72,8 +84,73 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
     root = logging.getLogger()
     root.handlers[:] = [_LibraryLines()]
     root.setLevel(logging.WARNING)
-    sys.stderr = _StandardError(colors)
+    sys.stderr = _StandardError(terminal)
     atexit.register(_writer.close, FLUSH_TIME)
+    return form
+
+
+class AccessLines:
+    """Where the lines of the access log go: in the form of all lines, but they yield to the others.
+
+    It is not structlog's way, which costs several times as much for a line of a plain request.
+    """
+
+    def __init__(self, form: Form, level: str) -> None:
+        self._form = form
+        self._level = LEVELS[level]
+
+    def takes(self, level: str) -> bool:
+        """Return whether lines of this level are written."""
+        return LEVELS[level] >= self._level
+
+    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service."""
+        self._write("info", event, about, fields)
+
+    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service that something is wrong with."""
+        self._write("warning", event, about, fields)
+
+    def _write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
+        if LEVELS[level] >= self._level:
+            line = self._form({"level": level, "event": event, **fields})
+            _writer.write(line + "\n", about, yields=True)
+
+
+def _json_form(event: Mapping[str, Any]) -> str:
+    """Render as JSON, time, level and event in front: people read that too."""
+    whole = {"time": utc(time.time()), "level": event["level"], "event": event["event"], **event}
+    try:
+        return msgspec.json.format(_encode(whole), indent=0).decode()
+    except (UnicodeEncodeError, OverflowError, TypeError):  # half a surrogate in a file's name, say
+        return json.dumps(whole, default=repr)
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def utc(moment: float) -> str:
+    """Return a Unix time as lines show it: `2026-03-01T09:30:00.123456Z`."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def _told(gap: Gap) -> dict[str, object]:
+    """Return the event that tells of missing lines."""
+    named = gap.about.most_common(MOST_NAMED)
+    others = gap.lines - sum(number for _, number in named)
+    return _event(
+        "log_lines_lost",
+        "warning",
+        lines=gap.lines,
+        since=utc(gap.since),
+        seconds=round(gap.until - gap.since, 3),
+        reason=gap.refused or "whoever reads the log does not keep up",
+        of={**dict(named), **({"others": others} if others else {})},
+    )
+
+
+def _event(name: str, level: str, **fields: object) -> dict[str, object]:
+    return {"level": level, "event": name, **fields}
 
 
 class _Logger:
@@ -83,8 +160,7 @@ class _Logger:
         pass
 
     def msg(self, line: str) -> None:
-        # One write for a line with its end: agent and workers share the descriptor.
-        _writer.write(line + "\n", _writer.untold)
+        _writer.write(line + "\n")
 
     debug = info = warning = error = msg
 
@@ -144,15 +220,3 @@ class _LibraryLines(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 logging's own name
         """A message that cannot be made is the library's bug, and nobody else's trouble."""
         self._log.warning("library_message", library=record.name, message="a message that cannot be shown")
-
-
-def _say_what_was_lost(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    if lost := _writer.untold:
-        event["log_lines_lost"] = lost
-    return event
-
-
-def _first_things_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Put time, level and event in front: people read JSON lines too."""
-    first = {name: event.pop(name) for name in ("time", "level", "event")}
-    return {**first, **event}

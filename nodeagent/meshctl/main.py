@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from nodeagent.meshctl.commands.check import check
+from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dns import dns
 from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.status import status
+from nodeagent.meshctl.commands.version import version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -17,6 +19,8 @@ def main() -> None:
 
 
 main.add_command(check)
+main.add_command(completion)
 main.add_command(dns)
 main.add_command(migrate)
 main.add_command(status)
+main.add_command(version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -70,6 +70,8 @@ def plan_migration(events: Sequence[Event], plan: NodePlan) -> Migration:
     others = []
     for finding in report_on(events, plan).findings:
         key = ServiceKey(finding.problem.namespace, finding.problem.name)
+        if finding.problem.severity == "warning":  # endpoints are no matter of annotations
+            continue
         if finding.problem.kind == "Service" and key in findings:
             findings[key].append(finding)
         elif finding.problem.kind in _OTHER_KINDS:
@@ -97,8 +99,8 @@ def _annotations(service: ServiceObject, plan: NodePlan) -> dict[str, str]:
 
 
 REMINDER: Final = (
-    "# If Traefik Mesh ran in ACL mode, which no object shows, it let nobody in without a TrafficTarget; here"
-    " whoever reaches the node is let in."
+    "# If Traefik Mesh ran in ACL mode, which no object shows, it let no client in without a TrafficTarget;"
+    " here every client that can reach the node is let in."
 )
 
 
@@ -120,6 +122,44 @@ def remove_lines(migration: Migration, kubectl: Sequence[str]) -> Iterator[str]:
         yield _line(kubectl, "", service, [f"{name}-" for name in service.foreign])
     for finding in migration.findings:
         yield from _comments(finding)
+
+
+def migration_document(migration: Migration, accept_open: bool) -> dict[str, Any]:
+    """Return the migration as values that JSON can hold, with all that the lines for kubectl say."""
+    return {
+        "services": [
+            {
+                "namespace": service.key.namespace,
+                "name": service.key.name,
+                "annotate": dict(service.annotations),
+                "remove": list(service.foreign),
+                "lossless": service.lossless,
+                "findings": [_finding(finding) for finding in service.findings],
+            }
+            for service in migration.services
+        ],
+        "objects": [
+            {**_finding(finding), "lost": finding in migration.lost(accept_open)}
+            for finding in migration.findings
+        ],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    problem = finding.problem
+    return {
+        "file": finding.file,
+        "line": finding.line,
+        "severity": problem.severity,
+        "kind": problem.kind,
+        "namespace": problem.namespace,
+        "name": problem.name,
+        "field": problem.field,
+        "value": problem.value,
+        "reason": problem.reason,
+        "expected": problem.expected,
+        "effect": problem.effect,
+    }
 
 
 def _line(kubectl: Sequence[str], flag: str, service: ServiceMigration, pairs: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from discovery.kube.commands.agents import AgentPages, Page
+from discovery.kube.commands.agents import AgentPages, Page, why_unanswered
+from discovery.kube.commands.daemonsets import DaemonSetState
 
-State = Literal["ready", "leaving", "stale", "not ready", "unreachable"]
+State = Literal["ready", "leaving", "stale", "not ready", "not running", "unreachable"]
 GOOD: tuple[State, ...] = ("ready", "leaving")
 
 
@@ -32,6 +33,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     services: int | None = None
     problems: int | None = None
     workers: int | None = None
+    namespace: str = ""
 
     @property
     def good(self) -> bool:
@@ -41,9 +43,15 @@ class AgentStatus(msgspec.Struct, frozen=True):
 
 def read_status(agent: AgentPages) -> AgentStatus:
     """Return how an agent is; never raises, whatever its pages say."""
+    return msgspec.structs.replace(_read_status(agent), namespace=agent.pod.namespace)
+
+
+def _read_status(agent: AgentPages) -> AgentStatus:
     pod = agent.pod
     if pod.leaving:
         return AgentStatus(pod.node, pod.name, "leaving", "it has been told to end")
+    if not_running := why_unanswered(pod):
+        return AgentStatus(pod.node, pod.name, "not running", not_running)
     error = agent.readyz.error or agent.metrics.error
     if error:
         return AgentStatus(pod.node, pod.name, "unreachable", error)
@@ -97,7 +105,18 @@ def read_numbers(page: Page) -> dict[str, Any]:
     return found
 
 
-COLUMNS = ("NODE", "AGENT", "STATE", "VERSION", "PLAN", "CHANGED", "SERVICES", "PROBLEMS", "WORKERS")
+COLUMNS = (
+    "NODE",
+    "NAMESPACE",
+    "AGENT",
+    "STATE",
+    "VERSION",
+    "PLAN",
+    "CHANGED",
+    "SERVICES",
+    "PROBLEMS",
+    "WORKERS",
+)
 
 
 def text_lines(agents: Sequence[AgentStatus]) -> Iterator[str]:
@@ -118,6 +137,7 @@ def _row(agent: AgentStatus) -> tuple[str, ...]:
     counts = (agent.services, agent.problems, agent.workers)
     return (
         agent.node or "-",
+        agent.namespace,
         agent.pod,
         agent.state,
         agent.version or "-",
@@ -135,9 +155,27 @@ def show_age(seconds: float) -> str:
     return f"{seconds:.0f}s"
 
 
-def status_document(agents: Sequence[AgentStatus]) -> dict[str, Any]:
-    """Return the agents as values that JSON can hold."""
+def missing_lines(daemonsets: Sequence[DaemonSetState]) -> Iterator[str]:
+    """Yield what is to be said of pods that should exist and do not."""
+    yield from filter(None, (daemonset.complaint for daemonset in daemonsets))
+
+
+def status_document(
+    agents: Sequence[AgentStatus], daemonsets: Sequence[DaemonSetState] = ()
+) -> dict[str, Any]:
+    """Return the agents, and the DaemonSets whose pods are missing, as values that JSON can hold."""
     return {
+        "missing": [
+            {
+                "namespace": one.namespace,
+                "daemonset": one.name,
+                "wanted": one.wanted,
+                "missing": one.missing,
+                "reason": one.refusal,
+            }
+            for one in daemonsets
+            if one.missing
+        ],
         "agents": [msgspec.to_builtins(agent) for agent in agents],
         "total": len(agents),
         "good": sum(agent.good for agent in agents),

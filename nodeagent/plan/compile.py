@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from discovery.annotations import declared_endpoints
 from discovery.bounds import bounded
 from discovery.model import Changes, MeshSnapshot, Problem, Service, ServiceKey
 from middleware.contract import Middleware
@@ -177,7 +178,7 @@ def _compile_service(
     problems = [*service.problems]
     plan = ServicePlan(service, "", (), (), resolution.annotations)
     if resolution.enabled:
-        obstacle = _why_not_meshed(service)
+        obstacle = _why_not_meshed(service, resolution)
         if obstacle is None:
             asked = addresses.claim(service.key, service.object.cluster_ips)
             by_name = {middleware.name: middleware for middleware in middlewares}
@@ -257,11 +258,13 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
     )
 
 
-def _why_not_meshed(service: Service) -> Problem | None:
+def _why_not_meshed(service: Service, resolution: Resolution) -> Problem | None:
     """Return why no mesh address can stand for this Service, None if one can."""
     spec = service.object
     effect = "the Service is not meshed"
-    if spec.type == "ExternalName" and not any(service.endpoints.values()):
+    given = [*service.endpoints.values()]
+    given += [declared_endpoints(port, resolution.annotations) for port in spec.ports]
+    if spec.type == "ExternalName" and not any(given):
         reason = "an ExternalName Service stands for a name outside the mesh and has no endpoints of its own"
         expected = "an EndpointSlice for it, with addresses and ports"
         return service_problem(spec, "spec.externalName", spec.external_name, reason, expected, effect)

@@ -2,15 +2,22 @@
 
 A backend has the ready endpoints. If none is ready, those that still serve while they terminate are used, as
 kube-proxy does, so that a Service of a single replica is not cut while it is rolled. Only IPv4 endpoints are
-carried; one inside the mesh range would send connections in a circle and is refused.
+carried; one inside the mesh range would send connections in a circle and is refused. The endpoints that an
+annotation gives a port take the place of all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from discovery.annotations import protocol_of, upstream_protocol_of
-from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject, ServicePort
+from discovery.annotations import (
+    declared_endpoints,
+    endpoints_annotation,
+    protocol_of,
+    upstream_protocol_of,
+)
+from discovery.bounds import MOST_PROBLEMS
+from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject, ServicePort, Unbacked
 from middleware.contract import Middleware
 from nodeagent.plan.addresses import AddressRange, parse_ipv4
 from nodeagent.plan.effective import Resolution
@@ -28,6 +35,8 @@ from nodeagent.plan.problems import service_problem
 from nodeagent.settings import LOW_PORT_SHIFT, Settings
 
 MAX_PORT = 65535
+UNBACKED = "endpoints"
+"""The field of the problem that says that nothing in the files gives a Service endpoints."""
 DEFAULT_RULE = "all"
 """The name of the rule that takes every request and sends it to the Service's own endpoints."""
 
@@ -49,9 +58,23 @@ class Ports:
         """Return those of a port that may be used."""
         found = self._endpoints.get(port.name)
         if found is None:
-            found = _usable_endpoints(self.service, port, self._addresses, self.problems)
+            written = self.service.endpoints.get(port.name, ())
+            declared = self.declared(port)
+            if declared and written:
+                self.problems.append(_passed_over(self.service.object, port, len(written)))
+            found = _usable_endpoints(self.service, port, declared or written, self._addresses, self.problems)
             self._endpoints[port.name] = found
         return found
+
+    def declared(self, port: ServicePort) -> tuple[Endpoint, ...]:
+        """Return those that an annotation in force gives a port."""
+        return declared_endpoints(port, self.resolution.annotations)
+
+    def note_unbacked(self) -> None:
+        """Report the ports that nothing in the files gives endpoints."""
+        without = [port for port, _ in self.carried if not self.declared(port)]
+        if without and self.service.object.unbacked is not None:
+            self.problems.append(_unbacked(self.service.object, self.service.object.unbacked, without))
 
 
 def compile_ports(
@@ -107,6 +130,7 @@ def compile_ports(
                 health_check=resolution.health_checks.of(port),
             )
         )
+    ports.note_unbacked()
     return ServicePlan(
         service,
         address,
@@ -219,9 +243,12 @@ def _label(port: ServicePort) -> str:
 
 
 def _usable_endpoints(
-    service: Service, port: ServicePort, addresses: AddressRange, problems: list[Problem]
+    service: Service,
+    port: ServicePort,
+    endpoints: Sequence[Endpoint],
+    addresses: AddressRange,
+    problems: list[Problem],
 ) -> tuple[Endpoint, ...]:
-    endpoints = service.endpoints.get(port.name, ())
     usable = [e for e in endpoints if e.ready] or [e for e in endpoints if e.serving and e.terminating]
     carried: list[Endpoint] = []
     circular: list[str] = []
@@ -258,3 +285,36 @@ def _endpoint_problem(
         "an IPv4 address outside the mesh range",
         effect,
     )
+
+
+def _passed_over(service: ServiceObject, port: ServicePort, others: int) -> Problem:
+    name = endpoints_annotation(service, port)
+    return service_problem(
+        service,
+        name,
+        service.annotations.get(name, ""),
+        f"goes before {_count(others)} that objects in the files give port {_label(port)}",
+        "",
+        "those are not used",
+        severity="info",
+    )
+
+
+def _unbacked(service: ServiceObject, unbacked: Unbacked, without: Sequence[ServicePort]) -> Problem:
+    """Say that requests will fail, and what to write; a Service in a cluster is never told this."""
+    first = without[0]
+    place = f"127.0.0.1:{unbacked.targets.get(first.name, first.port)}"
+    ports = ", ".join(map(_label, without[:MOST_PROBLEMS]))
+    return service_problem(
+        service,
+        UNBACKED,
+        "",
+        unbacked.reason,
+        f"the annotation {endpoints_annotation(service, first)}: {place}, say; or an EndpointSlice",
+        f"without a cluster nobody serves port {ports}: 503, or refused for tcp",
+        severity="warning",
+    )
+
+
+def _count(endpoints: int) -> str:
+    return "1 endpoint" if endpoints == 1 else f"{endpoints} endpoints"

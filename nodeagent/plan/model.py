@@ -55,7 +55,7 @@ class HealthCheck(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
-    """The endpoints of one Service port, and how they are used, whoever sends to them."""
+    """The endpoints of one Service port, and how they are used; all rules that send to them share it."""
 
     key: BackendKey
     endpoints: tuple[Endpoint, ...]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from discovery.model import Problem, ServiceObject
-
-Severity = Literal["error", "info"]
+from discovery.model import Problem, ServiceObject, Severity
 
 
 def service_problem(
@@ -33,6 +29,11 @@ def service_problem(
         reason=reason,
         expected=expected,
         effect=effect,
-        origin=service.origin,
+        origin=service.place(field),
         severity=severity,
     )
+
+
+def name_of(problem: Problem) -> str:
+    """Return kind, namespace and name of what a problem is about; of a file the path."""
+    return f"{problem.kind} " + "/".join(filter(None, (problem.namespace, problem.name)))

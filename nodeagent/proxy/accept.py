@@ -11,10 +11,12 @@ from typing import Final, cast
 from middleware.contract import ExchangeError
 from nodeagent.plan.model import ListenerKey
 from nodeagent.proxy.connection import reset
+from nodeagent.proxy.errors import ConnectionLimit, NoListener, NotRedirected, WorkerFull
 from nodeagent.proxy.http1.server import Http1Connection, OtherProtocol
 from nodeagent.proxy.http2.frames import PREFACE
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
+from nodeagent.proxy.observer import Refused
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Source
 from nodeagent.proxy.tcp import TcpConnection
@@ -79,21 +81,24 @@ class Accepted(asyncio.Protocol):
         peer = stream.get_extra_info("peername")
         if peer is None:  # it has reset before it was accepted
             return None
-        address = peer[0]
+        source = Source(*peer[:2])
         try:
             key = self._destination(stream.get_extra_info("socket"))
         except OSError:
+            self._tell_of_stranger(source, "", NotRedirected("it was not made to a mesh address"))
             return None
         listener = self._listeners.get(key)
         if listener is None:
             runtime.count(WORKER_REFUSED_NO_ROUTE)
+            destination = f"{key[0]}:{key[1]}"
+            self._tell_of_stranger(source, destination, NoListener(f"no Service is served at {destination}"))
             return None
-        arrival = _Arrival(address, runtime.limits.connect_time)
-        if listener.gates and not self._let_in(listener, arrival):
+        arrival = _Arrival(source.address, runtime.limits.connect_time)
+        if listener.gates and not self._let_in(listener, arrival, source):
             return None
-        if not runtime.admit(address):
+        if not runtime.admit(source.address):
+            listener.refuse(source, self._over_limit(), connection=True)
             return None
-        source = Source(address)
         times = (arrival.connect_time, arrival.idle_time)
         if listener.http:
             other = OtherProtocol(PREFACE, self._begin_http2)
@@ -109,16 +114,27 @@ class Accepted(asyncio.Protocol):
         successor.take_over(transport)
         successor.data_received(data)
 
-    def _let_in(self, listener: RunningListener, arrival: _Arrival) -> bool:
+    def _tell_of_stranger(self, source: Source, destination: str, error: ExchangeError) -> None:
+        """Tell of a connection that is for none of the Services."""
+        refused = Refused("", 0, source.address, source.port, destination, error, connection=True)
+        self._runtime.observer.refused(refused)
+
+    def _over_limit(self) -> ExchangeError:
+        """Return why the runtime admits no connection."""
+        limits = self._runtime.limits
+        if self._runtime.clients >= limits.connections:
+            return WorkerFull(f"the worker has {limits.connections} connections already")
+        return ConnectionLimit(f"the client has {limits.connections_per_source} connections already")
+
+    def _let_in(self, listener: RunningListener, arrival: _Arrival, source: Source) -> bool:
         """Ask the listener's gates; what they refuse, or fail at, is refused."""
-        observer = self._runtime.observer
         try:
             for gate in listener.gates:
                 gate(arrival)
         except ExchangeError as error:
-            observer.refused(listener.service, listener.port, arrival.source, error)
+            listener.refuse(source, error, connection=True)
             return False
         except Exception as error:
-            observer.layer_failed(listener.service, listener.port, error)
+            self._runtime.observer.layer_failed(listener.service, listener.port, error)
             return False
         return True

@@ -78,7 +78,7 @@ class Backend:
         context = LayerContext(pools.runtime, str(key.service), key.port, self._counters)
         self._layer_set = LayerSet(context)
         self.layers: tuple[Layer, ...] = ()
-        """Around what is sent here, whoever chose it."""
+        """Around every request that is sent here, whichever rule or port chose it."""
         self._handlers: dict[Handler, Handler] = {}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Budget:
-    """So many bytes, for whoever comes first."""
+    """A number of bytes; the parts take from it in the order in which they ask."""
 
     __slots__ = ("left",)
 

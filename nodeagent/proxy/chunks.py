@@ -44,8 +44,8 @@ _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS, _DONE = range(5)
 class ChunkedReader:
     """Feed it the body's bytes as they come; `done` once the last trailer line has passed.
 
-    With `keep_payload` the data of the chunks is collected in `payload` (for who does not know chunks);
-    whoever asked for it empties the list. `trailers` lets trailer fields pass.
+    With `keep_payload` the data of the chunks is collected in `payload`, for callers that do not know chunks;
+    the caller empties the list. `trailers` lets trailer fields pass.
     """
 
     __slots__ = (

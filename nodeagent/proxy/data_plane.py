@@ -21,8 +21,9 @@ from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable
+from nodeagent.proxy.observer import Observer
 from nodeagent.proxy.pool import Address, Dialer, EndpointPool, Pool, Pools, SocketDialer
-from nodeagent.proxy.runtime import Observer, Runtime, Windows
+from nodeagent.proxy.runtime import Runtime, Windows
 from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import (

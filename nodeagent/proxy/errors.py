@@ -137,6 +137,51 @@ class NoRule(ExchangeError):
     processed = False
 
 
+class StreamRefused(ExchangeError):
+    """A client of HTTP/2 has begun more than it may at once; it may send the request again (RST_STREAM)."""
+
+    fault: Fault = "client"
+    status = 0
+    reason = "stream_refused"
+    processed = False
+
+
+class Http2Fault(ExchangeError):
+    """A client of HTTP/2 broke the rules of its connection, which is ended (GOAWAY)."""
+
+    fault: Fault = "client"
+    status = 0
+    reason = "http2_fault"
+
+
+class ConnectionLimit(ExchangeError):
+    """A client has as many connections as it may; a further one is reset."""
+
+    fault: Fault = "client"
+    status = 0
+    reason = "limit"
+    processed = False
+
+
+class WorkerFull(ConnectionLimit):
+    """The worker has as many connections as it may; a further one is reset."""
+
+    fault: Fault = "mesh"
+    reason = "full"
+
+
+class NoListener(ConnectionLimit):
+    """A connection came for an address and port that are in no plan; it is reset."""
+
+    reason = "no_route"
+
+
+class NotRedirected(ConnectionLimit):
+    """A connection came to the worker itself and not to a mesh address; it is reset."""
+
+    reason = "not_redirected"
+
+
 class LayerBroke(ExchangeError):
     """A middleware has a bug (500); one request is all it costs."""
 

@@ -84,7 +84,7 @@ class Exchange(LayerRequest):
         "_upstream",
         "committed",
         "error",
-        "mesh_made",
+        "own_reply",
         "started",
         "status",
         "tunnel",
@@ -99,7 +99,7 @@ class Exchange(LayerRequest):
         self.completed = None
         self.status = 0
         self.error: ExchangeError | None = None
-        self.mesh_made = False
+        self.own_reply: Reply | None = None
         self.replayable = True
         self.committed = False
         self.tunnel = False
@@ -630,7 +630,7 @@ class Exchange(LayerRequest):
         self._kept = None
         self.replayable = False
         self.committed = True
-        self.mesh_made = True
+        self.own_reply = reply
         self.status = reply.status
         self.client.respond_reply(reply, close)
         self._finish()

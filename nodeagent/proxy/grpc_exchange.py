@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from middleware.contract import ExchangeError, Reply
-from middleware.grpc import GrpcStatus, of_http
+from middleware.grpc import GrpcStatus, http_code, of_http
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.errors import reply_to
 from nodeagent.proxy.exchange import Exchange
@@ -17,6 +17,7 @@ from nodeagent.proxy.grpc_reply import grpc_trailers
 from nodeagent.proxy.grpc_status import in_reply, said_in
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
+from nodeagent.proxy.observer import FAILURES
 from nodeagent.proxy.streams import ClientStream
 
 OF_NO_METHOD: Final = frozenset(
@@ -117,5 +118,7 @@ class GrpcExchange(Exchange):
         if self._status is None:
             self._status = GrpcStatus.UNKNOWN  # it has ended without trailers
         super()._end(now)
+        if http_code(200, self._status) >= FAILURES:
+            self.listener.tell_failed_call(self, now)
         exists = self.answered and self._status not in OF_NO_METHOD
         self.listener.record_call(self._status, self._head.target, exists)

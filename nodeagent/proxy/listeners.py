@@ -10,16 +10,17 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-from middleware.contract import Ended, ExchangeError, Gate, Handler, Response
+from middleware.contract import Ended, ExchangeError, Gate, Handler, Reply, Response
 from middleware.grpc import GrpcStatus
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Backends, Target
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
 from nodeagent.proxy.message import RequestHead
+from nodeagent.proxy.observer import FAILURES, Refused
 from nodeagent.proxy.rules import RuleTable
 from nodeagent.proxy.runtime import Runtime
-from nodeagent.proxy.streams import ClientStream
+from nodeagent.proxy.streams import ClientStream, Source
 from nodeagent.stats.columns import (
     BYTES_RECEIVED,
     BYTES_SENT,
@@ -40,8 +41,8 @@ class Finished(Protocol):
     started: float
     status: int
     error: ExchangeError | None
-    mesh_made: bool
-    """The mesh answered by itself."""
+    own_reply: Reply | None
+    """What the mesh answered by itself; None: an endpoint answered, or nobody."""
 
     @property
     def grpc_status(self) -> GrpcStatus | None:
@@ -180,10 +181,16 @@ class RunningListener:
         cells[base + DURATION_SUM] += int(took * 1e6)
         cells[base + BYTES_RECEIVED] += client.received
         cells[base + BYTES_SENT] += client.sent
-        if exchange.mesh_made:
+        if exchange.own_reply is not None:
             cells[base + MESH_RESPONSES] += 1
         observer = self.runtime.observer
-        if observer.wants_all or exchange.error is not None:
+        if status >= observer.from_status or exchange.error is not None:
+            observer.ended(self.describe(exchange, now))
+
+    def tell_failed_call(self, exchange: Finished, now: float) -> None:
+        """Tell of a gRPC call that failed though its HTTP status says nothing of it, if nobody was told."""
+        observer = self.runtime.observer
+        if observer.from_status == FAILURES and exchange.status < FAILURES and exchange.error is None:
             observer.ended(self.describe(exchange, now))
 
     def record_call(self, status: GrpcStatus, path: bytes, exists: bool) -> None:
@@ -200,7 +207,7 @@ class RunningListener:
 
     def describe(self, exchange: Finished, now: float) -> Ended:
         """Return what became of an exchange."""
-        client, target = exchange.client, exchange.target_used
+        client, target, reply = exchange.client, exchange.target_used, exchange.own_reply
         return Ended(
             service=self.service,
             port=self.port,
@@ -214,6 +221,15 @@ class RunningListener:
             sent=client.sent,
             error=exchange.error,
             grpc_status=exchange.grpc_status,
+            source_port=client.source.port,
+            reply_reason=reply.reason if reply is not None and exchange.error is None else "",
+        )
+
+    def refuse(self, source: Source, error: ExchangeError, connection: bool = False) -> None:
+        """Tell that a request, or a whole connection, of a client is refused."""
+        destination = f"{self.key[0]}:{self.key[1]}"
+        self.runtime.observer.refused(
+            Refused(self.service, self.port, source.address, source.port, destination, error, connection)
         )
 
     def _take(self, spec: Listener) -> None:

@@ -12,50 +12,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from middleware.contract import Ended, ExchangeError, NodeWindow, SharedTable
+from middleware.contract import NodeWindow, SharedTable
 from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
+from nodeagent.proxy.observer import NoObserver, Observer
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
 from nodeagent.stats.methods import MethodRows
 
 FOREVER: Final = float("inf")
 """A deadline that never passes."""
-
-
-class Observer(Protocol):
-    """Who is told what happens to single requests, for the access log."""
-
-    wants_all: bool
-    """False: only exchanges that the mesh had to answer or break off are told."""
-
-    def ended(self, ended: Ended) -> None:
-        """Learn of an exchange that ended."""
-        ...
-
-    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
-        """Learn of a request or connection that was refused before there was an exchange."""
-        ...
-
-    def layer_failed(self, service: str, port: int, error: Exception) -> None:
-        """Learn that a middleware raised what it may not raise."""
-        ...
-
-
-class NoObserver:
-    """Nobody is told anything."""
-
-    wants_all = False
-
-    def ended(self, ended: Ended) -> None:
-        """Not told."""
-
-    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
-        """Not told."""
-
-    def layer_failed(self, service: str, port: int, error: Exception) -> None:
-        """Not told."""
 
 
 class Windows(Protocol):

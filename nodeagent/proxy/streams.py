@@ -15,10 +15,11 @@ from nodeagent.proxy.message import RequestHead, ResponseHead
 class Source:
     """Where a client's connection comes from, resolved once for it."""
 
-    __slots__ = ("address", "address_bytes", "forwarded_line")
+    __slots__ = ("address", "address_bytes", "forwarded_line", "port")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, port: int = 0) -> None:
         self.address = address
+        self.port = port
         self.address_bytes = address.encode("ascii")
         self.forwarded_line = b"X-Forwarded-For: %b\r\n" % self.address_bytes
 

@@ -7,7 +7,7 @@ speaks first work. What the client sends meanwhile waits, bounded.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
 from middleware.contract import ConnectFailed, ExchangeError, NoEndpoint
 from nodeagent.proxy.backend import Target, describe_failure
@@ -15,6 +15,7 @@ from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection, probe_peer
 from nodeagent.proxy.exchange import CONNECT_TRIES
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.listeners import RunningListener
+from nodeagent.proxy.observer import Closed
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Pending, Source
 from nodeagent.stats.columns import (
@@ -30,12 +31,25 @@ from nodeagent.stats.columns import (
 
 LINGER_TIME: Final = 60.0
 """Seconds in which the last bytes of a connection that both sides have ended must get through."""
+IN_ORDER: Final = frozenset(("client_closed", "client_reset", "endpoint_closed"))
+"""Reasons to end that are no failure: one side had said all it wanted, or the client has left."""
+
+
+class _End(NamedTuple):
+    reason: str
+    detail: str
+
+
+BROKEN_OFF: Final = _End("broken_off", "the worker ended it: it leaves, or the client made it hold too much")
 
 
 class TcpSide(Connection):
     """One of the two connections; `peer` is the other one. `column` counts the bytes that come from it."""
 
-    __slots__ = ("_column", "ended", "listener", "peer")
+    __slots__ = ("_column", "bytes", "ended", "listener", "peer")
+
+    name = "client"
+    """Who is at the far end, as the reasons of an end say it."""
 
     def __init__(self, listener: RunningListener, column: int) -> None:
         super().__init__(listener.runtime)
@@ -43,6 +57,8 @@ class TcpSide(Connection):
         self.peer: TcpSide | None = None
         self.ended = False
         """It will say no more, and its peer has been told."""
+        self.bytes = 0
+        """That have come from it."""
         self._column = column
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,7 +68,9 @@ class TcpSide(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
-        self.listener.count(self._column, len(data))
+        size = len(data)
+        self.listener.count(self._column, size)
+        self.bytes += size
         self.moved()
         peer = self.peer
         if peer is not None and not peer.transport.is_closing():
@@ -69,6 +87,7 @@ class TcpSide(Connection):
     def end(self, peer: TcpSide) -> None:
         """Say no more; with both sides it is over."""
         self.ended = True
+        self.ends(f"{self.name}_closed")
         peer.transport.write_eof()
         if peer.ended:
             for side in (self, peer):
@@ -94,17 +113,24 @@ class TcpSide(Connection):
         if peer is None:
             return
         peer.peer = None
+        if exc is not None:
+            self.ends(f"{self.name}_reset", str(exc))
         if exc is not None or not (self.ended and peer.ended):
             peer.reset()
 
     def moved(self) -> None:
         """Something has moved."""
 
+    def ends(self, reason: str, detail: str = "") -> None:
+        """Note why the two connections end."""
+
 
 class TcpUpstream(TcpSide):
     """The connection to the endpoint of `client`."""
 
     __slots__ = ("_client",)
+
+    name = "endpoint"
 
     def __init__(self, client: TcpConnection) -> None:
         super().__init__(client.listener, BYTES_SENT)
@@ -124,6 +150,10 @@ class TcpUpstream(TcpSide):
         """The client's deadline is that of both."""
         self._client.moved()
 
+    def ends(self, reason: str, detail: str = "") -> None:
+        """The client's connection is told of for both."""
+        self._client.ends(reason, detail)
+
 
 class TcpConnection(TcpSide):
     """The client's connection, and the state of both: connecting, joined, ended."""
@@ -132,9 +162,12 @@ class TcpConnection(TcpSide):
         "_connect_time",
         "_early",
         "_early_end",
+        "_end",
         "_idle_time",
         "_pending",
+        "_started",
         "_tried",
+        "_upstream",
         "source",
     )
 
@@ -152,6 +185,10 @@ class TcpConnection(TcpSide):
         self._early_end = False
         self._pending: Pending | None = None
         self._tried: tuple[Target, ...] = ()
+        self._upstream: TcpUpstream | None = None
+        """The endpoint's side, also when it is gone."""
+        self._started = 0.0
+        self._end = _End("", "")
 
     @property
     def owner(self) -> str:
@@ -166,6 +203,7 @@ class TcpConnection(TcpSide):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: connect to an endpoint."""
         super().connection_made(transport)
+        self._started = self.runtime.now()
         self.listener.count(CONNECTIONS)
         self.listener.count(CONNECTIONS_ACTIVE)
         self.moved()
@@ -204,8 +242,7 @@ class TcpConnection(TcpSide):
         self._pending = backend.dial(target, lambda: TcpUpstream(self), self._connect_time, done)
 
     def _fail(self, error: ExchangeError) -> None:
-        listener = self.listener
-        self.runtime.observer.refused(listener.service, listener.port, self.source.address, error)
+        self.ends(error.reason, error.detail)
         self.reset()
 
     def join(self, upstream: TcpUpstream) -> None:
@@ -215,7 +252,7 @@ class TcpConnection(TcpSide):
             upstream.transport.abort()
             return
         self.listener.count(UPSTREAM_CONNECTIONS)
-        self.peer = upstream
+        self.peer = self._upstream = upstream
         upstream.peer = self
         if self.write_paused:
             upstream.hold(PEER_FULL)
@@ -230,6 +267,7 @@ class TcpConnection(TcpSide):
         """Bytes for the endpoint."""
         if self.peer is None and self._pending is not None:
             self.listener.count(BYTES_RECEIVED, len(data))
+            self.bytes += len(data)
             self._early.append(data)
             # Bounded by one read. Not in `connection_made`: uvloop starts to read after it, whatever it says.
             self.hold(AHEAD)
@@ -250,14 +288,61 @@ class TcpConnection(TcpSide):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
+            self.ends("client_reset", str(exc or ""))
         super().connection_lost(exc)
+        self._tell()
+
+    def reset(self) -> None:
+        """Break off both; who knows a better reason has said it before."""
+        self.ends(*BROKEN_OFF)
+        super().reset()
+
+    def ends(self, reason: str, detail: str = "") -> None:
+        """Note why it ends. The first word counts, but a failure comes before an end that was in order."""
+        before = self._end.reason
+        if not before or (before in IN_ORDER and reason not in IN_ORDER):
+            self._end = _End(reason, detail)
+
+    def _tell(self) -> None:
+        """Tell who wants to know that the connection is over."""
+        observer = self.runtime.observer
+        reason, detail = self._end if self._end.reason else BROKEN_OFF
+        failed = reason not in IN_ORDER
+        if not (failed or observer.wants_all):
+            return
+        listener, source, upstream = self.listener, self.source, self._upstream
+        observer.closed(
+            Closed(
+                service=listener.service,
+                port=listener.port,
+                source=source.address,
+                source_port=source.port,
+                destination=f"{listener.key[0]}:{listener.key[1]}",
+                endpoint=str(self._tried[-1]) if self._tried else "",
+                took=self.runtime.now() - self._started,
+                received=self.bytes,
+                sent=upstream.bytes if upstream is not None else 0,
+                reason=reason,
+                detail=detail,
+                failed=failed,
+            )
+        )
 
     def moved(self) -> None:
         """Bytes have moved, one way or the other."""
-        if self._idle_time is not None and not self.ended:
+        if self._idle_time is not None and not self._over:
             self.deadline = self.runtime.now() + self._idle_time
+
+    @property
+    def _over(self) -> bool:
+        """Whether both sides have said all."""
+        return self.ended and (self.peer is None or self.peer.ended)
 
     def expire(self, now: float) -> None:
         """It has been quiet for longer than its owner allows, or its last bytes do not get through."""
         self.deadline = FOREVER
+        if self._over:
+            self.ends("stalled", f"the last bytes were not taken in {LINGER_TIME:g}s")
+        elif self._idle_time is not None:
+            self.ends("idle_timeout", f"nothing moved for {self._idle_time:g}s (svc.mesh/idle-timeout)")
         self.reset()

@@ -124,7 +124,11 @@ WORKER_PAUSED = 17
 """Connections from which nothing is read, because what they bring cannot be passed on or used yet."""
 WORKER_LONGEST_PAUSE = 18
 """How long the longest of those pauses has lasted, in microseconds, exact to a second."""
-WORKER_MALFORMED = 19
+WORKER_ACCESS_BUDGET = 19
+"""Lines of the access log left out because a port had more than its lines a second."""
+WORKER_ACCESS_SLOW = 20
+"""Lines of the access log lost because the log is not read fast enough."""
+WORKER_MALFORMED = 21
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (

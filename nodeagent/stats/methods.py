@@ -1,9 +1,9 @@
 """gRPC calls by method, in rows of a worker's memory that the agent reads without asking it.
 
-Any client may ask for any path, so a path is no method because somebody asked for it: it gets a row once an
+Any client may ask for any path, so asking for a path does not make it a method. A path gets a row when an
 endpoint has answered it as one (`GrpcExchange` says so), if it looks like one, and if its port has rows left.
 All other calls are counted in one row of their port, "other". So there are never more than `MOST_METHODS`
-names of a port, and `ROWS` rows of a worker, whoever asks for what; a call beyond that is still counted by
+names of a port, and `ROWS` rows of a worker, whatever clients ask for; a call beyond that is still counted by
 its status with the others of its port (`columns.GRPC_CALLS`).
 
     rows ever used | row | row | ...

@@ -295,7 +295,7 @@ class SharedWindow:
         cells[self._at + _USED] = second
         bucket = self._row + second % _BUCKETS * _BUCKET
         if cells[bucket] != self._tag + second:
-            # In this order: whoever sees the epoch sees counters of this second.
+            # In this order, so that a reader that sees the epoch sees counters of this second.
             cells[bucket] = 0
             cells[bucket + 1 : bucket + 1 + self._counters] = _ZEROS[: self._counters]
             cells[bucket] = self._tag + second

@@ -1,6 +1,9 @@
-"""The access log of a worker: a line for requests, or only for those that the mesh itself had to answer.
+"""The access log of a worker: a line for everything (`all`), or for what failed (`errors`).
 
-Bounded: past `LINES_PER_SECOND` lines are counted instead, and the next line says how many were left out.
+`all` is all: no line is left out as long as the log takes them (`nodeagent.log.writer`), which itself says
+where some are missing. Under `errors` a port of a Service has `LINES_PER_SECOND`, so that a storm at one does
+not hide another; what is left out is said once a second, with its number (`tick`).
+
 Of the request target only the path is shown, a query may hold secrets. The client's pod is looked up for a
 line that is written, when it is: of one that has gone by then there is the address alone.
 """
@@ -9,35 +12,74 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 import structlog
 
-from middleware.contract import Ended, ExchangeError
-from nodeagent.log.budget import LineBudget
+from middleware.contract import Ended
+from middleware.grpc import http_code
+from nodeagent.log.budget import LineBudgets
+from nodeagent.log.configure import utc
+from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Closed, Refused
 from nodeagent.settings import AccessLog
 from nodeagent.worker.sources import SourcePods
 
-LINES_PER_SECOND: Final = 50
+LINES_PER_SECOND: Final = 20
+"""For each port of a Service and each worker: lines about failures under `errors`, and tracebacks always."""
+UPSTREAM_STATUS: Final = "upstream_status"
+"""The reason of an exchange that an endpoint ended with a status that is a failure."""
+
+_LOWEST = {"all": ALL, "errors": FAILURES, "off": NO_STATUS}
+
+
+class Lines(Protocol):
+    """Where lines go: `nodeagent.log.configure.AccessLines`."""
+
+    def takes(self, level: str) -> bool:
+        """Return whether lines of this level are written."""
+        ...
+
+    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service."""
+        ...
+
+    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
+        """Write a line about a Service that something is wrong with."""
+        ...
 
 
 class AccessLogger:
-    """Writes the access log. Implements `nodeagent.proxy.runtime.Observer`."""
+    """Writes the access log. Implements `nodeagent.proxy.observer.Observer`.
+
+    `off` leaves the tracebacks of middleware, which are no lines about a request.
+    """
 
     def __init__(
-        self, mode: AccessLog, worker: int, sources: SourcePods, now: Callable[[], float] = time.monotonic
+        self,
+        mode: AccessLog,
+        worker: int,
+        sources: SourcePods,
+        lines: Lines,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        if mode == "all" and not lines.takes("info"):
+            mode = "errors"
         self.wants_all = mode == "all"
+        self.from_status = _LOWEST[mode]
+        self.left_out = 0
+        """Lines over the budget, since the beginning."""
+        self._off = mode == "off"
+        self._worker = worker
+        self._lines = lines
         self._log = structlog.get_logger().bind(worker=worker)
         self._sources = sources
-        self._budget = LineBudget(LINES_PER_SECOND)
+        self._budgets = LineBudgets(LINES_PER_SECOND)
         self._now = now
 
     def ended(self, ended: Ended) -> None:
         """Write a line for an exchange."""
-        suppressed = self._budget.spend(self._now())
-        if suppressed is None:
+        if self._left_out(ended.service, ended.port):
             return
         fields: dict[str, object] = {
             "service": ended.service,
@@ -45,54 +87,119 @@ class AccessLogger:
             "method": ended.method,
             "path": ended.target.partition("?")[0],
             "status": ended.status,
-            "endpoint": ended.endpoint,
-            **self._describe(ended.source),
-            "took_ms": round(ended.took * 1000, 2),
         }
         if ended.grpc_status is not None:
             fields["grpc_status"] = ended.grpc_status.name
-        if suppressed:
-            fields["lines_left_out"] = suppressed
-        error = ended.error
-        if error is None:
-            self._log.info("request", **fields)
+        failure = _failure(ended)
+        if failure is not None:
+            fields["reason"], fields["detail"] = failure
+        fields["endpoint"] = ended.endpoint
+        fields["took_ms"] = round(ended.took * 1000, 2)
+        self._describe(fields, ended.source, ended.source_port)
+        if failure is None:
+            self._lines.info("request", ended.service, fields)
         else:
-            self._log.warning("request_failed", reason=error.reason, detail=error.detail, **fields)
+            self._lines.warning("request_failed", ended.service, fields)
 
-    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
-        """Write a line for a request or connection that was refused."""
-        suppressed = self._budget.spend(self._now())
-        if suppressed is None:
+    def closed(self, closed: Closed) -> None:
+        """Write a line for a connection to a tcp port."""
+        if self._left_out(closed.service, closed.port):
             return
-        fields = {"lines_left_out": suppressed} if suppressed else {}
-        self._log.warning(
-            "request_refused",
-            service=service,
-            port=port,
-            **self._describe(source),
-            status=error.status,
-            reason=error.reason,
-            detail=error.detail,
-            **fields,
-        )
-
-    def _describe(self, source: str) -> dict[str, str]:
-        """Return the keys that say who the client is: its address, and its pod if that is known."""
-        pod = self._sources.find(source)
-        if pod is None:
-            return {"source": source}
-        return {
-            "source": source,
-            "source_pod": f"{pod.namespace}/{pod.name}",
-            "source_workload": f"{pod.namespace}/{pod.workload}",
+        fields: dict[str, object] = {
+            "service": closed.service,
+            "port": closed.port,
+            "protocol": "tcp",
+            "reason": closed.reason,
+            **({"detail": closed.detail} if closed.detail else {}),
+            "endpoint": closed.endpoint,
+            "received": closed.received,
+            "sent": closed.sent,
+            "took_ms": round(closed.took * 1000, 2),
         }
+        if closed.failed:
+            fields["destination"] = closed.destination
+        self._describe(fields, closed.source, closed.source_port)
+        if closed.failed:
+            self._lines.warning("connection_failed", closed.service, fields)
+        else:
+            self._lines.info("connection", closed.service, fields)
+
+    def refused(self, refused: Refused) -> None:
+        """Write a line for a request or connection that was refused."""
+        if self._left_out(refused.service, refused.port):
+            return
+        error = refused.error
+        fields: dict[str, object] = {}
+        if refused.service:
+            fields |= {"service": refused.service, "port": refused.port}
+        if error.status and not refused.connection:
+            fields["status"] = error.status
+        fields |= {"reason": error.reason, "detail": error.detail}
+        if refused.destination:
+            fields["destination"] = refused.destination
+        self._describe(fields, refused.source, refused.source_port)
+        if refused.connection:
+            self._lines.warning("connection_refused", refused.service, fields)
+        else:
+            self._lines.warning("request_refused", refused.service, fields)
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Write the traceback of a middleware's bug."""
-        if self._budget.spend(self._now()) is not None:
+        if self._budgets.spend((service, port), self._now()):
             self._log.error(
                 "middleware_failed",
                 service=service,
                 port=port,
                 traceback="".join(traceback.format_exception(error)),
             )
+        else:
+            self.left_out += 1
+
+    def tick(self) -> None:
+        """Once a second, and at the end: say which lines were left out since."""
+        now = self._now()
+        for gap in self._budgets.gaps(now):
+            service, port = gap.port
+            lasted = now - gap.since
+            self._log.warning(
+                "access_log_gap",
+                **({"service": service, "port": port} if service else {}),
+                lines=gap.lines,
+                reason=f"more than {LINES_PER_SECOND} lines a second about this port",
+                since=utc(time.time() - lasted),
+                seconds=round(lasted, 3),
+            )
+
+    def _left_out(self, service: str, port: int) -> bool:
+        """Return whether a line must be left out; it is counted then."""
+        if self.wants_all:
+            return False
+        if self._off:
+            return True
+        if self._budgets.spend((service, port), self._now()):
+            return False
+        self.left_out += 1
+        return True
+
+    def _describe(self, fields: dict[str, object], source: str, port: int) -> None:
+        """Add the keys that say who the client is, its pod if that is known, and which worker served it."""
+        fields["source"] = source
+        fields["source_port"] = port
+        pod = self._sources.find(source)
+        if pod is not None:
+            fields["source_pod"] = f"{pod.namespace}/{pod.name}"
+            fields["source_workload"] = f"{pod.namespace}/{pod.workload}"
+        fields["worker"] = self._worker
+
+
+def _failure(ended: Ended) -> tuple[str, str] | None:
+    """Return reason and detail of an exchange that failed: as the mesh, or circuit breakers, count it."""
+    error = ended.error
+    if error is not None:
+        return error.reason, error.detail
+    if http_code(ended.status, ended.grpc_status) < FAILURES:
+        return None
+    if ended.reply_reason:
+        return ended.reply_reason, "a middleware answered"
+    said = str(ended.status) if ended.status != 200 or ended.grpc_status is None else ended.grpc_status.name
+    return UPSTREAM_STATUS, f"{ended.endpoint} answered {said}"

@@ -35,13 +35,15 @@ from nodeagent.control.messages import (
     Sources,
 )
 from nodeagent.control.successor import wait_for_successor
-from nodeagent.log.configure import configure_logging, lost_lines
+from nodeagent.log.configure import AccessLines, configure_logging, lost_access_lines, lost_lines
 from nodeagent.plan.model import ListenerKey
 from nodeagent.proxy.accept import local_address, original_destination
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import (
     REFUSALS,
+    WORKER_ACCESS_BUDGET,
+    WORKER_ACCESS_SLOW,
     WORKER_HEARTBEAT,
     WORKER_LOCKS_FORGONE,
     WORKER_LOG_LINES_LOST,
@@ -101,7 +103,9 @@ class Worker:
         self._ended = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._agent_gone = False
-        self._lines_lost = 0
+        self._access_log: AccessLogger | None = None
+        self._missing_lines = (0, 0, 0)
+        """As counted last; see `_count_missing_lines`."""
 
     async def run(self) -> None:
         """Serve until told to leave."""
@@ -121,6 +125,9 @@ class Worker:
                 message.cancel()
         if self._data_plane is not None:
             self._data_plane.close()
+            await asyncio.sleep(0)  # connections that are broken off are told of in the loop's next turn
+        if self._access_log is not None:
+            self._access_log.tick()
         channel.close()
 
     async def _handle(self, message: Message, channel: Channel) -> None:
@@ -144,10 +151,10 @@ class Worker:
             # Strangers' bytes are read here, and the sockets are the agent's: no privilege is of any use.
             # A thread keeps what it was started with: this comes before the one that writes the log.
             drop_capabilities()
-        configure_logging(settings.log_level, settings.log_format)
-        observer = None
-        if settings.access_log != "off":
-            observer = AccessLogger(settings.access_log, settings.index, self._sources)
+        form = configure_logging(settings.log_level, settings.log_format)
+        lines = AccessLines(form, settings.log_level)
+        observer = AccessLogger(settings.access_log, settings.index, self._sources, lines)
+        self._access_log = observer
         limits = settings.limits
         self._data_plane = DataPlane(
             self._loop,
@@ -218,15 +225,22 @@ class Worker:
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
         cells[self._base + WORKER_LOOP_LAG] = max(0, int((now - due) * 1e6))
         cells[self._base + WORKER_TASKS] = len(asyncio.all_tasks(self._loop))
-        lost = lost_lines()
-        cells[self._base + WORKER_LOG_LINES_LOST] += lost - self._lines_lost
-        self._lines_lost = lost
+        assert self._access_log is not None
+        self._access_log.tick()
+        self._count_missing_lines((lost_lines(), lost_access_lines(), self._access_log.left_out))
         assert self._data_plane is not None
         self._data_plane.sweep()
         assert self._memory is not None
         self._memory.look()
         self._data_plane.count()
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
+
+    def _count_missing_lines(self, numbers: tuple[int, int, int]) -> None:
+        """Add what is new of this process's numbers to the counters, which outlive it."""
+        columns = (WORKER_LOG_LINES_LOST, WORKER_ACCESS_SLOW, WORKER_ACCESS_BUDGET)
+        for column, number, before in zip(columns, numbers, self._missing_lines, strict=True):
+            self._region.cells[self._base + column] += number - before
+        self._missing_lines = numbers
 
     def _lock_forgone(self) -> None:
         self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodeagent.admin.freshness import Freshness, describe_source, describe_state
+from nodeagent.plan.counts import ServiceCounts
 
 NOON = 1_700_000_000.0
 """2023-11-14, 22:13:20 UTC."""
@@ -41,7 +42,8 @@ def test_a_clock_that_went_back_makes_no_negative_age() -> None:
 
 def test_the_plan_has_a_line_too() -> None:
     fresh = Freshness().regained(NOON)
-    assert list(describe_state(fresh, 0, 0.0, 0, NOON))[1] == "plan: none yet"
+    assert list(describe_state(fresh, 0, 0.0, ServiceCounts(), NOON))[1] == "plan: none yet"
     assert (
-        list(describe_state(fresh, 7, NOON - 3, 2, NOON))[1] == "plan: version 7, changed 3 s ago, 2 Services"
+        list(describe_state(fresh, 7, NOON - 3, ServiceCounts(2, 1, 3), NOON))[1]
+        == "plan: version 7, changed 3 s ago, 2 Services in the mesh, 1 left out, 3 with problems"
     )

@@ -76,6 +76,7 @@ class Node:
             dns_queries={"noerror": 11, "nxdomain": 2},
             dns_responses={"udp": 11, "tcp": 2},
             tasks=9,
+            ready=True,
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -219,6 +220,7 @@ def test_names_from_the_input_cannot_break_the_text() -> None:
 
 def test_the_agents_own_state(node: Node) -> None:
     assert node.value("svcmesh_build_info", version="1.2.3", node='no"de') == 1
+    assert node.value("svcmesh_ready") == 1
     assert node.value("svcmesh_plan_version") == 7
     assert (node.value("svcmesh_plan_age_seconds") or 0) > 1_000_000
     assert node.value("svcmesh_services") == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from hack.kit.waiting import until_async
 from nodeagent.admin import server as server_module
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
-from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+from nodeagent.admin.resolve import NotOurs, Resolution
+from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
 
 
 class Agent:
@@ -28,15 +30,8 @@ class Agent:
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.plan_page = PlanPage(lambda: self.document, self.plan).body
-        self.server = AdminServer(
-            ("127.0.0.1", 0),
-            AdminView(
-                self.readiness,
-                self.metrics,
-                self.plan_page,
-                lambda: self.notes,
-            ),
-        )
+        self.view = AdminView(self.readiness, self.metrics, self.plan_page, self.resolve, lambda: self.notes)
+        self.server = AdminServer(("127.0.0.1", 0), self.view)
 
     @property
     def connections(self) -> int:
@@ -50,6 +45,11 @@ class Agent:
             if piece == b"error":
                 raise ValueError(piece)
             yield piece
+
+    async def resolve(self, name: str) -> Resolution:
+        if not f".{name}".endswith(".svc.mesh"):
+            raise NotOurs("only names of svc.mesh are answered here")
+        return Resolution(name, "A", "240.0.0.53:53", "NOERROR", ("250.96.0.10",))
 
     def plan(self, document: dict[str, Any]) -> dict[str, Any]:
         if not document:
@@ -105,14 +105,32 @@ async def test_plan_is_json(agent: Agent) -> None:
     assert await fetch(agent, "/plan") == (200, "application/json", '{\n  "version": 7\n}\n')
 
 
+async def test_resolve_is_json_and_says_no_to_names_of_others(agent: Agent) -> None:
+    status, kind, text = await fetch(agent, "/resolve?name=cart.shop.svc.mesh")
+    assert (status, kind) == (200, "application/json")
+    assert json.loads(text) == {
+        "name": "cart.shop.svc.mesh",
+        "type": "A",
+        "server": "240.0.0.53:53",
+        "rcode": "NOERROR",
+        "addresses": ["250.96.0.10"],
+        "error": "",
+    }
+    assert await fetch(agent, "/resolve?name=example.com") == (
+        400,
+        "text/plain; charset=utf-8",
+        "only names of svc.mesh are answered here\n",
+    )
+
+
 async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
     for path, status in (("/", 200), ("/debug/pprof", 404), ("/plan/x", 404)):
         got, _, text = await fetch(agent, path)
         assert got == status
-        assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan"))
+        assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/plan"])
+@pytest.mark.parametrize("path", ["/", *sorted(PAGES.keys() - {"/resolve"}), "/resolve?name=a.svc.mesh"])
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
@@ -129,7 +147,7 @@ async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
 
 
 async def test_a_port_in_use_says_so(agent: Agent) -> None:
-    second = AdminServer(agent.server.address, AdminView(agent.readiness, agent.metrics, agent.plan_page))
+    second = AdminServer(agent.server.address, agent.view)
     with pytest.raises(
         AdminListenError, match=r"127\.0\.0\.1:\d+ .*[Aa]ddress already in use.*--admin-listen"
     ):
@@ -138,7 +156,7 @@ async def test_a_port_in_use_says_so(agent: Agent) -> None:
 
 
 async def test_an_address_that_is_not_here_says_so(agent: Agent) -> None:
-    second = AdminServer(("192.0.2.1", 0), AdminView(agent.readiness, agent.metrics, agent.plan_page))
+    second = AdminServer(("192.0.2.1", 0), agent.view)
     with pytest.raises(AdminListenError, match="192"):
         await second.start()
 

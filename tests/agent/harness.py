@@ -88,7 +88,7 @@ class Agent:
             self.process = subprocess.Popen(
                 [
                     *self.prefix(),
-                    *(sys.executable, "-m", "nodeagent", "run", "--source", f"file:{self.cluster}"),
+                    *(*self.program(), "run", "--source", f"file:{self.cluster}"),
                     *("--capture", "loopback", "--mesh-range", self.range, "--workers", "1"),
                     *("--dns-listen", f"127.0.0.1:{self.dns_port}"),
                     *("--admin-listen", f"127.0.0.1:{self.admin_port}", "--log-format", "json"),
@@ -105,6 +105,10 @@ class Agent:
     def prefix(self) -> list[str]:
         """Return what the agent is started by."""
         return []
+
+    def program(self) -> list[str]:
+        """Return the command that is `nodeagent`."""
+        return [sys.executable, "-m", "nodeagent"]
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the cluster in one step."""

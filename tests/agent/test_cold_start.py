@@ -94,7 +94,7 @@ def test_pods_are_named_from_the_last_snapshot_too(
             until(lambda: request_line(agent).get("source_pod") == "shop/till")
     agent.start()
     with running(agent):
-        assert agent.events("snapshot_loaded")
+        until(lambda: agent.events("snapshot_loaded"))
         assert request_line(agent)["source_workload"] == "shop/pod/till"
 
 

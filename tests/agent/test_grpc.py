@@ -71,8 +71,8 @@ def test_calls_are_counted_and_logged(agent: Agent) -> None:
     assert counted(agent, "OK", "shop.Cart/Add") == counted(agent, "OK") == 1
     assert counted(agent, "INVALID_ARGUMENT", "shop.Cart/Add") == counted(agent, "INVALID_ARGUMENT") == 1
     assert counted(agent, "UNIMPLEMENTED", "other") == counted(agent, "UNIMPLEMENTED") == 1
-    until(lambda: len(agent.events("request")) == 3)
-    assert [line["grpc_status"] for line in agent.events("request")] == [
+    until(lambda: len(agent.events("request", "request_failed")) == 3)
+    assert [line["grpc_status"] for line in agent.events("request", "request_failed")] == [
         "OK",
         "INVALID_ARGUMENT",
         "UNIMPLEMENTED",

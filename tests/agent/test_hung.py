@@ -32,6 +32,7 @@ def test_a_stopped_worker_is_replaced(agent: Agent) -> None:
     assert agent.events("worker_hung")[0]["pid"] == worker
     assert agent.events("worker_died")[0]["reason"] == "killed by SIGKILL"
     assert "workers: 1 of 1 serve" in agent.admin("/readyz?verbose")[1]
+    assert agent.metric("svcmesh_ready ") == 1
 
 
 @pytest.fixture

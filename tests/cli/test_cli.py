@@ -16,7 +16,7 @@ from nodeagent.settings import Settings
 FLAGS = [
     "--source", "--capture", "--mesh-range", "--zone", "--alias-zone", "--dns-listen", "--admin-listen",
     "--workers", "--node-name", "--drain-timeout", "--log-level", "--log-format", "--access-log",
-    "--compat",
+    "--compat", "--endpoints",
 ]  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         "SVCMESH_LOG_FORMAT": "console",
         "SVCMESH_ACCESS_LOG": "off",
         "SVCMESH_COMPAT": "traefik-mesh",
+        "SVCMESH_ENDPOINTS": "web=127.0.0.1:1 web.shop:http=127.0.0.1:2,127.0.0.1:3",
     }
     assert {f"SVCMESH_{flag[2:].replace('-', '_').upper()}" for flag in FLAGS} == set(environment)
     result = CliRunner().invoke(main, ["run", "--workers", "5"], env=environment)
@@ -82,6 +83,10 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
     assert settings.alias_zones == ("a.test", "b.test", "traefik.mesh", "maesh")
     assert (settings.dns_listen, settings.drain_timeout) == (("127.0.0.1", 53530), 60.0)
     assert (settings.log_level, settings.log_format, settings.access_log) == ("debug", "console", "off")
+    assert [str(one) for one in settings.overrides] == [
+        "web.default=127.0.0.1:1",
+        "web.shop:http=127.0.0.1:2,127.0.0.1:3",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,23 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         ("--capture loopback --mesh-range 240.0.0.0/4", "must lie in 127.0.0.0/8"),
         ("--drain-timeout soon", "is not a duration"),
         ("--capture iptables", "iptables"),
+        ("--endpoints web=127.0.0.1:1", "--endpoints has a meaning with --source file:PATH only"),
+        ("--source file:x --endpoints web", "'web' is not NAME[.NAMESPACE][:PORT]=ADDR:PORT"),
+        ("--source file:x --endpoints =127.0.0.1:1", "'' is not NAME or NAME.NAMESPACE of a Service"),
+        ("--source file:x --endpoints Web=127.0.0.1:1", "'Web' is not NAME or NAME.NAMESPACE"),
+        ("--source file:x --endpoints web.=127.0.0.1:1", "'web.' is not NAME or NAME.NAMESPACE"),
+        ("--source file:x --endpoints web.a.svc.mesh=127.0.0.1:1", "is not NAME or NAME.NAMESPACE"),
+        ("--source file:x --endpoints web:=127.0.0.1:1", "'' is not the name or number of a port"),
+        ("--source file:x --endpoints web:a:b=127.0.0.1:1", "'a:b' is not the name or number of a port"),
+        ("--source file:x --endpoints web=", "'web=': is empty"),
+        ("--source file:x --endpoints web=localhost:1", "'localhost' is a name"),
+        ("--source file:x --endpoints web=127.0.0.1:99999", "'99999' is not a port from 1 to 65535"),
+        ("--source file:x --endpoints web=[::1]:80", "names the IPv6 address"),
+        ("--source file:x --endpoints web=127.0.0.1:1,127.0.0.1:1", "names 127.0.0.1:1 twice"),
+        (
+            "--source file:x --endpoints web=127.0.0.1:1 --endpoints web.default=127.0.0.1:2",
+            "--endpoints is given twice for web.default",
+        ),
     ],
 )
 def test_mistakes_are_named_and_start_nothing(arguments: str, message: str, started: list[Settings]) -> None:
@@ -112,8 +134,9 @@ def test_every_flag_is_in_the_help_with_its_variable() -> None:
     assert all(parameter.help for parameter in run.params if isinstance(parameter, click.Option))
 
 
-def test_version_as_a_module() -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_as_a_module(word: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "nodeagent", "version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "nodeagent", word], capture_output=True, text=True, check=True
     )
     assert result.stdout.startswith("svc.mesh 0.")

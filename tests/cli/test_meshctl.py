@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from discovery.compat import PREFIXES, Compat
-from discovery.files.source import read_once
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of, report_on
+from discovery.files.reading import read_once
+from nodeagent.agent.report import Report
+from nodeagent.meshctl.check import node_settings, plan_of, report_on
 from nodeagent.meshctl.main import main
-from nodeagent.meshctl.source_lines import SourceLines
+from nodeagent.plan.diff import diff_plans, diff_services
+from nodeagent.plan.model import EMPTY_PLAN
+from nodeagent.plan.problems import name_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = sorted(
@@ -55,24 +58,37 @@ spec:
 """
 
 
+def slices(name: str) -> str:
+    return f"""\
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}, {{name: dns, port: 53, protocol: UDP}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+"""
+
+
 def check(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["check", *arguments])
     return result.exit_code, result.output
 
 
 def findings(*paths: Path) -> list[dict[str, Any]]:
+    """What is found, but for Services without endpoints: those are for `test_endpoints.py`."""
     found: list[dict[str, Any]] = json.loads(check("--format", "json", *map(str, paths))[1])["problems"]
-    return found
+    return [one for one in found if one["severity"] != "warning"]
 
 
 def test_nothing_wrong(tmp_path: Path) -> None:
-    (tmp_path / "shop.yaml").write_text(GOOD)
+    (tmp_path / "shop.yaml").write_text(GOOD + slices("shop"))
     assert check(str(tmp_path)) == (0, "1 Service checked, 1 in the mesh, 0 problems\n")
 
 
 def test_a_problem_and_a_note(tmp_path: Path) -> None:
     file = tmp_path / "cart.yaml"
-    file.write_text(BAD)
+    file.write_text(BAD + slices("cart"))
     code, output = check(str(file))
     assert code == 1
     assert output == (
@@ -89,14 +105,14 @@ def test_a_problem_and_a_note(tmp_path: Path) -> None:
 
 
 def test_notes_alone_are_not_wrong(tmp_path: Path) -> None:
-    (tmp_path / "cart.yaml").write_text(BAD.replace("many", '"2"'))
+    (tmp_path / "cart.yaml").write_text(BAD.replace("many", '"2"') + slices("cart"))
     code, output = check(str(tmp_path))
     assert (code, output.splitlines()[-1]) == (0, "1 Service checked, 1 in the mesh, 0 problems, 1 note")
 
 
 def test_as_json(tmp_path: Path) -> None:
     file = tmp_path / "cart.yaml"
-    file.write_text(BAD)
+    file.write_text(BAD + slices("cart"))
     code, output = check("--format", "json", str(file))
     document = json.loads(output)
     assert code == 1
@@ -111,6 +127,7 @@ def test_as_json(tmp_path: Path) -> None:
         "reason": '"many" is not a whole number',
         "expected": "a whole number from 0 to 10",
         "effect": "retry is off",
+        "paste": "",
     }
 
 
@@ -181,7 +198,7 @@ def test_check_and_agent_agree(case: str) -> None:
     file = GOLDEN / case / "cluster.yaml"
     compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
     events = read_once(str(file), compat=compat)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables", compat=compat))))
+    report = report_on(events, plan_of(events, node_settings(compat)))
     errors = [f.problem for f in report.findings if f.problem.severity == "error"]
     checked = {
         (p.name, p.field, p.reason.replace(str(file), "cluster.yaml")) for p in errors if p.kind != "File"
@@ -196,14 +213,36 @@ def test_check_and_agent_agree(case: str) -> None:
             assert finding.problem.field in text[finding.line - 1]
 
 
-def test_lines_of_what_cannot_be_found(tmp_path: Path) -> None:
-    file = tmp_path / "shop.yaml"
-    file.write_text(GOOD)
-    lines = SourceLines()
-    assert lines.find(f"{file}:1", "spec.ports[0].port") == (str(file), 9)
-    assert lines.find(f"{file}:1", "spec.ports[7].port") == (str(file), 8)
-    assert lines.find(f"{file}:1", "spec.nothing.here") == (str(file), 7)
-    assert lines.find(f"{file}:1", "") == (str(file), 1)
-    assert lines.find(f"{file}:3", "spec") == (str(file), 3)
-    assert lines.find(f"{tmp_path}/gone.yaml:3", "spec") == (f"{tmp_path}/gone.yaml", 3)
-    assert lines.find("", "spec") == ("", 0)
+@pytest.mark.parametrize("case", CASES)
+def test_a_problem_has_the_same_place_in_the_log_and_here(case: str) -> None:
+    """Of every kind of problem that there is: file and line are those of what is to be mended."""
+    file = GOLDEN / case / "cluster.yaml"
+    compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
+    events = read_once(str(file), compat=compat)
+    plan = plan_of(events, node_settings(compat))
+    changed = diff_services(EMPTY_PLAN, plan)
+    with capture_logs() as logged:
+        Report().tell(EMPTY_PLAN, plan, changed, diff_plans(changed), 0.0)
+    lines = [line for line in logged if line["event"] == "problem_found"]
+    keys = ("object", "field", "reason", "file", "line")
+    told = {tuple(line.get(key, "") for key in keys) for line in lines}
+    findings = report_on(events, plan).findings
+    checked = {(name_of(f.problem), f.problem.field, f.problem.reason, f.file, f.line) for f in findings}
+    assert told <= checked
+    notes = {found for found in checked - told if "has no effect without svc.mesh/enabled" in found[2]}
+    assert checked - told == notes, "of Services that do not ask for the mesh only check says anything"
+    assert all(path == str(file) and line for *_, path, line in told)
+    assert all(said for said, *_ in told)
+
+
+def test_the_agreement_is_about_every_kind_of_object() -> None:
+    kinds = set()
+    for case in CASES:
+        compat: Compat | None = "traefik-mesh" if case.startswith("compat-") else None
+        events = read_once(str(GOLDEN / case / "cluster.yaml"), compat=compat)
+        plan = plan_of(events, node_settings(compat))
+        kinds |= {(problem.kind, problem.severity) for problem in plan.all_problems()}
+    assert kinds >= {
+        ("File", "error"), ("Service", "error"), ("Service", "warning"), ("Service", "info"),
+        ("EndpointSlice", "error"), ("Endpoints", "info"), ("TrafficTarget", "error"),
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -10,9 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from discovery.files.source import read_once
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of
+from discovery.files.reading import read_once
+from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.migrate import REMINDER
 
@@ -143,7 +143,7 @@ spec:
 @pytest.mark.parametrize(
     ("documents", "arguments", "code", "said"),
     [
-        ((TARGET,), (), 1, ["TrafficTarget shop/cart", "front/web", "open to whoever reaches the node"]),
+        ((TARGET,), (), 1, ["TrafficTarget shop/cart", "front/web", "open to every client"]),
         ((TARGET,), ("--accept-open",), 0, ["TrafficTarget shop/cart"]),
         ((TARGET,), ("--remove",), 1, ["TrafficTarget shop/cart"]),
         ((SPLIT,), (), 1, ["TrafficSplit shop/canary", "instead: svc.mesh/split: cart-v1=90 cart-v2=10 on"]),
@@ -181,7 +181,7 @@ def test_check_counts_them_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "--compat", "traefik-mesh", str(file)])
     assert result.exit_code == 1
     assert f"{file}:23: error: TrafficTarget shop/cart: spec.sources: front/web\n" in result.output
-    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 note"
+    assert result.output.splitlines()[-1] == "1 Service checked, 1 in the mesh, 2 problems, 1 warning, 1 note"
     assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
 
@@ -208,8 +208,8 @@ def test_annotated_as_told_the_plan_is_the_same(case: str, tmp_path: Path) -> No
                 else:
                     del annotations[name.removesuffix("-")]
     new.write_text(yaml.safe_dump_all(documents.values()))
-    before = plan_of(read_once(old, compat="traefik-mesh"), resolve_settings(Given(capture="nftables")))
-    after = plan_of(read_once(new), resolve_settings(Given(capture="nftables")))
+    before = plan_of(read_once(old, compat="traefik-mesh"), node_settings())
+    after = plan_of(read_once(new), node_settings())
     assert {key: (s.listeners, s.effective) for key, s in before.services.items()} == {
         key: (s.listeners, s.effective) for key, s in after.services.items()
     }
@@ -230,3 +230,25 @@ def test_mistakes(arguments: tuple[str, ...], message: str) -> None:
     code, _, errors = migrate(*arguments)
     assert code == 2
     assert message in errors
+
+
+def test_json_says_what_the_lines_say(tmp_path: Path) -> None:
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART.replace('"3"', '"many"'))
+    code, output, errors = migrate("-o", "json", str(file))
+    (cart,) = json.loads(output)["services"]
+    assert (code, errors) == (1, "")
+    assert (cart["namespace"], cart["name"], cart["lossless"]) == ("shop", "cart", False)
+    assert cart["annotate"]["svc.mesh/enabled"] == "true"
+    assert "svc.mesh/retry-attempts" not in cart["annotate"]
+    assert "mesh.traefik.io/retry-attempts" in cart["remove"]
+    (finding,) = [one for one in cart["findings"] if one["severity"] == "error"]
+    assert (finding["field"], finding["value"]) == ("mesh.traefik.io/retry-attempts", "many")
+    assert finding["file"] == str(file)
+    file.write_text(CART)
+    code, output, _ = migrate("-o", "json", str(file))
+    assert (code, json.loads(output)["services"][0]["lossless"], json.loads(output)["objects"]) == (
+        0,
+        True,
+        [],
+    )

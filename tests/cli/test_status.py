@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.kube.commands.agents import PAGE_BYTES, AgentPages, AgentPod, Page
+from discovery.kube.commands.waiting import why_not_running
+from nodeagent.meshctl.admin_port import ADMIN_LISTEN, admin_port
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.status import GOOD, read_numbers, read_status, show_age
 from tests.discovery.kube.fake_api import FakeApi, answer, cut_after, raw, status
@@ -49,8 +51,8 @@ def put_agent(api: FakeApi, name: str, node: str, **parts: Any) -> None:
                 "labels": {"app.kubernetes.io/name": "svcmesh"},
                 **parts.get("metadata", {}),
             },
-            "spec": {"nodeName": node},
-            "status": {"phase": parts.get("phase", "Running")},
+            "spec": {"nodeName": node, **parts.get("spec", {})},
+            "status": {"phase": parts.get("phase", "Running"), **parts.get("status", {})},
         }
     )
 
@@ -72,13 +74,13 @@ def test_all_in_order(api: FakeApi, tmp_path: Path) -> None:
         put_agent(api, f"svcmesh-agent-{number}", f"node-{number}")
         put_pages(api, f"svcmesh-agent-{number}")
     put_agent(api, "somebody", "node-3", metadata={"labels": {}})
-    put_agent(api, "other", "node-3", namespace="shop")
+    put_agent(api, "other", "node-3", namespace="shop", metadata={"labels": {}})
     assert meshctl(api, tmp_path) == (
         0,
         (
-            "NODE    AGENT            STATE  VERSION  PLAN  CHANGED  SERVICES  PROBLEMS  WORKERS\n"
-            "node-1  svcmesh-agent-1  ready  0.1.0    7     5m ago   12        1         2\n"
-            "node-2  svcmesh-agent-2  ready  0.1.0    7     5m ago   12        1         2\n"
+            "NODE    NAMESPACE  AGENT            STATE  VERSION  PLAN  CHANGED  SERVICES  PROBLEMS  WORKERS\n"
+            "node-1  svcmesh    svcmesh-agent-1  ready  0.1.0    7     5m ago   12        1         2\n"
+            "node-2  svcmesh    svcmesh-agent-2  ready  0.1.0    7     5m ago   12        1         2\n"
             "2 of 2 agents in order\n"
         ),
         "",
@@ -106,7 +108,7 @@ def test_each_state(api: FakeApi, tmp_path: Path) -> None:
         ("c", "not ready"),
         ("d", "unreachable"),
         ("e", "unreachable"),
-        ("f", "unreachable"),
+        ("f", "not running"),
         ("g", "leaving"),
     ]
     assert agents[1]["reason"] == "stale since 2026-01-01T00:00:00Z (42 s): connection refused"
@@ -138,15 +140,132 @@ def test_a_connection_that_is_cut_and_no_permission(api: FakeApi, tmp_path: Path
     assert "node-a (a): unreachable: " in output
 
 
+PULL = 'rpc error: code = NotFound desc = failed to pull "registry.example/svcmesh-agent:0.1.0"'
+
+
+def container(state: dict[str, Any], last: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "agent", "state": state, "lastState": last or {}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {"phase": "Pending", **container({"waiting": {"reason": "ErrImagePull", "message": PULL}})},
+            f"ErrImagePull: {PULL}",
+        ),
+        (
+            {
+                "phase": "Pending",
+                **container({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}),
+            },
+            "ImagePullBackOff: Back-off",
+        ),
+        (
+            {
+                "phase": "Running",
+                **container(
+                    {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}},
+                    {"terminated": {"exitCode": 1, "reason": "Error", "message": "no NET_ADMIN"}},
+                ),
+            },
+            "CrashLoopBackOff: back-off 40s restarting (last exit code 1, Error: no NET_ADMIN)",
+        ),
+        (
+            {"phase": "Running", **container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})},
+            "its container has ended: (last exit code 137, OOMKilled)",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available: 3 Insufficient memory.",
+                    }
+                ],
+            },
+            "no node for it: 0/3 nodes are available: 3 Insufficient memory.",
+        ),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, "Evicted: low on memory"),
+        ({"phase": "Pending", **container({"waiting": {"reason": "ContainerCreating"}})}, ""),
+        ({"phase": "Running", **container({"running": {}})}, ""),
+        ({"phase": "Running", **container({"terminated": {"exitCode": 0}})}, ""),
+        ({"phase": "Pending", "conditions": 7, "containerStatuses": ["x", {"state": 3}]}, ""),
+        ({}, ""),
+    ],
+)
+def test_why_a_pod_does_not_run(status: dict[str, Any], reason: str) -> None:
+    assert why_not_running({"status": status}) == reason
+
+
+def test_a_reason_is_cut() -> None:
+    long = container({"waiting": {"reason": "ErrImagePull", "message": "x" * 10_000}})
+    assert len(why_not_running({"status": long})) < 500
+
+
+def test_an_image_that_cannot_be_pulled_is_said(api: FakeApi, tmp_path: Path) -> None:
+    waiting = container({"waiting": {"reason": "ErrImagePull", "message": PULL}})
+    put_agent(api, "a", "node-a", phase="Pending", status=waiting)
+    code, output, _ = meshctl(api, tmp_path)
+    assert code == 1
+    assert f"node-a (a): not running: ErrImagePull: {PULL}\n" in output
+
+
+def daemonsets(api: FakeApi, **numbers: int) -> None:
+    metadata = {"name": "svcmesh-agent", "namespace": "svcmesh", "uid": "1"}
+    path = "/apis/apps/v1/daemonsets"
+    api.answers[path] = answer(200, {"items": [{"metadata": metadata, "status": numbers}]})
+
+
+REFUSED = 'Error creating: pods "svcmesh-agent-x" is forbidden: violates PodSecurity "baseline:latest"'
+
+
+def test_pods_that_are_refused_are_missing_with_the_reason(api: FakeApi, tmp_path: Path) -> None:
+    put_agent(api, "a", "node-a")
+    put_pages(api, "a")
+    daemonsets(api, desiredNumberScheduled=3, currentNumberScheduled=1, numberReady=1)
+    code, output, _ = meshctl(api, tmp_path)
+    assert code == 1
+    assert output.splitlines()[-1] == "2 of 3 pods of svcmesh/svcmesh-agent do not exist"
+    events = [
+        {"lastTimestamp": "2026-01-01T00:00:00Z", "message": "an older one"},
+        {"lastTimestamp": "2026-01-02T00:00:00Z", "message": REFUSED},
+        {"lastTimestamp": None, "eventTime": None, "message": "without a time"},
+    ]
+    api.answers["/api/v1/namespaces/svcmesh/events"] = answer(200, {"items": events})
+    output = meshctl(api, tmp_path)[1]
+    assert output.splitlines()[-1] == f"2 of 3 pods of svcmesh/svcmesh-agent do not exist: {REFUSED}"
+    code, output, _ = meshctl(api, tmp_path, "-o", "json")
+    assert code == 1
+    assert json.loads(output)["missing"] == [
+        {"namespace": "svcmesh", "daemonset": "svcmesh-agent", "wanted": 3, "missing": 2, "reason": REFUSED}
+    ]
+    daemonsets(api, desiredNumberScheduled=1, currentNumberScheduled=1, numberReady=1)
+    assert meshctl(api, tmp_path)[0] == 0
+
+
+def test_whoever_may_not_see_daemonsets_sees_the_agents(api: FakeApi, tmp_path: Path) -> None:
+    put_agent(api, "a", "node-a")
+    put_pages(api, "a")
+    forbidden = answer(403, status(403, "Forbidden", "not for you"))
+    api.answers["/apis/apps/v1/daemonsets"] = forbidden
+    assert meshctl(api, tmp_path)[0] == 0
+
+
 def test_no_agents(api: FakeApi, tmp_path: Path) -> None:
     code, output, errors = meshctl(api, tmp_path)
     assert (code, output) == (1, "")
-    assert errors == "no agents: no pod in namespace svcmesh matches app.kubernetes.io/name=svcmesh\n"
+    assert errors == "no agents: no pod in any namespace matches app.kubernetes.io/name=svcmesh\n"
+    errors = meshctl(api, tmp_path, "-n", "mesh")[2]
+    assert errors == "no agents: no pod in namespace mesh matches app.kubernetes.io/name=svcmesh\n"
     code, output, _ = meshctl(api, tmp_path, "--format", "json")
-    assert (code, json.loads(output)) == (1, {"agents": [], "total": 0, "good": 0})
+    assert (code, json.loads(output)) == (1, {"missing": [], "agents": [], "total": 0, "good": 0})
 
 
-def test_another_namespace_selector_and_port(api: FakeApi, tmp_path: Path) -> None:
+def test_another_selector_and_port(api: FakeApi, tmp_path: Path) -> None:
     put_agent(api, "a", "node-a", namespace="mesh", metadata={"labels": {"app": "agent"}})
     put_pages(api, "a")
     for page in ("readyz", "metrics"):
@@ -155,11 +274,31 @@ def test_another_namespace_selector_and_port(api: FakeApi, tmp_path: Path) -> No
     assert meshctl(api, tmp_path, *arguments)[0] == 0
 
 
-def test_pods_that_cannot_be_listed(api: FakeApi, tmp_path: Path) -> None:
-    api.script("list", "Pod", answer(403, status(403, "Forbidden", "pods is forbidden")))
-    code, output, errors = meshctl(api, tmp_path)
-    assert (code, output) == (2, "")
-    assert "cannot list Pods: status 403: pods is forbidden" in errors
+def test_agents_are_found_in_whatever_namespace(api: FakeApi, tmp_path: Path) -> None:
+    for name, home in (("a", "mesh"), ("b", "other")):
+        put_agent(api, name, f"node-{name}", namespace=home)
+        put_pages(api, name)
+    code, output, _ = meshctl(api, tmp_path, "--format", "json")
+    agents = json.loads(output)["agents"]
+    assert (code, [(one["namespace"], one["pod"]) for one in agents]) == (0, [("mesh", "a"), ("other", "b")])
+    code, output, _ = meshctl(api, tmp_path, "--format", "json", "--namespace", "other")
+    assert (code, [one["pod"] for one in json.loads(output)["agents"]]) == (0, ["b"])
+
+
+def test_an_agent_is_asked_at_the_port_of_its_own_setting(api: FakeApi, tmp_path: Path) -> None:
+    env = [{"name": "HOST_IP", "valueFrom": {}}, {"name": ADMIN_LISTEN, "value": "$(HOST_IP):16000"}]
+    put_agent(api, "a", "node-a", spec={"containers": [{"name": "agent", "env": env}]})
+    put_pages(api, "a")
+    assert meshctl(api, tmp_path)[0] == 1
+    for page in ("readyz", "metrics"):
+        api.pages["a:16000", page] = api.pages.pop(("a:15000", page))
+    assert meshctl(api, tmp_path)[0] == 0
+    assert meshctl(api, tmp_path, "--port", "15000")[0] == 1
+
+
+@pytest.mark.parametrize("listen", ["", "x", "127.0.0.1:", "127.0.0.1:0", "[::1]:99999", "127.0.0.1:\u0661"])
+def test_a_setting_that_names_no_port_counts_as_the_default(listen: str) -> None:
+    assert admin_port(AgentPod("a", "n", "Running", False, environment={ADMIN_LISTEN: listen})) == 15000
 
 
 def test_a_long_page_is_read_to_its_last_whole_line(api: FakeApi, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_a_traffic_target(version: str) -> None:
     assert (problem.namespace, problem.name, problem.severity) == ("shop", "one", "error")
     assert (problem.field, problem.value) == ("spec.sources", "front/a")
     assert "reach the pods of shop/cart" in problem.reason
-    assert problem.effect == "access that was limited to these sources is open to whoever reaches the node"
+    effect = "access that was limited to these sources is open to every client that can reach the node"
+    assert problem.effect == effect
     assert "NetworkPolicies" in problem.expected
 
 

@@ -20,6 +20,8 @@ import dns.rcode
 import dns.rrset
 from aiohttp import WSMsgType, web
 
+from nodeagent.meshctl.clusterdns.cluster import BACKUP
+
 Document = dict[str, Any]
 Patch = Callable[[str, Document], None]
 
@@ -36,7 +38,8 @@ class FakeCluster:
         self._folder = folder
         self.configmaps: dict[tuple[str, str], Document] = {}
         self.workloads: dict[str, Document] = {}
-        self.namespaces = {"kube-system", "svcmesh"}
+        self.agents = ["svcmesh-agent-1"]
+        """The mesh's pods."""
         self.forbidden: set[str] = set()
         """Such as `patch configmaps`."""
         self.writes: list[str] = []
@@ -97,11 +100,11 @@ class FakeCluster:
         return None if found is None else found.get("data", {})
 
     def texts(self) -> str:
-        """All data of kube-system."""
+        """All data of kube-system, but for the backup, which nobody mounts."""
         return "".join(
             text
-            for (ns, _), one in self.configmaps.items()
-            if ns == "kube-system"
+            for (ns, name), one in self.configmaps.items()
+            if ns == "kube-system" and name != BACKUP
             for text in one.get("data", {}).values()
         )
 
@@ -115,7 +118,7 @@ class FakeCluster:
     async def _serve(self) -> None:
         app = web.Application()
         base = "/api/v1/namespaces/{namespace}"
-        app.router.add_get(base, self._namespace)
+        app.router.add_get("/api/v1/pods", self._agents)
         app.router.add_route("*", base + "/configmaps", self._create)
         app.router.add_route("*", base + "/configmaps/{name}", self._configmap)
         app.router.add_get("/apis/apps/v1/namespaces/kube-system/{kind}/{name}", self._workload)
@@ -138,11 +141,11 @@ class FakeCluster:
             document.pop("data", None)
         self.configmaps[(namespace, name)] = document
 
-    async def _namespace(self, request: web.Request) -> web.Response:
-        name = request.match_info["namespace"]
-        return (
-            web.json_response({"metadata": {"name": name}}) if name in self.namespaces else status(404, "no")
-        )
+    async def _agents(self, request: web.Request) -> web.Response:
+        assert request.query["labelSelector"] == "app.kubernetes.io/name=svcmesh"
+        if "list pods everywhere" in self.forbidden:
+            return status(403, 'User "u" cannot list resource "pods" at the cluster scope')
+        return web.json_response({"items": [{"metadata": {"name": name}} for name in self.agents] or None})
 
     async def _create(self, request: web.Request) -> web.Response:
         namespace, document = request.match_info["namespace"], await request.json()
@@ -152,7 +155,7 @@ class FakeCluster:
         if (namespace, name) in self.configmaps:
             return status(409, "already exists")
         self._store(namespace, name, document)
-        self._wrote(f"create {namespace}/{name}", namespace)
+        self._wrote(f"create {namespace}/{name}")
         return web.json_response(document, status=201)
 
     async def _configmap(self, request: web.Request) -> web.Response:
@@ -163,7 +166,7 @@ class FakeCluster:
             return status(404, "not found")
         if request.method == "DELETE":
             del self.configmaps[key]
-            self._wrote(f"delete {namespace}/{name}", namespace)
+            self._wrote(f"delete {namespace}/{name}")
         elif request.method == "PATCH":
             patch = await request.json()
             wanted = patch.get("metadata", {}).get("resourceVersion")
@@ -172,12 +175,12 @@ class FakeCluster:
             merged = found.get("data", {}) | patch["data"]
             data = {key: value for key, value in merged.items() if value is not None}
             self._store(namespace, name, {**found, "data": data})
-            self._wrote(f"patch {namespace}/{name}", namespace)
+            self._wrote(f"patch {namespace}/{name}")
         return web.json_response(found)
 
-    def _wrote(self, what: str, namespace: str) -> None:
+    def _wrote(self, what: str) -> None:
         self.writes.append(what)
-        if namespace == "kube-system":
+        if not what.endswith(BACKUP):
             self.after_write()
 
     async def _workload(self, request: web.Request) -> web.Response:

@@ -37,10 +37,6 @@ RIGHTS = {
         {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]},
         {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
     ],
-    SPACE: [
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
-    ],
 }
 """As docs/cluster-dns.md has them."""
 
@@ -80,19 +76,19 @@ def test_install_and_remove_leave_the_bytes_as_they_were(cluster: ControlPlane) 
 
     async def install(client: ObjectClient) -> None:
         plan = plan_install(await effects.read_dns(client), STUB)
-        await effects.write_backup(client, SPACE, backup_data(plan.changes, {}))
+        await effects.write_backup(client, backup_data(plan.changes, {}))
         for change in plan.changes:
             await effects.write_change(client, change)
         with pytest.raises(Conflict):
             await effects.write_change(client, plan.changes[0])
 
     async def remove(client: ObjectClient) -> None:
-        backup = await effects.read_backup(client, SPACE)
+        backup = await effects.read_backup(client)
         assert backup["coredns.Corefile.before"] == read("kubeadm")
         changes = plan_remove(await effects.read_dns(client), backup)
         await effects.change_and_watch(client, changes, [], (), 1, gone=True)
-        await effects.delete_backup(client, SPACE)
-        assert await effects.read_backup(client, SPACE) == {}
+        await effects.delete_backup(client)
+        assert await effects.read_backup(client) == {}
 
     kubeconfig = person(cluster, SPACE, "dns-person", RIGHTS)
     run(kubeconfig, install)
@@ -121,7 +117,7 @@ def test_a_configmap_of_our_own_is_made_and_goes_again(cluster: ControlPlane) ->
 def test_without_a_pod_that_could_be_asked_nothing_is_changed(cluster: ControlPlane) -> None:
     before = cluster.admin.get(COREDNS)
     kubeconfig = person(cluster, SPACE, "dns-person", RIGHTS)
-    command = ["dns", "install", "--yes", "--mesh-namespace", SPACE, "--kubeconfig", kubeconfig]
+    command = ["dns", "install", "--yes", "--kubeconfig", kubeconfig]
     result = CliRunner().invoke(main, command)
     assert (result.exit_code, "no running pod of CoreDNS" in result.output) == (1, True), result.output
     assert cluster.admin.get(COREDNS) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_where_the_stub_goes(fake: FakeCluster, meshctl: Meshctl, name: str) -> 
             "bind 169.254.20.10 10.96.0.10"
             in (fake.data("node-local-dns") or {})["Corefile"].split("# svcmesh")[1]
         )
-    backup = fake.data("svcmesh-dns-backup", "svcmesh") or {}
+    backup = fake.data("svcmesh-dns-backup") or {}
     assert backup.get("coredns.Corefile.before") == (
         None if own_file else read("kubeadm" if name == "nodelocal" else name)
     )
@@ -203,7 +204,7 @@ def test_another_address_replaces_the_stub_and_removing_still_gives_the_first_by
 def test_removing_works_without_the_backup(fake: FakeCluster, meshctl: Meshctl) -> None:
     layout(fake, "kubeadm")
     assert meshctl("install", "--yes").exit_code == 0
-    del fake.configmaps[("svcmesh", "svcmesh-dns-backup")]
+    del fake.configmaps[("kube-system", "svcmesh-dns-backup")]
     assert meshctl("remove", "--yes").exit_code == 0
     assert fake.data("coredns") == {"Corefile": read("kubeadm")}
 
@@ -322,13 +323,18 @@ def test_a_missing_permission_is_named_and_nothing_stays(
     assert content(fake) == before
 
 
-def test_without_the_mesh_namespace_there_is_no_place_for_the_backup(
-    fake: FakeCluster, meshctl: Meshctl
-) -> None:
+def test_without_agents_nothing_is_changed(fake: FakeCluster, meshctl: Meshctl) -> None:
     layout(fake, "kubeadm")
-    fake.namespaces.remove("svcmesh")
+    fake.agents.clear()
     result = meshctl("install", "--yes")
     assert (result.exit_code, "install the mesh first" in result.output, fake.writes) == (1, True, [])
+
+
+def test_whoever_may_not_look_for_agents_may_install(fake: FakeCluster, meshctl: Meshctl) -> None:
+    layout(fake, "kubeadm")
+    fake.forbidden.add("list pods everywhere")
+    result = meshctl("install", "--yes")
+    assert result.exit_code == 0, result.output
 
 
 def test_kubeconfigs_that_lead_nowhere(fake: FakeCluster, meshctl: Meshctl) -> None:
@@ -353,3 +359,34 @@ def test_status_says_what_is_missing(fake: FakeCluster, meshctl: Meshctl) -> Non
         "ConfigMap kube-system/coredns Corefile: missing or different",
         "pod coredns-running: svc.mesh. SOA: NXDOMAIN",
     ]
+
+
+def test_json_of_the_whole_way(fake: FakeCluster, meshctl: Meshctl) -> None:
+    layout(fake, "kubeadm")
+    before = content(fake)
+    assert meshctl("install", "-o", "json").exit_code == 2, "a program cannot be asked"
+    planned = json.loads(meshctl("install", "--dry-run", "-o", "json").stdout)
+    (change,) = planned["changes"]
+    assert (planned["changed"], planned["by_hand"], planned["notices"]) == (False, [], [])
+    assert (change["namespace"], change["configmap"], change["key"]) == ("kube-system", "coredns", "Corefile")
+    assert change["after"].startswith(change["before"])
+    assert content(fake) == before
+    found = meshctl("status", "-o", "json")
+    assert found.exit_code == 1
+    document = json.loads(found.stdout)
+    place = {"namespace": "kube-system", "configmap": "coredns", "key": "Corefile"}
+    assert document["places"] == [{**place, "state": "missing or different"}]
+    assert document["good"] is False
+    done = meshctl("install", "--yes", "-o", "json")
+    assert (done.exit_code, json.loads(done.stdout)["changed"]) == (0, True)
+    found = meshctl("status", "-o", "json")
+    document = json.loads(found.stdout)
+    assert (found.exit_code, document["good"]) == (0, True)
+    assert document["places"] == [{**place, "state": "installed"}]
+    assert {(pod["cluster"], pod["mesh"], pod["good"]) for pod in document["pods"]} == {("", "", True)}
+    again = json.loads(meshctl("install", "--yes", "-o", "json").stdout)
+    assert (again["changed"], again["changes"]) == (False, [])
+    done = meshctl("remove", "--yes", "-o", "json")
+    assert json.loads(done.stdout)["changed"] is True
+    assert content(fake) == before
+    assert json.loads(meshctl("remove", "--yes", "-o", "json").stdout) == {"changed": False, "changes": []}

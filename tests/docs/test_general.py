@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGES = ("nodeagent", "discovery", "middleware")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-NAMED_BY = {"_log_problem", "write"}
+NAMED_BY = {"_event", "_log_problem", "write"}
 """Functions that log an event whose name is their first argument."""
 
 
@@ -55,6 +55,14 @@ def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:
     assert sorted(first_cells("dependencies.md")) == sorted(names)
 
 
+def test_the_page_says_which_dependencies_only_the_agent_has() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (DOCS / "dependencies.md").read_text()
+    section = page.partition("the agent only\n")[2].partition("\n### ")[0]
+    names = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert names == [requirement.partition(">=")[0] for requirement in extras["agent"]]
+
+
 def failure_rows() -> list[str]:
     rows = re.findall(r"^\|(?! -|---)(.*)\|$", (DOCS / "failure.md").read_text(), re.MULTILINE)
     return [row for row in rows if not row.rstrip().endswith("| test")]
@@ -88,3 +96,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_pages_name_exist(page: Path) -> None:
     named = re.findall(r"`((?:nodeagent|discovery|middleware|hack|tests|docs)/[\w/.-]*)`", page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+FIGURE = re.compile(r"((?:\d[\d,.]* to )?\d[\d,.]*) (µs|ms|MiB|KiB)")
+
+
+def test_a_figure_stands_on_one_page_alone() -> None:
+    """What stands on two pages is mended on one, and then the pages contradict each other."""
+    pages = [(DOCS / name).read_text() for name in ("dependencies.md", "performance.md")]
+    dependencies, performance = (set(FIGURE.findall(page)) for page in pages)
+    assert len(dependencies) > 3
+    assert len(performance) > 50
+    assert dependencies & performance == set()

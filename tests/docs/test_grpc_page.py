@@ -11,7 +11,7 @@ from middleware.circuit_breaker import parse as parse_breaker
 from middleware.contract import Problem
 from middleware.grpc import GrpcStatus, of_http, of_reply
 from middleware.retry import parse as parse_retry
-from nodeagent.admin.families import METHODS_NAME, port_families
+from nodeagent.admin.families import METHODS, port_families
 from nodeagent.proxy.grpc_exchange import OF_NO_METHOD
 from nodeagent.stats.columns import Layout
 from nodeagent.stats.methods import MOST_METHODS, ROWS
@@ -47,5 +47,5 @@ def test_what_says_nothing_of_a_method() -> None:
 def test_the_bounds_and_the_metrics() -> None:
     assert f"| {MOST_METHODS} methods |" in PAGE
     assert f"| {ROWS:,} names |" in PAGE
-    shown = {family.name for family in port_families(Layout(()))} | {METHODS_NAME}
+    shown = {family.name for family in port_families(Layout(()))} | {METHODS.name}
     assert set(re.findall(r"^\| `(svcmesh_\w+)` \|", PAGE, re.MULTILINE)) <= shown

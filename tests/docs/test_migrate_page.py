@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "migrate-traefik-mesh.md").read_tex
 
 
 def test_the_table_has_every_option_and_no_other() -> None:
-    table = PAGE.partition("## Every option")[2].partition("\n\nWhat is not")[0]
+    table = PAGE.partition("## Every option")[2].partition("\n\nThese are not")[0]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{o.name}` | {o.values} | {o.meaning} | {o.ours} | {o.changes} |" for o in OPTIONS]
 

@@ -30,6 +30,7 @@ from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
+from nodeagent.proxy.observer import ALL, Closed, Refused
 from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pooled, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.shared_pool import SharedPool
@@ -52,17 +53,22 @@ class Watcher:
     """Hears of everything that is told."""
 
     wants_all = True
+    from_status = ALL
 
     def __init__(self) -> None:
         self.ends: list[Ended] = []
+        self.closes: list[Closed] = []
         self.refusals: list[ExchangeError] = []
         self.bugs: list[Exception] = []
 
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended)
 
-    def refused(self, service: str, port: int, source: str, error: ExchangeError) -> None:
-        self.refusals.append(error)
+    def closed(self, closed: Closed) -> None:
+        self.closes.append(closed)
+
+    def refused(self, refused: Refused) -> None:
+        self.refusals.append(refused.error)
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         self.bugs.append(error)

@@ -138,3 +138,14 @@ def test_idle(wires: Wires) -> None:
     stage = joined(wires, annotations={"svc.mesh/idle-timeout": "7s"})
     stage.play(passes(6.0), client >> b"x", a1 << b"x", passes(6.0), a1 >> b"y", client << b"y", passes(6.0))
     stage.play(passes(1.0), client << "reset", a1 << "reset")
+
+
+@pytest.mark.parametrize("first", [client, a1], ids=["client", "endpoint"])
+def test_what_still_moves_after_a_half_close_is_not_idle(wires: Wires, first: object) -> None:
+    stage = joined(wires, annotations={"svc.mesh/idle-timeout": "10s"})
+    one, other = (client, a1) if first is client else (a1, client)
+    stage.play(one >> "ends", other << "end")
+    for _ in range(3):
+        stage.play(passes(6), other >> b"on", one << b"on")
+    stage.play(passes(11), client << "reset", a1 << "reset")
+    assert [closed.reason for closed in stage.plane.watcher.closes] == ["idle_timeout"]

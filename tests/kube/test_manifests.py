@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hack.kube.client import Client, Refused, path_of
 from hack.kube.control_plane import ControlPlane
 from tests.kube.objects import namespace
 from tests.manifests.objects import BASE, MANIFESTS, Object, only, parse, resources
-from tests.manifests.tools import run, tool
+from tests.manifests.tools import invoke, run, tool
 
 pytestmark = pytest.mark.kube
 
@@ -82,11 +84,9 @@ def code(client: Client, method: str, path: str, body: Object | None = None) -> 
 
 def test_the_server_accepts_what_both_render_and_changes_nothing_in_a_dry_run(cluster: ControlPlane) -> None:
     objects = parse(run(tool("kustomize"), "build", BASE))
-    chart = run(
-        tool("helm"), "template", "svcmesh", MANIFESTS / "charts" / "svcmesh", "--kube-version", "1.34.0"
-    )
-    assert sorted(one["kind"] for one in parse(chart)) == sorted(one["kind"] for one in objects)
+    chart = run(tool("helm"), "template", "svcmesh", CHART, "--namespace", "svcmesh")
     home = only(objects, "Namespace")
+    assert sorted(one["kind"] for one in (*parse(chart), home)) == sorted(one["kind"] for one in objects)
     before = export(cluster.admin)
     for one in (*objects, *parse(chart)):
         if "namespace" not in one["metadata"]:
@@ -184,21 +184,122 @@ def test_removing_it_leaves_the_cluster_as_it_was(cluster: ControlPlane) -> None
     until(lambda: export(cluster.admin) == before, seconds=60)
 
 
-def test_helm_installs_upgrades_and_uninstalls(cluster: ControlPlane) -> None:
-    helm = (tool("helm"), "--kubeconfig", cluster.kubeconfig)
-    daemonset = f"/apis/apps/v1/namespaces/{AGENT['namespace']}/daemonsets/{AGENT['name']}"
+DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/svcmesh-agent"
+TYPED = ("install", "svcmesh", CHART, "-n", "svcmesh", "--create-namespace")
+"""What everybody types."""
+
+
+@pytest.fixture
+def helm(cluster: ControlPlane) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Call Helm; in the end the cluster is as it was before."""
     before = export(cluster.admin)
-    said = run(*helm, "install", "svcmesh", CHART, "--set", "agent.zone=mesh.test")
-    assert "http://NAME.NAMESPACE.mesh.test/" in said
-    assert "enforce=privileged" not in said
-    run(*helm, "upgrade", "svcmesh", CHART, "--set", "agent.workers=7")
-    (container,) = cluster.admin.get(daemonset)["spec"]["template"]["spec"]["containers"]
-    assert {"name": "SVCMESH_WORKERS", "value": "7"} in container["env"]
-    run(*helm, "uninstall", "svcmesh")
+
+    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return invoke(tool("helm"), "--kubeconfig", cluster.kubeconfig, *words)
+
+    yield call
     until(lambda: export(cluster.admin) == before, seconds=60)
 
 
-def test_a_namespace_of_one_s_own_is_told_its_labels(cluster: ControlPlane) -> None:
-    helm = (tool("helm"), "--kubeconfig", cluster.kubeconfig)
-    said = run(*helm, "install", "svcmesh", CHART, "--set", "namespace.create=false", "--dry-run=client")
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def labelled(cluster: ControlPlane) -> Iterator[Callable[[str, str], None]]:
+    """Make namespaces with a label of Pod Security; they are deleted in the end."""
+    made = []
+
+    def make(name: str, level: str) -> None:
+        home = namespace(name)
+        home["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": level}
+        cluster.admin.apply(home)
+        made.append(home)
+
+    yield make
+    for home in made:
+        cluster.admin.delete(home)
+
+
+def test_what_everybody_types_installs_and_it_is_upgraded_and_uninstalled(
+    helm: Helm, cluster: ControlPlane
+) -> None:
+    said = said_by(helm(*TYPED, "--set", "agent.zone=mesh.test"))
+    assert "http://NAME.NAMESPACE.mesh.test/" in said
     assert "kubectl label namespace svcmesh pod-security.kubernetes.io/enforce=privileged" in said
+    home, name = "svcmesh", "svcmesh-agent"
+    agent = cluster.client(cluster.service_account_token(home, name))
+    assert code(agent, "GET", "/api/v1/services") == 200, "the role is bound to the account of this namespace"
+    said_by(helm("upgrade", "svcmesh", CHART, "-n", home, "--set", "agent.workers=7"))
+    (container,) = cluster.admin.get(DAEMONSET.format(home))["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SVCMESH_WORKERS", "value": "7"} in container["env"]
+    said_by(helm("uninstall", "svcmesh", "-n", home))
+    cluster.admin.delete(namespace(home))
+
+
+def test_helm_installs_into_a_namespace_that_is_labelled(
+    helm: Helm, labelled: Callable[[str, str], None], cluster: ControlPlane
+) -> None:
+    labelled("mesh-system", "privileged")
+    said = said_by(helm("install", "mesh", CHART, "-n", "mesh-system"))
+    assert "kubectl label" not in said
+    assert (
+        cluster.admin.get(DAEMONSET.format("mesh-system"))["metadata"]["labels"].items()
+        >= {
+            "app.kubernetes.io/instance": "mesh",
+            "app.kubernetes.io/managed-by": "Helm",
+        }.items()
+    )
+    said_by(helm("uninstall", "mesh", "-n", "mesh-system"))
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_a_namespace_that_forbids_the_pods_is_refused_before_anything_is_made(
+    helm: Helm, labelled: Callable[[str, str], None], cluster: ControlPlane, level: str
+) -> None:
+    labelled("svcmesh", level)
+    until(lambda: settled(cluster.admin), seconds=60)
+    before = export(cluster.admin)
+    done = helm(*TYPED)
+    assert done.returncode != 0
+    assert f"namespace svcmesh enforces the Pod Security level {level}" in done.stderr
+    assert (
+        "Type: kubectl label namespace svcmesh pod-security.kubernetes.io/enforce=privileged --overwrite"
+        in done.stderr
+    )
+    assert export(cluster.admin) == before
+
+
+def test_a_second_installation_is_refused_before_anything_is_made(helm: Helm, cluster: ControlPlane) -> None:
+    said_by(helm(*TYPED))
+    until(lambda: settled(cluster.admin), seconds=60)
+    before = export(cluster.admin)
+    done = helm("install", "second", CHART, "-n", "elsewhere", "--create-namespace")
+    assert done.returncode != 0
+    assert "as release svcmesh in namespace svcmesh, and a node can have one agent only" in done.stderr
+    assert "helm upgrade svcmesh CHART --namespace svcmesh" in done.stderr
+    assert export(cluster.admin) == before
+    said_by(helm("uninstall", "svcmesh", "-n", "svcmesh"))
+    cluster.admin.delete(namespace("svcmesh"))
+
+
+def test_helm_does_not_take_over_what_kubectl_has_made(installed: ControlPlane, helm: Helm) -> None:
+    until(lambda: settled(installed.admin), seconds=60)
+    before = export(installed.admin)
+    done = helm(*TYPED)
+    assert done.returncode != 0
+    assert "installed without Helm. Take that away first: kubectl delete -k manifests/base" in done.stderr
+    assert export(installed.admin) == before
+
+
+def test_values_that_contradict_each_other_make_nothing(helm: Helm, cluster: ControlPlane) -> None:
+    before = export(cluster.admin)
+    done = helm(*TYPED, "--set", "agent.drainTimeout=2m")
+    assert "Add --set terminationGracePeriodSeconds=130" in done.stderr
+    done = helm("install", "svcmesh", CHART)
+    assert "add --namespace svcmesh --create-namespace" in done.stderr
+    assert export(cluster.admin) == before

@@ -16,13 +16,13 @@ from nodeagent.log.configure import configure_logging
 configure_logging("info", "FORMAT")
 log = structlog.get_logger()
 log.info("first_event", service="shop/web")
-log.error("second_event", reason="x" * 3000)
+log.error("second_event", reason="x" * 5000)  # too long to be written with the first
 """
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_line_is_written_at_once(log_format: str, unbuffered: str) -> None:
+def test_a_line_is_written_in_one_piece(log_format: str, unbuffered: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each write is a packet
     with ours, theirs:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -37,3 +37,27 @@ def test_a_line_is_written_at_once(log_format: str, unbuffered: str) -> None:
     assert "second_event" in lines[1]
     if log_format == "json":
         assert [json.loads(line)["level"] for line in lines] == ["info", "error"]
+
+
+ODD = """
+import structlog
+from nodeagent.log.configure import configure_logging
+configure_logging("info", "json")
+log = structlog.get_logger()
+log.info("odd", name="\\udc80", size=1 << 70, kind=object, text="\u00e9\\n", numbers=(1, 2), of={"a": 1})
+log.info("plain", kind=ValueError("x"), text="\u00e9")
+"""
+
+
+def test_json_takes_whatever_it_is_given() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ODD], stderr=subprocess.PIPE, check=True, timeout=60, encoding="utf-8"
+    )
+    odd, plain = done.stderr.splitlines()
+    assert list(json.loads(odd))[:3] == ["time", "level", "event"]
+    assert json.loads(odd)["name"] == "\udc80"
+    assert json.loads(odd)["size"] == 1 << 70
+    assert json.loads(plain)["kind"] == "ValueError('x')"
+    assert plain.endswith(
+        'Z", "level": "info", "event": "plain", "kind": "ValueError(\'x\')", "text": "\u00e9"}'
+    )

@@ -13,6 +13,7 @@ from discovery.kube.resource import watched_resources
 from hack.manifests.confine import USER
 from middleware.values import parse_duration
 from nodeagent.cli import main as cli
+from nodeagent.cli.flags import parse_listen
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, ROOT, Object, by_identity, only, parse, resources
 from tests.manifests.tools import run
@@ -49,7 +50,7 @@ def test_the_selector_has_nothing_that_changes_with_a_version(
     spec = only(base, "DaemonSet")["spec"]
     selector = spec["selector"]["matchLabels"]
     assert selector.items() <= spec["template"]["metadata"]["labels"].items()
-    assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/component"}
+    assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
 
 
 def test_everything_is_in_the_one_namespace(base: list[Object]) -> None:
@@ -132,8 +133,9 @@ def test_the_pod_is_given_longer_to_leave_than_it_takes(agent_pod: Object, agent
 
 
 def test_probes_ask_what_the_agent_answers(agent_container: Object) -> None:
+    _, port = parse_listen(values(agent_container)["SVCMESH_ADMIN_LISTEN"])
     for probe in ("startupProbe", "livenessProbe"):
-        assert agent_container[probe]["httpGet"] == {"path": "/healthz", "port": 15000}
+        assert agent_container[probe]["httpGet"] == {"path": "/healthz", "port": port}
     ready_file = values(agent_container)["SVCMESH_READY_FILE"]
     assert agent_container["readinessProbe"]["exec"]["command"] == ["test", "-e", ready_file]
 

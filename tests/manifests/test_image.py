@@ -59,3 +59,26 @@ def test_locks_of_the_image_have_hashes_for_every_package() -> None:
     for lock in ("runtime.txt", "image.txt"):
         requirements = Path(ROOT / "hack" / "locks" / lock).read_text().replace("\\\n", " ").splitlines()
         assert [line for line in requirements if line and "--hash=sha256:" not in line] == []
+
+
+def test_the_lock_of_the_image_has_what_the_agent_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["agent"]]
+    lock = (ROOT / "hack" / "locks" / "runtime.txt").read_text()
+    locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    assert {requirement.partition(">=")[0] for requirement in wanted} <= locked
+
+
+def test_the_build_without_docker_uses_this_dockerfile_and_changes_the_base_alone() -> None:
+    script = (ROOT / "hack" / "manifests" / "image.sh").read_text().replace("\\\n", " ")
+    (build,) = re.findall(r"^buildah bud (.*)$", script, re.MULTILINE)
+    assert build.endswith(" .")
+    assert re.search(r"(-f|--file|--target)\b", build) is None, "another Dockerfile, or a part of it"
+    assert re.findall(r"--build-arg \S+", build) == ['--build-arg "BASE=$base"']
+    assert re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE) == ["BASE"]
+
+
+def test_what_is_given_to_builds_as_a_secret_is_used_in_the_first_stage_alone() -> None:
+    _, first, last = DOCKERFILE.split("\nFROM ")
+    assert len(re.findall(r"--mount=type=secret", first)) == 2
+    assert "--mount" not in last

@@ -1,4 +1,4 @@
-"""Dashboard and PodMonitor: they ask for what exists."""
+"""Dashboard and PodMonitor: they ask for what exists. (Alerts: test_alerts.py.)"""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import pytest
 import yaml
 
 from hack.manifests import dashboard
-from middleware.registry import MIDDLEWARES
+from hack.metrics import families
 from nodeagent.cli.flags import ADMIN_PORT
-from tests.manifests.objects import MANIFESTS, ROOT, Object, only
+from tests.manifests.objects import MANIFESTS, Object, only
 
 OF_A_HISTOGRAM = ("_bucket", "_sum", "_count")
 
 
 def known_metrics() -> set[str]:
-    """Return the names that are written down where metrics are made, counters with their `_total`."""
-    sources = "".join(path.read_text() for path in (ROOT / "nodeagent" / "admin").glob("*.py"))
-    names = set(re.findall(r'"(svcmesh_[a-z_]+)"', sources))
-    names |= {metric.name for middleware in MIDDLEWARES for metric in middleware.metrics}
-    return names
+    """Return the names that are declared, counters with their `_total`."""
+    return {family.name for family in families()}
 
 
 def exists(metric: str) -> bool:

@@ -227,7 +227,7 @@ def test_the_window_of_writing_one_is_that_of_all_workers(tmp_path: Path) -> Non
 
 
 def test_the_scopes_of_writing_one_are_all_there_are() -> None:
-    header = "| scope | stands around | `build` returns |"
+    header = "| scope | runs around | `build` returns |"
     names = [row[0].split("`")[1].strip('"') for row in rows(page("writing-one"), header)]
     assert tuple(names) == registry.SCOPES
 

@@ -16,6 +16,7 @@ from hack.kube.one_node import ROOT, OneNode
 from tests.node.workloads import PYTHON
 
 CHART = ROOT / "manifests" / "charts" / "svcmesh"
+HOME = ("--namespace", "svcmesh")
 MESHCTL = Path(sys.executable).parent / "meshctl"
 ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
 URL = "http://whoami.default.svc.mesh/"
@@ -31,12 +32,18 @@ class Installation:
     def install(self, **values: str) -> None:
         """Install the release or change its values, and wait until the new agent has taken over."""
         chosen = [word for name, value in values.items() for word in ("--set", f"agent.{name}={value}")]
-        self._call("upgrade", "--install", "svcmesh", CHART, "--namespace", "default", *chosen)
+        self._call("upgrade", "--install", "svcmesh", CHART, *HOME, "--create-namespace", *chosen)
         self.node.kubectl("-n", "svcmesh", "rollout", "status", "daemonset/svcmesh-agent", "--timeout=90s")
 
     def uninstall(self) -> None:
         """Take the release away and wait until nothing of it is left in the cluster."""
-        self._call("uninstall", "svcmesh", "--namespace", "default", "--wait", "--timeout", "80s")
+        self._call("uninstall", "svcmesh", *HOME, "--wait", "--timeout", "80s")
+        self.node.kubectl("delete", "namespace", "svcmesh")
+
+    def uninstall_if_there(self) -> None:
+        """Take the release away if there is one."""
+        if self.node.run(self._helm, "status", "svcmesh", "--namespace", "default").returncode == 0:
+            self.uninstall()
 
     def meshctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run meshctl with the administrator's kubeconfig."""

@@ -6,13 +6,15 @@ from inspect import getsource
 from typing import Any
 
 from hack.kube.node import ADDRESS, CLUSTER_DNS
+from hack.kube.one_node import ROOT
+from hack.release.versions import read_version
 from hack.samples import whoami
 from tests.dns_install import samples
 from tests.e2e import load
 
 Document = dict[str, Any]
 
-AGENT_IMAGE = "svcmesh-agent:0.1.0"
+AGENT_IMAGE = f"svcmesh-agent:{read_version(ROOT)}"
 """It has Python and aiohttp, which is all that the samples need."""
 COREDNS_IMAGE = "localhost/coredns:1"
 PYTHON = "/opt/svcmesh/bin/python"

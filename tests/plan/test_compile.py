@@ -8,6 +8,7 @@ import pytest
 from discovery.model import Endpoint, MeshSnapshot, Problem, Service, ServicePort
 from nodeagent.plan import compile as compile_module
 from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.effective import Resolution
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 from tests.plan.builders import (
     HTTP,
@@ -333,10 +334,10 @@ def test_a_bug_that_one_service_brings_to_light_harms_no_other(monkeypatch: pyte
 
     original = compile_module._why_not_meshed
 
-    def fail(service: Service) -> Problem | None:
+    def fail(service: Service, resolution: Resolution) -> Problem | None:
         if service.key.name != "good":
             raise ZeroDivisionError("a bug")
-        return original(service)
+        return original(service, resolution)
 
     monkeypatch.setattr(compile_module, "_why_not_meshed", fail)
     known = make_service("known", cluster_ips=["10.96.0.11"], annotations={"svc.mesh/tries": "2"})

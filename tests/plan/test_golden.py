@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from discovery.compat import Compat
-from discovery.files.source import read_once
+from discovery.files.reading import read_once
 from discovery.registry import Registry
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan

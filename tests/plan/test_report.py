@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 from structlog.testing import capture_logs
 
 from discovery.model import Endpoint, Problem, Service
@@ -45,6 +46,17 @@ def shop(*addresses: str, **annotations: str) -> Service:
     return make_service(
         endpoints=endpoints, annotations={f"svc.mesh/{name}": value for name, value in annotations.items()}
     )
+
+
+def test_a_problem_that_only_moved_is_not_told_again() -> None:
+    told = Told()
+    bad = shop("10.1.0.1", protocol="x")
+    (problem,) = [line for line in told.next(0, bad) if line["event"] == "problem_found"]
+    assert (problem["file"], problem["line"]) == ("shop.yaml", 1)
+    moved = msgspec.structs.replace(bad.object, origin="shop.yaml:9", cluster_ips=("10.96.0.99",))
+    lines = told.next(1, msgspec.structs.replace(bad, object=moved))
+    assert [line["event"] for line in lines] == ["plan_applied"]
+    assert [one.origin for one in told.plan.all_problems()] == ["shop.yaml:9"]
 
 
 def test_services_and_problems_that_come_and_go() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from discovery.kube.commands.agents import Page, read_page
 from discovery.kube.commands.reading import PATIENCE, Cluster, connect
 from discovery.kube.connection import FAILURE_BODY, Connection
 from discovery.kube.failure import UNREADABLE, ApiError, Failure, FailureKind, read_failure
@@ -24,6 +25,7 @@ from discovery.kube.failure import UNREADABLE, ApiError, Failure, FailureKind, r
 AT_ONCE = 16
 """Requests and forwarded ports under way."""
 FIELD_MANAGER = "meshctl"
+PAGE_SIZE = "500"
 Document = dict[str, Any]
 
 _document_decoder = msgspec.json.Decoder(Document)
@@ -93,6 +95,42 @@ class ObjectClient:
         if found is None:
             raise ApiError(Failure("refused", f"status 404: nothing can be created in {path}"))
 
+    async def submit(self, path: str, document: Document, **query: str) -> Document:
+        """Send a document to the collection `path` and return what the server makes of it.
+
+        For reviews (what may I do?) and for trials with `dryRun="All"`, which leave nothing behind.
+
+        Raises:
+            Conflict: it exists.
+            ApiError: it was refused, or there was no usable answer.
+        """
+        found = await self._request("POST", path, query, document)
+        if found is None:
+            raise ApiError(Failure("refused", f"status 404: nothing can be sent to {path}", status=404))
+        return _decode(found)
+
+    async def items(self, path: str, **query: str) -> list[Document] | None:
+        """Return all objects of a collection, page by page; None if the server has no such collection.
+
+        Raises:
+            ApiError: there was no usable answer.
+        """
+        found: list[Document] = []
+        more = {"limit": PAGE_SIZE}
+        while True:
+            page = await self.get(path, **query, **more)
+            if page is None:
+                return None
+            found += page.get("items") or ()
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return found
+            more = {"limit": PAGE_SIZE, "continue": token}
+
+    async def page(self, path: str, **query: str) -> Page:
+        """Return what a pod answers through the API server's proxy; a failure is in the page."""
+        return await read_page(self._connection, path, query)
+
     async def patch(self, path: str, document: Document) -> None:
         """Change an object by a JSON merge patch (RFC 7396).
 
@@ -103,13 +141,13 @@ class ObjectClient:
         if await self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, document) is None:
             raise Conflict(f"{path} does not exist any more")
 
-    async def delete(self, path: str) -> None:
+    async def delete(self, path: str, **query: str) -> None:
         """Delete an object; it is no error if there is none.
 
         Raises:
             ApiError: it was refused, or there was no answer.
         """
-        await self._request("DELETE", path, {}, None)
+        await self._request("DELETE", path, query, None)
 
     async def text(self, path: str) -> str:
         """Return the text of an answer that is not JSON, such as a pod's metrics through its proxy.

@@ -22,6 +22,8 @@ from nodeagent.meshctl.clusterdns.question import Respondent, look
 from nodeagent.meshctl.clusterdns.verdict import Verdict, Worse
 
 BACKUP = "svcmesh-dns-backup"
+AGENTS = "app.kubernetes.io/name=svcmesh"
+"""The label of the mesh's agents."""
 MANAGED = {"app.kubernetes.io/managed-by": "meshctl"}
 """The label of ConfigMaps that were made here, and may be deleted again."""
 PAUSE = 2.0
@@ -54,40 +56,57 @@ async def read_dns(client: ObjectClient) -> ClusterDns:
     return ClusterDns(configmaps, workloads)
 
 
-async def read_backup(client: ObjectClient, namespace: str) -> dict[str, str]:
+async def read_backup(client: ObjectClient) -> dict[str, str]:
     """Return the data of the backup, empty if there is none.
+
+    It lies beside what it is a backup of: the mesh's own namespace may be called anything, and may be gone.
 
     Raises:
         ApiError: it cannot be read.
     """
-    found = await client.get(f"{_folder(namespace)}/{BACKUP}")
+    found = await client.get(_path(BACKUP))
     return {} if found is None else read_configmap(found).data
 
 
-async def write_backup(client: ObjectClient, namespace: str, data: dict[str, str]) -> None:
+async def write_backup(client: ObjectClient, data: dict[str, str]) -> None:
     """Make or replace the backup.
 
     Raises:
-        NotDone: the namespace is not there.
+        Conflict: somebody else made it at the same time.
         ApiError: it was refused.
     """
-    if await client.get(f"{_folder(namespace)}/{BACKUP}") is not None:
-        await client.patch(f"{_folder(namespace)}/{BACKUP}", {"data": data})
-        return
-    if await client.get(f"/api/v1/namespaces/{namespace}") is None:
-        raise NotDone(
-            f"there is no namespace {namespace} for the backup: install the mesh first, or name another one"
-        )
-    await client.create(_folder(namespace), _configmap(BACKUP, data))
+    if await client.get(_path(BACKUP)) is None:
+        await client.create(_folder(NAMESPACE), _configmap(BACKUP, data))
+    else:
+        await client.patch(_path(BACKUP), {"data": data})
 
 
-async def delete_backup(client: ObjectClient, namespace: str) -> None:
+async def delete_backup(client: ObjectClient) -> None:
     """Delete the backup if there is one.
 
     Raises:
         ApiError: it was refused.
     """
-    await client.delete(f"{_folder(namespace)}/{BACKUP}")
+    await client.delete(_path(BACKUP))
+
+
+async def check_agents(client: ObjectClient) -> None:
+    """See that the mesh is there at all, as far as one may list the pods of all namespaces.
+
+    Raises:
+        NotDone: it is not.
+        ApiError: there was no answer.
+    """
+    try:
+        found = await client.get("/api/v1/pods", labelSelector=AGENTS, limit="1")
+    except ApiError as error:
+        if error.failure.kind != "forbidden":
+            raise
+        return
+    if not (found or {}).get("items"):
+        raise NotDone(
+            f"no pod in any namespace matches {AGENTS}, so nobody would answer: install the mesh first"
+        )
 
 
 async def write_change(client: ObjectClient, change: Change) -> None:

@@ -8,80 +8,133 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import click
-import msgspec
 
+from discovery.annotations import ENABLED
 from discovery.compat import Compat
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import Finding, Report, plan_of, report_on
-from nodeagent.meshctl.commands.cluster import Where, compat_option, format_option, read_events, where_options
+from discovery.files.overrides import Override
+from discovery.model import Problem
+from nodeagent.meshctl.check import Finding, Report, node_settings, plan_of, report_on
+from nodeagent.meshctl.commands.cluster import (
+    Where,
+    compat_option,
+    format_option,
+    overrides_option,
+    read_events,
+    where_options,
+)
+from nodeagent.meshctl.commands.clustercheck import Scope, check_installation, scope_options
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.plan.problems import name_of
 
-COLOURS = {"error": "red", "info": "cyan"}
+MOST_PASTED = 3
+"""EndpointSlices that are printed."""
+COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
-@click.command(short_help="Validate the annotations in YAML files or in a cluster.")
+@click.command(short_help="Validate annotations in YAML files; check a cluster before and after an install.")
 @where_options
+@scope_options
 @format_option
 @compat_option
-def check(where: Where, output: Literal["text", "json"], compat: Compat | None) -> None:
+@overrides_option
+def check(
+    where: Where,
+    scope: Scope,
+    output: Literal["text", "json"],
+    compat: Compat | None,
+    overrides: tuple[Override, ...],
+) -> None:
     """Validate the svc.mesh annotations in files and folders of Kubernetes YAML, or in a cluster.
 
-    All paths count as one cluster, read and judged as the agent of a node does. Exits with 0 if nothing is
-    wrong, 1 if anything is, 2 if a path or the cluster cannot be read. Notes (info) are not wrong.
+    All paths count as one cluster, read and judged as the agent of a node does; - is standard input, as of
+    kubectl get services,endpointslices -A -o yaml. Exits with 0 if nothing is wrong, 1 if anything is, 2 if
+    a path or the cluster cannot be read, or a folder holds no such file. Warnings (a Service in files that
+    has no endpoints) and notes (info) are not wrong.
+
+    Of a cluster the installation is checked first: agents ready, their versions, capture and names on every
+    node, the cluster's DNS. With --namespace it is left out. --pre says whether the mesh can be installed.
     """
-    events = read_events(where, compat)
-    report = report_on(events, plan_of(events, resolve_settings(Given(capture="nftables"))))
+    if overrides and not where.paths:
+        raise click.UsageError("--endpoints has no meaning with --cluster")
+    installation = check_installation(where, scope, text=output == "text") if scope.installation else None
+    if installation is not None and (installation.code == 2 or not scope.services):
+        if output == "json":
+            print_json(installation.document)
+        sys.exit(installation.code)
+    events = read_events(where, compat, overrides)
+    report = report_on(events, plan_of(events, node_settings()))
     # None leaves it to click: colours on a terminal only.
     colour = False if os.environ.get("NO_COLOR") else None
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(report_document(report)), indent=2))
+        further = {} if installation is None else {"installation": installation.document}
+        print_json(report_document(report) | further)
     else:
-        for line in text_lines(report):
+        for line in text_lines(report, files=bool(where.paths)):
             click.echo(line, color=colour)
-    sys.exit(1 if report.errors else 0)
+    sys.exit(1 if report.errors or (installation is not None and installation.code) else 0)
 
 
 def report_document(report: Report) -> dict[str, Any]:
     """Return the report as values that JSON can hold."""
     return {
         "services": report.services,
-        "meshed": report.meshed,
+        "meshed": report.counts.meshed,
+        "left_out": report.counts.left_out,
+        "with_problems": report.counts.with_problems,
         "errors": report.errors,
+        "warnings": report.count("warning"),
         "problems": [
             {
                 "file": finding.file,
                 "line": finding.line,
                 "severity": finding.problem.severity,
-                "object": _object(finding),
+                "object": _object(finding.problem),
                 "field": finding.problem.field,
                 "value": finding.problem.value,
                 "reason": finding.problem.reason,
                 "expected": finding.problem.expected,
                 "effect": finding.problem.effect,
+                "paste": finding.paste,
             }
             for finding in report.findings
         ],
     }
 
 
-def text_lines(report: Report) -> Iterator[str]:
+def text_lines(report: Report, *, files: bool) -> Iterator[str]:
     """Yield the report for a person, in colour, with a summary as the last line."""
+    pasted = 0
     for finding in report.findings:
         yield from _finding_lines(finding)
-    notes = len(report.findings) - report.errors
+        if finding.paste:
+            pasted += 1
+            yield from _paste_lines(finding.paste if pasted <= MOST_PASTED else "")
+    if files and not report.asked and not report.errors:
+        which = "There is no Service" if not report.services else "No Service asks for the mesh"
+        yield f'{which}: one with the annotation {ENABLED}: "true" would be checked and served.'
+    warnings, notes = report.count("warning"), report.count("info")
     counts = [
         _count(report.services, "Service") + " checked",
-        f"{report.meshed} in the mesh",
+        f"{report.counts.meshed} in the mesh",
+        *([f"{report.counts.left_out} left out"] if report.counts.left_out else []),
         _count(report.errors, "problem"),
+        *([_count(warnings, "warning")] if warnings else []),
         *([_count(notes, "note")] if notes else []),
     ]
-    yield click.style(", ".join(counts), fg="red" if report.errors else "green", bold=True)
+    yield click.style(", ".join(counts), fg=_colour(report), bold=True)
+
+
+def _colour(report: Report) -> str:
+    if report.errors:
+        return "red"
+    return "yellow" if report.count("warning") else "green"
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
     problem = finding.problem
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
     severity = click.style(problem.severity, fg=COLOURS[problem.severity])
-    what = ": ".join(filter(None, (_object(finding), problem.field, problem.value)))
+    what = ": ".join(filter(None, (_object(problem), problem.field, problem.value)))
     yield ": ".join(filter(None, (place and click.style(place, bold=True), severity, what)))
     for label, text in (("wrong", problem.reason), ("right", problem.expected), ("effect", problem.effect)):
         if text:
@@ -89,12 +142,18 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
             yield f"    {label + ':':<8}{text}"
 
 
-def _object(finding: Finding) -> str:
-    """Return kind, namespace and name; empty where a file as a whole is meant."""
-    problem = finding.problem
-    if problem.kind == "File":
-        return ""
-    return f"{problem.kind} " + "/".join(filter(None, (problem.namespace, problem.name)))
+def _object(problem: Problem) -> str:
+    """Return what a problem is about; nothing where it is a file as a whole, for its place names that."""
+    return "" if problem.kind == "File" else name_of(problem)
+
+
+def _paste_lines(text: str) -> Iterator[str]:
+    """Yield YAML at the beginning of lines, where it can be marked and pasted; or where to find it."""
+    if text:
+        yield "    paste:  this behind the Service, with the real addresses"
+        yield from text.splitlines()
+    else:
+        yield "    paste:  --format json has the EndpointSlice"
 
 
 def _count(number: int, noun: str) -> str:

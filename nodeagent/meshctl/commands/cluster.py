@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -12,11 +13,19 @@ import click
 import msgspec
 
 from discovery.compat import Compat
-from discovery.files.source import read_once
+from discovery.files.overrides import Override
+from discovery.files.reading import MAX_BYTES, read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.source import Event, SourceError
+from nodeagent.cli.flags import check_overrides, parse_override
+from nodeagent.cli.parsed import Parsed
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+NAMESPACE_HELP = "This namespace only. Of `check --pre`: where the mesh is to be installed, else svcmesh."
+STDIN = "-"
+STDIN_NAME = "<stdin>"
+"""Standard input, where a file would be named."""
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -25,6 +34,7 @@ class Where(msgspec.Struct, frozen=True):
     """Where Services are read from: files, or else a cluster."""
 
     paths: tuple[str, ...]
+    """`-` is standard input."""
     cluster: Cluster
     namespace: str
     """Of the cluster; empty: all."""
@@ -74,7 +84,7 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cluster", "from_cluster", is_flag=True, help="Read the cluster of the kubeconfig."),
         cluster_options,
         click.option(
-            "--namespace", "-n", default="", metavar="NAME", callback=parse_namespace, help="This one only."
+            "--namespace", "-n", default="", metavar="NAME", callback=parse_namespace, help=NAMESPACE_HELP
         ),
     )
     for option in reversed(options):
@@ -83,6 +93,8 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 format_option = click.option(
+    "-o",
+    "--output",
     "--format",
     "output",
     type=click.Choice(["text", "json"]),
@@ -98,15 +110,34 @@ compat_option = click.option(
 )
 
 
-def read_events(where: Where, compat: Compat | None) -> tuple[Event, ...]:
+overrides_option = click.option(
+    "--endpoints",
+    "overrides",
+    type=Parsed(
+        "endpoints",
+        "a Service, perhaps with a port, and addresses with ports",
+        parse_override,
+    ),
+    metavar="NAME[.NAMESPACE][:PORT]=ADDR:PORT,...",
+    multiple=True,
+    help="Endpoints in place of those in the files, as an agent with the same flag has them.",
+)
+
+
+def read_events(
+    where: Where, compat: Compat | None, overrides: tuple[Override, ...] = ()
+) -> tuple[Event, ...]:
     """Return the events of one complete reading.
 
     Raises:
         click.UsageError: it cannot be read (exit code 2); the message says why.
     """
     try:
+        check_overrides(overrides)
         if where.paths:
-            return read_once(*where.paths, compat=compat)
+            paths = [path for path in where.paths if path != STDIN]
+            texts = {STDIN_NAME: sys.stdin.buffer.read(MAX_BYTES + 1)} if STDIN in where.paths else {}
+            return read_once(*paths, compat=compat, overrides=overrides, texts=texts)
         return asyncio.run(read_cluster(where.cluster, namespace=where.namespace, compat=compat))
-    except SourceError as error:
+    except (SourceError, ValueError) as error:
         raise click.UsageError(str(error)) from None

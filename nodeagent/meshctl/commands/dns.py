@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -31,8 +31,17 @@ from nodeagent.meshctl.clusterdns.cluster import NotDone
 from nodeagent.meshctl.clusterdns.corefile import CorefileNotUnderstood
 from nodeagent.meshctl.clusterdns.layout import LayoutNotUnderstood, find_places
 from nodeagent.meshctl.clusterdns.question import find_respondents, look
+from nodeagent.meshctl.clusterdns.report import (
+    install_document,
+    remove_document,
+    report_on,
+    status_document,
+    status_lines,
+)
 from nodeagent.meshctl.clusterdns.stub import Stub
-from nodeagent.meshctl.commands.cluster import cluster_options
+from nodeagent.meshctl.clusterdns.verdict import Sight
+from nodeagent.meshctl.commands.cluster import cluster_options, format_option
+from nodeagent.meshctl.commands.output import print_json
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -44,7 +53,6 @@ class Target(msgspec.Struct, frozen=True):
 
     kubeconfig: str
     context: str
-    namespace: str
     stub: Stub
 
 
@@ -60,21 +68,13 @@ def target_options(command: Command) -> Command:
     """Add the options that all commands of the group have; they come as one `target`."""
 
     @wraps(command)
-    def run(
-        kubeconfig: str, context: str, mesh_namespace: str, zones: tuple[str, ...], address: str, **rest: Any
-    ) -> None:
+    def run(kubeconfig: str, context: str, zones: tuple[str, ...], address: str, **rest: Any) -> None:
         stub = Stub(tuple(dict.fromkeys(zones)), address)
-        command(target=Target(kubeconfig, context, mesh_namespace, stub), **rest)
+        command(target=Target(kubeconfig, context, stub), **rest)
 
     for option in reversed(
         (
             cluster_options,
-            click.option(
-                "--mesh-namespace",
-                default="svcmesh",
-                show_default=True,
-                help="Where the mesh is installed; the backup is kept there.",
-            ),
             click.option(
                 "--zone",
                 "zones",
@@ -135,13 +135,22 @@ def parse_address(text: str) -> str:
 @dns.command(short_help="Add the stub.")
 @target_options
 @writing_options
-def install(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
+@format_option
+def install(
+    target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]
+) -> None:
     """Add a stub for the mesh zone to CoreDNS, and to NodeLocal DNSCache where there is one.
 
     Shows the difference and asks, keeps a backup, waits until the pods of the cluster's DNS answer for the
     mesh zone, and puts everything back if they do not, or if names of the cluster are not answered any more.
     """
     plan = _run(target, lambda client: _plan_install(client, target.stub))
+    if output == "json":
+        _unasked(dry_run, yes)
+        if plan.changes and not dry_run:
+            _run(target, lambda client: _install(client, target, plan, timeout))
+        print_json(install_document(plan, changed=bool(plan.changes) and not dry_run))
+        return
     for place in plan.by_hand:
         click.echo(f"{place} forwards {', '.join(target.stub.zones)} already: made by hand, left alone.")
     for notice in (notice for place in plan.places for notice in place.notices):
@@ -158,43 +167,43 @@ def install(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
 @dns.command(short_help="Take the stub away.")
 @target_options
 @writing_options
-def remove(target: Target, dry_run: bool, yes: bool, timeout: float) -> None:
+@format_option
+def remove(target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]) -> None:
     """Put back what was there before `install`.
 
     Where somebody else has changed the Corefile since, only our own marked block goes.
     """
-    changes = _run(target, lambda client: _plan_remove(client, target))
+    changes = _run(target, _plan_remove)
+    if output == "json":
+        _unasked(dry_run, yes)
+        if not dry_run:
+            _run(target, lambda client: _remove_all(client, changes, timeout))
+        print_json(remove_document(changes, changed=bool(changes) and not dry_run))
+        return
     if not changes:
         if not dry_run:
-            _run(target, lambda client: cluster.delete_backup(client, target.namespace))
-        click.echo("Nothing to do: the cluster's DNS has no stub of ours.")
+            _run(target, cluster.delete_backup)
+        click.echo("Nothing to do: the cluster's DNS has no stub of the mesh.")
         return
     if _agreed(changes, dry_run, yes):
         click.echo(f"Changing, then waiting until the pods have taken it up (at most {timeout:.0f} s) ...")
-        _run(target, lambda client: _remove(client, target, changes, timeout))
+        _run(target, lambda client: _remove(client, changes, timeout))
         click.echo(click.style("Done: ", fg="green") + "the stub is gone.")
 
 
 @dns.command(short_help="Show whether the cluster's DNS has the stub and answers.")
 @target_options
-def status(target: Target) -> None:
+@format_option
+def status(target: Target, output: Literal["text", "json"]) -> None:
     """Show where the stub is, and what each pod of the cluster's DNS answers."""
     plan, sights = _run(target, lambda client: _status(client, target.stub))
-    missing = {change.configmap for change in plan.changes}
-    for place in plan.places:
-        where = f"ConfigMap kube-system/{place.configmap} {place.key}"
-        by_hand = f"kube-system/{place.workload}" in plan.by_hand
-        how = (
-            "made by hand"
-            if by_hand
-            else "missing or different"
-            if place.configmap in missing
-            else "installed"
-        )
-        click.echo(f"{where}: {how}")
-    for sight in sights:
-        click.echo(f"pod {sight.pod}: {'; '.join(filter(None, (sight.cluster, sight.mesh))) or 'answers'}")
-    if missing or not sights or any(sight.cluster or sight.mesh for sight in sights):
+    found = report_on(plan, sights)
+    if output == "json":
+        print_json(status_document(found))
+    else:
+        for line in status_lines(found):
+            click.echo(line)
+    if not found.good:
         sys.exit(1)
 
 
@@ -204,22 +213,30 @@ async def _plan_install(client: ObjectClient, stub: Stub) -> Installation:
 
 async def _install(client: ObjectClient, target: Target, plan: Installation, seconds: float) -> None:
     respondents = await find_respondents(client, await cluster.read_dns(client), plan.places)
+    await cluster.check_agents(client)
     await cluster.check_beforehand(client, respondents)
-    earlier = await cluster.read_backup(client, target.namespace)
-    await cluster.write_backup(client, target.namespace, backup_data(plan.changes, earlier))
+    earlier = await cluster.read_backup(client)
+    await cluster.write_backup(client, backup_data(plan.changes, earlier))
     try:
         await cluster.change_and_watch(client, plan.changes, respondents, target.stub.zones, seconds)
     except NotDone as error:
         if error.restored and not earlier:
-            await cluster.delete_backup(client, target.namespace)
+            await cluster.delete_backup(client)
         raise
 
 
-async def _plan_remove(client: ObjectClient, target: Target) -> tuple[Change, ...]:
-    return plan_remove(await cluster.read_dns(client), await cluster.read_backup(client, target.namespace))
+async def _remove_all(client: ObjectClient, changes: Sequence[Change], seconds: float) -> None:
+    if changes:
+        await _remove(client, changes, seconds)
+    else:
+        await cluster.delete_backup(client)
 
 
-async def _remove(client: ObjectClient, target: Target, changes: Sequence[Change], seconds: float) -> None:
+async def _plan_remove(client: ObjectClient) -> tuple[Change, ...]:
+    return plan_remove(await cluster.read_dns(client), await cluster.read_backup(client))
+
+
+async def _remove(client: ObjectClient, changes: Sequence[Change], seconds: float) -> None:
     found = await cluster.read_dns(client)
     try:
         places = find_places(found)
@@ -229,10 +246,10 @@ async def _remove(client: ObjectClient, target: Target, changes: Sequence[Change
     respondents = await find_respondents(client, found, places)
     zones = tuple(dict.fromkeys(zone for change in changes for zone in stub_zones(change.before or "")))
     await cluster.change_and_watch(client, changes, respondents, zones, seconds, gone=True)
-    await cluster.delete_backup(client, target.namespace)
+    await cluster.delete_backup(client)
 
 
-async def _status(client: ObjectClient, stub: Stub) -> tuple[Installation, Any]:
+async def _status(client: ObjectClient, stub: Stub) -> tuple[Installation, tuple[Sight, ...]]:
     found = await cluster.read_dns(client)
     plan = plan_install(found, stub)
     return plan, await look(client, await find_respondents(client, found, plan.places), stub.zones)
@@ -259,6 +276,16 @@ def _run(target: Target, action: Callable[[ObjectClient], Awaitable[T]]) -> T:
         _fail(str(error), 1)
     except (LayoutNotUnderstood, CorefileNotUnderstood) as error:
         _fail(f"{error}. Nothing was changed.\n\n{_by_hand(target.stub)}", 1)
+
+
+def _unasked(dry_run: bool, yes: bool) -> None:
+    """See that nobody need be asked: what is printed is for a program.
+
+    Raises:
+        click.UsageError: somebody would have to be.
+    """
+    if not (dry_run or yes):
+        raise click.UsageError("-o json needs --dry-run or --yes: a program cannot be asked")
 
 
 def _fail(message: str, code: int) -> NoReturn:

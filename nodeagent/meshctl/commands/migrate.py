@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
-from nodeagent.cli.flags import Given, resolve_settings
-from nodeagent.meshctl.check import plan_of
-from nodeagent.meshctl.commands.cluster import Where, read_events, where_options
-from nodeagent.meshctl.migrate import REMINDER, annotate_lines, plan_migration, remove_lines
+from nodeagent.meshctl.check import node_settings, plan_of
+from nodeagent.meshctl.commands.cluster import Where, format_option, read_events, where_options
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.migrate import (
+    REMINDER,
+    annotate_lines,
+    migration_document,
+    plan_migration,
+    remove_lines,
+)
 
 
 @click.command(short_help="Print kubectl lines that replace annotations of Traefik Mesh or Maesh.")
@@ -25,7 +32,8 @@ from nodeagent.meshctl.migrate import REMINDER, annotate_lines, plan_migration, 
     help="Let access that TrafficTargets limited be open: they are listed, and do not make the exit code 1."
     " TrafficSplits still do, and whatever could not be looked at.",
 )
-def migrate(where: Where, remove: bool, accept_open: bool) -> None:
+@format_option
+def migrate(where: Where, remove: bool, accept_open: bool, output: Literal["text", "json"]) -> None:
     """Print the kubectl lines that replace mesh.traefik.io/* and maesh.containo.us/* annotations.
 
     They are read from files and folders of Kubernetes YAML, or from a cluster, with the meaning that an agent
@@ -34,8 +42,13 @@ def migrate(where: Where, remove: bool, accept_open: bool) -> None:
     anything has no equivalent, with 2 if a path or the cluster cannot be read.
     """
     events = read_events(where, "traefik-mesh")
-    plan = plan_of(events, resolve_settings(Given(capture="nftables", compat="traefik-mesh")))
+    plan = plan_of(events, node_settings("traefik-mesh"))
     migration = plan_migration(events, plan)
+    lost = sum(not service.lossless for service in migration.services)
+    others = migration.lost(accept_open)
+    if output == "json":
+        print_json(migration_document(migration, accept_open))
+        sys.exit(1 if lost or others else 0)
     cluster = where.cluster
     kubectl = [
         "kubectl",
@@ -46,8 +59,6 @@ def migrate(where: Where, remove: bool, accept_open: bool) -> None:
         click.echo(REMINDER)
     for line in (remove_lines if remove else annotate_lines)(migration, kubectl):
         click.echo(line)
-    lost = sum(not service.lossless for service in migration.services)
-    others = migration.lost(accept_open)
     services = len(migration.services)
     count = f"{services} Service{'' if services == 1 else 's'} with such annotations"
     objects = f"; {len(others)} SMI object{'' if len(others) == 1 else 's'} without an equivalent"

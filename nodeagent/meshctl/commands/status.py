@@ -7,16 +7,19 @@ import sys
 from typing import Literal
 
 import click
-import msgspec
 
-from discovery.kube.commands.agents import read_agents
+from discovery.kube.commands.agents import AgentPages, read_agents
+from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
+from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
+from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
+from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
-from nodeagent.meshctl.status import read_status, status_document, text_lines
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
-NAMESPACE = "svcmesh"
 SELECTOR = "app.kubernetes.io/name=svcmesh"
 
 
@@ -25,45 +28,76 @@ SELECTOR = "app.kubernetes.io/name=svcmesh"
 @click.option(
     "--namespace",
     "-n",
-    default=NAMESPACE,
-    show_default=True,
+    default="",
     metavar="NAME",
     callback=parse_namespace,
-    help="Where the agents run.",
+    help="Where the agents run.  [default: they are looked for in all namespaces]",
 )
 @click.option(
-    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which of its pods are agents."
+    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
 )
 @click.option(
     "--port",
-    default=ADMIN_PORT,
-    show_default=True,
     type=click.IntRange(1, 65535),
-    help="The port of --admin-listen.",
+    help=f"The port of --admin-listen.  [default: what the pod says, or {ADMIN_PORT}]",
 )
 @format_option
 def status(
-    kubeconfig: str, context: str, namespace: str, selector: str, port: int, output: Literal["text", "json"]
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    selector: str,
+    port: int | None,
+    output: Literal["text", "json"],
 ) -> None:
     """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
 
     Agents are asked through the API server's pod proxy: an ordinary kubeconfig that may `list` pods and `get`
-    pods/proxy in their namespace is enough. Exits with 0 if all are in order, with 1 if any is stale, not
-    ready or cannot be reached, or if there is none, with 2 if the cluster cannot be read.
+    pods/proxy is enough, with --namespace in that namespace alone. If you may also `list` daemonsets and
+    events there, it says why pods are missing.
+
+    Exits with 0 if all are in order, with 1 if any is stale, not ready or cannot be reached, if pods are
+    missing or if there is none, with 2 if the cluster cannot be read.
     """
     cluster = Cluster(kubeconfig, context)
-    try:
-        pages = asyncio.run(
-            read_agents(cluster, namespace=namespace or NAMESPACE, selector=selector, port=port)
+
+    async def read() -> tuple[tuple[AgentPages, ...], tuple[DaemonSetState, ...]]:
+        pages = await read_agents(
+            cluster, namespace=namespace, selector=selector, port_of=lambda pod: port or admin_port(pod)
         )
+        async with open_objects(kubeconfig, context) as client:
+            return pages, await _daemonsets(client, namespace, selector)
+
+    try:
+        pages, daemonsets = asyncio.run(read())
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(f"{error}{_hint(error, namespace)}") from None
     agents = [read_status(agent) for agent in pages]
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(status_document(agents)), indent=2))
+        print_json(status_document(agents, daemonsets))
     elif agents:
         for line in text_lines(agents):
             click.echo(line)
+    if output == "text":
+        for line in missing_lines(daemonsets):
+            click.echo(line)
     if not agents:
-        click.echo(f"no agents: no pod in namespace {namespace} matches {selector}", err=True)
-    sys.exit(0 if agents and all(agent.good for agent in agents) else 1)
+        where = f"namespace {namespace}" if namespace else "any namespace"
+        click.echo(f"no agents: no pod in {where} matches {selector}", err=True)
+    complete = not any(daemonset.missing for daemonset in daemonsets)
+    sys.exit(0 if agents and complete and all(agent.good for agent in agents) else 1)
+
+
+def _hint(error: SourceError, namespace: str) -> str:
+    forbidden = isinstance(error.__cause__, ApiError) and error.__cause__.failure.kind == "forbidden"
+    if namespace or not forbidden:
+        return ""
+    return "; if you may see the agents' namespace only, name it: --namespace NAME"
+
+
+async def _daemonsets(client: ObjectClient, namespace: str, selector: str) -> tuple[DaemonSetState, ...]:
+    """Return the agents' DaemonSets; none where they may not be listed: they only add to what is shown."""
+    try:
+        return await read_daemonsets(client, namespace, selector)
+    except ApiError:
+        return ()

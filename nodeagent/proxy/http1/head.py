@@ -265,7 +265,7 @@ _EXPECT_LINES: Final = re.compile(rb"\n[Ee](?i:xpect):[^\n]*+")
 _FRAMING_LINES: Final = re.compile(rb"\n(?:[Cc](?i:ontent-length)|[Tt](?i:ransfer-encoding)):[^\n]*+")
 
 # Options of Connection that name no further field to drop: those that are dropped anyhow, and those that are
-# not hop-by-hop whoever says so, because without them the message means something else.
+# never hop-by-hop, whatever Connection says, because without them the message means something else.
 _NOT_NAMED: Final = frozenset(
     (b"", b"close", b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade")
 )

@@ -453,7 +453,7 @@ class Http1Connection(Connection):
         runtime, listener = self.runtime, self.listener
         if not isinstance(error, HeadTimeout):
             runtime.count(runtime.layout.malformed_column(error.reason))
-        runtime.observer.refused(listener.service, listener.port, self.source.address, error)
+        listener.refuse(self.source, error)
         self.transport.write(render_reply(reply_to(error), keep_alive=False, to_head=False))
         self._close_gently(runtime.now())
 

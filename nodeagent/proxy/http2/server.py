@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from middleware.contract import ExchangeError
 from nodeagent.proxy.connection import OWN_FULL, probe_peer
-from nodeagent.proxy.errors import BadRequest, NoRoute, reply_to
+from nodeagent.proxy.errors import BadRequest, Http2Fault, NoRoute, StreamRefused, reply_to
 from nodeagent.proxy.http2.connection import Multiplexed, table_lost
 from nodeagent.proxy.http2.flood import RAPID, SMALL_HEAD, Inflation
 from nodeagent.proxy.http2.frames import (
@@ -185,6 +185,7 @@ class Http2Connection(Multiplexed):
         runtime = self.runtime
         if len(self._streams) >= runtime.limits.streams:
             self.skip(block)
+            self.listener.refuse(self.source, StreamRefused(f"{runtime.limits.streams} are under way"))
             self.spend_patience(4)
             self.reset_stream(stream, REFUSED_STREAM)
             return
@@ -201,6 +202,7 @@ class Http2Connection(Multiplexed):
             return
         size = len(head.fields)
         if size > SMALL_HEAD and not self._inflation.takes(size, len(block), self._heads_under_way):
+            self.listener.refuse(self.source, StreamRefused("the heads under way take too much memory"))
             self.spend_patience(4)
             self.reset_stream(stream, REFUSED_STREAM)
             return
@@ -359,14 +361,13 @@ class Http2Connection(Multiplexed):
     def _tell(self, fault: StreamFault) -> None:
         runtime, listener = self.runtime, self.listener
         runtime.count(runtime.layout.malformed_column(fault.reason))
-        error = BadRequest(fault)
-        runtime.observer.refused(listener.service, listener.port, self.source.address, error)
+        listener.refuse(self.source, BadRequest(fault))
 
     def _turn_away(self, mine: ServerStream, error: ExchangeError, end: bool) -> None:
         """Answer a request for which there is no exchange."""
         runtime, listener = self.runtime, self.listener
         runtime.count(runtime.layout.malformed_column(error.reason))
-        runtime.observer.refused(listener.service, listener.port, self.source.address, error)
+        listener.refuse(self.source, error)
         mine.received_all = end
         mine.respond_reply(reply_to(error), close=False)
         mine.exchange = None
@@ -424,6 +425,11 @@ class Http2Connection(Multiplexed):
             self._second_goaway()  # what is on its way behind is not served, which its client has to know
         else:
             self.due(now + self.runtime.limits.idle_time)
+
+    def fail(self, code: int, detail: str) -> None:
+        """The client has broken the protocol: that ends its connection, and with it all requests."""
+        self.listener.refuse(self.source, Http2Fault(detail), connection=True)
+        super().fail(code, detail)
 
     def streams_lost(self, code: int, detail: str) -> None:
         """End everything that is under way: the connection ends."""

@@ -115,7 +115,7 @@ class Writer:
         self.size = 0
         """Of `out`, in bytes."""
         self.bodies = 0
-        """DATA frames that were made, without crumbs of a larger piece; whoever asked sets it back."""
+        """DATA frames that were made, without crumbs of a larger piece; the reader of this resets it."""
         self.blocked = False
         """The transport takes no more for now."""
         self.window = DEFAULT_WINDOW

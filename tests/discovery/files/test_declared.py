@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from discovery.files.content import Content, read_content
-from discovery.files.declared import Declarations
+from discovery.files.declared import Declarations, Declared
 from discovery.model import ServiceKey
-from discovery.source import Deleted, Event, Malformed, Upserted
+from discovery.source import Deleted, Malformed, Upserted
 
 OBJECT = "---\napiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {ports: [{port: %d}]}\n"
 
@@ -15,11 +15,11 @@ def content(path: str, *services: tuple[str, int]) -> Content:
     return read_content(path, text.encode(), Content())
 
 
-def upserted(events: tuple[Event, ...]) -> list[tuple[str, str]]:
+def upserted(events: tuple[Declared, ...]) -> list[tuple[str, str]]:
     return [(e.object.key.name, e.object.origin) for e in events if isinstance(e, Upserted)]
 
 
-def malformed(events: tuple[Event, ...]) -> dict[str, list[str]]:
+def malformed(events: tuple[Declared, ...]) -> dict[str, list[str]]:
     return {e.origin: [p.reason for p in e.problems] for e in events if isinstance(e, Malformed)}
 
 

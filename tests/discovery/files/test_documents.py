@@ -213,7 +213,8 @@ def test_unchanged_documents_are_not_read_again_but_move() -> None:
     before = read(f"{service('a')}---\n{service('b', 0)}".encode())
     after = read(f"# a line more\n{service('a', 81)}---\n{service('b', 0)}".encode(), before)
     assert [o.origin for o in after.objects()] == ["shop.yaml:2", "shop.yaml:8"]
-    assert [p.origin for p in after.all_problems()] == ["shop.yaml:8"]
+    assert [p.origin for p in before.all_problems()] == ["shop.yaml:11"]
+    assert [p.origin for p in after.all_problems()] == ["shop.yaml:12"]
     again = read(f"{service('a', 82)}---\n{service('b', 0)}".encode(), before)
     assert again.parts[1] is before.parts[1]
 

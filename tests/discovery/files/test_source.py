@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -13,10 +14,13 @@ from pathlib import Path
 import asyncinotify
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
 import discovery.files.bell
+import discovery.files.reading
 import discovery.files.source
-from discovery.files.source import FileSource, read_once
+from discovery.files.reading import NO_FILES, read_once
+from discovery.files.source import FileSource
 from discovery.model import MeshObject, ObjectKey
 from discovery.source import Deleted, Event, Malformed, Source, SourceError, Stale, Synced, Upserted
 
@@ -297,7 +301,7 @@ async def test_duplicates(tmp_path: Path, follow: Follow) -> None:
 async def test_files_that_cannot_be_read(
     tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery.files.source, "MAX_BYTES", 1000)
+    monkeypatch.setattr(discovery.files.reading, "MAX_BYTES", 1000)
     (tmp_path / "good.yaml").write_text(manifest("a"))
     (tmp_path / "large.yaml").write_text("#" * 1001)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
@@ -422,3 +426,53 @@ def test_reading_once(tmp_path: Path) -> None:
     assert isinstance(first, Upserted)
     assert isinstance(second, Malformed)
     assert last == Synced()
+
+
+def meshed(name: str) -> str:
+    return manifest(name).replace("name: ", "annotations: {svc.mesh/enabled: 'true'}, name: ")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, NO_FILES),
+        ({".hidden.yaml": meshed("a"), "a.txt": meshed("b")}, NO_FILES),
+        ({"a.yaml": ""}, "no Service in its files"),
+        ({"a.yaml": manifest("a"), "b.yaml": manifest("b")},
+         'none of its Services (2) is annotated with svc.mesh/enabled: "true"'),
+        ({"a.yaml": manifest("a"), "b.yaml": meshed("b")}, ""),
+    ],
+)  # fmt: skip
+async def test_a_folder_with_nothing_for_the_mesh_is_said_to_be_so_once(
+    files: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    follower = Follower(tmp_path)
+    with capture_logs() as lines:
+        await follower.until(lambda: not follower.stale)
+        (tmp_path / "more.yaml").write_text(manifest("more", 81))
+        await follower.until(lambda: "more" in follower.ports())
+    await follower.batches.aclose()  # type: ignore[attr-defined]
+    assert [line["reason"] for line in lines if line["event"] == "source_empty"] == [reason] * bool(reason)
+
+
+def test_read_once_wants_something_to_read(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no file named"):
+        read_once(tmp_path)
+    with pytest.raises(SourceError, match="<stdin> is empty"):
+        read_once(texts={"<stdin>": b" "})
+    assert read_once(texts={"<stdin>": manifest("a").encode()})[0] == read_once_of(tmp_path, manifest("a"))
+
+
+def read_once_of(folder: Path, text: str) -> Event:
+    (folder / "<stdin>").write_text(text)
+    with contextlib.chdir(folder):
+        return read_once("<stdin>")[0]
+
+
+def test_of_a_text_so_much_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery.files.reading, "MAX_BYTES", 10)
+    (malformed, _) = read_once(texts={"<stdin>": manifest("a").encode()})
+    assert isinstance(malformed, Malformed)
+    assert [problem.reason for problem in malformed.problems] == ["is larger than 32 MiB"]

@@ -120,7 +120,7 @@ class FakeApi:
         self.resources: dict[str, list[Document]] = {}
         """What custom resources hold, by the path of their list."""
         self.answers: dict[str, Answer] = {}
-        """What is answered below `/apis` in place of anything else, by path."""
+        """What is answered in place of anything else, by path; not for collections of `PATHS`."""
         self._groups: dict[str, tuple[str, ...]] = {}
         self._history: list[tuple[int, str, Document]] = []
         self._scripts: dict[tuple[str, str], deque[Answer]] = {}
@@ -140,6 +140,7 @@ class FakeApi:
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
         app.router.add_post(EVENTS, self._create_event)
         app.router.add_get("/apis/{path:.*}", self._serve_custom)
+        app.router.add_get("/{path:.*}", self._serve_other)
         self._runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls)
@@ -279,6 +280,10 @@ class FakeApi:
             items = [item for item in found if not inside or item["metadata"]["namespace"] == namespace]
             return web.json_response({"kind": f"{kind}List", "metadata": metadata, "items": items})
         return web.Response(status=404, text="404 page not found")
+
+    async def _serve_other(self, request: web.Request) -> web.StreamResponse:
+        found = self.answers.get(request.path)
+        return web.Response(status=404, text="404 page not found") if found is None else await found(request)
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
         """Answer for a pod's port, and for one that nobody listens on as a real server does."""

@@ -1,0 +1,1 @@
+"""Releases: what `make dist` builds, and how `make release` makes a version of it."""

@@ -1,0 +1,44 @@
+"""How a metric family is declared: once, for the page of metrics, its documentation and the tests.
+
+Names follow Prometheus' conventions: base units, `_total` for counters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+Group = Literal[
+    "requests",
+    "connections",
+    "grpc",
+    "endpoints",
+    "middleware",
+    "refused",
+    "dns",
+    "plan",
+    "source",
+    "workers",
+    "agent",
+]
+"""Which section of docs/metrics.md has the family."""
+
+PORT_LABELS = ("service", "namespace", "port")
+
+
+class Family(msgspec.Struct, frozen=True):
+    """One family of `/metrics`."""
+
+    name: str
+    """As exposed: that of a counter ends with `_total`."""
+    kind: Kind
+    help: str
+    group: Group
+    labels: tuple[str, ...] = ()
+    use: str = ""
+    """What its reader learns from it, and does about it."""
+    shown: str = "always"
+    """When it has samples."""

@@ -1,0 +1,98 @@
+"""Who is told what happens to single requests and connections, for the access log, and what is told.
+
+Values only: nobody who is told gets hold of a live exchange or connection.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import msgspec
+
+from middleware.contract import Ended, ExchangeError
+
+ALL: Final = 0
+FAILURES: Final = 500
+NO_STATUS: Final = 1000
+"""For `Observer.from_status`: everything; what failed; nothing, for no response has a status that high."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A request, or (`connection`) a whole connection, that was refused before there was an exchange."""
+
+    service: str
+    """`namespace/name`; empty if the connection was for none that is known."""
+    port: int
+    source: str
+    """The client's address."""
+    source_port: int
+    destination: str
+    """`address:port` that the client connected to; empty if that is not known."""
+    error: ExchangeError
+    connection: bool = False
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """A connection to a tcp port that is over. Times in seconds, sizes in bytes."""
+
+    service: str
+    port: int
+    source: str
+    source_port: int
+    destination: str
+    endpoint: str
+    """`address:port` of the endpoint, or of the last one tried; empty if there was none."""
+    took: float
+    received: int
+    """From the client."""
+    sent: int
+    """To the client."""
+    reason: str
+    """Why it ended, in a word that is stable."""
+    detail: str = ""
+    failed: bool = False
+    """It did not end because one side had said all it wanted, or the client had left."""
+
+
+class Observer(Protocol):
+    """Who is told."""
+
+    wants_all: bool
+    """False: of tcp connections only those that failed are told."""
+    from_status: int
+    """Exchanges that ended with this status or a higher one are told, and all that have an error."""
+
+    def ended(self, ended: Ended) -> None:
+        """Learn of an exchange that ended."""
+        ...
+
+    def closed(self, closed: Closed) -> None:
+        """Learn of a connection to a tcp port that ended."""
+        ...
+
+    def refused(self, refused: Refused) -> None:
+        """Learn of a request or connection that was refused."""
+        ...
+
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        """Learn that a middleware raised what it may not raise."""
+        ...
+
+
+class NoObserver:
+    """Nobody is told anything."""
+
+    wants_all = False
+    from_status = NO_STATUS
+
+    def ended(self, ended: Ended) -> None:
+        """Not told."""
+
+    def closed(self, closed: Closed) -> None:
+        """Not told."""
+
+    def refused(self, refused: Refused) -> None:
+        """Not told."""
+
+    def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        """Not told."""
