@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,6 +35,7 @@ from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.agent.notices import Notices
+from nodeagent.agent.ports import UnservedPorts
 from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
@@ -42,7 +43,7 @@ from nodeagent.agent.stored import remembered_plan
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.control.listener import NoWorkerPortError, free_worker_port
-from nodeagent.control.messages import Conditions, ListenFailure
+from nodeagent.control.messages import Conditions, PortFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.health.prober import Prober
@@ -100,14 +101,14 @@ class Agent:
         self._source = Freshness()
         self._announced = False
         self._node_name_doubted = False
-        self._listen_failures: dict[ListenerKey, str] = {}
+        self._unserved = UnservedPorts()
         self._announcer: Announcer | None = None
         self._notices = Notices()
         self._report = Report()
         self._readiness = Readiness()
         self._serving = 0
         self._workers = self._readiness.register("workers")
-        self._supervisor = Supervisor(settings, self._listen_failed, self._workers_serve)
+        self._supervisor = Supervisor(settings, self._ports_failed, self._workers_serve)
         self._prober = Prober(self._conditions_changed)
         self._capture = make_capture(settings)
         self._zone = empty_zone(settings)
@@ -137,7 +138,7 @@ class Agent:
 
     def _state(self) -> AgentState:
         return AgentState(
-            plan=self._plan,
+            plan=self._in_force.plan,
             plan_changed=self._plan_changed,
             source=self._source,
             snapshot=self._snapshot_file.state,
@@ -158,6 +159,7 @@ class Agent:
             self._source, plan.version, self._plan_changed, len(plan.services), time.time()
         )
         yield f"workers: {self._serving} of {self._settings.workers} serve"
+        yield from self._unserved.notes()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
@@ -381,7 +383,8 @@ class Agent:
         self._show_in_force()
 
     def _show_in_force(self) -> None:
-        self._in_force = InForce(self._plan, self._prober.unhealthy)
+        shown = self._unserved.shown_in(self._plan, self._keys)
+        self._in_force = InForce(shown, self._prober.unhealthy)
 
     async def _steer(self) -> None:
         try:
@@ -415,13 +418,10 @@ class Agent:
     def _show_readiness(self) -> None:
         self._ready_file.show(self._readiness.ready)
 
-    def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
-        for failure in failures:
-            if self._listen_failures.get(failure.key) != failure.reason:
-                self._listen_failures[failure.key] = failure.reason
-                log.error(
-                    "listen_failed", address=f"{failure.key[0]}:{failure.key[1]}", reason=failure.reason
-                )
+    def _ports_failed(self, failures: Mapping[ListenerKey, PortFailure]) -> None:
+        """Workers serve all ports but these."""
+        self._unserved.tell(failures)
+        self._show_in_force()
 
     async def _leave(self) -> None:
         """Refuse what is new, finish what is under way, and take away everything that was made."""

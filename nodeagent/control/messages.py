@@ -102,18 +102,23 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     timeout: float
 
 
-class ListenFailure(msgspec.Struct, frozen=True):
-    """A mesh address and port that the worker could not listen on (loopback capture)."""
+class PortFailure(msgspec.Struct, frozen=True):
+    """A mesh address and port that a worker does not serve as the plan says, in the words of a `Problem`."""
 
     key: ListenerKey
     reason: str
+    expected: str
+    effect: str
 
 
 class Applied(msgspec.Struct, frozen=True, tag=True):
-    """The worker serves this version now."""
+    """The worker serves this version now, all ports but those in `failures`.
+
+    Sent for each `Apply`, and again when one that has failed is served after all.
+    """
 
     version: int
-    failures: tuple[ListenFailure, ...] = ()
+    failures: tuple[PortFailure, ...] = ()
 
 
 Message = Configure | Apply | Sources | Conditions | Drain | Applied

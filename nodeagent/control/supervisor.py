@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -29,8 +29,8 @@ from nodeagent.control.messages import (
     Conditions,
     Configure,
     Drain,
-    ListenFailure,
     Message,
+    PortFailure,
     SlottedBackend,
     SlottedListener,
 )
@@ -80,6 +80,8 @@ class _Place:
         self.pulse = Pulse()
         self.missed = 0
         """Looks without a heartbeat, in a row."""
+        self.failures: Mapping[ListenerKey, PortFailure] = {}
+        """What the last worker that said anything here does not serve as the plan says."""
 
     @property
     def serves(self) -> bool:
@@ -96,14 +98,14 @@ class _Place:
 class Supervisor:
     """The workers of this agent.
 
-    `failed` hears of addresses that a worker could not listen on, `serving` of how many workers serve,
-    whenever that may have changed.
+    `failed` is told which ports are not served as the plan says, `serving` how many workers serve, whenever
+    that may have changed.
     """
 
     def __init__(
         self,
         settings: Settings,
-        failed: Callable[[Iterable[ListenFailure]], None],
+        failed: Callable[[Mapping[ListenerKey, PortFailure]], None],
         serving: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
@@ -192,8 +194,10 @@ class Supervisor:
         if isinstance(message, Applied):
             place.applied = message.version
             place.changed.set()
-            if message.failures:
-                self._failed(message.failures)
+            failures = {failure.key: failure for failure in message.failures}
+            if failures != place.failures:
+                place.failures = failures
+                self._failed({key: one for each in self._places for key, one in each.failures.items()})
             self._tell_who_serves()
 
     def _lost(self, place: _Place) -> None:
