@@ -62,6 +62,16 @@ Event = Upserted | Deleted | Malformed | Synced | Stale
 class Source(Protocol):
     """Where the mesh learns what exists."""
 
+    async def check(self) -> None:
+        """Find out, before anything depends on it, whether the source can be used at all.
+
+        Asks nobody over the network: what may become right by waiting is no error.
+
+        Raises:
+            SourceError: it cannot, and waiting will not help.
+        """
+        ...
+
     def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield batches of events until the iterator is closed.
 

@@ -23,6 +23,7 @@ from discovery.compat import Compat
 from discovery.files.bell import Bell
 from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
 from discovery.files.declared import Declarations
+from discovery.files.existing import check_path, not_there
 from discovery.files.folder import Listing, Stamp, scan, scan_in_steps, stamp_of
 from discovery.source import Event, SourceError, Stale, Synced
 
@@ -47,6 +48,10 @@ class FileSource:
     def __init__(self, path: str | os.PathLike[str], compat: Compat | None = None) -> None:
         self._top = str(Path(path))  # as inotify puts together its paths
         self._compat = compat
+
+    async def check(self) -> None:
+        """See `discovery.source.Source`."""
+        await asyncio.to_thread(check_path, self._top)
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.
@@ -245,7 +250,7 @@ def _not_nothing(top: str, listing: Listing) -> Listing:
         SourceError: it is not.
     """
     if not listing.present:
-        raise SourceError(f"{top} does not exist: create it, or name another file or folder")
+        raise not_there(top)
     if top in listing.unreadable:
         raise SourceError(f"{top} cannot be read: {listing.unreadable[top]}")
     return listing

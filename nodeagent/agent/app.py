@@ -36,6 +36,7 @@ from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.agent.notices import Notices
 from nodeagent.agent.ports import UnservedPorts
+from nodeagent.agent.preflight import StartError, check_ports, check_source
 from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
@@ -78,10 +79,6 @@ else computes, and comes only after millions of allocations instead of tens of t
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-class StartError(Exception):
-    """The agent cannot start; the message says what to mend."""
 
 
 class Agent:
@@ -166,9 +163,12 @@ class Agent:
 
         Raises:
             StartError: an address, the kernel or the source refuses.
+            SourceError: the source turned out to be unusable later.
         """
         awaited = [self._readiness.register(name) for name in ("source", "plan", "dns")]
         source, self._announcer = make_source(self._settings)
+        await check_source(self._settings, source)
+        check_ports(self._settings)
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
