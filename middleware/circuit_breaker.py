@@ -380,9 +380,9 @@ def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
         seen = {"requests": change.outcomes, "figures": change.figures}
         if change.state is State.OPEN:
             opened(1)
-            bound.warning("circuit_breaker_opened", seconds=OPEN_TIME, **seen)
+            bound.warning("circuit_breaker_opened", open_ms=round(OPEN_TIME * 1000), **seen)
         elif change.state is State.RECOVERING:
-            bound.info("circuit_breaker_recovering", seconds=RECOVERY_TIME)
+            bound.info("circuit_breaker_recovering", recovery_ms=round(RECOVERY_TIME * 1000))
         else:
             bound.info("circuit_breaker_closed", **seen)
 

@@ -32,7 +32,15 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 
 FAULT: Final = "svc.mesh/fault"
 HEADER: Final = "x-svcmesh-fault"
@@ -60,8 +68,7 @@ class FaultMalformed(Rejected):
 class Options(msgspec.Struct, frozen=True):
     """Which faults hit how many requests. A share of 0 is no fault."""
 
-    delay: float = 0.0
-    """Seconds."""
+    delay: Seconds = 0.0
     delay_share: int = 0
     abort: int = 0
     """The status."""

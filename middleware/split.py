@@ -31,7 +31,15 @@ from middleware.contract import (
     Response,
     check_field,
 )
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 from middleware.weights import SmoothWeights
 
 SPLIT: Final = "svc.mesh/split"
@@ -68,8 +76,8 @@ class Options(msgspec.Struct, frozen=True):
 
     backends: tuple[Backend, ...]
     by: Choice | None = None
-    stay: float | None = None
-    """Seconds that a client stays with its backend; 0: as long as the browser runs; None: not at all."""
+    stay: Seconds | None = None
+    """How long a client stays with its backend; 0: as long as the browser runs; None: not at all."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:

@@ -30,7 +30,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import InvalidValue, parse_duration, problem
+from middleware.values import InvalidValue, Seconds, parse_duration, problem
 
 TIMEOUT: Final = "svc.mesh/timeout"
 PER_TRY_TIMEOUT: Final = "svc.mesh/per-try-timeout"
@@ -62,7 +62,7 @@ class TryTimedOut(GatewayTimeout):
 class Options(msgspec.Struct, frozen=True):
     """A limit of requests, or of their tries."""
 
-    seconds: float
+    limit: Seconds
 
 
 class ConnectionTimes(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ def _passed(error: type[GatewayTimeout], detail: str, request: Request) -> Excha
 
 def build_timeout(options: Options, _context: Context) -> Layer:
     """Return the layer that limits whole requests; the limit outlasts it, to the response's last byte."""
-    seconds = options.seconds
+    seconds = options.limit
     passed = functools.partial(_passed, RequestTimedOut, f"no whole response within {TIMEOUT}: {seconds:g}s")
 
     def layer(handler: Handler) -> Handler:
@@ -138,7 +138,7 @@ def build_timeout(options: Options, _context: Context) -> Layer:
 
 def build_per_try(options: Options, _context: Context) -> Layer:
     """Return the layer that limits each try."""
-    seconds = options.seconds
+    seconds = options.limit
     passed = functools.partial(_passed, TryTimedOut, f"no response within {PER_TRY_TIMEOUT}: {seconds:g}s")
 
     def layer(handler: Handler) -> Handler:

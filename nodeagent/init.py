@@ -54,7 +54,7 @@ class Death(NamedTuple):
     def reason(self) -> str:
         """For the log."""
         if self.hung:
-            return f"hung: no sign of life for {HUNG * LOOK:g} s"
+            return f"hung: no sign of life for {HUNG * LOOK:g}s"
         if os.WIFSIGNALED(self.status):
             return f"killed by {signal.Signals(os.WTERMSIG(self.status)).name}"
         return f"exit status {os.WEXITSTATUS(self.status)}"

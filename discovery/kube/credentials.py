@@ -112,7 +112,7 @@ class Credentials:
             async with asyncio.timeout(PLUGIN_TIME):
                 await loader.load(configuration)
         except TimeoutError:
-            raise CredentialsUnavailable(f"no answer from the plugin in {PLUGIN_TIME:.0f} s") from None
+            raise CredentialsUnavailable(f"no answer from the plugin in {PLUGIN_TIME:g}s") from None
         except OSError as error:
             raise CredentialsUnavailable(str(error)) from error
         self._access = _read_access(configuration)

@@ -113,7 +113,7 @@ class Reflection:
         """The server ended the watch in order, `lasted` seconds after it began."""
         watch = Watch(self._version)
         if self._events == 0 and lasted < self._timing.short_watch:
-            return self._fail(Check(), Failure("cut", f"the watch ended after {lasted:.3f} s with nothing"))
+            return self._fail(Check(), Failure("cut", f"the watch ended after {lasted:.3f}s with nothing"))
         self._backoff.reset()
         if self._events == 0 and lasted >= self._timing.silent_watch:
             return self._go(self._relist())

@@ -104,7 +104,7 @@ class Reflector:
             resource=kind,
             kind=failure.kind,
             reason=failure.reason,
-            retry_in=round(step.delay, 2),
+            retry_in_ms=round(step.delay * 1000),
             then="list" if isinstance(step.request, ListPage) else "watch",
         )
         # An expired version is the server's answer, and no sign of lost contact.

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from middleware.values import format_duration
+
 
 class SnapshotState(msgspec.Struct, frozen=True):
     """How the file is, for metrics. `written` is a Unix time, 0: not by this agent."""
@@ -58,7 +60,7 @@ class Freshness(msgspec.Struct, frozen=True):
 def describe_source(source: Freshness, now: float) -> str:
     """Return in one line how the source is, for `/readyz?verbose`."""
     if source.stale:
-        age = f"{source.stale_seconds(now):.0f} s"
+        age = format_duration(round(source.stale_seconds(now)))
         return f"source: stale since {_clock(source.stale_since)} ({age}): {source.reason}"
     if not source.synced:
         return "source: waiting for the first list"
@@ -71,7 +73,7 @@ def describe_state(
     """Yield the lines about source and plan of `/readyz?verbose`; `plan_changed` is 0 without a plan."""
     yield describe_source(source, now)
     if plan_changed:
-        age = f"{max(0.0, now - plan_changed):.0f} s"
+        age = format_duration(round(max(0.0, now - plan_changed)))
         yield f"plan: version {plan_version}, changed {age} ago, {services} Services"
     else:
         yield "plan: none yet"

@@ -306,7 +306,7 @@ class Agent:
         log.warning(
             "snapshot_loaded",
             services=len(plan.services),
-            age_seconds=round(max(0.0, time.time() - head.written)),
+            age_ms=round(max(0.0, time.time() - head.written) * 1000),
             written_by=head.mesh,
             reason="the source has not answered yet",
         )
@@ -425,7 +425,7 @@ class Agent:
 
     async def _leave(self) -> None:
         """Refuse what is new, finish what is under way, and take away everything that was made."""
-        log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
+        log.info("agent_draining", drain_timeout_ms=round(self._settings.drain_timeout * 1000))
         self._readiness.drain()
         self._show_readiness()
         await self._presence.close()

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from discovery.model import MeshSnapshot
+from middleware.values import format_duration
 from nodeagent.admin.freshness import SnapshotState
 from nodeagent.agent.aside import call_aside
 from nodeagent.agent.stored import Head, SnapshotRefused, Stored, decode_snapshot, encode_snapshot
@@ -72,7 +73,7 @@ class SnapshotFile:
         try:
             if done:
                 return reading.result()
-            reason = f"it could not be read within {patience:g} s: the disk hangs"
+            reason = f"it could not be read within {format_duration(patience)}: the disk hangs"
             reading.add_done_callback(_forget)
         except FileNotFoundError:
             return None
@@ -126,7 +127,8 @@ class SnapshotFile:
         # Not awaited itself: whoever cancels us must not cancel it, for its end is still to be noted.
         done, _ = await asyncio.wait({writing}, timeout=patience)
         if not done:
-            self._failed(f"the disk has not taken it within {patience:g} s")
+            assert patience is not None, "without one, the wait ends with the write"
+            self._failed(f"the disk has not taken it within {format_duration(patience)}")
             return 0
         self._writing = None
         try:

@@ -222,9 +222,8 @@ class Supervisor:
                 place.missed = place.pulse.look(place.region.heartbeat)
                 patience = HUNG if place.applied else SLOW_START
                 if place.missed == patience:
-                    log.error(
-                        "worker_hung", worker=place.index, pid=place.process.pid, seconds=patience * LOOK
-                    )
+                    silent = round(patience * LOOK * 1000)
+                    log.error("worker_hung", worker=place.index, pid=place.process.pid, silent_ms=silent)
                     self._tell_who_serves()
                     with contextlib.suppress(ProcessLookupError):
                         place.process.kill()
@@ -240,7 +239,8 @@ class Supervisor:
             now = time.monotonic()
             place.deaths = [death for death in place.deaths if now - death < CRASH_WINDOW] + [now]
             pause = CRASH_PAUSE if len(place.deaths) > CRASHES else 0.0
-            log.error("worker_died", worker=place.index, reason=_describe(code), restart_in=pause)
+            reason = _describe(code)
+            log.error("worker_died", worker=place.index, reason=reason, restart_in_ms=round(pause * 1000))
             self.restarts += 1
             await asyncio.sleep(pause)
             try:
@@ -304,7 +304,8 @@ class Supervisor:
                     place.changed.clear()
                     await place.changed.wait()
         except TimeoutError:
-            log.warning("worker_slow", worker=place.index, plan_version=version, waited=APPLY_TIME)
+            waited = round(APPLY_TIME * 1000)
+            log.warning("worker_slow", worker=place.index, plan_version=version, waited_ms=waited)
 
     async def drain(self, seconds: float) -> None:
         """Let the workers finish what is under way, `seconds` at most, and end them."""

@@ -133,7 +133,8 @@ class Prober:
         left = self._book.left(key)
         where = {"service": str(key.service), "port": key.port, "endpoint": _shown(change.address)}
         if change.healthy:
-            log.info("endpoint_healthy", **where, after=round(now - change.since, 1), healthy=left, **more)
+            unhealthy = round((now - change.since) * 1000)
+            log.info("endpoint_healthy", **where, unhealthy_ms=unhealthy, healthy=left, **more)
         else:
             effect = "it is not used" if left else "all are used, as none is healthy"
             log.warning(

@@ -10,7 +10,15 @@ import msgspec
 
 from discovery.model import ServicePort
 from middleware.contract import Annotation, Problem
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    format_duration,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 from nodeagent.plan.model import HealthCheck
 from nodeagent.plan.setting import Setting
 
@@ -76,7 +84,10 @@ def _parse(value: str) -> HealthCheck | None:
         return None
     check = HealthCheck(cast("Any", kind), **settings)
     if check.timeout > check.interval:
-        reason = f"timeout={check.timeout:g}s is longer than interval={check.interval:g}s"
+        reason = (
+            f"timeout={format_duration(check.timeout)} is longer than "
+            f"interval={format_duration(check.interval)}"
+        )
         raise InvalidValue(reason, "a timeout of at most the interval")
     return check
 

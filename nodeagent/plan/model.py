@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from discovery.model import Changes, Endpoint, Problem, Service, ServiceKey
+from middleware.values import Seconds
 
 Protocol = Literal["http", "tcp"]
 UpstreamProtocol = Literal["http1", "http2"]
@@ -39,11 +40,11 @@ class LayerSpec(msgspec.Struct, frozen=True):
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
-    """How the agent asks endpoints whether they are well. Times in seconds."""
+    """How the agent asks endpoints whether they are well."""
 
     kind: Literal["grpc", "http", "tcp"]
-    interval: float = 10.0
-    timeout: float = 1.0
+    interval: Seconds = 10.0
+    timeout: Seconds = 1.0
     healthy: int = 1
     """Probes in a row that must pass before one that is unhealthy is used again."""
     unhealthy: int = 3

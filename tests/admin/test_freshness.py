@@ -20,7 +20,7 @@ def test_a_source_that_is_lost_says_since_when_and_why() -> None:
     assert lost.stale_seconds(NOON + 42) == 42
     assert (
         describe_source(lost, NOON + 42)
-        == "source: stale since 2023-11-14T22:13:20Z (42 s): Service: connection refused"
+        == "source: stale since 2023-11-14T22:13:20Z (42s): Service: connection refused"
     )
 
 
@@ -43,5 +43,5 @@ def test_the_plan_has_a_line_too() -> None:
     fresh = Freshness().regained(NOON)
     assert list(describe_state(fresh, 0, 0.0, 0, NOON))[1] == "plan: none yet"
     assert (
-        list(describe_state(fresh, 7, NOON - 3, 2, NOON))[1] == "plan: version 7, changed 3 s ago, 2 Services"
+        list(describe_state(fresh, 7, NOON - 3, 2, NOON))[1] == "plan: version 7, changed 3s ago, 2 Services"
     )

@@ -45,6 +45,24 @@ def test_log_events_are_snake_case() -> None:
     assert [found for found in logged_events() if not re.fullmatch(r"[a-z]+(_[a-z]+)*", found[0])] == []
 
 
+def logged_keys() -> Iterator[tuple[str, str]]:
+    """Yield the keys of log lines, each with its event."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(event)), *_]):
+                        keys = node.keywords if level in LEVELS else []
+                        yield from ((event, key.arg) for key in keys if key.arg)
+
+
+def test_a_duration_in_the_log_says_its_unit() -> None:
+    keys = set(logged_keys())
+    assert ("worker_died", "restart_in_ms") in keys
+    duration = re.compile(r"(^|_)(seconds|took|after|waited|wait|age|timeout|delay|pause|interval|in)$")
+    assert [found for found in keys if duration.search(found[1])] == []
+
+
 def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
