@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from hack.demo.exchange import resolve
 from hack.demo.load import Load
+from hack.demo.manifests import replace_file
+from hack.demo.shop import RATE, SLOWER
 from hack.demo.stage import Server
 from hack.demo.visitor import Visitor, expect
 
@@ -114,3 +117,32 @@ async def mistaken(visitor: Visitor) -> str:
     expect(in_force == "2", f"in force: {in_force}")
     expect(all(answer.status == 200 for answers in asked for answer in answers), "requests failed")
     return f"reported with its line ({problem['origin'].rpartition('/')[2]}); 2 stays in force, all is served"
+
+
+async def slowed(visitor: Visitor) -> str:
+    """The rate that the guide tells people to write shows at once: of nine requests one passes."""
+    stage = visitor.stage
+    file = stage.cluster / "orders.yaml"
+    text = file.read_text()
+    expect(RATE in text, f"there is no {RATE} in {file}")
+
+    async def bursts() -> list[int]:
+        (listener,) = (await stage.plan())["services"]["shop/orders"]["listeners"]
+        layers = [layer for rule in listener["rules"] for layer in rule["layers"]]
+        return [layer["options"]["burst"] for layer in layers]
+
+    async def in_force(burst: int) -> bool:
+        return await bursts() == [burst]
+
+    async def one_passes() -> bool:
+        statuses = Counter(answer.status for answer in await visitor.ask("orders", 9))
+        return statuses == {200: 1, 429: 8}
+
+    replace_file(file, text.replace(RATE, SLOWER))
+    try:
+        await visitor.until(lambda: in_force(1), f"{SLOWER} does not come into force, or lets more pass")
+        await visitor.until(one_passes, f"with {SLOWER} it is not one of nine that passes")
+    finally:
+        replace_file(file, text)
+    await visitor.until(lambda: in_force(5), f"{RATE} does not come into force again")
+    return f"{SLOWER} in place of {RATE}: 1 of 9 requests passed"
