@@ -128,8 +128,7 @@ async def slowed(visitor: Visitor) -> str:
 
     async def bursts() -> list[int]:
         (listener,) = (await stage.plan())["services"]["shop/orders"]["listeners"]
-        layers = [layer for rule in listener["rules"] for layer in rule["layers"]]
-        return [layer["options"]["burst"] for layer in layers]
+        return [layer["options"]["burst"] for layer in listener["layers"]]
 
     async def in_force(burst: int) -> bool:
         return await bursts() == [burst]
