@@ -60,7 +60,7 @@ from nodeagent.settings import DNS_PORT, Settings
 log = structlog.get_logger()
 
 VERIFY_INTERVAL = 5.0
-"""Seconds between two looks whether the kernel still does what it was told."""
+"""Seconds between two checks that the kernel still does what it was told."""
 PULSE = 1.0
 """Seconds between two signs of life to process 1."""
 COLD_START_PATIENCE = 0.2
@@ -70,12 +70,12 @@ COLD_START_PATIENCE = 0.2
 AT_ONCE = 500
 """Events that are folded in a few milliseconds."""
 MANY = 100
-"""Services that changed; what is to be done about more is done by a thread, and DNS is answered meanwhile."""
+"""Changed Services; work on more than these is done by a thread, so that DNS is answered meanwhile."""
 SWITCH_INTERVAL = 0.001
-"""Seconds that a thread computes before another may: at most so long an answer of DNS waits for one."""
+"""Seconds that a thread computes before another thread may: the longest that a DNS answer waits for one."""
 COLLECTOR = (700, 10, 1000)
-"""Python's own thresholds, but for the last: a look through everything takes 50 ms and more, in which nobody
-else computes, and comes only after millions of allocations instead of tens of thousands."""
+"""Python's own thresholds, except the last: a full collection takes 50 ms and more, in which nothing else
+runs, so it comes after millions of allocations and not after tens of thousands."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -231,7 +231,7 @@ class Agent:
                 self._wake.set()
 
     async def _fold(self, batch: Sequence[Event]) -> bool:
-        """Fold a batch as one, though others have a turn in between; return whether there is a change."""
+        """Fold a batch as a whole, and let other tasks run in between; return whether anything changed."""
         changed = False
         async with self._folding:
             for start in range(0, len(batch), AT_ONCE):
@@ -242,19 +242,19 @@ class Agent:
 
     async def _take_snapshot(self) -> MeshSnapshot:
         async with self._folding:
-            # It is we who compute, so there is no event to wait for; others are to have a turn.
+            # There is no event to wait for, because the work is done here; other tasks run in between.
             while self._registry.join_some():  # noqa: ASYNC110
                 await asyncio.sleep(0)
             return self._registry.snapshot()
 
     def _check_node_name(self) -> None:
-        """Say it, once, if no Pod is on a node of our name: an agent in a cluster is one itself."""
+        """Warn once if no Pod is on a node of our name: in a cluster, the agent itself is such a Pod."""
         if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
             self._node_name_doubted = True
             log.warning(
                 "node_without_pods",
                 node=self._settings.node_name,
-                reason="no Pod is on a node of this name: clients are known by their address alone; "
+                reason="no Pod is on a node of this name, so clients are known by their address alone; "
                 "if there should be, set --node-name to the node's name in Kubernetes",
             )
 
@@ -297,7 +297,7 @@ class Agent:
         if await self._until_due(COLD_START_PATIENCE):
             return remembered
         head = stored.head
-        self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
+        self._source = self._source.lost("no answer yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
         self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
@@ -316,8 +316,8 @@ class Agent:
     async def _start_dns(self) -> None:
         """Answer DNS, now that there is something to answer from.
 
-        Not earlier: an agent that comes up beside its predecessor shares the port with it, and names would
-        exist or not depending on which of them a question comes to.
+        Not earlier: an agent that starts beside its predecessor shares the port with it, and whether a name
+        exists would depend on which of the two gets the question.
         """
         settings = self._settings
         try:
@@ -339,7 +339,7 @@ class Agent:
         self._presence.announce()
         self._show_readiness()
         log.info("agent_ready", services=len(self._plan.services))
-        # What is there now stays: looking through it again would hold up a change for tens of ms.
+        # What exists now stays: collecting it again and again would delay changes by tens of ms.
         gc.freeze()
 
     async def _until_due(self, patience: float = math.inf) -> bool:
@@ -393,7 +393,7 @@ class Agent:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400 the reason is the whole story
 
     async def _verify_capture(self) -> None:
-        """Every few seconds, mend what somebody else has removed from the kernel."""
+        """Every few seconds, put back what somebody else has removed from the kernel."""
         while True:
             await asyncio.sleep(VERIFY_INTERVAL)
             try:
@@ -407,7 +407,7 @@ class Agent:
             self._dns.set_zone(self._zone, differ)
 
     def _workers_serve(self, number: int) -> None:
-        """So many workers carry traffic now."""
+        """`number` workers carry traffic now."""
         self._serving = number
         if number:
             self._workers.release()
@@ -424,12 +424,12 @@ class Agent:
         self._show_in_force()
 
     async def _leave(self) -> None:
-        """Refuse what is new, finish what is under way, and take away everything that was made."""
+        """Refuse new connections, finish what is in flight, and remove everything that was set up."""
         log.info("agent_draining", drain_timeout_ms=round(self._settings.drain_timeout * 1000))
         self._readiness.drain()
         self._show_readiness()
         await self._presence.close()
-        # From here on the zone gets old, and a successor that shares the port answers from a younger one.
+        # The zone is not updated from here on; a successor that shares the port has a newer one.
         await self._dns.close()
         await self._snapshot_file.flush()
         if self._plan.version:
@@ -445,7 +445,7 @@ class Agent:
 
 
 async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a call returns; one about `MANY` Services is made in a thread."""
+    """Return what a call returns; a call about more than `MANY` Services is made in a thread."""
     return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
 
 
@@ -464,16 +464,18 @@ def with_worker_port(settings: Settings) -> Settings:
 
 
 async def _beat(pulse: int) -> None:
-    """Write a byte every second, so that process 1 knows that this loop turns."""
+    """Write a byte every second, so that process 1 knows that this loop is running."""
     while True:
-        # A full pipe: process 1 does not look, so it does not miss anything either.
+        # The pipe is full: process 1 does not look at present, so it misses nothing.
         with contextlib.suppress(OSError):
             os.write(pulse, b".")
         await asyncio.sleep(PULSE)
 
 
 def run_agent(settings: Settings, kept: Kept | None = None) -> int:
-    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept`: by process 1 of a container."""
+    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept` is given if process 1 of a
+    container keeps the agent running.
+    """
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)

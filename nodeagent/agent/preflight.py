@@ -1,7 +1,7 @@
 """What can be found out before anything is started or changed: is there such a source, are the ports free?
 
-Whatever may become right by waiting is no error here: an API server that does not answer, a plugin that
-fails. On a node the ports may be those of a predecessor that is being replaced; it shares them.
+What may become right by waiting is not an error here: an API server that does not answer, or a plugin that
+fails. On a node a predecessor that is being replaced may have the ports; it shares them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StartError(Exception):
 
 
 class _Port(NamedTuple):
-    """An address that the agent is going to listen on. `flag` is empty where none decides about it."""
+    """An address that the agent is going to listen on. `flag` is empty where no flag sets the address."""
 
     flag: str
     address: str
@@ -79,10 +79,11 @@ def _ports(settings: Settings) -> Iterator[_Port]:
 
 
 def _is_shared(port: _Port) -> bool:
-    """Whether who listens there lets an agent listen beside itself, as another agent does (SO_REUSEPORT).
+    """Whether the program that listens there shares the port with this agent, as another agent does
+    (SO_REUSEPORT).
 
-    Only asked of TCP: a UDP socket, once bound, would take packets that are meant for the other one. An agent
-    that answers DNS does so over both.
+    Only TCP is tried: a UDP socket would, once bound, take packets that are meant for the other program. An
+    agent that answers DNS listens on both.
     """
     tcp = port._replace(transport="tcp")
     return _bind(tcp, share=False) == errno.EADDRINUSE and _bind(tcp, share=True) == 0

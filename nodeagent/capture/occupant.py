@@ -1,6 +1,7 @@
 """Which process listens on an address and port of this machine, as /proc tells (proc_net(5), proc_pid_fd(5)).
 
-Only for messages: processes of other users show their sockets to root alone, so of those the user is named.
+Only for messages. Only root may see which sockets the processes of other users have; for those, the user is
+named.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ Transport = Literal["tcp", "udp"]
 
 PROC: Final = Path("/proc")
 MOST_PROCESSES: Final = 20_000
-"""Processes whose open files are looked through at most."""
+"""Processes whose open files are searched, at most."""
 _LISTENING: Final = {"tcp": "0A", "udp": "07"}
-"""What the column `st` says of a socket that takes whatever comes (`include/net/tcp_states.h`)."""
+"""The column `st` of a socket that listens, or of a UDP socket without a peer
+(`include/net/tcp_states.h`)."""
 
 
 class ListeningSocket(NamedTuple):
-    """A socket that somebody listens with."""
+    """A socket on which a program listens."""
 
     address: str
     port: int
@@ -45,7 +47,7 @@ def occupant(address: str, port: int, transport: Transport, proc: Path = PROC) -
 
 
 def listening_sockets(transport: Transport, proc: Path = PROC) -> Iterator[ListeningSocket]:
-    """Yield the sockets of this network namespace that somebody listens with, IPv4 before IPv6."""
+    """Yield the listening sockets of this network namespace, IPv4 before IPv6."""
     for name in (transport, f"{transport}6"):
         try:
             lines = (proc / "net" / name).read_text(encoding="ascii").splitlines()[1:]

@@ -72,8 +72,8 @@ def main() -> None:
     "--service-selector",
     metavar="LABELSELECTOR",
     default="",
-    help="With --source kube: only Services with these labels, and slices with the same, are asked of the "
-    "API server, as in svc.mesh/watch=true. Kubernetes copies a Service's labels to its slices; slices made "
+    help="With --source kube: watch only Services and slices with these labels, for example "
+    "svc.mesh/watch=true. Kubernetes copies a Service's labels to its slices; slices made "
     "by hand need them too.  [default: all]",
 )
 @_flag(
@@ -102,20 +102,20 @@ def main() -> None:
     "alias_zones",
     type=Parsed("NAME", parse_zone),
     multiple=True,
-    help="A further zone with the same names; may be given several times (in the environment: separated "
+    help="A further zone with the same names; may be given more than once (in the environment: separated "
     "by spaces).",
 )
 @_flag(
     "--compat",
     type=click.Choice(["traefik-mesh"]),
-    help="Another mesh whose annotations are read too; a Service with any of them is opted in, and the zones "
-    "traefik.mesh and maesh answer besides --zone. See docs/migrate-traefik-mesh.md.",
+    help="Another mesh whose annotations are read too. A Service with any of them is in the mesh, and DNS "
+    "also answers for the zones traefik.mesh and maesh. See docs/migrate-traefik-mesh.md.",
 )
 @_flag(
     "--dns-listen",
     type=Parsed("ADDR:PORT", parse_listen),
     help="Where DNS answers. With nftables it always answers at 240.0.0.53:53 (the 53rd address of the "
-    "range), and here too if given.  [default with loopback: 127.0.0.1:10053]",
+    "range), and also here if this is given.  [default with loopback: 127.0.0.1:10053]",
 )
 @_flag(
     "--admin-listen",
@@ -131,7 +131,7 @@ def main() -> None:
 @_flag(
     "--node-name",
     type=Parsed("NAME", parse_node_name),
-    help="The name of this node, as in Kubernetes: the pods that the access log names are those on it.  "
+    help="The name of this node in Kubernetes. The access log names the pods on this node.  "
     "[default: the host name in lower case]",
 )
 @_flag(
@@ -139,16 +139,16 @@ def main() -> None:
     type=click.Path(dir_okay=False),
     default="",
     metavar="PATH",
-    help="A file that exists while this agent is ready, for probes: with host networking two agents that "
-    "overlap during an upgrade answer at the same admin address.",
+    help="A file that exists while this agent is ready, for probes: during an upgrade two agents with host "
+    "networking answer at the same admin address.",
 )
 @_flag(
     "--state-dir",
     type=click.Path(file_okay=False),
     default="",
     metavar="DIR",
-    help="Where the last good snapshot is kept, so that the agent can start and serve while the source is "
-    "out of reach.  [default: nowhere]",
+    help="A folder for the last good snapshot, so that the agent can start and serve while the source cannot "
+    "be reached.  [default: nowhere]",
 )
 @_flag(
     "--drain-timeout",

@@ -48,7 +48,7 @@ from nodeagent.stats.windows import SharedWindows
 log = structlog.get_logger()
 
 APPLY_TIME: Final = 5.0
-"""Seconds after which a change goes on without a worker that has not said that it serves it."""
+"""Seconds after which a change no longer waits for a worker that has not confirmed it."""
 CRASHES: Final = 3
 """Deaths within `CRASH_WINDOW` seconds after which a worker's next start waits `CRASH_PAUSE` seconds."""
 CRASH_WINDOW: Final = 5.0
@@ -56,15 +56,15 @@ CRASH_PAUSE: Final = 1.0
 LOOK: Final = 1.0
 """Seconds between two looks at the workers' heartbeats."""
 HUNG: Final = 5
-"""Looks without a heartbeat after which a worker is taken for hung, and killed."""
+"""Looks without a heartbeat after which a worker counts as hung, and is killed."""
 SLOW_START: Final = 60
-"""The same before it has served for the first time: a machine that boots is slow."""
+"""The same for a worker that has not served yet: a machine that boots is slow."""
 EXIT_TIME: Final = 2.0
 """Seconds beyond the drain time after which a worker is killed."""
 
 
 class _Place:
-    """What outlives a worker, and the worker that has it now."""
+    """What stays when a worker dies, and the worker that uses it now."""
 
     def __init__(self, index: int, region: StatsRegion, listener: socket.socket | None) -> None:
         self.index = index
@@ -81,11 +81,12 @@ class _Place:
         self.missed = 0
         """Looks without a heartbeat, in a row."""
         self.failures: Mapping[ListenerKey, PortFailure] = {}
-        """What the last worker that said anything here does not serve as the plan says."""
+        """The ports that the worker does not serve as the plan says; of a new worker, until it reports, those
+        of the last one."""
 
     @property
     def serves(self) -> bool:
-        """Whether there is a worker that carries traffic."""
+        """Whether a worker in this place carries traffic."""
         return self.channel is not None and self.applied > 0 and self.missed < HUNG
 
     def tell(self, change: Apply) -> None:
@@ -211,8 +212,8 @@ class Supervisor:
     async def _watch(self) -> None:
         """Kill a worker that gives no sign of life, so that the next one takes its place.
 
-        It may be stopped, or wait for something that never comes. What comes to it meanwhile waits in its
-        listening socket and is served by the next.
+        It may be stopped, or wait for something that never happens. Connections that arrive meanwhile wait in
+        its listening socket and are served by the next worker.
         """
         while True:
             await asyncio.sleep(LOOK)
@@ -252,8 +253,8 @@ class Supervisor:
     async def apply(self, version: int, delta: PlanDelta) -> None:
         """Make every worker serve this change; returns when all that live do.
 
-        A worker that does not answer within `APPLY_TIME` is left behind with a log line, and not waited for
-        again until it has caught up: it has the changes in its queue.
+        If a worker does not answer within `APPLY_TIME`, that is logged and the change goes on. Later changes
+        do not wait for it until it has caught up: it has the changes in its queue.
         """
         listeners = self._listeners
         changed = (*delta.removed, *(listener.key for listener in delta.upserted))
@@ -308,7 +309,7 @@ class Supervisor:
             log.warning("worker_slow", worker=place.index, plan_version=version, waited_ms=waited)
 
     async def drain(self, seconds: float) -> None:
-        """Let the workers finish what is under way, `seconds` at most, and end them."""
+        """Let the workers finish what is in flight, for at most `seconds`, and end them."""
         self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
