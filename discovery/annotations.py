@@ -61,7 +61,8 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=ENABLED,
         values='"true" or "false"',
         default="false",
-        summary="Opts the Service in: it gets a mesh name and address. Without it nothing else is read.",
+        summary="Puts the Service into the mesh, with a name and an address. Without it no other annotation "
+        "is read.",
         example='svc.mesh/enabled: "true"',
     ),
     Annotation(
@@ -69,9 +70,9 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values=_PROTOCOLS,
         default="each port's appProtocol, else the prefix of its name (http-, tcp-, grpc-, ...), else http",
         summary=(
-            "What all ports of the Service speak. On http ports clients may use HTTP/1.1 or HTTP/2, and"
-            " endpoints are spoken to in HTTP/1.1; http2, h2c and grpc are the same with HTTP/2, without TLS,"
-            " to the endpoints. tcp is passed through byte by byte."
+            "The protocol of all ports of the Service. http: clients may use HTTP/1.1 or HTTP/2, and the "
+            "mesh uses HTTP/1.1 to the endpoints. http2, h2c and grpc: the same, but with HTTP/2 without "
+            "TLS to the endpoints. tcp: the bytes are passed through unchanged."
         ),
         example="svc.mesh/protocol: tcp",
     ),
@@ -79,7 +80,7 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=f"{PROTOCOL_OF_PORT}<port name or number>",
         values=_PROTOCOLS,
         default="svc.mesh/protocol",
-        summary="What this one port speaks; goes before svc.mesh/protocol.",
+        summary="The protocol of this one port; takes precedence over svc.mesh/protocol.",
         example="svc.mesh/protocol.admin: http",
     ),
     Annotation(
@@ -87,9 +88,10 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values="http1 or http2",
         default="what each port's protocol says: http2 for http2, h2c and grpc, else http1",
         summary=(
-            "What requests are sent to endpoints in, on all ports that are not tcp, whatever their clients"
-            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection. WebSockets go over"
-            " HTTP/2 to endpoints that announce it (RFC 8441); to others they need http1."
+            "The protocol that the mesh uses to the endpoints, on all ports that are not tcp, whatever "
+            "the clients use: HTTP/1.1, or HTTP/2 without TLS with many requests on one connection. "
+            "WebSockets go over HTTP/2 to endpoints that announce it (RFC 8441); other endpoints need "
+            "http1 for them."
         ),
         example="svc.mesh/upstream-protocol: http2",
     ),
@@ -98,8 +100,8 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values="http1 or http2",
         default="svc.mesh/upstream-protocol",
         summary=(
-            "What requests to this one port are sent to endpoints in; goes before svc.mesh/upstream-protocol."
-            " It means nothing on a port that is tcp."
+            "The protocol that the mesh uses to the endpoints of this one port; takes precedence over "
+            "svc.mesh/upstream-protocol. It has no effect on a tcp port."
         ),
         example="svc.mesh/upstream-protocol.grpc: http2",
     ),
@@ -204,7 +206,7 @@ def _check_protocol(service: ServiceObject, name: str, value: str) -> Problem | 
     if value in _LATER_PROTOCOLS:
         reason = f"{value} is passed through as tcp: the mesh does not look into it yet"
         return _problem(service, name, reason, _PROTOCOLS, "info")
-    return _problem(service, name, "is not a protocol the mesh carries", f"{_PROTOCOLS}, in lower case")
+    return _problem(service, name, "is not a protocol that the mesh carries", f"{_PROTOCOLS}, in lower case")
 
 
 def _check_upstream(service: ServiceObject, name: str, value: str) -> Problem | None:

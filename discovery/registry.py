@@ -366,7 +366,7 @@ def _orphan_problem(slice_: SliceObject) -> Problem:
         value=slice_.service.name,
         reason=f"there is no Service {slice_.service}",
         expected="the name of a Service in the same namespace",
-        effect="the slice waits for it",
+        effect="the slice is not used until there is one",
         kind="EndpointSlice",
         origin=slice_.origin,
     )

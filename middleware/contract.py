@@ -382,7 +382,9 @@ def check_field(name: str, value: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name[:64]!r} is not the name of a header field (RFC 9110 section 5.1)")
     if name.lower() in OWN_FIELDS:
-        raise ValueError(f"{name} is the mesh's own: it frames the message or ends at this hop")
+        raise ValueError(
+            f"{name} is set by the mesh alone: it frames the message, or is for one connection only"
+        )
     if not _VALUE.fullmatch(value):
         raise ValueError(f"{value[:64]!r} cannot be the value of a header field (RFC 9110 section 5.5)")
 

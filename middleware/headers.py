@@ -109,7 +109,7 @@ def parse_operations(text: str, *, of_request: bool) -> tuple[Operation, ...]:
         if piece["words"].strip() or piece["value"]:
             operations.append(_operation(piece, of_request))
     if not operations:
-        raise InvalidValue("there is no operation in it", "set NAME=VALUE, add NAME=VALUE or remove NAME")
+        raise InvalidValue("it contains no operation", "set NAME=VALUE, add NAME=VALUE or remove NAME")
     if len(operations) > MOST_OPERATIONS:
         raise InvalidValue(f"there are {len(operations)} operations", f"at most {MOST_OPERATIONS}")
     return tuple(operations)
@@ -122,7 +122,7 @@ def _operation(piece: re.Match[str], of_request: bool) -> Operation:
     )
     shape = "remove NAME" if verb == "remove" else f"{verb} NAME=VALUE, such as {verb} x-env=prod"
     if len(names) != 1 or (piece["value"] is None) != (verb == "remove"):
-        raise InvalidValue(f"{quote(piece[0].strip())} is not a whole operation", shape)
+        raise InvalidValue(f"{quote(piece[0].strip())} is not a complete operation", shape)
     name = names[0]
     value = "" if verb == "remove" else _value(piece)
     try:
@@ -132,7 +132,7 @@ def _operation(piece: re.Match[str], of_request: bool) -> Operation:
     if of_request and name.lower() == "host":
         _check_host(verb, value)
     if of_request and name.lower() == "x-forwarded-for":
-        raise InvalidValue(f"{name} is the mesh's own: it says who asked", "a field of another name")
+        raise InvalidValue(f"{name} is set by the mesh alone: it names the client", "a field of another name")
     return Operation(verb, name, value)
 
 

@@ -276,9 +276,9 @@ MIDDLEWARE = Middleware(
             values=f'"0" to "{MOST_ATTEMPTS}"',
             default="0",
             summary=(
-                "How many more times a request is sent, each time to another endpoint, when connecting"
-                " failed, the connection broke or a try took too long; only what cannot have been processed,"
-                " or has an idempotent method."
+                "How many times a request is sent again, each time to another endpoint, if connecting "
+                "failed, the connection broke or a try took too long. This is done only if the request "
+                "cannot have been processed or has an idempotent method."
             ),
             example='svc.mesh/retry-attempts: "2"',
         ),
@@ -290,8 +290,9 @@ MIDDLEWARE = Middleware(
             ),
             default="connect-failure,reset (always in force)",
             summary=(
-                "On which answers, too, a request with an idempotent method is sent again; and on which"
-                " statuses a gRPC call is, which no other word and no status code concerns."
+                "After which responses a request with an idempotent method is sent again as well; and "
+                "after which gRPC statuses a gRPC call is sent again, to which the other words and the "
+                "status codes do not apply."
             ),
             example="svc.mesh/retry-on: gateway-error,429",
         ),

@@ -125,7 +125,7 @@ def parse_backends(text: str) -> tuple[Backend, ...]:
     if len(weights) > MOST_BACKENDS:
         raise InvalidValue(f"there are {len(weights)} backends", f"at most {MOST_BACKENDS}")
     if not any(weights.values()):
-        raise InvalidValue("nobody has a weight", "at least one weight above 0, such as v1=90 v2=10")
+        raise InvalidValue("no backend has a weight", "at least one weight above 0, such as v1=90 v2=10")
     return tuple(Backend(name, weight) for name, weight in weights.items())
 
 
@@ -252,8 +252,8 @@ MIDDLEWARE = Middleware(
             values=f"SERVICE=WEIGHT, up to {MOST_BACKENDS} times; weights from 0 to {HEAVIEST}",
             default="all goes to the Service itself",
             summary=(
-                "Which Services of the namespace get the requests, each its exact share; the Service itself"
-                " is one of them if it is named."
+                "Which Services of the namespace get the requests; each gets exactly its share. The "
+                "Service itself gets requests only if it is named."
             ),
             example="svc.mesh/split: catalog=90 catalog-v2=10",
         ),
@@ -261,7 +261,7 @@ MIDDLEWARE = Middleware(
             name=SPLIT_BY,
             values="header NAME or cookie NAME",
             default="weights alone",
-            summary="Where a request may name the backend of the split that it is for.",
+            summary="The header or cookie in which a request may name the backend that it is for.",
             example="svc.mesh/split-by: header x-version",
         ),
         Annotation(
@@ -269,8 +269,8 @@ MIDDLEWARE = Middleware(
             values='"true", "false" or a duration from 1s to 8760h',
             default='"false"',
             summary=(
-                "Whether a client stays with the backend it was given: as long as its browser runs, or for"
-                " this long. Sets a cookie."
+                "Whether a client stays with the backend that it was given: as long as its browser runs, "
+                "or for this long. This sets a cookie."
             ),
             example="svc.mesh/split-sticky: 1h",
         ),

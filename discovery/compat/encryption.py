@@ -36,7 +36,7 @@ def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iter
             yield _excluded(
                 name,
                 value,
-                "is not a scheme of Traefik Mesh, so whether what is sent must be encrypted cannot be told",
+                "is not a scheme of Traefik Mesh, so it is not known whether requests must be encrypted",
                 "http, https or h2c, in lower case and without spaces",
             )
     if "https" in schemes.values() and not _passes_bytes(traffic, own):
@@ -46,7 +46,7 @@ def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iter
             yield _excluded(
                 name,
                 value,
-                "is no option of Traefik Mesh, and seems to ask for encryption",
+                "is not an option of Traefik Mesh, and seems to ask for encryption",
                 f"{_NEWER}scheme with http, https or h2c",
             )
 
@@ -55,21 +55,21 @@ def _https(schemes: Mapping[str, str], traffic: Mapping[str, str]) -> Iterator[N
     name = next(name for name, value in schemes.items() if value == "https")
     if set(schemes.values()) == {"https"}:
         reason = (
-            "has no equivalent: the mesh speaks no TLS to endpoints, and must not send in plain text what was"
-            " encrypted"
+            "has no equivalent: the mesh does not use TLS to endpoints, and must not send in plain text "
+            "what was encrypted"
         )
         expected = f"clients that speak https themselves, with {ENABLED}: true and {PROTOCOL}: tcp"
     else:
         other = _OLDER if name.startswith(_NEWER) else _NEWER
         reason = (
-            f"is not what {other}scheme says, and Traefik Mesh and Maesh do not read the same one, so whether"
-            " what is sent must be encrypted cannot be told"
+            f"is not what {other}scheme says, and Traefik Mesh and Maesh do not read the same one, so it "
+            f"is not known whether requests must be encrypted"
         )
         expected = "the same under both prefixes, or only one of them"
     yield _excluded(name, "https", reason, expected)
     for name, value in traffic.items():
         if value not in _TRAFFIC_TYPES:
-            reason = "is not a traffic type of Traefik Mesh, so whether scheme has a meaning cannot be told"
+            reason = "is not a traffic type of Traefik Mesh, so it is not known whether scheme has an effect"
             yield _excluded(name, value, reason, "http, tcp or udp, in lower case and without spaces")
 
 

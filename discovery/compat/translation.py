@@ -105,7 +105,7 @@ def _exclude(own: Mapping[str, str], notes: list[Note]) -> Translation:
     """Return what is left of a Service that must stay out: no word of its owner's that it be meshed."""
     kept = {name: value for name, value in own.items() if name != ENABLED}
     if ENABLED in own:
-        reason, expected = "is neither true nor false", '"true" to have it meshed all the same'
+        reason, expected = "is neither true nor false", '"true" to have the Service in the mesh nevertheless'
         notes = [*notes, Note(ENABLED, own[ENABLED], reason, expected, NOT_MESHED)]
     return Translation(kept, notes=tuple(notes))
 
@@ -126,7 +126,9 @@ def _unknown(foreign: Mapping[str, str], noted: set[str]) -> Iterator[Note]:
     known = [option.name for option in OPTIONS]
     for name, value in foreign.items():
         if option_of(name) not in known and name not in noted:
-            yield Note(name, value, "is no option of Traefik Mesh", ", ".join(known), "it is ignored", "info")
+            yield Note(
+                name, value, "is not an option of Traefik Mesh", ", ".join(known), "it is ignored", "info"
+            )
 
 
 def _overruled(note: Note) -> Note:
@@ -140,7 +142,7 @@ def _read_traffic_type(given: Mapping[str, _Given]) -> Iterator[_Said]:
     if found.value == "udp":
         yield Note(
             *found,
-            reason="has no equivalent: the mesh carries only TCP yet",
+            reason="has no equivalent: the mesh does not carry UDP and SCTP yet",
             expected="http or tcp, or clients that use the Service's ordinary name",
             effect=NOT_MESHED,
             excludes=True,

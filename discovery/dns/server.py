@@ -134,5 +134,5 @@ def _warn_of_unusable(index: ZoneIndex) -> None:
         log.warning(
             "dns_name_unusable",
             services=list(index.unusable),
-            reason="no DNS name or address can be made of them, or ns.dns is theirs; they are not resolvable",
+            reason="they have no valid DNS name or address, or their name is ns.dns; they cannot be resolved",
         )

@@ -202,7 +202,7 @@ async def _guard(
         raise
     except Exception:
         log.exception("admin_request_failed", path=request.path)
-        return _text("this page could not be made; the agent's log says why\n", 500)
+        return _text("this page could not be made; see the agent's log\n", 500)
 
 
 def _abort(request: web.Request) -> None:

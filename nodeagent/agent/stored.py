@@ -101,7 +101,7 @@ def _decode(body: bytes, model: bytes, source: str) -> Stored:
     rest = msgspec.msgpack.decode(next(frames), type=_Rest)
     pods: dict[str, PodObject] = {}
     for address, pod in rest.pods:
-        _insist(why_no_pod(address, pod) or ("a Pod's address stands twice" if address in pods else ""))
+        _insist(why_no_pod(address, pod) or ("a Pod's address is listed twice" if address in pods else ""))
         pods[address] = pod
     portions = msgspec.msgpack.Decoder(tuple[_StoredService, ...])
     services: dict[ServiceKey, Service] = {}
@@ -109,7 +109,7 @@ def _decode(body: bytes, model: bytes, source: str) -> Stored:
     for frame in frames:
         for one in portions.decode(frame):
             key = one.service.key
-            _insist(why_no_service(one.service) or (f"{key} stands twice" if key in services else ""))
+            _insist(why_no_service(one.service) or (f"{key} is listed twice" if key in services else ""))
             services[key], effective[key] = one.service, one.effective
     snapshot = MeshSnapshot(max(1, head.version), services, pods, rest.problems)
     return Stored(head, snapshot, effective)

@@ -112,7 +112,8 @@ def resolve_settings(given: Given) -> Settings:
 def _check_source(given: Given) -> None:
     if given.service_selector and given.source != "kube":
         raise ValueError(
-            f"--service-selector has no meaning with --source {given.source}, because the API server applies it: "
+            f"--service-selector has no meaning with --source {given.source}, because the API server "
+            f"applies it: "
             "leave it out, and keep the other Services out of the files"
         )
 

@@ -199,7 +199,7 @@ def _uncompiled(service: Service, old: ServicePlan | None, error: Exception) -> 
         "metadata.name",
         str(service.key),
         f"the mesh failed to compile it: {error!r} in {frame.name}, line {frame.lineno}",
-        "a report to the makers of the mesh, with the Service",
+        "report this to the makers of the mesh, with the Service",
         "its last plan stays in force" if old is not None else "the Service is not meshed",
     )
     kept = old if old is not None else ServicePlan(service, "", (), (), {})
@@ -234,7 +234,7 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
             "metadata.name",
             str(plan.source.key),
             f"hashes to {plan.claim}, the mesh address of {grant.holder}",
-            "nothing to mend; another name would have an address of its own",
+            "nothing has to be changed; with another name the Service would have an address of its own",
             f"its mesh address is {grant.address}, and would change with {grant.holder}",
             severity="info",
         )
@@ -270,7 +270,7 @@ def _why_not_meshed(service: Service) -> Problem | None:
     if all(port.protocol != "TCP" for port in spec.ports):
         value = ", ".join(f"{port.port}/{port.protocol}" for port in spec.ports)
         return service_problem(
-            spec, "spec.ports", value, "the mesh carries only TCP yet", "a TCP port", effect
+            spec, "spec.ports", value, "the mesh does not carry UDP and SCTP yet", "a TCP port", effect
         )
     return None
 
@@ -310,7 +310,7 @@ def _unused_layers(
                 annotation,
                 resolution.annotations[annotation],
                 f"{name} works on http ports, and this Service has none",
-                "svc.mesh/protocol: http, if a port does speak HTTP/1.1",
+                "svc.mesh/protocol: http, if a port speaks HTTP/1.1",
                 f"{name} is off",
             )
         )

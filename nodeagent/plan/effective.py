@@ -128,7 +128,7 @@ def _drop_unknown(
             else difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         )
         expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
-        reason = "is not an annotation the mesh knows"
+        reason = "is not an annotation that the mesh knows"
         problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))
     return problems
 

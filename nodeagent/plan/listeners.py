@@ -198,7 +198,7 @@ def _carried_ports(
         mesh_port = port.port
         reason = ""
         if port.port in seen:
-            reason = "stands twice in this Service"
+            reason = "is listed twice in this Service"
         elif port.port < settings.first_bindable_port:
             mesh_port += LOW_PORT_SHIFT
             if mesh_port in taken or mesh_port > MAX_PORT:
@@ -238,7 +238,7 @@ def _usable_endpoints(
         reason = "lies in the mesh range: connections to it would come back to the mesh"
         problems.append(_endpoint_problem(service, port, circular, reason, bool(carried)))
     if foreign and not carried:
-        reason = "is not an IPv4 address, and the mesh carries no other yet"
+        reason = "is not an IPv4 address, and the mesh does not carry others yet"
         problems.append(_endpoint_problem(service, port, foreign, reason, remaining=False))
     return tuple(carried)
 

@@ -100,7 +100,7 @@ class Chain:
             self._waits = future
             future.add_done_callback(self._wake)
         else:
-            self.step(RuntimeError(f"a middleware awaits {future!r}, which is no asyncio future"))
+            self.step(RuntimeError(f"a middleware awaits {future!r}, which is not an asyncio future"))
 
     def _wake(self, awaited: object) -> None:
         if self._coroutine is not None and awaited is self._waits:

@@ -325,7 +325,7 @@ class Exchange(LayerRequest):
         if self._expired is not None:
             raise self._expired
         if not self.replayable:
-            raise UpstreamReset("the request's body is no longer at hand, so it cannot be sent again")
+            raise UpstreamReset("the request's body is not kept any more, so it cannot be sent again")
         backend = self._backend
         tried = self._tried
         target = None
@@ -354,7 +354,7 @@ class Exchange(LayerRequest):
 
     def _why_none(self) -> str:
         if self._backend is None:
-            return f"{self.listener.service} gives no backend a weight"
+            return f"{self.listener.service} has no backend with a weight"
         return f"{self._backend.key.service} has no ready endpoint for port {self._backend.key.port}"
 
     def connected(self, stream: UpstreamStream) -> None:
@@ -516,7 +516,7 @@ class Exchange(LayerRequest):
     def response_started(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """The endpoint's response head is there, and the beginning of its body, `end` if that is all."""
         if head.status == 101 and not self._head.upgrade:
-            self.response_failed("switched protocols unasked")
+            self.response_failed("switched protocols without being asked")
             return
         backend, target = self._backend, self._target
         assert backend is not None
@@ -667,7 +667,7 @@ class Exchange(LayerRequest):
             self._reply(signed(response))
             return
         if response is None or response is not self._response:
-            self._tell_of_bug(TypeError(f"a middleware returned {response!r}, not the response in hand"))
+            self._tell_of_bug(TypeError(f"a middleware returned {response!r}, not the one that it was given"))
             self.fail(LayerBroke("a middleware returned a response that it had discarded"))
             return
         assert isinstance(response, UpstreamResponse)

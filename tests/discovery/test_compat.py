@@ -124,7 +124,7 @@ def test_without_an_equivalent_a_service_stays_out(foreign: Mapping[str, str]) -
         ),
         ({"retry-attempts": "12"}, "info", "more than the 11 tries"),
         ({"ratelimit-burst": "5"}, "info", "without ratelimit-average"),
-        ({"colour": "blue"}, "info", "is no option"),
+        ({"colour": "blue"}, "info", "is not an option"),
     ],
 )
 def test_notes(foreign: Mapping[str, str], severity: str, reason: str) -> None:

@@ -279,7 +279,7 @@ class Http1Upstream(Connection):
                 if self._owner is not owner or not data:
                     return
         except HeadError as error:
-            owner.response_failed(f"answered badly: {error.detail}")
+            owner.response_failed(f"sent an invalid response: {error.detail}")
             return
         self._begin(owner, head, data)
 

@@ -122,7 +122,7 @@ def parse_request(  # noqa: C901 one loop
         if upgrade and b"upgrade" in tokens and minor == b"1" and head.length == NO_BODY:
             head.upgrade = b"" if b"h2c" in upgrade.lower() else upgrade
     if method == b"CONNECT":
-        raise HeadError("connect", "the mesh is no forward proxy: CONNECT is not implemented", 501)
+        raise HeadError("connect", "the mesh is not a forward proxy: CONNECT is not implemented", 501)
     if target[:1] != b"/":
         target, authority = _origin_form(method, target, fields)
         head.target = target
@@ -185,7 +185,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     if (status < 200 or status == 204) and (coding is not None or length):
         # RFC 9112 section 6.1 and RFC 9110 section 8.6: these never have a body, nor the length of one.
         if status < 200 and (coding is not None or length.strip(b"0")):
-            raise HeadError("ambiguous_length", "an interim response that promises a body", 502)
+            raise HeadError("ambiguous_length", "an interim response that announces a body", 502)
         # Servers do that; a client that believed it would wait for ever.
         fields = head.fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()

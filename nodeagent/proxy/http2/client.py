@@ -247,7 +247,7 @@ class Http2Upstream(Multiplexed):
         try:
             if mine.received_all:
                 self.skip(block)
-                self._broken(mine, STREAM_CLOSED, "HEADERS behind the end of the response")
+                self._broken(mine, STREAM_CLOSED, "HEADERS after the end of the response")
             elif mine.responded:
                 self._on_trailers(mine, self.decoder.trailers(block), end)
             else:
@@ -368,7 +368,7 @@ class Http2Upstream(Multiplexed):
         self.reset_stream(mine.identifier, code)
         owner = self._forget(mine)
         if owner is not None:
-            owner.response_failed(f"answered badly: {detail}")
+            owner.response_failed(f"sent an invalid response: {detail}")
         self._one_less(self.runtime.now())
 
     def streams_lost(self, code: int, detail: str) -> None:
@@ -384,7 +384,7 @@ class Http2Upstream(Multiplexed):
             if code == NO_ERROR:
                 owner.upstream_lost(stream)
             else:
-                owner.response_failed(f"answered badly: {detail}" if self._heard else detail)
+                owner.response_failed(f"sent an invalid response: {detail}" if self._heard else detail)
 
     # The connection's own
 

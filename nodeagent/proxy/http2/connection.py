@@ -347,7 +347,7 @@ class Multiplexed(Connection, ABC):
             ConnectionFault: it has done too much of it.
         """
         if not self._controls.spend(cost):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames without any effect")
 
     def spend_reset(self) -> None:
         """Let the peer break off streams early or by its faults, within bounds.

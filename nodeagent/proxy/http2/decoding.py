@@ -128,7 +128,7 @@ class BlockReader:
                     field = entries[place] if place >= table.first else None
                     lasting = False
                 if field is None:
-                    raise CompressionFault(f"a header block refers to field {index}, which there is not")
+                    raise CompressionFault(f"a header block refers to field {index}, which does not exist")
             else:
                 # Where it ends if its lengths are the short ones that are usual; if they are not, nothing
                 # is found by what is up to there, for a literal tells its length.
@@ -157,7 +157,7 @@ class BlockReader:
         """Return the literal at `position`, which may be as long as the guess, and where it ends."""
         first = block[position]
         if first & 0xE0 == 0x20:
-            raise CompressionFault("the dynamic table is resized more than twice, or behind a field")
+            raise CompressionFault("the dynamic table is resized more than twice, or after a field")
         guessed = position + len(guess)
         mask = 0x3F if first & 0x40 else 0x0F
         index, at = first & mask, position + 1
@@ -167,7 +167,7 @@ class BlockReader:
         if index > LAST_STATIC:
             namesake = self.table.at(index - LAST_STATIC)
             if namesake is None:
-                raise CompressionFault(f"a header block names a field by field {index}, which there is not")
+                raise CompressionFault(f"a header block names a field by field {index}, which does not exist")
             self.lasting = False
             value, at = self._string(block, at)
             return Field(namesake.name, value, never_indexed), at

@@ -299,7 +299,7 @@ class FrameReader:
         if not stream:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
-            self._sink.on_stream_fault(stream, FRAME_SIZE_ERROR, "PRIORITY that has not 5 bytes")
+            self._sink.on_stream_fault(stream, FRAME_SIZE_ERROR, "PRIORITY that is not 5 bytes long")
         elif int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == stream:
             self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "a stream depends on itself")
         else:
@@ -309,7 +309,7 @@ class FrameReader:
         if not stream:
             raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on stream 0")
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM that has not 4 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM that is not 4 bytes long")
         self._sink.on_reset(stream, int.from_bytes(payload, "big"))
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
@@ -330,13 +330,13 @@ class FrameReader:
         self._sink.on_settings(values)
 
     def _push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE, which nobody may send here")
+        raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE, which is not allowed here")
 
     def _ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
             raise ConnectionFault(PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "PING that has not 8 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "PING that is not 8 bytes long")
         self._sink.on_ping(payload, flags & ACK != 0)
 
     def _goaway(self, _flags: int, stream: int, payload: bytes) -> None:
@@ -349,14 +349,14 @@ class FrameReader:
 
     def _window_update(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE that has not 4 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE that is not 4 bytes long")
         increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if increment:
             self._sink.on_window(stream, increment)
         elif stream:
-            self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
         else:
-            raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
 
 
 _BY_TYPE: Final[dict[int, Callable[[FrameReader, int, int, bytes], None]]] = {

@@ -414,9 +414,9 @@ def _forwarded_for(fields: list[Field], shape: RequestShape) -> bytes:
 
 def _check_interim(status: int, whole: bool, length: int) -> None:
     if status == 101:
-        raise StreamFault("malformed_line", "101 is no status of HTTP/2 (RFC 9113 section 8.6)")
+        raise StreamFault("malformed_line", "101 is not a status of HTTP/2 (RFC 9113 section 8.6)")
     if whole or length > 0:
-        raise StreamFault("ambiguous_length", "an interim response that ends the stream or promises a body")
+        raise StreamFault("ambiguous_length", "an interim response that ends the stream or announces a body")
 
 
 def _joined_cookie(crumbs: list[Field]) -> bytes:

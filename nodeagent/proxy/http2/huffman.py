@@ -40,6 +40,6 @@ def decode(data: bytes) -> bytes:
         _, ((_, value),) = _read(_ANY, beginning + data)
     except pylsqpack.DecompressionFailed:
         raise HuffmanError(
-            "a Huffman string is badly padded, has the end's symbol within, or is far too long"
+            "a Huffman string is badly padded, contains the end-of-string symbol, or is far too long"
         ) from None
     return value

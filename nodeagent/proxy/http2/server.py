@@ -243,7 +243,7 @@ class Http2Connection(Multiplexed):
             return
         if mine.received_all:
             self.skip(block)
-            self.on_stream_fault(stream, STREAM_CLOSED, "HEADERS behind the end of the request")
+            self.on_stream_fault(stream, STREAM_CLOSED, "HEADERS after the end of the request")
             return
         try:
             lines = self.decoder.trailers(block)
@@ -274,7 +274,7 @@ class Http2Connection(Multiplexed):
             self.late(stream, "DATA")
             return
         if mine.received_all:
-            self.on_stream_fault(stream, STREAM_CLOSED, "DATA behind the end of the request")
+            self.on_stream_fault(stream, STREAM_CLOSED, "DATA after the end of the request")
             return
         if not data and not end:
             self.spend_patience()

@@ -43,7 +43,7 @@ class TimedExchange(GrpcExchange):
 
     def _passed(self) -> ExchangeError:
         given = render_timeout(self._given).decode()
-        return CallerDeadline(f"no whole response within the caller's grpc-timeout: {given}")
+        return CallerDeadline(f"no complete response within the caller's grpc-timeout: {given}")
 
     def _send(self, stream: UpstreamStream) -> None:
         now = self.listener.runtime.now()
