@@ -1,11 +1,12 @@
-"""`svc.mesh/request-headers: set x-env=prod; remove x-internal`: change the header fields of what passes.
+"""`svc.mesh/request-headers: set x-env=prod; remove x-internal`: change the header fields of requests and
+responses.
 
 `svc.mesh/response-headers` does the same to responses. An operation is `set NAME=VALUE`, `add NAME=VALUE` or
 `remove NAME`; they are done in order, and stand on lines of their own or with `;` between them. There is `=`
 and not `:` in them because `: ` ends a plain scalar in YAML.
 
-`svc.mesh/forwarded-headers: x-forwarded` tells endpoints what the client asked for. As in Traefik 2.8 what a
-client says there of itself is replaced, because nobody is trusted who is not said to be: Traefik deletes
+`svc.mesh/forwarded-headers: x-forwarded` tells endpoints what the client asked for. As in Traefik 2.8, what
+the client itself says in these fields is replaced, because no client is trusted by default: Traefik deletes
 these fields unless the peer's address is in `trustedIPs` or the entry point is `insecure`, and then adds
 those that are absent. Traefik Mesh runs its entry points `insecure`, which is `x-forwarded keep` here.
 """
@@ -177,7 +178,7 @@ def change(headers: Headers, operations: Sequence[tuple[Verb, str, str]]) -> Non
 
 
 def forward(headers: Headers, port: str, keep: bool) -> None:
-    """Tell of the request as the client sent it; `keep` what it says by itself."""
+    """Say how the client sent the request; with `keep`, do not replace what the client says."""
     told = (
         ("X-Forwarded-Proto", "http"),
         ("X-Forwarded-Host", headers.get("Host")),

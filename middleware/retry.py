@@ -1,4 +1,4 @@
-"""`svc.mesh/retry-attempts: "2"`: send a request again, to another endpoint, when the first one failed it.
+"""`svc.mesh/retry-attempts: "2"`: send a request again, to another endpoint, when the first one failed.
 
 Always retried: connect failures, connections that broke, endpoints that did not answer in a try's time.
 `svc.mesh/retry-on` adds status codes, with Envoy's words where they fit. A status stands for responses and
@@ -8,12 +8,12 @@ Never retried: a request that an endpoint may have processed, unless its method 
 section 9.2.2); one whose body is no longer kept whole, or whose own time is up; and anything above the
 budget of retries.
 
-A gRPC call is always a POST, and its failure an HTTP 200. It is sent again where the mesh's answer, or the
-endpoint's status, is one that the owner has named by gRPC's word (`unavailable`): whether that may be done
-twice is for the owner to say, as it is with gRPC's own retry policy. That status often comes behind a head
-that says nothing, so the head of such a call is held until the first byte of a message or the end has come,
-for at most `PATIENCE`, and only once all of the request has: a caller that is still sending may wait for
-the head before it goes on.
+A gRPC call is always a POST, and its failure an HTTP 200. It is sent again if the status, from the mesh or
+from the endpoint, is one that the owner has named with gRPC's word (`unavailable`): the owner has to know
+whether the call may be made twice, as with gRPC's own retry policy. The status often comes after a head that
+does not have it. So the head of such a call is held back until the first byte of a message or the end has
+come, for at most `PATIENCE`, and only when the request is complete: a caller that is still sending may wait
+for the head before it continues.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PATIENCE: Final = 1.0
 BUDGET_WINDOW: Final = 10
 """Seconds."""
 BUDGET_SHARE: Final = 5
-"""One retry for so many requests."""
+"""One retry is allowed for this many requests."""
 BUDGET_FLOOR: Final = 10
 """Retries in a window that are allowed to any Service, however quiet."""
 

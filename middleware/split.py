@@ -1,12 +1,12 @@
-"""`svc.mesh/split: catalog=90 catalog-v2=10`: several Services of the namespace share what one is asked.
+"""`svc.mesh/split: catalog=90 catalog-v2=10`: several Services of the namespace share the requests to one.
 
 Weights are kept by nginx' smooth weighted round robin: exact over each cycle, and as even as can be in it.
-Each worker of each node has a cycle of its own and begins at a random place in it; else all of them would ask
-a canary of one per cent for the first time at their fiftieth request.
+Each worker of each node has its own cycle and begins at a random place in it. Otherwise all of them would
+send their fiftieth request to a canary of one per cent, and none before.
 
 `svc.mesh/split-by: header x-version` lets a request name its backend. `svc.mesh/split-sticky: 1h` keeps a
-client with the backend it was given, by a cookie. Its value is a hash of the Service's and the backend's
-name, so it means the same on all nodes, tells no address, and means nothing once the backend has left.
+client with the backend it was given, by a cookie. Its value is a hash of the names of the Service and the
+backend. So it means the same on all nodes, reveals no address, and is ignored once the backend has left.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """Who gets how much."""
+    """The backends and their weights."""
 
     backends: tuple[Backend, ...]
     by: Choice | None = None
@@ -225,7 +225,7 @@ def build(options: Options, context: Context, *, fraction: Callable[[], float] =
                     given = cookie is not None
             request.backend = targets[name]
             response = await handler(request)
-            # A backend that fails keeps nobody: the next request of this client is given one anew.
+            # A client does not stay with a backend that fails: its next request gets a new one.
             if given and cookie is not None and response.status < 500:
                 cookie.give(response.headers, name)
             return response

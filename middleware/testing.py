@@ -104,10 +104,8 @@ class FakeRequest:
 
 
 class FakeResponse:
-    """A response whose body is `body`.
-
-    That of a gRPC call has a `grpc_status`, known at once; or one that is only known to who waits for it
-    (`early`), or not before the call has ended: neither is given.
+    """A response whose body is `body`. For a gRPC call, give `grpc_status` if it is known at once, or `early`
+    if it is only known after waiting for it; give neither if it is not known before the call ends.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Takes a change of the plan into use; what cannot be taken harms nothing else.
+"""Applies a change of the plan; a part that cannot be applied harms nothing else.
 
 The plan is checked before it is sent, so nothing should fail here. If something does, it is a bug that one
-Service brings to light: that must not end every worker of every node, again and again.
+Service triggers. It must not end every worker of every node again and again.
 """
 
 from __future__ import annotations

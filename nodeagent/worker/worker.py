@@ -215,7 +215,7 @@ class Worker:
         )
 
     def _beat(self, due: float) -> None:
-        """Once a second: tell that the loop turns, and how late it was, and end what is over its time."""
+        """Once a second: show that the loop runs and how late it was, and end what has exceeded its time."""
         cells = self._region.cells
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
@@ -237,9 +237,10 @@ class Worker:
         self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1
 
     def _told_to_leave(self) -> None:
-        """SIGTERM or SIGINT. The agent decides when its workers leave; an orphan has nobody else to obey.
+        """SIGTERM or SIGINT: ignored unless the agent is gone, because the agent decides when its workers
+        leave.
 
-        A terminal's Ctrl-C reaches the agent and its workers alike.
+        A terminal's Ctrl-C reaches the agent and also its workers.
         """
         if self._agent_gone:
             log.info("worker_draining", reason="told to leave, and has no agent")
