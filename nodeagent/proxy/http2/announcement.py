@@ -86,7 +86,7 @@ class Announcement:
                 stream.ask_elsewhere()
 
     def forget(self, stream: Asking) -> None:
-        """Nobody waits for this one any more."""
+        """Stop waiting for this one."""
         waiting = self._waiting.pop(stream, None)
         if waiting is not None:
             waiting.deadline.cancel()

@@ -58,7 +58,7 @@ UNIQUE: Final = frozenset(
         b"x-request-id",
     )
 )
-"""What says which request it is: a value is not remembered at all, for it does not come again."""
+"""Fields that identify a request: their values are not remembered, because they do not come again."""
 
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")

@@ -76,7 +76,7 @@ class ConnectionFault(Exception):
 
 
 class FrameSink(Protocol):
-    """Who is told of frames. May raise `ConnectionFault`."""
+    """The receiver of frames. Its methods may raise `ConnectionFault`."""
 
     def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
         """Take a DATA frame; `size` is what it counts for flow control, its padding included."""
@@ -99,7 +99,7 @@ class FrameSink(Protocol):
         ...
 
     def on_settings_ack(self) -> None:
-        """Take note that the peer has ours."""
+        """Take note that the peer has our settings."""
         ...
 
     def on_ping(self, payload: bytes, ack: bool) -> None:
@@ -158,7 +158,7 @@ class FrameReader:
         self._body_ends = False
         self._block: list[bytes] = []
         self._block_stream = 0
-        """The stream whose header block is under way; 0: none is."""
+        """The stream whose header block is incomplete; 0 if none is."""
         self._block_end = False
         self._block_size = 0
         self.stopped = False
@@ -212,7 +212,8 @@ class FrameReader:
             stream &= 0x7FFFFFFF
             if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
-            # The two that nearly all frames are, where they are plain, need no call of their own.
+            # Nearly all frames are of these two types; in their plain form they are handled here without a
+            # further call.
             if kind == HEADERS and flags & _NOT_PLAIN == END_HEADERS and stream:
                 sink.on_headers(stream, data[position + _HEAD_SIZE : end], flags & END_STREAM == END_STREAM)
             elif kind == DATA and not flags & PADDED and stream:
