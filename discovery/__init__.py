@@ -1,1 +1,1 @@
-"""What exists in the cluster: the model, the sources that tell it, the registry that joins it, and DNS."""
+"""What exists in the cluster: the model, the sources that report it, the registry that joins it, and DNS."""

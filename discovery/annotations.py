@@ -1,11 +1,11 @@
-"""The annotations that say whether a Service is meshed and which protocol its ports speak.
+"""The annotations that say whether a Service is in the mesh and which protocol its ports use.
 
-The rest of `svc.mesh/` belongs to middleware. Nothing is guessed from traffic: the protocol of a port is what
-its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http. What the mesh
-does not understand as HTTP (TLS, a database) passes through it as plain TCP.
+The other annotations below `svc.mesh/` belong to middleware. Nothing is guessed from traffic: the protocol of
+a port is what its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http.
+Everything that is not HTTP for the mesh (TLS, a database) passes through as plain TCP.
 
-Clients of an http port may speak HTTP/1.1 or HTTP/2, which their first bytes tell for certain. Endpoints are
-spoken to in what was declared: HTTP/2 for grpc, h2c and http2, HTTP/1.1 for all else.
+Clients of an http port may use HTTP/1.1 or HTTP/2, which their first bytes show reliably. To the endpoints
+the mesh uses what was declared: HTTP/2 for grpc, h2c and http2, else HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}protocol."
 UPSTREAM_PROTOCOL: Final = f"{ANNOTATION_PREFIX}upstream-protocol"
 UPSTREAM_PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}upstream-protocol."
 OF_PORT: Final = (PROTOCOL_OF_PORT, UPSTREAM_PROTOCOL_OF_PORT)
-"""How the names of annotations for a single port begin; the port's name or number stands behind."""
+"""How the names of annotations for a single port begin; the port's name or number follows."""
 
 _HTTP2 = frozenset({"grpc", "h2c", "http2"})
 """Annotation values, and prefixes of a port's name, that mean HTTP/2 without TLS."""
@@ -37,7 +37,7 @@ _HTTP2_APP_PROTOCOLS = frozenset({"grpc", "h2c", "http2", "kubernetes.io/h2c"})
 """`appProtocol` in lower case; every other declared value is passed through as tcp."""
 
 _OPAQUE_PREFIXES = frozenset({"https", "mongo", "mysql", "postgres", "redis", "tcp", "tls"})
-"""What stands before the first `-` of a port's name (or is all of it) and means tcp."""
+"""Prefixes of a port's name, up to the first `-` (or the whole name), that mean tcp."""
 
 _LATER_PROTOCOLS = frozenset({"h2", "https", "tls"})
 """Annotation values with a clear meaning that the mesh cannot look into yet: passed through as tcp."""
@@ -50,7 +50,7 @@ class Annotation(msgspec.Struct, frozen=True):
     name: str
     """The full name, `svc.mesh/...`."""
     values: str
-    """What may stand there, in a few words."""
+    """The values that are allowed, in a few words."""
     default: str
     summary: str
     example: str

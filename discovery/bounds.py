@@ -1,7 +1,7 @@
-"""How much one object may have to say: so many problems, each so long. Pure.
+"""Limits on what is reported about one object: the number of problems and the length of each. Pure.
 
-Whoever may write one object must not fill everybody's log, plan and memory with what is wrong in it. What is
-beyond the bound is counted and said in one problem more.
+Somebody who may write one object must not fill the log, the plan and the memory with its problems. Problems
+beyond the limit are counted, and one more problem says how many they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_PROBLEMS: Final = 16
 LONGEST: Final = 256
 """Characters of a name or value where it is quoted."""
 LONGEST_SENTENCE: Final = 2 * LONGEST
-"""Characters of what is said about it."""
+"""Characters of the text about it."""
 
 MORE: Final = "problems"
 """The field of the problem that says how many others there are."""

@@ -1,9 +1,9 @@
-"""Whether what is sent to a Service's endpoints may have to be encrypted. Pure.
+"""Whether requests to a Service's endpoints may have to be encrypted. Pure.
 
-The mesh speaks no TLS to endpoints. What another mesh encrypted, or may have, must not be sent in plain text
-because an annotation was misspelt, so where it cannot be told the Service stays out. Which of the two meshes
-read the annotations is unknown, Traefik Mesh (the newer prefix first) or Maesh (only the older one), so what
-either of them would read counts.
+The mesh does not use TLS to endpoints. What another mesh encrypted, or may have encrypted, must not be sent
+in plain text because an annotation was misspelt; so where that is not known, the Service stays out of the
+mesh. It is unknown which of the two meshes read the annotations, Traefik Mesh (the newer prefix first) or
+Maesh (only the older one), so everything that one of them would read counts.
 
 With `traffic-type: tcp` both meshes pass on the client's own bytes, as we do, and `https` has no meaning.
 """
@@ -21,11 +21,11 @@ _NEWER, _OLDER = PREFIXES
 _PLAIN: Final = ("http", "h2c")
 _TRAFFIC_TYPES: Final = ("http", "tcp", "udp")
 _SPEAKS_OF_IT: Final = frozenset({"https", "tls", "ssl", "mtls"})
-"""Values of options that no mesh has which only somebody writes who wants encryption."""
+"""Values of unknown options that only somebody writes who wants encryption."""
 
 
 def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Note]:
-    """Yield why the Service must stay out; nothing if what it gets may be sent in plain text.
+    """Yield why the Service must stay out; nothing if its requests may be sent in plain text.
 
     `foreign` has every annotation of Traefik Mesh and Maesh, `own` those of ours.
     """

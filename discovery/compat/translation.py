@@ -36,12 +36,12 @@ from discovery.compat.options import (
 from discovery.model import ANNOTATION_PREFIX, Unread
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
-"""As Go's `strconv.Atoi` takes it: within an int64, or almost."""
+"""A number as Go's `strconv.Atoi` reads it: an int64, or almost."""
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Translation(msgspec.Struct, frozen=True):
-    """What a Service's annotations say in ours."""
+    """A Service's annotations, translated into ours."""
 
     annotations: Mapping[str, str]
     """All below `svc.mesh/`: its own, and for the others what was translated."""
@@ -64,7 +64,7 @@ class _Made(NamedTuple):
 
 
 class _Remark(NamedTuple):
-    """A note on what was made of a value; of no interest where the owner has an annotation of ours."""
+    """A note on how a value was translated; not needed where the owner has an annotation of ours."""
 
     ours: str
     note: Note

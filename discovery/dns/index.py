@@ -23,8 +23,8 @@ from discovery.dns.reverse import Key, ReverseNames
 from discovery.dns.zone import Zone, ZonePort, ZoneService
 
 NEGATIVE_TTL = 5
-"""Seconds that a resolver may remember that a name does not exist: as short as a record's, so that a Service
-just annotated is not hidden longer than one just removed is remembered."""
+"""Seconds that a resolver may remember that a name does not exist: as short as for a record, so that a
+Service that was just annotated is not hidden for longer than a removed one is remembered."""
 
 NAMESERVER_LABELS = ("ns", "dns")
 """`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable, or whoever may
@@ -119,7 +119,7 @@ class ZoneIndex:
         return other
 
     def _follow(self, zone: Zone, changed: Iterable[Key]) -> tuple[str, ...]:
-        """Make these Services what they are in the zone; return those that are unusable."""
+        """Update the index for these Services; return those that are unusable."""
         unusable = []
         for key in sorted(changed):
             self._forget(key)

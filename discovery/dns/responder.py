@@ -1,4 +1,4 @@
-"""Answers queries from the zone that is in force: through the cache where it can, counting what it did."""
+"""Answers queries from the zone that is in force: through the cache where possible; counts the answers."""
 
 from __future__ import annotations
 

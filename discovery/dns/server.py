@@ -59,7 +59,7 @@ class DnsServer:
 
     @property
     def counters(self) -> DnsCounters:
-        """The counters of all addresses; they go on counting, read them whenever they are wanted."""
+        """The counters of all addresses; they continue to count and may be read at any time."""
         return self._responder.counters
 
     async def start(self, address: str, port: int) -> int:

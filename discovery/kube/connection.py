@@ -336,9 +336,9 @@ class LentSocket(socket.socket):
     """A socket that does not close its descriptor when it is collected, only when it is told to.
 
     uvloop (0.23 still) closes the descriptor of `create_connection(sock=...)` itself when the server resets
-    the connection early, and leaves the number in the socket; its issue 738 is of this family. An ordinary
-    socket, when it is collected, closes whatever has that number by then: seen were answers of the admin page
-    that broke off while the API server was away.
+    the connection early, and leaves the number in the socket; its issue 738 is of this family. When an
+    ordinary socket is collected, it closes whatever has that number by then. This has broken off answers of
+    the admin page while the API server was away.
     """
 
     def __del__(self) -> None:

@@ -58,7 +58,7 @@ class Loader(Protocol):
 
     @property
     def expires(self) -> bool:
-        """Whether loading again after a while is useful; a plugin without expiry would only run anew."""
+        """Whether loading again after a while is useful; a plugin without expiry would only run again."""
         ...
 
     async def load(self, configuration: Any) -> None:
@@ -186,7 +186,7 @@ class KubeconfigLoader:
             )
             self._user = _user_of(merged, self._loader.current_context)
         except Exception as error:
-            # What is not a mapping where the library expects one comes out as any type of error.
+            # If something is not a mapping where the library expects one, the error may be of any type.
             raise SourceError(_advice(paths, error)) from error
         self._plugin = "exec" in self._user or "auth-provider" in self._user
 

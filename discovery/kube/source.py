@@ -79,7 +79,9 @@ class KubeSource:
         self._checking: asyncio.Future[Credentials] | None = None
 
     async def check(self) -> None:
-        """See `discovery.source.Source`. A plugin for credentials goes on in the background if it is slow."""
+        """See `discovery.source.Source`. A plugin for credentials that is slow continues in the
+        background.
+        """
         clock = asyncio.get_running_loop().time
         self._checking = asyncio.ensure_future(self._credentials(clock))
         done, _ = await asyncio.wait({self._checking}, timeout=PLUGIN_PATIENCE)
@@ -142,7 +144,9 @@ class KubeSource:
         return credentials
 
     async def _check_selector(self, credentials: Credentials) -> None:
-        """Ask the server, if it answers soon, whether the selector is one: who typed it should hear now."""
+        """Ask the server, if it answers soon, whether the selector is valid, so that a mistake shows at
+        once.
+        """
         services = self._resources[0]
         if not services.label_selector:
             return
