@@ -17,7 +17,7 @@ LOOPBACK_RANGE = "127.64.0.0/10"
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a stranger may use up on one connection. Sizes in bytes, times in seconds."""
+    """What a client may use up on one connection. Sizes in bytes, times in seconds."""
 
     head_bytes: int = 64 * 1024
     head_fields: int = 128

@@ -16,7 +16,7 @@ LONG_BODY = 32 * 1024 * 1024
 """More than the sockets on its way hold, so that the response is surely in flight."""
 ENABLED = "svc.mesh/enabled"
 SLACK = 50
-"""Requests more that are awaited, so that what went wrong shows."""
+"""Further requests to wait for, so that failures show."""
 
 
 async def rolled(visitor: Visitor) -> str:
@@ -62,7 +62,7 @@ async def _retire(visitor: Visitor, server: Server) -> None:
 
 
 async def toggled(visitor: Visitor) -> str:
-    """Without its annotation a Service is gone at once, but for what is in flight; with it, it is back."""
+    """Without its annotation a Service is gone at once, except requests in flight; with it, it is back."""
     stage = visitor.stage
     name = visitor.stall("web").offer.mesh_name
     address, port = await visitor.address("web"), await visitor.mesh_port("web")

@@ -1,10 +1,10 @@
 """The plan compiler: what this node does about a snapshot of the cluster. Pure, and the same on every node.
 
-The only place where discovery meets middleware. It never fails: what cannot be used is reported in the
-plan's `problems`, with what is in force instead, and touches nothing else. `previous` serves two ends: the
-last good values, and speed: a Service that is the same object as the previous plan's `source` is not compiled
-again. Where the snapshot says what changed since the one that `previous` was made of, the others are not even
-looked at, as long as no two Services ask for one address. Both plans must be made with equal settings.
+The only place where discovery meets middleware. It never fails: what cannot be used is reported in the plan's
+`problems`, with what is in force instead, and touches nothing else. `previous` is used for the last good
+values and for speed: a Service that is the same object as the previous plan's `source` is not compiled again.
+If the snapshot says what changed since the one that `previous` was made of, other Services are not even
+looked at, as long as no two Services ask for the same address. Both plans must be made with equal settings.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _compile_changed(
     changed: Iterable[ServiceKey],
     compile_service: _Compile,
 ) -> dict[ServiceKey, ServicePlan] | None:
-    """Compile these Services and keep all others; None if there are, or were, any that share a claim."""
+    """Compile these Services and keep all others; None if Services share a claim, now or before."""
     services = dict(before)
     moved = False
     for key in changed:
@@ -155,7 +155,7 @@ def _compile_all(
 def _settle(
     services: dict[ServiceKey, ServicePlan], before: Mapping[ServiceKey, ServicePlan], addresses: AddressRange
 ) -> None:
-    """Give those Services another address, or none, whose claim is held by another Service."""
+    """Give another address, or none, to those Services whose claimed address another Service has."""
     grants = addresses.settle({key: plan.claim for key, plan in services.items() if plan.claim})
     for key, grant in grants.items():
         services[key] = _keep_same(_relocate(services[key], grant), before.get(key))
@@ -186,7 +186,7 @@ def _compile_service(
             problems += _unused_layers(service, resolution, plan.listeners, by_name)
         else:
             problems.append(obstacle)
-    # Those of annotations last: there may be hundreds, and then not all are told.
+    # Those of annotations come last: there may be hundreds, and then not all are reported.
     problems += resolution.problems
     return _keep_same(msgspec.structs.replace(plan, problems=bounded(problems)), old)
 

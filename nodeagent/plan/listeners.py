@@ -145,7 +145,7 @@ def _named_backends(
         key = ServiceKey(service.key.namespace, name)
         other = service if key == service.key else others.get(key)
         found = _port_like(port, other.object) if other is not None and _opted_in(other) else None
-        # Kept in any case: the layer may choose it, and gets told that it has no endpoint.
+        # Kept in any case: the layer may choose it, and then learns that it has no endpoint.
         backends.append((name, BackendKey(key, found.port if found is not None else port.port)))
         if found is None:
             reason = "is not in the mesh" if other is None or not _opted_in(other) else "has no such port"
