@@ -114,7 +114,8 @@ def is_enabled(annotations: Mapping[str, str]) -> bool:
 
 
 def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtocol:
-    """Return what a TCP port speaks; malformed annotations must have been taken out (`check_annotations`).
+    """Return the protocol of a TCP port; malformed annotations must have been taken out
+    (`check_annotations`).
 
     The first that says anything decides: `svc.mesh/protocol.<name>`, `svc.mesh/protocol.<number>`,
     `svc.mesh/protocol`, `appProtocol`, the prefix of the port's name; then http.
@@ -129,7 +130,7 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
 
 
 def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> UpstreamProtocol:
-    """Return what the endpoints of an http port are spoken to in.
+    """Return the protocol that is used to the endpoints of an http port.
 
     `svc.mesh/upstream-protocol.<name>`, `svc.mesh/upstream-protocol.<number>` and
     `svc.mesh/upstream-protocol` decide, else what decides in `protocol_of`.

@@ -27,7 +27,7 @@ _THERE_ARE = re.compile(r"there are ([0-9,]+) more")
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """Return a text of at most so many characters; one that was cut ends in an ellipsis."""
+    """Return a text of at most this many characters; if it was cut, it ends with an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -46,7 +46,7 @@ def bounded(problems: Sequence[Problem], most: int = MOST_PROBLEMS) -> tuple[Pro
 
 
 def more_problems(of: Problem, count: int, listed: int) -> Problem:
-    """Return the problem that says of the object of `of` that it has so many more than are listed."""
+    """Return the problem that says how many more problems the object of `of` has than are listed."""
     return msgspec.structs.replace(
         _shortened(of),
         field=MORE,

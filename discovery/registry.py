@@ -135,7 +135,7 @@ class Registry:
     def snapshot(self) -> MeshSnapshot:
         """Return what is known now; the same object as before if nothing changed.
 
-        If nothing but pods did, the version stays: nobody's plan depends on them.
+        If only pods did, the version stays: no plan depends on them.
         """
         before = self._snapshot
         self._sort_problems()

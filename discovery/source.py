@@ -31,7 +31,7 @@ class Upserted(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """The object exists no more."""
+    """The object does not exist any more."""
 
     key: ObjectKey
 

@@ -217,7 +217,7 @@ class Request(Protocol):
 
     @property
     def grpc(self) -> bool:
-        """Whether it is a call of gRPC, which ends with a status of its own (`middleware.grpc`)."""
+        """Whether it is a gRPC call, which ends with its own status (`middleware.grpc`)."""
         ...
 
     @property
@@ -503,7 +503,8 @@ class Context(Protocol):
         ...
 
     def window(self, name: str, counters: int) -> NodeWindow:
-        """Return a window of so many counters, at most `MOST_COUNTERS`, that the node's workers share.
+        """Return a window with this number of counters, at most `MOST_COUNTERS`, that the node's workers
+        share.
 
         Start its name with the middleware's, and say in it all that makes the counts comparable, such as the
         options: windows of equal name, counters, service, port and rule are one and the same.

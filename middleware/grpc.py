@@ -101,7 +101,7 @@ def http_code(status: int, grpc_status: GrpcStatus | None) -> int:
 
 
 def of_http(status: int) -> GrpcStatus:
-    """Return what callers make of this status of HTTP where there is none of gRPC."""
+    """Return how callers understand this HTTP status if there is no gRPC status."""
     return _OF_HTTP.get(status, GrpcStatus.UNKNOWN)
 
 

@@ -155,7 +155,7 @@ def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
     if not options.__struct_config__.frozen:
         return "its options are not frozen"
     if loaded.scope not in SCOPES:
-        return f"its scope is {loaded.scope!r}, which is none of {', '.join(SCOPES)}"
+        return f"its scope is {loaded.scope!r}, which is not one of {', '.join(SCOPES)}"
     for annotation in loaded.annotations:
         if not annotation.name.startswith(ANNOTATION_PREFIX):
             return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"

@@ -192,7 +192,7 @@ def is_retriable_response(status: int, method: str, statuses: frozenset[int]) ->
 
 
 def is_retriable_call(error: ExchangeError, statuses: frozenset[GrpcStatus]) -> bool:
-    """Return whether a gRPC call that brought no response should be tried again all the same."""
+    """Return whether a gRPC call without a response should nevertheless be tried again."""
     return (
         not error.final
         and error.fault == "upstream"

@@ -223,7 +223,7 @@ class FakeWindows:
         self.made: dict[tuple[bytes, int], FakeWindow] = {}
 
     def window(self, key: bytes, counters: int) -> FakeWindow:
-        """Return the window of this key and so many counters."""
+        """Return the window of this key, with this number of counters."""
         if not 1 <= counters <= MOST_COUNTERS:
             raise ValueError(f"a window has 1 to {MOST_COUNTERS} counters, not {counters}")
         return self.made.setdefault((key, counters), FakeWindow(counters))

@@ -113,7 +113,7 @@ def _read(annotations: Mapping[str, str], name: str) -> float | Problem | None:
 
 
 def _passed(error: type[GatewayTimeout], detail: str, request: Request) -> ExchangeError:
-    """Return the error of a limit that has passed, with the blame on whoever kept the other waiting."""
+    """Return the error of a limit that has passed; it blames the side that the other one had to wait for."""
     if request.completed is not None:
         return error(detail)
     slow = error(f"{detail}; the request had not arrived completely")

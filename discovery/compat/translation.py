@@ -102,7 +102,7 @@ def translate(annotations: Mapping[str, str], unreadable: Mapping[str, str] = _N
 
 
 def _exclude(own: Mapping[str, str], notes: list[Note]) -> Translation:
-    """Return what is left of a Service that must stay out: no word of its owner's that it be meshed."""
+    """Return the annotations of a Service that must stay out: without the one that asks for the mesh."""
     kept = {name: value for name, value in own.items() if name != ENABLED}
     if ENABLED in own:
         reason, expected = "is neither true nor false", '"true" to have the Service in the mesh nevertheless'
@@ -220,7 +220,7 @@ _READERS: tuple[Callable[[Mapping[str, _Given]], Iterator[_Said]], ...] = (
 
 
 def _read_count(found: _Given, ours: str, expected: str) -> int | Unread:
-    """Read a whole number of 1 or more; what is none is kept for the plan."""
+    """Read a whole number of 1 or more; any other value is kept for the plan."""
     text = found.value.strip()
     if not _INTEGER.fullmatch(text):
         return Unread(*found, reason="is not a whole number", expected=expected, ours=ours)

@@ -81,7 +81,7 @@ def answer(index: ZoneIndex, wire: bytes, *, udp: bool) -> Answer:
 
 
 def _rejection(wire: bytes, rejected: QueryRejected) -> bytes:
-    """Answer with no more than the header, and the question if it is sound."""
+    """Answer with only the header, and the question if it is valid."""
     flags = _QR | (int.from_bytes(wire[2:4], "big") & (0x7800 | _RD)) | _RCODES[rejected.result]
     question = wire[HEADER_LENGTH : rejected.question_end]
     return wire[:2] + _HEADER.pack(flags, 1 if question else 0, 0, 0, 0) + question

@@ -27,8 +27,8 @@ NEGATIVE_TTL = 5
 Service that was just annotated is not hidden for longer than a removed one is remembered."""
 
 NAMESERVER_LABELS = ("ns", "dns")
-"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable, or whoever may
-create one could take the zone over."""
+"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name cannot be resolved; otherwise
+anybody who may create one could take over the zone."""
 
 # Plain ints: comparing and packing enumerations costs more than the rest of a look-up.
 TYPE_A, TYPE_AAAA, TYPE_NS = int(RdataType.A), int(RdataType.AAAA), int(RdataType.NS)

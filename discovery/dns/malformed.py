@@ -1,4 +1,4 @@
-"""Reports malformed packets without letting whoever sends them fill the log."""
+"""Reports malformed packets, but does not let their sender fill the log."""
 
 from __future__ import annotations
 

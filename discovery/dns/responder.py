@@ -17,7 +17,7 @@ _CACHED_TYPES = frozenset((TYPE_A, TYPE_AAAA, TYPE_SRV, TYPE_PTR, _TYPE_HTTPS))
 
 
 class Responder:
-    """The zone in force, with its cache (None: each query is answered anew) and counters."""
+    """The zone in force, with its cache (None: each answer is made again) and counters."""
 
     def __init__(self, index: ZoneIndex, cache: AnswerCache | None) -> None:
         self.counters = DnsCounters()

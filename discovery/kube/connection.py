@@ -92,9 +92,8 @@ class Answer:
 
 
 class Connection:
-    """A session with the API server that is made anew when certificates change.
-
-    `limit` requests at most are under way at once. `agent` is what the server's own log says of us.
+    """A session with the API server that is made again when certificates change. At most `limit` requests run
+    at the same time. `agent` is our name in the server's own log.
     """
 
     def __init__(

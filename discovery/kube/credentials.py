@@ -101,7 +101,7 @@ class Credentials:
             return self._access
 
     async def renew(self, rejected: Access) -> None:
-        """The server does not accept `rejected`: read everything anew, unless another reflector just did."""
+        """The server does not accept `rejected`: read everything again, unless another reflector just did."""
         async with self._lock:
             if self._access == rejected:
                 self._access = None

@@ -98,7 +98,7 @@ class EventWriter:
             if len(self._queue) >= QUEUE:
                 self._drop(notice, f"{QUEUE} wait already", now)
             elif not self._throttles.admit(now, notice.service.namespace, notice.service):
-                self._drop(notice, "there were so many of this Service or its namespace", now)
+                self._drop(notice, "there were too many for this Service or its namespace", now)
             else:
                 self._put(notice, now + self._random() * self._spread, now)
         self._wake.set()

@@ -21,7 +21,7 @@ FailureKind = Literal[
     "expired",  # 410, or a version the server does not know: only a new list helps
     "refused",  # any other 3xx and 4xx
     "server_error",  # 5xx
-    "malformed",  # not what the API speaks: HTML, half a document, another kind
+    "malformed",  # not an answer of the API: HTML, half a document, another kind
 ]
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -69,7 +69,7 @@ class Inventory:
         return events
 
     def remove(self, document: Mapping[str, Any]) -> list[Event]:
-        """The object exists no more."""
+        """The object does not exist any more."""
         named = self._name(document)
         return [] if named is None else self._forget(named[0])
 

@@ -92,8 +92,8 @@ class KubeSource:
         """Yield batches of events until the iterator is closed; see `discovery.source.Source`.
 
         Raises:
-            SourceError: there is no usable configuration, or the server says that the label selector is none.
-                A server that does not answer is no such error.
+            SourceError: there is no usable configuration, or the server says that the label selector is not
+            valid. A server that does not answer is not an error.
         """
         clock = asyncio.get_running_loop().time
         credentials = await (self._checking or self._credentials(clock))

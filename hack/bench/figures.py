@@ -84,25 +84,25 @@ def targets(samples: list[Sample]) -> list[Target]:
             MOST_PYTHON,
         ),
         Target(
-            "CPU per request, small responses, ours by Envoy's",
+            "CPU per request, small responses: svc.mesh / Envoy",
             ratio(samples, "small", cpu, AGENT, "envoy"),
             "at most",
             0.75,
         ),
         Target(
-            "CPU per request, small responses, ours by nginx'",
+            "CPU per request, small responses: svc.mesh / nginx",
             ratio(samples, "small", cpu, AGENT, "nginx"),
             "at most",
             2.0,
         ),
         Target(
-            "CPU per MiB of TCP, ours by HAProxy's",
+            "CPU per MiB of TCP: svc.mesh / HAProxy",
             ratio(samples, "tcp", mib, AGENT, "haproxy"),
             "at most",
             1.0,
         ),
         Target(
-            "DNS queries per second on a core, ours by dnsmasq's",
+            "DNS queries per second on a core: svc.mesh / dnsmasq",
             ratio(samples, "dns", "per_second", AGENT, "dnsmasq"),
             "at least",
             0.8,
@@ -153,11 +153,11 @@ def _http2(samples: list[Sample]) -> list[Target]:
         ("HTTP/2 to HTTP/1, small", "http2 to http1", 0.45),
     )
     return [
-        Target(f"{name}: CPU, ours by Envoy's", ratio(samples, case, cpu, AGENT, "envoy"), "at most", bound)
+        Target(f"{name}: CPU, svc.mesh / Envoy", ratio(samples, case, cpu, AGENT, "envoy"), "at most", bound)
         for name, case, bound in figures
     ] + [
         Target(
-            "gRPC unary, 10 calls at once: p99, ours by Envoy's",
+            "gRPC unary, 10 calls at once: p99, svc.mesh / Envoy",
             ratio(samples, "grpc", "p99_us", AGENT, "envoy"),
             "at most",
             1.0,

@@ -76,8 +76,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
 }
 """What the table shows of each case: heading, figure, decimals."""
 COMPARED: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "grpc": (("CPU: ours by it", "cpu_us_per_request"), ("p99: ours by it", "p99_us")),
-    "idle connections": (("RSS: ours by it", "rss_mib"), ("growth: by it", "rss_grown_mib")),
+    "grpc": (("CPU: svc.mesh / peer", "cpu_us_per_request"), ("p99: svc.mesh / peer", "p99_us")),
+    "idle connections": (("RSS: svc.mesh / peer", "rss_mib"), ("growth: svc.mesh / peer", "rss_grown_mib")),
 }
 """The figures that are compared, with headings; of other cases it is the first column."""
 
@@ -113,7 +113,7 @@ def render_report(report: Report) -> str:
         "  ".join(f"{name} {value}" for name, value in report.versions.items()),
         "  ".join(f"{name} {value}" for name, value in report.machine.items()),
         _conditions(report),
-        "medians over the rounds; `ours by it`: the median of the ratios within a round, of the first column",
+        "medians over the rounds; `svc.mesh / peer` is the median of the rounds' ratios of the first column",
     ]
     for case in dict.fromkeys(sample.case for sample in report.samples):
         lines += ["", report.titles.get(case, case), *_table(case, report.samples)]
@@ -131,7 +131,7 @@ def _conditions(report: Report) -> str:
 def _table(case: str, samples: Sequence[Sample]) -> list[str]:
     columns = COLUMNS[case]
     peers = list(dict.fromkeys(sample.peer for sample in samples if sample.case == case))
-    compared = COMPARED.get(case, (("ours by it", columns[0][1]),)) if len(peers) > 1 else ()
+    compared = COMPARED.get(case, (("svc.mesh / peer", columns[0][1]),)) if len(peers) > 1 else ()
     rows = [["", *(heading for heading, _, _ in columns), *(heading for heading, _ in compared)]]
     for peer in peers:
         row = [peer]

@@ -124,7 +124,7 @@ class Multiplex(asyncio.Protocol, ABC):
             self._moved.clear()
             await self._moved.wait()
 
-    # What subclasses hear
+    # What subclasses are told
 
     @abstractmethod
     def event(self, event: Event) -> None:

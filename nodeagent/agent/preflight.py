@@ -22,7 +22,7 @@ _KINDS: Final[dict[Transport, socket.SocketKind]] = {"tcp": socket.SOCK_STREAM, 
 
 
 class StartError(Exception):
-    """The agent cannot start; the message says what to mend."""
+    """The agent cannot start; the message says what to change."""
 
 
 class _Port(NamedTuple):

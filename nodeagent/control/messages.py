@@ -103,7 +103,7 @@ class Conditions(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Accept no more, finish what is under way, and exit within `timeout` seconds."""
+    """Accept no more connections, finish what is in flight, and exit within `timeout` seconds."""
 
     timeout: float
 

@@ -125,7 +125,7 @@ def _unseen(kind: SmiKind, namespace: str, failure: Failure) -> Malformed:
         value="",
         reason=f"could not be looked at: {failure.reason}",
         expected=f"a kubeconfig that may `list` {kind.plural}.{kind.group}",
-        effect=f"whether there are {kind.kind}s that the mesh would not heed is not known",
+        effect=f"it is not known whether there are {kind.kind}s, which the mesh would ignore",
         kind=kind.kind,
     )
     return Malformed(_origin(problem), (problem,))
