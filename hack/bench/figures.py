@@ -78,7 +78,7 @@ def targets(samples: list[Sample]) -> list[Target]:
     cpu, mib = "cpu_us_per_request", "cpu_ms_per_mib"
     return [
         Target(
-            "Python of a plain request, by the reference work",
+            "Python of a plain request / reference work",
             middle(samples, "python", PLAIN_PYTHON, "by_reference"),
             "at most",
             MOST_PYTHON,

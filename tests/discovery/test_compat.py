@@ -252,7 +252,7 @@ ENCRYPTION_NOT_UNDERSTOOD = [
     {NEW + "scheme": "h2c", OLD + "scheme": "tls"},
     {NEW + "scheme": "https", OLD + "scheme": "http"},
     {NEW + "scheme": "https", NEW + "traffic-type": "tcp", OLD + "traffic-type": "http"},
-    # Ours that say which protocol the ports speak, and not that the mesh is wanted all the same.
+    # Our annotations that set the protocol of the ports, but do not ask for the mesh nevertheless.
     {NEW + "scheme": "https", "svc.mesh/protocol": "tcp"},
     {NEW + "scheme": "https", "svc.mesh/protocol": "http"},
     {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol": "http"},

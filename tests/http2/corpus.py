@@ -181,4 +181,4 @@ TRAILERS = {
     "a pseudo-header field": [(":path", "/admin")],
     "capitals": [("X", "y")],
 }
-"""Fields behind a body that are never passed on."""
+"""Fields after a body that are never passed on."""
