@@ -64,7 +64,8 @@ CONNECTIONS: Final = Setting(
             default="drop",
             summary=(
                 "Whether trailer fields after a chunked request are passed on to the endpoint, if the client"
-                " sends TE: trailers. Only for endpoints that read them: others take them for the next request."
+                " sends TE: trailers. Only for endpoints that read them: others take them for the next"
+                " request."
             ),
             example="svc.mesh/request-trailers: pass",
         ),
