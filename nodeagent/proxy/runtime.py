@@ -1,6 +1,6 @@
-"""What all parts of one worker's data plane stand on: clock, limits, counters, deadlines, open connections.
+"""What all parts of one worker's data plane share: clock, limits, counters, deadlines, open connections.
 
-It knows nobody above it, and nothing of plans: the worker gives it a loop, memory for counters and an
+It knows nothing above it, and nothing of plans: the worker gives it a loop, memory for counters and an
 observer.
 """
 
@@ -116,8 +116,8 @@ class Runtime:
         self.window_budget = Budget(limits.windows)
         self.draining = False
         self.connections: set[Timed] = set()
-        """Every open connection of both sides, from `connection_made` to `connection_lost`: a transport that
-        nobody holds while it is paused ends the process (docs/dependencies.md)."""
+        """Every open connection of both sides, from `connection_made` to `connection_lost`: a transport
+        without a reference to it, while it is paused, ends the process (docs/dependencies.md)."""
         self.clients = 0
         """How many of them are clients'."""
         self._by_source: Counter[str] = Counter()

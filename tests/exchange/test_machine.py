@@ -633,7 +633,7 @@ class MeshMachine(RuleBasedStateMachine):
         if not self.leaves_at_once:
             self._calm()
             if any(client.gone and not client.wire.closed for client in self.clients):
-                self.time_passes(3 * LIMITS.stall_time)  # who says no more can open no window
+                self.time_passes(3 * LIMITS.stall_time)  # a side that has ended can open no window
                 self._calm()
             waiting = [asked.number for asked in self.ledger.asked.values() if not asked.outcome]
             assert not waiting, f"requests {waiting} have no end"
@@ -707,7 +707,7 @@ class MeshMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is nobody's to say is the same in every run; and the library is not stricter than its protocol."""
+    """What no side decides is the same in every run; and the library is not stricter than its protocol."""
     monkeypatch.setattr(deadlines, "set", InOrder, raising=False)
     consumed = WindowManager.window_consumed
 
