@@ -123,7 +123,7 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=f"{ENDPOINTS_OF_PORT}<port name or number>",
         values="as svc.mesh/endpoints",
         default="svc.mesh/endpoints",
-        summary="The endpoints of this one port; goes before svc.mesh/endpoints. In files only.",
+        summary="The endpoints of this one port; takes precedence over svc.mesh/endpoints. In files only.",
         example="svc.mesh/endpoints.admin: 127.0.0.1:9090",
     ),
 )

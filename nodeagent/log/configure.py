@@ -144,7 +144,7 @@ def _told(gap: Gap) -> dict[str, object]:
         lines=gap.lines,
         since=utc(gap.since),
         lasted_ms=round((gap.until - gap.since) * 1000),
-        reason=gap.refused or "whoever reads the log does not keep up",
+        reason=gap.refused or "the reader of the log does not keep up",
         of={**dict(named), **({"others": others} if others else {})},
     )
 

@@ -1,7 +1,7 @@
 """Which annotations of a Service are in force: the values that its owner wrote, or the last good ones where
 these are bad.
 
-A bad value harms nothing but itself: the annotation falls back to the value that was last in force, or else
+A bad value affects only its own setting: the annotation falls back to the value that was last in force, or else
 counts as absent. A `Problem` says what is wrong and what is in force instead.
 """
 

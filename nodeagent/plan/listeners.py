@@ -293,7 +293,7 @@ def _passed_over(service: ServiceObject, port: ServicePort, others: int) -> Prob
         service,
         name,
         service.annotations.get(name, ""),
-        f"goes before {_count(others)} that objects in the files give port {_label(port)}",
+        f"takes precedence over {_count(others)} that objects in the files give port {_label(port)}",
         "",
         "those are not used",
         severity="info",
