@@ -3,7 +3,7 @@
 Traefik Mesh (since 1.4) reads `mesh.traefik.io/*`, and where an option is not given there, the
 `maesh.containo.us/*` of its earlier name Maesh (traefik/mesh `pkg/annotations/annotations.go`). A Service
 that carries any of them counts as opted in, as if it had `svc.mesh/enabled: "true"`; others stay invisible.
-An annotation below `svc.mesh/` takes precedence over what is translated, `svc.mesh/enabled: "false"` included.
+An annotation below `svc.mesh/` takes precedence over what is translated, also `svc.mesh/enabled: "false"`.
 
 Every value is judged here, as its owner wrote it, except those that are the same in ours: a protocol and an
 expression are passed on and judged where ours are. What cannot be read is no reason to give up what was in

@@ -1,4 +1,4 @@
-"""Well-behaved clients: there is a living endpoint for each of their requests, so every failure needs an excuse."""
+"""Well-behaved clients: each request has a living endpoint, so every failure needs an excuse."""
 
 from __future__ import annotations
 

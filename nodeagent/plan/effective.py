@@ -1,8 +1,8 @@
 """Which annotations of a Service are in force: the values that its owner wrote, or the last good ones where
 these are bad.
 
-A bad value affects only its own setting: the annotation falls back to the value that was last in force, or else
-counts as absent. A `Problem` says what is wrong and what is in force instead.
+A bad value affects only its own setting: the annotation falls back to the value that was last in force, or
+else counts as absent. A `Problem` says what is wrong and what is in force instead.
 """
 
 from __future__ import annotations
