@@ -8,10 +8,13 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 MINUTES ?= 60
-QUICK_TESTS := tests/plan tests/discovery tests/middleware tests/proxy tests/docs tests/state tests/log
+# What `make check` runs: two parts of about 35 s of one core each, side by side.
+MANY_STEPS := tests/exchange/test_machine.py
+QUICK_1 := tests/proxy tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
+QUICK_2 := tests/discovery tests/plan tests/state tests/log tests/admin tests/cli tests/health tests/worker tests/capture
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check test test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,8 +48,12 @@ format: $(STAMP) ## rewrite the sources in the house style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-check: lint ## lint and the tests that need no process, network or root: about a minute
-	@$(BIN)/python -m pytest -q --no-header $(QUICK_TESTS) $(PYTEST_ARGS)
+check: $(STAMP) ## lint, and the tests that need neither root nor other programs: less than a minute on two cores
+	+@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-2 check-1 lint
+	@echo "Left out, make test runs them: $(filter-out $(QUICK_1) $(QUICK_2) tests/exchange tests/golden,$(patsubst %/,%,$(wildcard tests/*/))) $(MANY_STEPS)"
+
+check-1 check-2: check-%: $(STAMP)
+	@$(BIN)/python -m pytest -q --no-header $(QUICK_$*) $(PYTEST_ARGS)
 
 test: lint ## lint, types, import contracts and every test this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

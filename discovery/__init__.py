@@ -1,3 +1,3 @@
-"""What exists in the cluster: the model, the sources that tell it, the registry that joins it, and DNS."""
+"""What exists in the cluster: the model, the sources that report it, the registry that joins it, and DNS."""
 
 __distribution__ = "svcmesh"  # who this package belongs to: see nodeagent.start

@@ -1,12 +1,11 @@
-"""The annotations that say whether a Service is meshed, which protocol its ports speak, and, in files, which
-endpoints they have.
+"""The annotations that say whether a Service is in the mesh and which protocol its ports use.
 
-The rest of `svc.mesh/` belongs to middleware. Nothing is guessed from traffic: the protocol of a port is what
-its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http. What the mesh
-does not understand as HTTP (TLS, a database) passes through it as plain TCP.
+The other annotations below `svc.mesh/` belong to middleware. Nothing is guessed from traffic: the protocol of
+a port is what its owner declared, by annotation, `appProtocol` or the prefix of the port's name, else http.
+Everything that is not HTTP for the mesh (TLS, a database) passes through as plain TCP.
 
-Clients of an http port may speak HTTP/1.1 or HTTP/2, which their first bytes tell for certain. Endpoints are
-spoken to in what was declared: HTTP/2 for grpc, h2c and http2, HTTP/1.1 for all else.
+Clients of an http port may use HTTP/1.1 or HTTP/2, which their first bytes show reliably. To the endpoints
+the mesh uses what was declared: HTTP/2 for grpc, h2c and http2, else HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ UPSTREAM_PROTOCOL_OF_PORT: Final = f"{ANNOTATION_PREFIX}upstream-protocol."
 ENDPOINTS: Final = f"{ANNOTATION_PREFIX}endpoints"
 ENDPOINTS_OF_PORT: Final = f"{ANNOTATION_PREFIX}endpoints."
 OF_PORT: Final = (PROTOCOL_OF_PORT, UPSTREAM_PROTOCOL_OF_PORT, ENDPOINTS_OF_PORT)
-"""How the names of annotations for a single port begin; the port's name or number stands behind."""
+"""How the names of annotations for a single port begin; the port's name or number follows."""
 
 _HTTP2 = frozenset({"grpc", "h2c", "http2"})
 """Annotation values, and prefixes of a port's name, that mean HTTP/2 without TLS."""
@@ -41,7 +40,7 @@ _HTTP2_APP_PROTOCOLS = frozenset({"grpc", "h2c", "http2", "kubernetes.io/h2c"})
 """`appProtocol` in lower case; every other declared value is passed through as tcp."""
 
 _OPAQUE_PREFIXES = frozenset({"https", "mongo", "mysql", "postgres", "redis", "tcp", "tls"})
-"""What stands before the first `-` of a port's name (or is all of it) and means tcp."""
+"""Prefixes of a port's name, up to the first `-` (or the whole name), that mean tcp."""
 
 _LATER_PROTOCOLS = frozenset({"h2", "https", "tls"})
 """Annotation values with a clear meaning that the mesh cannot look into yet: passed through as tcp."""
@@ -54,7 +53,7 @@ class Annotation(msgspec.Struct, frozen=True):
     name: str
     """The full name, `svc.mesh/...`."""
     values: str
-    """What may stand there, in a few words."""
+    """The values that are allowed, in a few words."""
     default: str
     summary: str
     example: str
@@ -65,7 +64,8 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=ENABLED,
         values='"true" or "false"',
         default="false",
-        summary="Opts the Service in: it gets a mesh name and address. Without it nothing else is read.",
+        summary="Puts the Service into the mesh, with a name and an address. Without it no other annotation "
+        "is read.",
         example='svc.mesh/enabled: "true"',
     ),
     Annotation(
@@ -73,9 +73,9 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values=_PROTOCOLS,
         default="each port's appProtocol, else the prefix of its name (http-, tcp-, grpc-, ...), else http",
         summary=(
-            "What all ports of the Service speak. On http ports clients may use HTTP/1.1 or HTTP/2, and"
-            " endpoints are spoken to in HTTP/1.1; http2, h2c and grpc are the same with HTTP/2, without TLS,"
-            " to the endpoints. tcp is passed through byte by byte."
+            "The protocol of all ports of the Service. http: clients may use HTTP/1.1 or HTTP/2, and the "
+            "mesh uses HTTP/1.1 to the endpoints. http2, h2c and grpc: the same, but with HTTP/2 without "
+            "TLS to the endpoints. tcp: the bytes are passed through unchanged."
         ),
         example="svc.mesh/protocol: tcp",
     ),
@@ -83,7 +83,7 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=f"{PROTOCOL_OF_PORT}<port name or number>",
         values=_PROTOCOLS,
         default="svc.mesh/protocol",
-        summary="What this one port speaks; goes before svc.mesh/protocol.",
+        summary="The protocol of this one port; takes precedence over svc.mesh/protocol.",
         example="svc.mesh/protocol.admin: http",
     ),
     Annotation(
@@ -91,9 +91,10 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values="http1 or http2",
         default="what each port's protocol says: http2 for http2, h2c and grpc, else http1",
         summary=(
-            "What requests are sent to endpoints in, on all ports that are not tcp, whatever their clients"
-            " speak: HTTP/1.1, or HTTP/2 without TLS, many requests on one connection. WebSockets go over"
-            " HTTP/2 to endpoints that announce it (RFC 8441); to others they need http1."
+            "The protocol that the mesh uses to the endpoints, on all ports that are not tcp, whatever "
+            "the clients use: HTTP/1.1, or HTTP/2 without TLS with many requests on one connection. "
+            "WebSockets go over HTTP/2 to endpoints that announce it (RFC 8441); other endpoints need "
+            "http1 for them."
         ),
         example="svc.mesh/upstream-protocol: http2",
     ),
@@ -102,8 +103,8 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         values="http1 or http2",
         default="svc.mesh/upstream-protocol",
         summary=(
-            "What requests to this one port are sent to endpoints in; goes before svc.mesh/upstream-protocol."
-            " It means nothing on a port that is tcp."
+            "The protocol that the mesh uses to the endpoints of this one port; takes precedence over "
+            "svc.mesh/upstream-protocol. It has no effect on a tcp port."
         ),
         example="svc.mesh/upstream-protocol.grpc: http2",
     ),
@@ -122,7 +123,7 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         name=f"{ENDPOINTS_OF_PORT}<port name or number>",
         values="as svc.mesh/endpoints",
         default="svc.mesh/endpoints",
-        summary="The endpoints of this one port; goes before svc.mesh/endpoints. In files only.",
+        summary="The endpoints of this one port; takes precedence over svc.mesh/endpoints. In files only.",
         example="svc.mesh/endpoints.admin: 127.0.0.1:9090",
     ),
 )
@@ -134,7 +135,8 @@ def is_enabled(annotations: Mapping[str, str]) -> bool:
 
 
 def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtocol:
-    """Return what a TCP port speaks; malformed annotations must have been taken out (`check_annotations`).
+    """Return the protocol of a TCP port; malformed annotations must have been taken out
+    (`check_annotations`).
 
     The first that says anything decides: `svc.mesh/protocol.<name>`, `svc.mesh/protocol.<number>`,
     `svc.mesh/protocol`, `appProtocol`, the prefix of the port's name; then http.
@@ -149,7 +151,7 @@ def protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> PortProtoc
 
 
 def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> UpstreamProtocol:
-    """Return what the endpoints of an http port are spoken to in.
+    """Return the protocol that is used to the endpoints of an http port.
 
     `svc.mesh/upstream-protocol.<name>`, `svc.mesh/upstream-protocol.<number>` and
     `svc.mesh/upstream-protocol` decide, else what decides in `protocol_of`.
@@ -257,7 +259,7 @@ def _check_protocol(service: ServiceObject, name: str, value: str) -> Problem | 
     if value in _LATER_PROTOCOLS:
         reason = f"{value} is passed through as tcp: the mesh does not look into it yet"
         return _problem(service, name, reason, _PROTOCOLS, "info")
-    return _problem(service, name, "is not a protocol the mesh carries", f"{_PROTOCOLS}, in lower case")
+    return _problem(service, name, "is not a protocol that the mesh carries", f"{_PROTOCOLS}, in lower case")
 
 
 def _check_upstream(service: ServiceObject, name: str, value: str) -> Problem | None:

@@ -1,7 +1,7 @@
-"""How much one object may have to say: so many problems, each so long. Pure.
+"""Limits on what is reported about one object: the number of problems and the length of each. Pure.
 
-Whoever may write one object must not fill everybody's log, plan and memory with what is wrong in it. What is
-beyond the bound is counted and said in one problem more.
+Somebody who may write one object must not fill the log, the plan and the memory with its problems. Problems
+beyond the limit are counted, and one more problem says how many they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_PROBLEMS: Final = 16
 LONGEST: Final = 256
 """Characters of a name or value where it is quoted."""
 LONGEST_SENTENCE: Final = 2 * LONGEST
-"""Characters of what is said about it."""
+"""Characters of the text about it."""
 
 MORE: Final = "problems"
 """The field of the problem that says how many others there are."""
@@ -28,7 +28,7 @@ _THERE_ARE = re.compile(r"there are ([0-9,]+) more")
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """Return a text of at most so many characters; one that was cut ends in an ellipsis."""
+    """Return a text of at most this many characters; if it was cut, it ends with an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -47,7 +47,7 @@ def bounded(problems: Sequence[Problem], most: int = MOST_PROBLEMS) -> tuple[Pro
 
 
 def more_problems(of: Problem, count: int, listed: int) -> Problem:
-    """Return the problem that says of the object of `of` that it has so many more than are listed."""
+    """Return the problem that says how many more problems the object of `of` has than are listed."""
     return msgspec.structs.replace(
         _shortened(of),
         field=MORE,

@@ -1,10 +1,10 @@
-"""When to apply changes: a lone one at once, a burst of them in a few steps.
+"""When to apply changes: a single one at once, a burst of them in a few steps.
 
-After each application nothing is applied for a while that grows with what the application cost, so that a
-burst takes at most a fifth of the time there is, whatever its length; but never for longer than `longest`.
-The first application is that of everything there is, and says nothing about what the next one will cost.
-Before the source has told everything once, nothing is applied at all: a plan of half a cluster would take
-working names away. Pure: the caller brings the clock and the timer.
+After changes were applied there is a pause, which is longer if applying them cost more, so that a burst takes
+at most a fifth of the time, whatever its length; but never for longer than `longest`. The first time
+everything is applied, which says nothing about the cost of the next change. Before the source has reported
+everything once, nothing is applied: a plan of half a cluster would remove names that work. Pure: the caller
+brings the clock and the timer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST = 1.0
 
 
 class Debounce:
-    """Decides when the changes so far are to be applied. All times are monotonic, in seconds."""
+    """Decides when to apply the changes so far. All times are monotonic, in seconds."""
 
     def __init__(self, shortest: float = SHORTEST, factor: float = FACTOR, longest: float = LONGEST) -> None:
         self._shortest = shortest
@@ -34,7 +34,7 @@ class Debounce:
         self._free_at = -math.inf
 
     def synced(self, now: float) -> float:
-        """Take note that everything has been told once; counts as a change the first time.
+        """Take note that the source has reported everything; counts as a change the first time.
 
         Returns when to apply, as `changed` does; infinity if nothing waits.
         """

@@ -84,7 +84,7 @@ def _to_endpoint(found: SliceEndpoint, port: int) -> Endpoint:
 
 
 def _preference(endpoint: Endpoint) -> tuple[bool, bool, bool, str, tuple[str, ...], str, str]:
-    """The readiest first; what follows only makes the choice independent of order.
+    """The one that is ready first; the rest only makes the choice independent of the order.
 
     While a pod moves from one slice to another it is in both for a moment (KEP-752).
     """

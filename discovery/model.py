@@ -47,7 +47,9 @@ Severity = Literal["error", "warning", "info"]
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):
-    """Something in the input that cannot be used: whose, where, what was wrong and what happens now."""
+    """Something in the input that cannot be used: in which object and field, what is wrong, and what happens
+    now.
+    """
 
     namespace: str
     name: str
@@ -117,7 +119,7 @@ class ServiceObject(msgspec.Struct, frozen=True):
     uid: str = ""
     """As the API server has it; empty for what comes from files."""
     overlong: bool = False
-    """It has more annotations for the mesh than are read: those that were last in force stay so."""
+    """It has more annotations for the mesh than are read: those that were last in force stay in force."""
     lines: Lines = ()
     """Of files only: where its fields stand."""
     unbacked: Unbacked | None = None
@@ -186,7 +188,7 @@ class SliceObject(msgspec.Struct, frozen=True):
 
 
 class PodObject(msgspec.Struct, frozen=True):
-    """A Kubernetes Pod, trimmed to what names the source of a connection."""
+    """A Kubernetes Pod, trimmed to the fields that name the source of a connection."""
 
     key: PodKey
     workload: str
@@ -245,8 +247,8 @@ class Changes(msgspec.Struct, frozen=True):
 class MeshSnapshot(msgspec.Struct, frozen=True):
     """What the cluster says, at one moment.
 
-    A Service that did not change between two snapshots is the *same object* in both, so that a consumer
-    can find what changed with `is`; one that has seen the snapshot before need look at `changes` alone.
+    A Service that did not change between two snapshots is the *same object* in both, so that a consumer can
+    find changes with `is`; if it has seen the snapshot before this one, `changes` is enough.
     """
 
     version: int

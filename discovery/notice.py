@@ -1,4 +1,4 @@
-"""What the owner of a Service is told about it, and the interface of what tells it."""
+"""A notice for the owner of a Service, and the contract of what delivers it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from discovery.model import ServiceKey
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """One thing to be told about one Service."""
+    """One notice about one Service."""
 
     service: ServiceKey
     uid: str
@@ -22,14 +22,14 @@ class Notice(msgspec.Struct, frozen=True):
     note: str
     """A sentence or two for people."""
     identity: tuple[str, ...]
-    """What makes it another notice: two that agree in this, `uid` and `reason` are told once."""
+    """What distinguishes notices: if this, `uid` and `reason` are equal, the notice is delivered once."""
 
 
 class Announcer(Protocol):
     """Tells notices to owners."""
 
     def tell(self, notices: Iterable[Notice]) -> None:
-        """Have these told soon; never waits and never fails."""
+        """Deliver these soon; never waits and never fails."""
         ...
 
     async def run(self) -> None:

@@ -1,11 +1,11 @@
-"""Joins what the source tells, Services, EndpointSlices and Pods, to snapshots of the mesh.
+"""Joins Services, EndpointSlices and Pods, as the source reports them, to snapshots of the mesh.
 
-`Registry.fold` takes events in any order: a slice may come before its Service. Only Services whose owner
-asks for the mesh are in a snapshot; of the others not even a problem is told. There is no notion of a relist
-here, since a source tells what has vanished meanwhile as `Deleted`. Pure.
+`Registry.fold` takes events in any order: a slice may come before its Service. Only Services whose owner asks
+for the mesh are in a snapshot; problems of other Services are not reported either. Nothing here knows of
+relists: a source reports what has vanished meanwhile as `Deleted`. Pure.
 
-Where an object was read (`origin`, `lines`) is no part of what it says: a Service that only moved within its
-file keeps its place in the snapshot, with the origin it had.
+The place where an object was read (`origin`) is not a part of its content: a Service that only moved within
+its file stays the same object in the snapshot, with the origin it had.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from discovery.position import place_of
 from discovery.source import Deleted, Event, Malformed, Stale, Synced, Upserted
 
 MOST_OF_NAMESPACE = 100
-"""Problems of no Service (of slices, say) that are told of one namespace; one more says how many others."""
+"""Problems that belong to no Service (but to slices, for example) that are reported for one namespace; one
+more says how many others there are."""
 AT_ONCE = 200
 """Services that are joined in a few milliseconds."""
 
@@ -48,38 +49,39 @@ _Object = tuple[str, str, str]
 
 
 class Registry:
-    """Everything the source has told, and the snapshot of it."""
+    """Everything that the source has reported, and the snapshot of it."""
 
     def __init__(self) -> None:
         self._services: dict[ServiceKey, ServiceObject] = {}
         self._slices: dict[SliceKey, SliceObject] = {}
         self._slices_of: defaultdict[ServiceKey, set[SliceKey]] = defaultdict(set)
         self._orphans: set[ServiceKey] = set()
-        """Services that slices name and nobody knows."""
+        """Services that slices name and that do not exist."""
         self._pods: dict[PodKey, PodObject] = {}
         self._pods_at: defaultdict[str, set[PodKey]] = defaultdict(set)
         self._malformed: dict[str, dict[_Object, list[Problem]]] = {}
-        """What is wrong with which objects, by origin."""
+        """The problems of objects, by origin."""
         self._synced = False
         self._stale = False
         self._problems_dirty = False
-        """Whether something has changed that says which problems are told, and of whom."""
+        """Whether something has changed that decides which problems are reported, and for which Service."""
         self._dirty: set[ServiceKey] = set()
         self._changed: set[ServiceKey] = set()
         """Services that are joined and differ from the last snapshot."""
         self._dirty_addresses: set[str] = set()
         self._joined: dict[ServiceKey, Service] = {}
         self._others: tuple[Problem, ...] = ()
-        """Problems of no meshed Service that are told."""
+        """Reported problems that belong to no meshed Service."""
         self._noted: dict[ServiceKey, tuple[Problem, ...]] = {}
-        """What sources said of meshed Services, as the last snapshot has it."""
+        """Problems that sources reported of meshed Services, as in the last snapshot."""
         self._snapshot = MeshSnapshot(version=0, services={})
         self._unrelated = True
-        """The next snapshot is the first, or comes after one that others made: it says not what changed."""
+        """The next snapshot is the first, or follows one that was not made here: it does not say what
+        changed."""
 
     @property
     def synced(self) -> bool:
-        """True once the source has told everything; it stays so while the source is stale."""
+        """True once the source has reported everything; it stays true while the source is stale."""
         return self._synced
 
     @property
@@ -125,7 +127,7 @@ class Registry:
                 return changed
 
     def join_some(self) -> bool:
-        """Do a part of what the next snapshot takes; return whether there is more than a moment's work."""
+        """Do a part of the work for the next snapshot; return whether much is left."""
         self._sort_problems()
         if len(self._dirty) > AT_ONCE:
             self._join(list(islice(self._dirty, AT_ONCE)))
@@ -134,7 +136,7 @@ class Registry:
     def snapshot(self) -> MeshSnapshot:
         """Return what is known now; the same object as before if nothing changed.
 
-        If nothing but pods did, the version stays: nobody's plan depends on them.
+        If only pods did, the version stays: no plan depends on them.
         """
         before = self._snapshot
         self._sort_problems()
@@ -177,7 +179,7 @@ class Registry:
         self._orphans.discard(new.key)
         self._problems_dirty |= old is None or old.meshed != new.meshed
         if not new.meshed and not (old is not None and old.meshed):
-            # Problems of an unmeshed Service and of its slices are not told: some may go with its arrival.
+            # Problems of an unmeshed Service and of its slices are not reported: this may add or remove some.
             return was_orphan or bool(self._malformed)
         self._dirty.add(new.key)
         return True
@@ -252,7 +254,7 @@ class Registry:
     # -- the snapshot ----------------------------------------------------------------------------------
 
     def _join(self, keys: Iterable[ServiceKey]) -> None:
-        """Join these Services anew, which may have changed; take note of those that did."""
+        """Join these Services again, which may have changed; take note of those that did."""
         for key in keys:
             self._dirty.discard(key)
             found = self._services.get(key)
@@ -283,9 +285,10 @@ class Registry:
         return before if after == before else after
 
     def _sort_problems(self) -> None:
-        """Give the problems of meshed Services to them, and keep the others that are to be told.
+        """Give the problems of meshed Services to these Services, and keep the others that have to be
+        reported.
 
-        All are looked through, so not for a change that has nothing to do with them.
+        This looks at all problems, so it is only done for changes that concern them.
         """
         if not self._problems_dirty:
             return
@@ -355,7 +358,7 @@ def _by_object(problems: Iterable[Problem]) -> dict[_Object, list[Problem]]:
 
 
 def says_the_same(old: MeshObject, new: MeshObject) -> bool:
-    """Whether two objects differ in nothing but the places they were read from."""
+    """Whether two objects differ only in the places where they were read."""
     return old == new or msgspec.structs.replace(old, origin=new.origin, lines=new.lines) == new
 
 
@@ -368,7 +371,7 @@ def _orphan_problem(slice_: SliceObject) -> Problem:
         value=slice_.service.name,
         reason=f"there is no Service {slice_.service}",
         expected="the name of a Service in the same namespace",
-        effect="the slice waits for it",
+        effect="the slice is not used until there is one",
         kind="EndpointSlice",
         origin=place_of(slice_.origin, slice_.lines, field),
     )

@@ -1,7 +1,7 @@
-"""Who may say how much: token buckets by key, for what is told of objects and tenants. Pure.
+"""Token buckets by key, which limit what is reported for each object and tenant. Pure.
 
-A bucket holds `burst` tokens and gets `rate` of them a second. Of the keys only those are remembered that
-have taken one lately; to be forgotten is to have a full bucket.
+A bucket holds `burst` tokens and gets `rate` of them a second. Only keys that have taken a token lately are
+remembered; a key that is forgotten has a full bucket again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Throttle:
 
 
 class Throttles:
-    """Several throttles with a key for each: what one of them refuses costs no token of the others."""
+    """Several throttles with a key for each: if one of them refuses, no token of the others is used."""
 
     def __init__(self, *throttles: Throttle) -> None:
         self._throttles = throttles

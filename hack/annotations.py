@@ -12,8 +12,8 @@ from nodeagent.plan.annotations import SETTINGS
 HEADER = """\
 # Annotations of a Service
 
-Everything a Service's owner can say to the mesh. A value that cannot be used harms nothing but itself: the
-last good value stays in force, else the default, and it is reported (`meshctl check` finds it beforehand).
+Everything a Service's owner can say to the mesh. A value that cannot be used affects only its own setting:
+the last good value stays in force, else the default, and it is reported. `meshctl check` finds it beforehand.
 Generated from the code by `make docs`.
 """
 

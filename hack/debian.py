@@ -18,7 +18,9 @@ def can_install() -> bool:
 
 
 def install(packages: Collection[str]) -> None:
-    """Install packages and start none of their services; what cannot be had is not there afterwards."""
+    """Install packages without starting their services; packages that cannot be installed are missing
+    afterwards.
+    """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_services_started():
         for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
@@ -33,7 +35,7 @@ def install(packages: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _no_services_started() -> Iterator[None]:
-    """Packages start their service when they are installed; nobody has asked for a web server on port 80."""
+    """Packages start their service when they are installed; nobody wants a web server on port 80 here."""
     if _POLICY.exists():
         yield
         return

@@ -1,26 +1,26 @@
 """`svc.mesh/circuit-breaker: NetworkErrorRatio() > 0.5`: stop sending to a Service that fails anyway.
 
-The breaker is that of vulcand/oxy, which users of Traefik have, for one port of a Service on one node: its
-workers count together, and what one of them decides holds for all.
+The breaker works like that of vulcand/oxy, which Traefik uses. It belongs to one port of a Service on one
+node: the workers of the node count together, and a decision of one of them is in force for all.
 
-- *closed*: every request passes. Every 100 ms at most, when a response comes, the condition is asked of the
-  outcomes of the last ten seconds, once these are at least `FEWEST_OUTCOMES`.
-- *open*: for ten seconds every request is answered 503 with `Retry-After`; nothing is sent.
+- *closed*: every request passes. When a response comes, but at most every 100 ms, the condition is checked
+  for the outcomes of the last ten seconds, if there are at least `FEWEST_OUTCOMES`.
+- *open*: for ten seconds every request is answered with 503 and `Retry-After`; nothing is sent.
 - *recovering*: for ten more seconds a share of the requests passes that grows evenly from none to all. The
-  condition is asked as before, from the first outcome on; if it holds, the breaker opens again.
+  condition is checked as before, from the first outcome on; if it is true, the breaker opens again.
 
 Workers share no state but the moment of the last opening (`NodeWindow.moment`): state follows from it and
-from the clock, which is the same for all of them, so a breaker that nobody asked for a minute is closed.
-Opening forgets all outcomes, and what is answered later to a request from before does not count: a state is
-judged by what was sent in it.
+from the clock, which is the same for all of them, so a breaker that was not used for a minute is closed. When
+it opens, all outcomes are forgotten, and a late response to a request from before does not count: a state is
+judged by the requests that were sent in it.
 
-What counts as an outcome: every response, and every error that is the endpoints' fault. What the mesh itself
-refused or had no endpoint for does not, nor what the client spoilt. A request that the client gave up counts
-as a 499 if it had sent all of it. Slow clients are not slow endpoints: latency runs from the request's last
-byte.
+What counts as an outcome: every response, and every error that is the endpoints' fault. Requests that the
+mesh refused, for which there was no endpoint, or that failed because of the client, do not count. A request
+that the client gave up counts as a 499 if all of it had been sent. Slow clients are not slow endpoints:
+latency runs from the request's last byte.
 
-A gRPC call counts when its status is known, which is nearly always at its end: as the status code of HTTP
-that says the same (`middleware.grpc.http_code`), so that an expression means the same of calls.
+A gRPC call counts when its status is known, which is nearly always at its end. It counts as the HTTP status
+code with the same meaning (`middleware.grpc.http_code`), so that expressions apply to calls too.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Change(msgspec.Struct, frozen=True):
 
     state: State
     first: bool
-    """No other worker of the node has seen it before: this one tells people."""
+    """Whether this worker is the first of the node to see the change: it is the one that logs it."""
     outcomes: int = 0
     figures: str = ""
     """`NetworkErrorRatio()=0.62`, for every figure of the expression."""
@@ -203,7 +203,7 @@ class CircuitBreaker:
             if opened:  # by another worker, or before this one came
                 self._enter(State.OPEN, opened / SECOND)
                 yield Change(State.OPEN, first=False)
-            elif self.state is not State.CLOSED:  # nobody has used the window for so long that it is gone
+            elif self.state is not State.CLOSED:  # the window was not used for so long that it is gone
                 self._enter(State.CLOSED, now)
                 yield Change(State.CLOSED, first=False)
         while now >= self._ends:
@@ -380,9 +380,9 @@ def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
         seen = {"requests": change.outcomes, "figures": change.figures}
         if change.state is State.OPEN:
             opened(1)
-            bound.warning("circuit_breaker_opened", seconds=OPEN_TIME, **seen)
+            bound.warning("circuit_breaker_opened", open_ms=round(OPEN_TIME * 1000), **seen)
         elif change.state is State.RECOVERING:
-            bound.info("circuit_breaker_recovering", seconds=RECOVERY_TIME)
+            bound.info("circuit_breaker_recovering", recovery_ms=round(RECOVERY_TIME * 1000))
         else:
             bound.info("circuit_breaker_closed", **seen)
 

@@ -1,20 +1,21 @@
-"""What a circuit breaker's expression asks of outcomes, compiled to a few counters.
+"""The condition of a circuit breaker's expression, compiled to a few counters of outcomes.
 
-The definitions of the figures are those of vulcand/oxy (`memmetrics`), which Traefik uses, so that they
-mean the same: a network error is a 502 or a 504 (here also every error that brought no response from the
+The definitions of the figures are those of vulcand/oxy (`memmetrics`), which Traefik uses, so that they mean
+the same: a network error is a 502 or a 504 (here also every error that brought no response from the
 endpoint), ratios of nothing are 0, and so is a latency of nothing. Two things differ: latencies are those of
-the same ten seconds as all else (oxy: of a minute), and are measured from the request's last byte to the
-response's head (oxy: from its head to the response's last byte).
+the same ten seconds as all other figures (oxy: of a minute), and are measured from the request's last byte to
+the response's head (oxy: from the request's head to the response's last byte).
 
-No figure has to be known, only whether a comparison of it holds, and that is a matter of counting:
+The value of a figure is not needed, only whether a comparison of it is true, and for that it is enough to
+count:
 
-- a ratio is one counter by another;
+- a ratio is one counter divided by another;
 - by nearest rank, the latency that q per cent of n outcomes do not exceed is the smallest one of rank
   `max(1, ceil(q / 100 * n))`. It is more than a bound if and only if fewer outcomes than that rank took at
   most the bound. So a latency needs one counter for each bound, and no histogram: it is exact, its memory
   constant, and an outcome costs the same whatever the expression asks.
 
-Pure: an outcome becomes the numbers of the counters to which it adds 1, and sums of these become the verdict.
+Pure: an outcome becomes the numbers of the counters to which it adds 1, and the sums of the counters decide.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class _Codes(msgspec.Struct, frozen=True):
 
 
 class _AtMost(msgspec.Struct, frozen=True):
-    """Counts outcomes that took at most so many milliseconds."""
+    """Counts the outcomes that took at most this many milliseconds."""
 
     milliseconds: float
 

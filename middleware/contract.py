@@ -7,8 +7,8 @@ A `Layer` wraps the next `Handler`. It may pass the request on as it is, change 
 with a `Reply`, send it again, set a deadline, choose the backend, change the response, and hear of the end.
 Layers are plain `async def`. They run on a worker's loop, one coroutine a request, started eagerly and
 resumed directly, and *not inside an asyncio.Task*: awaiting the next handler, futures and `asyncio.sleep`
-works, `asyncio.timeout` and `asyncio.current_task` do not. What an author outside needs to test a layer is in
-`middleware.testing`.
+works, `asyncio.timeout` and `asyncio.current_task` do not. `middleware.testing` has what authors need to test
+a layer.
 
 Where a middleware stands is its `scope`. A `"connection"` one is a `Gate`: a plain function that is called
 once for each new connection of any protocol.
@@ -209,9 +209,10 @@ class Request(Protocol):
     method: str
     """`GET`. May be set until the request is sent."""
     target: str
-    """In origin form: `/path?query`. May be set until the request is sent; ValueError if it is none."""
+    """In origin form: `/path?query`. May be set until the request is sent; ValueError if the new value is not
+    valid."""
     backend: str
-    """The Service of the same namespace whose endpoints get the request, by name; empty: the one that was
+    """The Service of the same namespace whose endpoints get the request, by name; empty: the Service that was
     asked. May be set to a name that the middleware's `backends` gave, until the request is sent."""
 
     @property
@@ -221,7 +222,7 @@ class Request(Protocol):
 
     @property
     def grpc(self) -> bool:
-        """Whether it is a call of gRPC, which ends with a status of its own (`middleware.grpc`)."""
+        """Whether it is a gRPC call, which ends with its own status (`middleware.grpc`)."""
         ...
 
     @property
@@ -231,7 +232,7 @@ class Request(Protocol):
 
     @property
     def replayable(self) -> bool:
-        """True while the request can be sent once more: all of its body so far is kept."""
+        """True while the request can be sent again: all of its body so far is kept."""
         ...
 
     @property
@@ -240,17 +241,17 @@ class Request(Protocol):
         ...
 
     def within(self, seconds: float, error: Callable[[], ExchangeError]) -> Deadline:
-        """Set a limit from now: when it passes, what is under way ends with `error()`.
+        """Set a time limit from now on: when it passes, the request ends with `error()`.
 
         Set above `retry` and left alone, it is the limit of the whole request: it stays in force until the
         response's last byte (give the error `final`). Cancelled when the next handler has returned, it is
-        that of one try. Past the response's head only breaking off is left. `error` may also be called
-        before, to learn whether it is `final`: an endpoint of gRPC is told of such a limit.
+        that of one try. After the response's head, the response can only be broken off. `error` may also be
+        called before, to learn whether it is `final`: an endpoint of gRPC is told of such a limit.
         """
         ...
 
     def at_end(self, call: Callable[[Ended], None]) -> None:
-        """Have `call` told when the exchange has ended: with its last byte, or when it was broken off."""
+        """Have `call` called when the exchange has ended: with its last byte, or when it was broken off."""
         ...
 
 
@@ -269,16 +270,16 @@ class Response(Protocol):
 
     @property
     def grpc_status(self) -> GrpcStatus | None:
-        """The status of a gRPC call, if that is known: nearly always it comes behind the last message, and
-        `Request.at_end` tells it. None for all other requests.
+        """The status of a gRPC call, if it is known. Nearly always it comes after the last message, and is in
+        what `Request.at_end` gets. None for all other requests.
         """
         ...
 
     async def early_status(self, seconds: float) -> GrpcStatus | None:
         """Wait for the first byte of a message, or for the end, and return `grpc_status`.
 
-        So a call that fails before any message is known as such while it can still be sent again. Nothing is
-        waited for longer than `seconds`, or if it is no call of gRPC. Raises `ExchangeError`.
+        So a call that fails before its first message is known to have failed while it can still be sent
+        again. Waits for at most `seconds`, and not at all if it is not a gRPC call. Raises `ExchangeError`.
         """
         ...
 
@@ -327,7 +328,7 @@ class ReplyHeaders:
 
 
 class Reply:
-    """A whole response that a layer makes by itself and returns in place of one. Implements `Response`.
+    """A complete response that a layer makes itself. Implements `Response`.
 
     `Content-Length` is added. The data plane says who answered in `Proxy-Status` (RFC 9209), with `reason`.
     """
@@ -344,7 +345,7 @@ class Reply:
 
     @property
     def grpc_status(self) -> GrpcStatus | None:
-        """None: `status` is what others would get, and callers of gRPC are told what that means to them."""
+        """The status for callers of gRPC; None: the one that corresponds to `status`."""
         return None
 
     async def early_status(self, seconds: float) -> GrpcStatus | None:
@@ -387,7 +388,9 @@ def check_field(name: str, value: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name[:64]!r} is not the name of a header field (RFC 9110 section 5.1)")
     if name.lower() in OWN_FIELDS:
-        raise ValueError(f"{name} is the mesh's own: it frames the message or ends at this hop")
+        raise ValueError(
+            f"{name} is set by the mesh alone: it frames the message, or is for one connection only"
+        )
     if not _VALUE.fullmatch(value):
         raise ValueError(f"{value[:64]!r} cannot be the value of a header field (RFC 9110 section 5.5)")
 
@@ -505,7 +508,8 @@ class Context(Protocol):
         ...
 
     def window(self, name: str, counters: int) -> NodeWindow:
-        """Return a window of so many counters, at most `MOST_COUNTERS`, that the node's workers share.
+        """Return a window with this number of counters, at most `MOST_COUNTERS`, that the node's workers
+        share.
 
         Start its name with the middleware's, and say in it all that makes the counts comparable, such as the
         options: windows of equal name, counters, service, port and rule are one and the same.

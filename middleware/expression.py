@@ -42,7 +42,7 @@ class ResponseCodeRatio(msgspec.Struct, frozen=True, tag=True):
 
 
 class LatencyAtQuantile(msgspec.Struct, frozen=True, tag=True):
-    """The latency that so many per cent of the requests do not exceed."""
+    """The latency that this percentage of the requests does not exceed."""
 
     quantile: float
 

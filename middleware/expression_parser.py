@@ -9,13 +9,13 @@
            | "LatencyAtQuantileMS" "(" quantile [","] ")"
     operator = "<" | "<=" | ">" | ">=" | "==" | "!="
 
-Figures and numbers may have parentheses around them too. Numbers, comments and white space are Go's, for oxy
-hands an expression to Go's own parser: whole numbers are decimal, others may have an exponent, `_` between
-digits, or be hexadecimal with an exponent. The figure stands on the left and a number on the right.
+Figures and numbers may have parentheses around them too. Numbers, comments and white space are those of Go,
+because oxy uses Go's own parser for expressions: whole numbers are decimal, others may have an exponent, `_`
+between digits, or be hexadecimal with an exponent. The figure stands on the left and a number on the right.
 
-Beyond oxy, `!` is taken, `> 1` and `> 1.0` are the same for every figure, and a line may end anywhere. What
-oxy takes and this does not can never hold: a breaker that nothing opens protects nobody. Length and depth are
-bounded. The result is a tree of `middleware.expression`.
+In addition to oxy's language, `!` is allowed, `> 1` and `> 1.0` mean the same for every figure, and a line
+may end anywhere. An expression that oxy accepts but that can never be true is refused here: such a breaker
+would never open. Length and depth are bounded. The result is a tree of `middleware.expression`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,15 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 
 FAULT: Final = "svc.mesh/fault"
 HEADER: Final = "x-svcmesh-fault"
@@ -60,8 +68,7 @@ class FaultMalformed(Rejected):
 class Options(msgspec.Struct, frozen=True):
     """Which faults hit how many requests. A share of 0 is no fault."""
 
-    delay: float = 0.0
-    """Seconds."""
+    delay: Seconds = 0.0
     delay_share: int = 0
     abort: int = 0
     """The status."""
@@ -96,7 +103,7 @@ def parse_faults(text: str, *, in_header: bool = False) -> Options:
             raise InvalidValue(f"{what} is given twice", f"{what} once")
         found[what] = words[1:]
     if not found:
-        raise InvalidValue("there is no fault in it", ", ".join(known))
+        raise InvalidValue("it contains no fault", ", ".join(known))
     if found.get("by-header"):
         raise InvalidValue("something follows by-header", "by-header alone")
     delay, delay_share = _value_and_share("delay", "250ms", found, in_header)
@@ -118,7 +125,7 @@ def _value_and_share(
     words = found[what]
     shape = f"{what} {such_as}" if in_header else f"{what} {such_as} or {what} {such_as} 5%"
     if not 1 <= len(words) <= 2 - in_header:
-        raise InvalidValue(f"{quote(' '.join((what, *words)))} is not a whole fault", shape)
+        raise InvalidValue(f"{quote(' '.join((what, *words)))} is not a complete fault", shape)
     return words[0], parse_share(words[1]) if len(words) == 2 else WHOLE
 
 
@@ -131,7 +138,7 @@ def parse_share(text: str) -> int:
     match = _PERCENTAGE.fullmatch(text)
     share = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")) if match else 0
     if not 1 <= share <= WHOLE:
-        raise InvalidValue(f"{quote(text)} is not a share", "a percentage from 0.01% to 100%")
+        raise InvalidValue(f"{quote(text)} is not a percentage", "a percentage from 0.01% to 100%")
     return share
 
 

@@ -1,15 +1,15 @@
-"""The status codes of gRPC, and what they are to those who think in status codes of HTTP.
+"""The status codes of gRPC, and how they correspond to status codes of HTTP.
 
 A call that fails is an HTTP 200 whose trailers, or whose head if nothing else comes, say `grpc-status`. Three
-tables lead from one to the other:
+tables translate between the two:
 
-- `http_code`: what a call's status is to expressions that speak of HTTP's codes, as Envoy has it
+- `http_code`: what a call's status is in expressions with HTTP's codes, as in Envoy
   (https://cloud.google.com/apis/design/errors#handling_errors);
-- `of_http`: what callers make of a response that has no status of gRPC
+- `of_http`: how callers understand a response without a gRPC status
   (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md);
-- `of_reply`: what the mesh tells callers in place of an answer of its own. It is not the one before, which
-  is for intermediaries that know nothing of gRPC: who is rate limited is told RESOURCE_EXHAUSTED, and not
-  UNAVAILABLE, on which many callers try again.
+- `of_reply`: what the mesh tells callers when it answers itself. This differs from the table before, which is
+  for proxies that do not know gRPC: a call over a rate limit gets RESOURCE_EXHAUSTED and not UNAVAILABLE,
+  after which many callers try again.
 
 Pure.
 """
@@ -101,7 +101,7 @@ def http_code(status: int, grpc_status: GrpcStatus | None) -> int:
 
 
 def of_http(status: int) -> GrpcStatus:
-    """Return what callers make of this status of HTTP where there is none of gRPC."""
+    """Return how callers understand this HTTP status if there is no gRPC status."""
     return _OF_HTTP.get(status, GrpcStatus.UNKNOWN)
 
 

@@ -1,11 +1,12 @@
-"""`svc.mesh/request-headers: set x-env=prod; remove x-internal`: change the header fields of what passes.
+"""`svc.mesh/request-headers: set x-env=prod; remove x-internal`: change the header fields of requests and
+responses.
 
 `svc.mesh/response-headers` does the same to responses. An operation is `set NAME=VALUE`, `add NAME=VALUE` or
 `remove NAME`; they are done in order, and stand on lines of their own or with `;` between them. There is `=`
 and not `:` in them because `: ` ends a plain scalar in YAML.
 
-`svc.mesh/forwarded-headers: x-forwarded` tells endpoints what the client asked for. As in Traefik 2.8 what a
-client says there of itself is replaced, because nobody is trusted who is not said to be: Traefik deletes
+`svc.mesh/forwarded-headers: x-forwarded` tells endpoints what the client asked for. As in Traefik 2.8, what
+the client itself says in these fields is replaced, because no client is trusted by default: Traefik deletes
 these fields unless the peer's address is in `trustedIPs` or the entry point is `insecure`, and then adds
 those that are absent. Traefik Mesh runs its entry points `insecure`, which is `x-forwarded keep` here.
 """
@@ -109,7 +110,7 @@ def parse_operations(text: str, *, of_request: bool) -> tuple[Operation, ...]:
         if piece["words"].strip() or piece["value"]:
             operations.append(_operation(piece, of_request))
     if not operations:
-        raise InvalidValue("there is no operation in it", "set NAME=VALUE, add NAME=VALUE or remove NAME")
+        raise InvalidValue("it contains no operation", "set NAME=VALUE, add NAME=VALUE or remove NAME")
     if len(operations) > MOST_OPERATIONS:
         raise InvalidValue(f"there are {len(operations)} operations", f"at most {MOST_OPERATIONS}")
     return tuple(operations)
@@ -122,7 +123,7 @@ def _operation(piece: re.Match[str], of_request: bool) -> Operation:
     )
     shape = "remove NAME" if verb == "remove" else f"{verb} NAME=VALUE, such as {verb} x-env=prod"
     if len(names) != 1 or (piece["value"] is None) != (verb == "remove"):
-        raise InvalidValue(f"{quote(piece[0].strip())} is not a whole operation", shape)
+        raise InvalidValue(f"{quote(piece[0].strip())} is not a complete operation", shape)
     name = names[0]
     value = "" if verb == "remove" else _value(piece)
     try:
@@ -132,7 +133,7 @@ def _operation(piece: re.Match[str], of_request: bool) -> Operation:
     if of_request and name.lower() == "host":
         _check_host(verb, value)
     if of_request and name.lower() == "x-forwarded-for":
-        raise InvalidValue(f"{name} is the mesh's own: it says who asked", "a field of another name")
+        raise InvalidValue(f"{name} is set by the mesh alone: it names the client", "a field of another name")
     return Operation(verb, name, value)
 
 
@@ -177,7 +178,7 @@ def change(headers: Headers, operations: Sequence[tuple[Verb, str, str]]) -> Non
 
 
 def forward(headers: Headers, port: str, keep: bool) -> None:
-    """Tell of the request as the client sent it; `keep` what it says by itself."""
+    """Say how the client sent the request; with `keep`, do not replace what the client says."""
     told = (
         ("X-Forwarded-Proto", "http"),
         ("X-Forwarded-Host", headers.get("Host")),

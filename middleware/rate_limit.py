@@ -1,10 +1,11 @@
-"""`svc.mesh/rate-limit: 100/s burst=50 per=source`: so many requests per unit of time, more get a 429.
+"""`svc.mesh/rate-limit: 100/s burst=50 per=source`: limits the requests per unit of time; further ones get a
+429.
 
 The limit is the generic cell rate algorithm, GCRA (ITU-T I.371, annex A, the virtual scheduling form; the ATM
 Forum's Traffic Management 4.0, section 4.4.2): one number for each limited thing, the theoretical arrival
 time (TAT) of the next request, in nanoseconds of the node's monotonic clock. It lives in the table that all
-workers of the node share, so the limit is the node's whatever the number of workers, and one that
-has been quiet for long may be forgotten without an effect.
+workers of the node share, so the limit is that of the node, whatever the number of workers. A limit that was
+not used for long may be forgotten without any effect.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def decide(tat: int, now: int, interval: int, tolerance: int) -> tuple[int | Non
     """Decide on one request, all in ns: the TAT to store (None: refused), and how long to wait if refused.
 
     `interval` is the time between two requests at an even pace, `tolerance` how far ahead of it the TAT may
-    run: `(burst - 1) * interval`. A TAT further ahead than these can leave it was stored under other options
-    and is cut down, so that a limit which was raised is in force at once.
+    run: `(burst - 1) * interval`. A TAT that is further ahead than these options allow was stored under other
+    options. It is reduced, so that a limit that was raised is in force at once.
     """
     tat = min(max(tat, now), now + tolerance + interval)
     wait = tat - tolerance - now

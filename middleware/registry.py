@@ -1,9 +1,9 @@
 """All middleware, in the one order in which requests pass through it: outermost first.
 
-A middleware is added by one line in `MIDDLEWARES`, among those of its scope. A user's own comes from an
-installed distribution with an entry point in the group `svcmesh.middleware` that names a `Middleware` value;
-it comes after ours of its scope, in the order of entry point names. One that cannot be used is reported and
-left out; it never stops an agent.
+A middleware is added by one line in `MIDDLEWARES`, among those of its scope. A user's own middleware is an
+installed package with an entry point in the group `svcmesh.middleware` that names a `Middleware` value. It
+comes after ours of the same scope, in the order of the entry points' names. If it cannot be used, it is
+reported and left out; it never stops an agent.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
     # what is refused says nothing about the endpoints, so the breaker must not see it.
     rate_limit.MIDDLEWARE,
-    # Runs out for everything below: all tries of a request, and whatever holds it up. What is refused above
-    # needs no limit.
+    # Its limit covers everything below: all tries of a request, and everything that delays it. What is
+    # refused above needs no limit.
     timeout.MIDDLEWARE,
     # Goes by what the client sent, so before that is changed, and once: tries of a request are not spread.
     split.MIDDLEWARE,
@@ -135,7 +135,7 @@ def load(entry_points: Iterable[EntryPoint]) -> Installed:
         try:
             loaded = entry_point.load()
             reason = unusable(loaded, middlewares)
-        except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
+        except (Exception, SystemExit) as error:  # a foreign module may do anything when it is imported
             reason = f"cannot be loaded: {type(error).__name__}: {error}"
         if loaded is None or reason:
             problems.append(LoadProblem(f"{entry_point.name} = {entry_point.value}", reason))
@@ -155,7 +155,7 @@ def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
     if not options.__struct_config__.frozen:
         return "its options are not frozen"
     if loaded.scope not in SCOPES:
-        return f"its scope is {loaded.scope!r}, which is none of {', '.join(SCOPES)}"
+        return f"its scope is {loaded.scope!r}, which is not one of {', '.join(SCOPES)}"
     for annotation in loaded.annotations:
         if not annotation.name.startswith(ANNOTATION_PREFIX):
             return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"

@@ -1,4 +1,4 @@
-"""`svc.mesh/retry-attempts: "2"`: send a request again, to another endpoint, when the first one failed it.
+"""`svc.mesh/retry-attempts: "2"`: send a request again, to another endpoint, when the first one failed.
 
 Always retried: connect failures, connections that broke, endpoints that did not answer in a try's time.
 `svc.mesh/retry-on` adds status codes, with Envoy's words where they fit. A status stands for responses and
@@ -8,12 +8,12 @@ Never retried: a request that an endpoint may have processed, unless its method 
 section 9.2.2); one whose body is no longer kept whole, or whose own time is up; and anything above the
 budget of retries.
 
-A gRPC call is always a POST, and its failure an HTTP 200. It is sent again where the mesh's answer, or the
-endpoint's status, is one that the owner has named by gRPC's word (`unavailable`): whether that may be done
-twice is for the owner to say, as it is with gRPC's own retry policy. That status often comes behind a head
-that says nothing, so the head of such a call is held until the first byte of a message or the end has come,
-for at most `PATIENCE`, and only once all of the request has: a caller that is still sending may wait for
-the head before it goes on.
+A gRPC call is always a POST, and its failure an HTTP 200. It is sent again if the status, from the mesh or
+from the endpoint, is one that the owner has named with gRPC's word (`unavailable`): the owner has to know
+whether the call may be made twice, as with gRPC's own retry policy. The status often comes after a head that
+does not have it. So the head of such a call is held back until the first byte of a message or the end has
+come, for at most `PATIENCE`, and only when the request is complete: a caller that is still sending may wait
+for the head before it continues.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PATIENCE: Final = 1.0
 BUDGET_WINDOW: Final = 10
 """Seconds."""
 BUDGET_SHARE: Final = 5
-"""One retry for so many requests."""
+"""One retry is allowed for this many requests."""
 BUDGET_FLOOR: Final = 10
 """Retries in a window that are allowed to any Service, however quiet."""
 
@@ -192,7 +192,7 @@ def is_retriable_response(status: int, method: str, statuses: frozenset[int]) ->
 
 
 def is_retriable_call(error: ExchangeError, statuses: frozenset[GrpcStatus]) -> bool:
-    """Return whether a gRPC call that brought no response should be tried again all the same."""
+    """Return whether a gRPC call without a response should nevertheless be tried again."""
     return (
         not error.final
         and error.fault == "upstream"
@@ -276,9 +276,9 @@ MIDDLEWARE = Middleware(
             values=f'"0" to "{MOST_ATTEMPTS}"',
             default="0",
             summary=(
-                "How many more times a request is sent, each time to another endpoint, when connecting"
-                " failed, the connection broke or a try took too long; only what cannot have been processed,"
-                " or has an idempotent method."
+                "How many times a request is sent again, each time to another endpoint, if connecting "
+                "failed, the connection broke or a try took too long. This is done only if the request "
+                "cannot have been processed or has an idempotent method."
             ),
             example='svc.mesh/retry-attempts: "2"',
         ),
@@ -290,8 +290,9 @@ MIDDLEWARE = Middleware(
             ),
             default="connect-failure,reset (always in force)",
             summary=(
-                "On which answers, too, a request with an idempotent method is sent again; and on which"
-                " statuses a gRPC call is, which no other word and no status code concerns."
+                "After which responses a request with an idempotent method is sent again as well; and "
+                "after which gRPC statuses a gRPC call is sent again, to which the other words and the "
+                "status codes do not apply."
             ),
             example="svc.mesh/retry-on: gateway-error,429",
         ),

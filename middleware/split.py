@@ -1,12 +1,12 @@
-"""`svc.mesh/split: catalog=90 catalog-v2=10`: several Services of the namespace share what one is asked.
+"""`svc.mesh/split: catalog=90 catalog-v2=10`: several Services of the namespace share the requests to one.
 
 Weights are kept by nginx' smooth weighted round robin: exact over each cycle, and as even as can be in it.
-Each worker of each node has a cycle of its own and begins at a random place in it; else all of them would ask
-a canary of one per cent for the first time at their fiftieth request.
+Each worker of each node has its own cycle and begins at a random place in it. Otherwise all of them would
+send their fiftieth request to a canary of one per cent, and none before.
 
 `svc.mesh/split-by: header x-version` lets a request name its backend. `svc.mesh/split-sticky: 1h` keeps a
-client with the backend it was given, by a cookie. Its value is a hash of the Service's and the backend's
-name, so it means the same on all nodes, tells no address, and means nothing once the backend has left.
+client with the backend it was given, by a cookie. Its value is a hash of the names of the Service and the
+backend. So it means the same on all nodes, reveals no address, and is ignored once the backend has left.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from middleware.contract import (
     Response,
     check_field,
 )
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 from middleware.weights import SmoothWeights
 
 SPLIT: Final = "svc.mesh/split"
@@ -64,12 +72,12 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """Who gets how much."""
+    """The backends and their weights."""
 
     backends: tuple[Backend, ...]
     by: Choice | None = None
-    stay: float | None = None
-    """Seconds that a client stays with its backend; 0: as long as the browser runs; None: not at all."""
+    stay: Seconds | None = None
+    """How long a client stays with its backend; 0: as long as the browser runs; None: not at all."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
@@ -117,7 +125,7 @@ def parse_backends(text: str) -> tuple[Backend, ...]:
     if len(weights) > MOST_BACKENDS:
         raise InvalidValue(f"there are {len(weights)} backends", f"at most {MOST_BACKENDS}")
     if not any(weights.values()):
-        raise InvalidValue("nobody has a weight", "at least one weight above 0, such as v1=90 v2=10")
+        raise InvalidValue("no backend has a weight", "at least one weight above 0, such as v1=90 v2=10")
     return tuple(Backend(name, weight) for name, weight in weights.items())
 
 
@@ -217,7 +225,7 @@ def build(options: Options, context: Context, *, fraction: Callable[[], float] =
                     given = cookie is not None
             request.backend = targets[name]
             response = await handler(request)
-            # A backend that fails keeps nobody: the next request of this client is given one anew.
+            # A client does not stay with a backend that fails: its next request gets a new one.
             if given and cookie is not None and response.status < 500:
                 cookie.give(response.headers, name)
             return response
@@ -244,8 +252,8 @@ MIDDLEWARE = Middleware(
             values=f"SERVICE=WEIGHT, up to {MOST_BACKENDS} times; weights from 0 to {HEAVIEST}",
             default="all goes to the Service itself",
             summary=(
-                "Which Services of the namespace get the requests, each its exact share; the Service itself"
-                " is one of them if it is named."
+                "Which Services of the namespace get the requests; each gets exactly its share. The "
+                "Service itself gets requests only if it is named."
             ),
             example="svc.mesh/split: catalog=90 catalog-v2=10",
         ),
@@ -253,7 +261,7 @@ MIDDLEWARE = Middleware(
             name=SPLIT_BY,
             values="header NAME or cookie NAME",
             default="weights alone",
-            summary="Where a request may name the backend of the split that it is for.",
+            summary="The header or cookie in which a request may name the backend that it is for.",
             example="svc.mesh/split-by: header x-version",
         ),
         Annotation(
@@ -261,8 +269,8 @@ MIDDLEWARE = Middleware(
             values='"true", "false" or a duration from 1s to 8760h',
             default='"false"',
             summary=(
-                "Whether a client stays with the backend it was given: as long as its browser runs, or for"
-                " this long. Sets a cookie."
+                "Whether a client stays with the backend that it was given: as long as its browser runs, "
+                "or for this long. This sets a cookie."
             ),
             example="svc.mesh/split-sticky: 1h",
         ),

@@ -104,10 +104,8 @@ class FakeRequest:
 
 
 class FakeResponse:
-    """A response whose body is `body`.
-
-    That of a gRPC call has a `grpc_status`, known at once; or one that is only known to who waits for it
-    (`early`), or not before the call has ended: neither is given.
+    """A response whose body is `body`. For a gRPC call, give `grpc_status` if it is known at once, or `early`
+    if it is only known after waiting for it; give neither if it is not known before the call ends.
     """
 
     def __init__(
@@ -225,7 +223,7 @@ class FakeWindows:
         self.made: dict[tuple[bytes, int], FakeWindow] = {}
 
     def window(self, key: bytes, counters: int) -> FakeWindow:
-        """Return the window of this key and so many counters."""
+        """Return the window of this key, with this number of counters."""
         if not 1 <= counters <= MOST_COUNTERS:
             raise ValueError(f"a window has 1 to {MOST_COUNTERS} counters, not {counters}")
         return self.made.setdefault((key, counters), FakeWindow(counters))

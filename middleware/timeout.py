@@ -30,7 +30,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import InvalidValue, parse_duration, problem
+from middleware.values import InvalidValue, Seconds, parse_duration, problem
 
 TIMEOUT: Final = "svc.mesh/timeout"
 PER_TRY_TIMEOUT: Final = "svc.mesh/per-try-timeout"
@@ -62,7 +62,7 @@ class TryTimedOut(GatewayTimeout):
 class Options(msgspec.Struct, frozen=True):
     """A limit of requests, or of their tries."""
 
-    seconds: float
+    limit: Seconds
 
 
 class ConnectionTimes(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def parse_per_try(annotations: Mapping[str, str]) -> Options | Problem | None:
     if not isinstance(seconds, float):
         return seconds
     if isinstance(whole, float) and seconds > whole:
-        reason = f"{seconds:g}s is longer than {TIMEOUT}: {whole:g}s, which passes first"
+        reason = f"{seconds:g}s is longer than {TIMEOUT}: {whole:g}s, which ends first"
         return Problem(
             PER_TRY_TIMEOUT, annotations[PER_TRY_TIMEOUT], reason, f"a duration of at most {whole:g}s"
         )
@@ -113,18 +113,20 @@ def _read(annotations: Mapping[str, str], name: str) -> float | Problem | None:
 
 
 def _passed(error: type[GatewayTimeout], detail: str, request: Request) -> ExchangeError:
-    """Return the error of a limit that has passed; it blames the side that kept the other waiting."""
+    """Return the error of a limit that has passed; it blames the side that the other one had to wait for."""
     if request.completed is not None:
         return error(detail)
-    slow = error(f"{detail}; the request had not all come")
+    slow = error(f"{detail}; the request had not arrived completely")
     slow.fault, slow.status, slow.proxy_error = "client", 408, "http_request_error"
     return slow
 
 
 def build_timeout(options: Options, _context: Context) -> Layer:
     """Return the layer that limits whole requests; the limit outlasts it, to the response's last byte."""
-    seconds = options.seconds
-    passed = functools.partial(_passed, RequestTimedOut, f"no whole response within {TIMEOUT}: {seconds:g}s")
+    seconds = options.limit
+    passed = functools.partial(
+        _passed, RequestTimedOut, f"no complete response within {TIMEOUT}: {seconds:g}s"
+    )
 
     def layer(handler: Handler) -> Handler:
         async def limit_request(request: Request) -> Response:
@@ -138,7 +140,7 @@ def build_timeout(options: Options, _context: Context) -> Layer:
 
 def build_per_try(options: Options, _context: Context) -> Layer:
     """Return the layer that limits each try."""
-    seconds = options.seconds
+    seconds = options.limit
     passed = functools.partial(_passed, TryTimedOut, f"no response within {PER_TRY_TIMEOUT}: {seconds:g}s")
 
     def layer(handler: Handler) -> Handler:
@@ -220,7 +222,7 @@ CONNECTION_TIMES = Middleware(
         Annotation(
             name=IDLE_TIMEOUT,
             values="a duration from 1s to 24h",
-            default="no limit, but 1m where a body stalls",
+            default="no limit, except 1m for a body that stalls",
             summary="How long nothing may move in a tcp connection, or in an http request and its response.",
             example="svc.mesh/idle-timeout: 5m",
         ),

@@ -8,10 +8,11 @@ Digits are ASCII digits: Python's own `int()` would also read `1_000` and other 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -35,6 +36,10 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 RATE = re.compile(r"([0-9]+)/([smh])")
+
+
+Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"})]
+"""The type of a time among a middleware's options: `/plan` shows it as people write it, `1m30s`."""
 
 
 class InvalidValue(ValueError):
@@ -87,7 +92,7 @@ def parse_duration(text: str, *, least: float = 0.0, most: float) -> float:
         InvalidValue: it is not one, or not from `least` to `most` seconds.
     """
     text = text.strip()
-    expected = f"a duration from {least:g}s to {most:g}s, such as 250ms or 1m30s"
+    expected = f"a duration from {format_duration(least)} to {format_duration(most)}, such as 250ms or 1m30s"
     if text in ("0", "+0", "-0"):
         nanoseconds = Fraction(0)
     elif len(text) > LONGEST or not DURATION.fullmatch(text):
@@ -107,6 +112,25 @@ def parse_duration(text: str, *, least: float = 0.0, most: float) -> float:
     if not least <= seconds <= most:
         raise InvalidValue(f"{text} is out of range", expected)
     return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time as `parse_duration` reads it, in the form that people would give it: `250ms`, `1m30s`."""
+    if math.isinf(seconds):
+        return "for ever"
+    nanoseconds = round(abs(seconds) * UNIT_NANOSECONDS["s"])
+    parts = []
+    for unit in ("h", "m"):
+        count, nanoseconds = divmod(nanoseconds, UNIT_NANOSECONDS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    if nanoseconds or not parts:
+        fitting = (unit for unit in ("s", "ms", "µs") if nanoseconds >= UNIT_NANOSECONDS[unit])
+        unit = "s" if parts or not nanoseconds else next(fitting, "ns")
+        whole, rest = divmod(nanoseconds, UNIT_NANOSECONDS[unit])
+        fraction = f"{rest:0{len(str(UNIT_NANOSECONDS[unit])) - 1}d}".rstrip("0") if rest else ""
+        parts.append(f"{whole}{fraction and '.'}{fraction}{unit}")
+    return ("-" if seconds < 0 else "") + "".join(parts)
 
 
 def parse_rate(text: str, *, most: int) -> Rate:

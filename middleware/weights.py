@@ -19,7 +19,7 @@ class SmoothWeights:
         self._sum = sum(weights)
         self._wealth = [0] * len(weights)
         self.cycle = self._sum // gcd(*weights)
-        """Turns until all begins anew."""
+        """Turns until the cycle begins again."""
 
     def pick(self) -> int:
         """Take a turn."""

@@ -1,8 +1,8 @@
-"""A rolling window: the last so many seconds, kept as a ring of buckets of equal width.
+"""A rolling window: the last seconds, kept as a ring of buckets of equal width.
 
 It is for figures over recent time (a share of errors, a budget) where memory must stay bounded and a request
-may cost no more than a comparison and an addition. What happened is forgotten a bucket at a time, so the
-window reaches back between `count - 1` and `count` widths.
+may cost no more than a comparison and an addition. It forgets one bucket at a time, so it covers between
+`count - 1` and `count` widths.
 """
 
 from __future__ import annotations

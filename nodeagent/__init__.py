@@ -5,10 +5,11 @@ import sys
 
 
 def open_standard_files() -> None:
-    """Open /dev/null in place of standard input, output and error if this process was started without them.
+    """Open /dev/null in place of standard input, output and error where they were closed when we were
+    started.
 
-    Otherwise the next file that is opened, perhaps a socket or shared memory, gets their number, and the log
-    is written there.
+    Otherwise the next file that is opened, perhaps a socket or shared memory, gets one of these numbers, and
+    the log is written into it.
     """
     for number in (0, 1, 2):
         try:
@@ -19,9 +20,9 @@ def open_standard_files() -> None:
 
 
 def load_structlog() -> None:
-    """Import structlog without rich, which it would load wherever that happens to be installed.
+    """Import structlog without rich, which it loads if it is installed.
 
-    It would be for coloured tracebacks only, and cost 4.5 MiB in the agent and in every worker.
+    rich is used for coloured tracebacks only, and costs 4.5 MiB in the agent and in every worker.
     """
     if "structlog" in sys.modules or "rich" in sys.modules:
         return

@@ -1,13 +1,14 @@
-"""Process 1 of the agent's container: starts the agent, and starts it anew when it dies.
+"""Process 1 of the agent's container: starts the agent, and starts it again when it dies.
 
-When process 1 of a PID namespace ends, the kernel kills all others in it. Were the agent that process, its
-death would be that of its workers, and of every connection of the node; so it is its child. The workers serve
-on until the next agent is ready (`nodeagent.control.successor`). When the agent ends in order, this does too.
+When process 1 of a PID namespace ends, the kernel kills all others in it. If the agent were process 1, its
+death would end its workers and every connection of the node; so it is a child of process 1. The workers
+continue to serve until the next agent is ready (`nodeagent.control.successor`). When the agent ends
+regularly, process 1 ends too.
 
-An agent can also stop without dying. It writes a byte into a pipe every second; one that has stopped doing so
-is killed, and followed by another like one that died.
+An agent can also stop without dying. It writes a byte into a pipe every second; an agent that has stopped
+doing so is killed, and another is started as after a death.
 
-Nothing but the standard library is imported here: this stays as small as Python is.
+Only the standard library is imported here, so that this process stays small.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 SETTLED: Final = 10.0
-"""Seconds after which an agent that exits with an error has died; before, it could not start."""
+"""An agent that exits with an error after this many seconds counts as dead; before that, it could not
+start."""
 DEATHS: Final = 5
-"""After so many deaths within `WINDOW` seconds no other agent is started, and the container ends."""
+"""If there are this many deaths within `WINDOW` seconds, the container ends, and what started it decides."""
 WINDOW: Final = 60.0
 LOOK: Final = 1.0
 """Seconds between two looks at the agent's pulse."""
 HUNG: Final = 20
 """Looks without a pulse after which an agent that had one is killed. Looks, not seconds: while the whole
-container is frozen, nobody looks."""
+container is frozen, there are no looks."""
 _FORWARDED: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _AWAITED: Final = _FORWARDED | {signal.SIGCHLD}
 
@@ -39,36 +41,36 @@ class Kept(NamedTuple):
     died: str
     """Why the agent before it died; empty for the first."""
     pulse: int
-    """The descriptor into which it is to write a byte every second."""
+    """The descriptor into which it has to write a byte every second."""
 
 
 class Death(NamedTuple):
-    """How an agent ended: its wait status, after so many seconds."""
+    """How an agent ended: its wait status, and after how many seconds."""
 
     status: int
     lived: float
     hung: bool = False
-    """It had no pulse any more, and was killed for it."""
+    """Whether it was killed because it had no pulse any more."""
 
     @property
     def reason(self) -> str:
         """For the log."""
         if self.hung:
-            return f"hung: no sign of life for {HUNG * LOOK:g} s"
+            return f"hung: no sign of life for {HUNG * LOOK:g}s"
         if os.WIFSIGNALED(self.status):
             return f"killed by {signal.Signals(os.WTERMSIG(self.status)).name}"
         return f"exit status {os.WEXITSTATUS(self.status)}"
 
     @property
     def exit_code(self) -> int:
-        """As a shell would give it."""
+        """The exit code, as a shell would show it."""
         if os.WIFSIGNALED(self.status):
             return 128 + os.WTERMSIG(self.status)
         return os.WEXITSTATUS(self.status)
 
     @property
     def sudden(self) -> bool:
-        """Whether another agent may do better: it was killed, or failed after it had served for a while."""
+        """Whether a new agent may help: this one was killed, or failed after it had served for a while."""
         return os.WIFSIGNALED(self.status) or (self.exit_code != 0 and self.lived >= SETTLED)
 
 
@@ -83,7 +85,7 @@ def keep(agent: Callable[[Kept], NoReturn], hung: int = HUNG) -> int:
 
     SIGTERM and SIGINT are passed on. `hung` is how many looks without a pulse are too many.
     """
-    # They wait until they are asked for: none is missed, and none comes at a bad moment.
+    # Blocked signals wait until we ask for them: none is missed, and none comes at a bad moment.
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     deaths: list[float] = []
     reason = ""
@@ -142,7 +144,9 @@ def _beats(pulse: int) -> bool:
 
 
 def _reap(child: int) -> int | None:
-    """Reap all that ended, orphans of agents that died too; return the child's wait status if it did."""
+    """Reap all processes that ended, also orphans of dead agents; return the wait status of the child if it
+    ended.
+    """
     found = None
     while True:
         try:

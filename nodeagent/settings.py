@@ -28,7 +28,7 @@ def dns_address(network: ipaddress.IPv4Network) -> str:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a stranger may use up on one connection. Sizes in bytes, times in seconds."""
+    """What a client may use up on one connection. Sizes in bytes, times in seconds."""
 
     head_bytes: int = 64 * 1024
     head_fields: int = 128

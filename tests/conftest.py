@@ -37,9 +37,10 @@ def shared_cluster() -> Iterator[ControlPlane]:
 
 
 def pytest_configure() -> None:
-    """Take signals as a program does that was started from a shell, whoever started us.
+    """Handle signals like a program that was started from a shell, however we were started.
 
-    A background job ignores SIGINT, a container perhaps SIGCHLD, and everything that a test starts would too.
+    A background job ignores SIGINT, a container perhaps SIGCHLD, and all programs that a test starts would
+    inherit that.
     """
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)

@@ -1,9 +1,9 @@
-"""Whether what is sent to a Service's endpoints may have to be encrypted. Pure.
+"""Whether requests to a Service's endpoints may have to be encrypted. Pure.
 
-The mesh speaks no TLS to endpoints. What another mesh encrypted, or may have, must not be sent in plain text
-because an annotation was misspelt, so where it cannot be told the Service stays out. Which of the two meshes
-read the annotations is unknown, Traefik Mesh (the newer prefix first) or Maesh (only the older one), so what
-either of them would read counts.
+The mesh does not use TLS to endpoints. What another mesh encrypted, or may have encrypted, must not be sent
+in plain text because an annotation was misspelt; so where that is not known, the Service stays out of the
+mesh. It is unknown which of the two meshes read the annotations, Traefik Mesh (the newer prefix first) or
+Maesh (only the older one), so everything that one of them would read counts.
 
 With `traffic-type: tcp` both meshes pass on the client's own bytes, as we do, and `https` has no meaning.
 """
@@ -21,11 +21,11 @@ _NEWER, _OLDER = PREFIXES
 _PLAIN: Final = ("http", "h2c")
 _TRAFFIC_TYPES: Final = ("http", "tcp", "udp")
 _SPEAKS_OF_IT: Final = frozenset({"https", "tls", "ssl", "mtls"})
-"""Values of options that no mesh has which only somebody writes who wants encryption."""
+"""Values of unknown options that only somebody writes who wants encryption."""
 
 
 def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Note]:
-    """Yield why the Service must stay out; nothing if what it gets may be sent in plain text.
+    """Yield why the Service must stay out; nothing if its requests may be sent in plain text.
 
     `foreign` has every annotation of Traefik Mesh and Maesh, `own` those of ours.
     """
@@ -36,7 +36,7 @@ def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iter
             yield _excluded(
                 name,
                 value,
-                "is not a scheme of Traefik Mesh, so whether what is sent must be encrypted cannot be told",
+                "is not a scheme of Traefik Mesh, so it is not known whether requests must be encrypted",
                 "http, https or h2c, in lower case and without spaces",
             )
     if "https" in schemes.values() and not _passes_bytes(traffic, own):
@@ -46,7 +46,7 @@ def encryption_notes(foreign: Mapping[str, str], own: Mapping[str, str]) -> Iter
             yield _excluded(
                 name,
                 value,
-                "is no option of Traefik Mesh, and seems to ask for encryption",
+                "is not an option of Traefik Mesh, and seems to ask for encryption",
                 f"{_NEWER}scheme with http, https or h2c",
             )
 
@@ -55,21 +55,21 @@ def _https(schemes: Mapping[str, str], traffic: Mapping[str, str]) -> Iterator[N
     name = next(name for name, value in schemes.items() if value == "https")
     if set(schemes.values()) == {"https"}:
         reason = (
-            "has no equivalent: the mesh speaks no TLS to endpoints, and must not send in plain text what was"
-            " encrypted"
+            "has no equivalent: the mesh does not use TLS to endpoints, and must not send in plain text "
+            "what was encrypted"
         )
         expected = f"clients that speak https themselves, with {ENABLED}: true and {PROTOCOL}: tcp"
     else:
         other = _OLDER if name.startswith(_NEWER) else _NEWER
         reason = (
-            f"is not what {other}scheme says, and Traefik Mesh and Maesh do not read the same one, so whether"
-            " what is sent must be encrypted cannot be told"
+            f"is not what {other}scheme says, and Traefik Mesh and Maesh do not read the same one, so it "
+            f"is not known whether requests must be encrypted"
         )
         expected = "the same under both prefixes, or only one of them"
     yield _excluded(name, "https", reason, expected)
     for name, value in traffic.items():
         if value not in _TRAFFIC_TYPES:
-            reason = "is not a traffic type of Traefik Mesh, so whether scheme has a meaning cannot be told"
+            reason = "is not a traffic type of Traefik Mesh, so it is not known whether scheme has an effect"
             yield _excluded(name, value, reason, "http, tcp or udp, in lower case and without spaces")
 
 

@@ -1,4 +1,4 @@
-"""What is said of an annotation that has no equivalent."""
+"""What is reported about an annotation that has no equivalent."""
 
 from __future__ import annotations
 

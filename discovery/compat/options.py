@@ -11,7 +11,7 @@ from discovery.model import ANNOTATION_PREFIX
 Compat = Literal["traefik-mesh"]
 
 PREFIXES: Final = ("mesh.traefik.io/", "maesh.containo.us/")
-"""The first goes before the second."""
+"""The first takes precedence over the second."""
 ZONES: Final = ("traefik.mesh", "maesh")
 """The DNS zones of Traefik Mesh and of Maesh."""
 

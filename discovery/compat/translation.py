@@ -3,7 +3,7 @@
 Traefik Mesh (since 1.4) reads `mesh.traefik.io/*`, and where an option is not given there, the
 `maesh.containo.us/*` of its earlier name Maesh (traefik/mesh `pkg/annotations/annotations.go`). A Service
 that carries any of them counts as opted in, as if it had `svc.mesh/enabled: "true"`; others stay invisible.
-Whatever is annotated below `svc.mesh/` goes before what is translated, `svc.mesh/enabled: "false"` included.
+An annotation below `svc.mesh/` takes precedence over what is translated, also `svc.mesh/enabled: "false"`.
 
 Every value is judged here, as its owner wrote it, except those that are the same in ours: a protocol and an
 expression are passed on and judged where ours are. What cannot be read is no reason to give up what was in
@@ -36,12 +36,12 @@ from discovery.compat.options import (
 from discovery.model import ANNOTATION_PREFIX, Unread
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
-"""As Go's `strconv.Atoi` takes it: within an int64, or almost."""
+"""A number as Go's `strconv.Atoi` reads it: an int64, or almost."""
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Translation(msgspec.Struct, frozen=True):
-    """What a Service's annotations say in ours."""
+    """A Service's annotations, translated into ours."""
 
     annotations: Mapping[str, str]
     """All below `svc.mesh/`: its own, and for the others what was translated."""
@@ -64,7 +64,7 @@ class _Made(NamedTuple):
 
 
 class _Remark(NamedTuple):
-    """A note on what was made of a value; of no interest where the owner has an annotation of ours."""
+    """A note on how a value was translated; not needed where the owner has an annotation of ours."""
 
     ours: str
     note: Note
@@ -102,10 +102,10 @@ def translate(annotations: Mapping[str, str], unreadable: Mapping[str, str] = _N
 
 
 def _exclude(own: Mapping[str, str], notes: list[Note]) -> Translation:
-    """Return what is left of a Service that must stay out: no word of its owner's that it be meshed."""
+    """Return the annotations of a Service that must stay out: without the one that asks for the mesh."""
     kept = {name: value for name, value in own.items() if name != ENABLED}
     if ENABLED in own:
-        reason, expected = "is neither true nor false", '"true" to have it meshed all the same'
+        reason, expected = "is neither true nor false", '"true" to have the Service in the mesh nevertheless'
         notes = [*notes, Note(ENABLED, own[ENABLED], reason, expected, NOT_MESHED)]
     return Translation(kept, notes=tuple(notes))
 
@@ -126,7 +126,9 @@ def _unknown(foreign: Mapping[str, str], noted: set[str]) -> Iterator[Note]:
     known = [option.name for option in OPTIONS]
     for name, value in foreign.items():
         if option_of(name) not in known and name not in noted:
-            yield Note(name, value, "is no option of Traefik Mesh", ", ".join(known), "it is ignored", "info")
+            yield Note(
+                name, value, "is not an option of Traefik Mesh", ", ".join(known), "it is ignored", "info"
+            )
 
 
 def _overruled(note: Note) -> Note:
@@ -140,7 +142,7 @@ def _read_traffic_type(given: Mapping[str, _Given]) -> Iterator[_Said]:
     if found.value == "udp":
         yield Note(
             *found,
-            reason="has no equivalent: the mesh carries only TCP yet",
+            reason="has no equivalent: the mesh does not carry UDP and SCTP yet",
             expected="http or tcp, or clients that use the Service's ordinary name",
             effect=NOT_MESHED,
             excludes=True,
@@ -218,7 +220,7 @@ _READERS: tuple[Callable[[Mapping[str, _Given]], Iterator[_Said]], ...] = (
 
 
 def _read_count(found: _Given, ours: str, expected: str) -> int | Unread:
-    """Read a whole number of 1 or more; what is none is kept for the plan."""
+    """Read a whole number of 1 or more; any other value is kept for the plan."""
     text = found.value.strip()
     if not _INTEGER.fullmatch(text):
         return Unread(*found, reason="is not a whole number", expected=expected, ours=ours)

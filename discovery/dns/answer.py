@@ -19,8 +19,8 @@ from discovery.dns.index import NEGATIVE_TTL, TYPE_NS, TYPE_SOA, TYPE_SRV, Apex,
 from discovery.dns.query import HEADER_LENGTH, NotAQueryError, Query, QueryRejected, parse_query
 
 RECORD_TTL = 5
-"""Seconds that a resolver may remember a record. Short, as a removed Service must be served for this long
-after its name is gone; not 0, as then many clients ask again for every connection."""
+"""Seconds that a resolver may remember a record. Short, because a removed Service must be served for this
+long after its name is gone; not 0, because then many clients ask again for every connection."""
 
 EDNS_PAYLOAD = 1232
 """The greatest UDP answer, in bytes: fits into any path's packet without fragments (DNS flag day 2020)."""
@@ -81,7 +81,7 @@ def answer(index: ZoneIndex, wire: bytes, *, udp: bool) -> Answer:
 
 
 def _rejection(wire: bytes, rejected: QueryRejected) -> bytes:
-    """Answer with no more than the header, and the question if it is sound."""
+    """Answer with only the header, and the question if it is valid."""
     flags = _QR | (int.from_bytes(wire[2:4], "big") & (0x7800 | _RD)) | _RCODES[rejected.result]
     question = wire[HEADER_LENGTH : rejected.question_end]
     return wire[:2] + _HEADER.pack(flags, 1 if question else 0, 0, 0, 0) + question
@@ -108,7 +108,7 @@ def _authoritative(wire: bytes, query: Query, found: Found, *, udp: bool) -> Ans
     flags = _AA | _RCODES[result]
     full = _assemble(wire, query, flags, record, authority, glue)
     if len(full) > limit and glue:
-        # Losing what nobody asked for is no truncation (RFC 2181 section 9).
+        # Leaving out what was not asked for is no truncation (RFC 2181 section 9).
         full = _assemble(wire, query, flags, record)
     if len(full) > limit:
         full = _assemble(wire, query, flags | _TC)

@@ -23,12 +23,12 @@ from discovery.dns.reverse import Key, ReverseNames
 from discovery.dns.zone import Zone, ZonePort, ZoneService
 
 NEGATIVE_TTL = 5
-"""Seconds that a resolver may remember that a name does not exist: as short as a record's, so that a Service
-just annotated is not hidden longer than one just removed is remembered."""
+"""Seconds that a resolver may remember that a name does not exist: as short as for a record, so that a
+Service that was just annotated is not hidden for longer than a removed one is remembered."""
 
 NAMESERVER_LABELS = ("ns", "dns")
-"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name is not resolvable.
-Otherwise a user who may create one could take the zone over."""
+"""`ns.dns.<zone>`, as CoreDNS names it. Reserved: a Service of this name cannot be resolved; otherwise
+anybody who may create one could take over the zone."""
 
 # Plain ints: comparing and packing enumerations costs more than the rest of a look-up.
 TYPE_A, TYPE_AAAA, TYPE_NS = int(RdataType.A), int(RdataType.AAAA), int(RdataType.NS)
@@ -119,7 +119,7 @@ class ZoneIndex:
         return other
 
     def _follow(self, zone: Zone, changed: Iterable[Key]) -> tuple[str, ...]:
-        """Make these Services what they are in the zone; return those that are unusable."""
+        """Update the index for these Services; return those that are unusable."""
         unusable = []
         for key in sorted(changed):
             self._forget(key)

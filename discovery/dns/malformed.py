@@ -1,4 +1,4 @@
-"""Reports malformed packets, in so few lines that their senders cannot fill the log."""
+"""Reports malformed packets, but does not let their sender fill the log."""
 
 from __future__ import annotations
 

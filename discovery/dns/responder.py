@@ -1,4 +1,4 @@
-"""Answers queries from the zone that is in force: through the cache where it can, counting what it did."""
+"""Answers queries from the zone that is in force: through the cache where possible; counts the answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CACHED_TYPES = frozenset((TYPE_A, TYPE_AAAA, TYPE_SRV, TYPE_PTR, _TYPE_HTTPS))
 
 
 class Responder:
-    """The zone in force, with its cache (None: each query is answered anew) and counters."""
+    """The zone in force, with its cache (None: each answer is made again) and counters."""
 
     def __init__(self, index: ZoneIndex, cache: AnswerCache | None) -> None:
         self.counters = DnsCounters()

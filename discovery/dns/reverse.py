@@ -39,7 +39,7 @@ class ReverseNames:
             self._parents.update(_parents(address))
 
     def remove(self, key: Key, packed: bytes) -> None:
-        """Let an address point to a Service no more that it was added for."""
+        """Remove a Service from an address that it was added for."""
         address = inet_ntoa(packed)
         known = self._keys.get(address)
         if known is None:

@@ -59,7 +59,7 @@ class DnsServer:
 
     @property
     def counters(self) -> DnsCounters:
-        """The counters of all addresses; they go on counting, read them whenever they are wanted."""
+        """The counters of all addresses; they continue to count and may be read at any time."""
         return self._responder.counters
 
     async def start(self, address: str, port: int) -> int:
@@ -134,5 +134,5 @@ def _warn_of_unusable(index: ZoneIndex) -> None:
         log.warning(
             "dns_name_unusable",
             services=list(index.unusable),
-            reason="no DNS name or address can be made of them, or ns.dns is theirs; they are not resolvable",
+            reason="they have no valid DNS name or address, or their name is ns.dns; they cannot be resolved",
         )

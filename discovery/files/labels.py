@@ -44,7 +44,7 @@ class SelectorIndex(Generic[Key]):
     def __init__(self) -> None:
         self._selectors: dict[Key, frozenset[_Label]] = {}
         self._keys: defaultdict[_Label, set[Key]] = defaultdict(set)
-        """Under one label of each selector: whoever is selected has it."""
+        """Under one label of each selector, which every object that it selects must have."""
 
     def put(self, key: Key, namespace: str, selector: Mapping[str, str]) -> None:
         """Take an object in, or its selector as it is now."""

@@ -16,6 +16,7 @@ from discovery.files.backing import Backing
 from discovery.files.content import EMPTY, Content, file_problem, read_content, unusable
 from discovery.files.declared import Declarations
 from discovery.files.documents import is_json
+from discovery.files.existing import not_there
 from discovery.files.folder import WANTED, Listing, scan
 from discovery.files.overrides import Override
 from discovery.source import Event, SourceError, Synced
@@ -106,7 +107,7 @@ def not_nothing(top: str, listing: Listing) -> Listing:
         SourceError: it is not.
     """
     if not listing.present:
-        raise SourceError(f"{top} does not exist: create it, or name another file or folder")
+        raise not_there(top)
     if top in listing.unreadable:
         raise SourceError(f"{top} cannot be read: {listing.unreadable[top]}")
     return listing

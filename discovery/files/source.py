@@ -26,6 +26,7 @@ from discovery.compat import Compat
 from discovery.files.backing import Backing
 from discovery.files.bell import Bell
 from discovery.files.declared import Declarations
+from discovery.files.existing import check_path
 from discovery.files.folder import Listing, Stamp, scan_in_steps, stamp_of
 from discovery.files.overrides import Override
 from discovery.files.reading import NO_FILES, not_nothing, read_file, unreadable_folder
@@ -61,6 +62,10 @@ class FileSource:
         self._top = str(Path(path))  # as inotify puts together its paths
         self._compat = compat
         self._overrides = overrides
+
+    async def check(self) -> None:
+        """See `discovery.source.Source`."""
+        await asyncio.to_thread(check_path, self._top)
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield all that the path holds, then what changes, until the iterator is closed.

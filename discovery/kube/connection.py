@@ -92,9 +92,8 @@ class Answer:
 
 
 class Connection:
-    """A session with the API server that is made anew when certificates change.
-
-    `limit` requests at most are under way at once. `agent` is what the server's own log says of us.
+    """A session with the API server that is made again when certificates change. At most `limit` requests run
+    at the same time. `agent` is our name in the server's own log.
     """
 
     def __init__(
@@ -336,9 +335,9 @@ class LentSocket(socket.socket):
     """A socket that does not close its descriptor when it is collected, only when it is told to.
 
     uvloop (0.23 still) closes the descriptor of `create_connection(sock=...)` itself when the server resets
-    the connection early, and leaves the number in the socket; its issue 738 is of this family. An ordinary
-    socket, when it is collected, closes whatever has that number by then: seen were answers of the admin page
-    that broke off while the API server was away.
+    the connection early, and leaves the number in the socket; its issue 738 is of this family. When an
+    ordinary socket is collected, it closes whatever has that number by then. This has broken off answers of
+    the admin page while the API server was away.
     """
 
     def __del__(self) -> None:

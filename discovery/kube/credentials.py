@@ -58,7 +58,7 @@ class Loader(Protocol):
 
     @property
     def expires(self) -> bool:
-        """Whether loading again after a while is useful; a plugin without expiry would only run anew."""
+        """Whether loading again after a while is useful; a plugin without expiry would only run again."""
         ...
 
     async def load(self, configuration: Any) -> None:
@@ -101,7 +101,7 @@ class Credentials:
             return self._access
 
     async def renew(self, rejected: Access) -> None:
-        """The server does not accept `rejected`: read everything anew, unless another reflector just did."""
+        """The server does not accept `rejected`: read everything again, unless another reflector just did."""
         async with self._lock:
             if self._access == rejected:
                 self._access = None
@@ -112,7 +112,7 @@ class Credentials:
             async with asyncio.timeout(PLUGIN_TIME):
                 await loader.load(configuration)
         except TimeoutError:
-            raise CredentialsUnavailable(f"no answer from the plugin in {PLUGIN_TIME:.0f} s") from None
+            raise CredentialsUnavailable(f"no answer from the plugin in {PLUGIN_TIME:g}s") from None
         except OSError as error:
             raise CredentialsUnavailable(str(error)) from error
         self._access = _read_access(configuration)
@@ -186,7 +186,7 @@ class KubeconfigLoader:
             )
             self._user = _user_of(merged, self._loader.current_context)
         except Exception as error:
-            # What is not a mapping where the library expects one comes out as any type of error.
+            # If something is not a mapping where the library expects one, the error may be of any type.
             raise SourceError(_advice(paths, error)) from error
         self._plugin = "exec" in self._user or "auth-provider" in self._user
 

@@ -1,12 +1,12 @@
-"""Notices as Kubernetes Events on their Service: one Event for a notice, however many agents report it.
+"""Notices as Kubernetes Events on their Service, each once in the cluster, however many agents report it.
 
-No agent is chosen. An Event's name is a hash of what it says, so all agents create the same object: the API
-server takes the first and answers the others with 409, and nothing more is needed. This needs `create` on
-`events.events.k8s.io` and nothing else: a read beforehand would cost as much as the write.
+No agent is elected. An Event's name is a hash of its content, so all agents create the same object: the API
+server takes the first and answers the others with 409, and then they are done. Needs `create` on
+`events.events.k8s.io`, and nothing else: looking first would cost as much as trying.
 
-The agents of a cluster spread over `SPREAD` seconds. What cannot be sent waits in a bounded queue and is
-dropped after `MAX_AGE`; Events are news, and nothing else depends on them. A Service that changes again and
-again has few Events, and a namespace a part of the queue, so that those of others are created in time.
+The agents of a cluster spread over `SPREAD` seconds. Events that cannot be sent wait in a bounded queue and
+are dropped after `MAX_AGE`; nothing else depends on them. The Events of one Service are limited, and so is
+the part of the queue that one namespace may fill, so that those of others are sent in time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 CONTROLLER = "svc.mesh/agent"
 SPREAD = 1.0
-"""Seconds over which the agents of a cluster tell the same thing."""
+"""Seconds over which the agents of a cluster spread the same Event."""
 RATE = 5.0
 """Events a second, on average."""
 BURST = 20
@@ -44,7 +44,7 @@ QUEUE = 1000
 DROPS_EVERY = 10.0
 """Seconds between two lines about what was dropped."""
 MAX_AGE = 600.0
-"""Seconds after which what could not be told is old."""
+"""Seconds after which an Event that could not be sent is dropped."""
 NOTE_BYTES = 1024
 """Kubernetes API reference, `Event.note`: at most 1kB."""
 UNREPEATABLE = ("refused", "malformed")
@@ -90,13 +90,15 @@ class EventWriter:
         self._drops_told = -math.inf
 
     def tell(self, notices: Iterable[Notice]) -> None:
-        """Have these told within `spread` seconds; what is too much is dropped, and logged."""
+        """Send these within `spread` seconds; if there are too many, the rest is dropped, and that is
+        logged.
+        """
         now = asyncio.get_running_loop().time()
         for notice in notices:
             if len(self._queue) >= QUEUE:
                 self._drop(notice, f"{QUEUE} wait already", now)
             elif not self._throttles.admit(now, notice.service.namespace, notice.service):
-                self._drop(notice, "there were so many of this Service or its namespace", now)
+                self._drop(notice, "there were too many for this Service or its namespace", now)
             else:
                 self._put(notice, now + self._random() * self._spread, now)
         self._wake.set()
@@ -117,7 +119,7 @@ class EventWriter:
             await connection.close()
 
     async def _next(self, connection: Connection) -> None:
-        """Wait until something is due, and try to tell it."""
+        """Wait until an Event is due, and try to send it."""
         clock = asyncio.get_running_loop().time
         while not self._queue or self._queue[0].due > clock():
             self._wake.clear()

@@ -1,7 +1,7 @@
 """What can go wrong between a reflector and the API server, as values.
 
 A failed response carries a `Status` object (Kubernetes API conventions, "Response Status Kind"), unless
-something between us and the server answered in its place; then the status code has to do.
+something between us and the server answered instead; then only the status code is known.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ FailureKind = Literal[
     "expired",  # 410, or a version the server does not know: only a new list helps
     "refused",  # any other 3xx and 4xx
     "server_error",  # 5xx
-    "malformed",  # not what the API speaks: HTML, half a document, another kind
+    "malformed",  # not an answer of the API: HTML, half a document, another kind
 ]
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding may raise of bytes that are no JSON: bytes that are no text and lists in lists included."""
+"""What decoding may raise for bytes that are not JSON, including bytes that are not text and lists nested too
+deeply."""
 
 REASON_LENGTH = 300
 RETRY_AFTER_LIMIT = 300.0

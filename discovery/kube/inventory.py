@@ -1,8 +1,9 @@
-"""What a reflector has told so far, so that a new list tells only what changed.
+"""What a reflector has reported so far, so that after a new list only changes are reported.
 
-Objects are trimmed here, at the door, and only their trimmed form is kept (the registry keeps the same
+Objects are trimmed here, as they come in, and only their trimmed form is kept (the registry keeps the same
 values, so this costs a dictionary entry each). They are compared by content, not by resource version: a
-heartbeat in a Pod's status is no change to us, and after a restore from a backup a version may come twice.
+heartbeat in a Pod's status is not a change for us, and after a restore from a backup a version may come
+twice.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ReadObject = Callable[[Mapping[str, Any], str], tuple[MeshObject | None, tuple[P
 
 
 class Inventory:
-    """The objects of one resource as they were last told."""
+    """The objects of one resource as they were last reported."""
 
     def __init__(self, resource: Resource, read_object: ReadObject) -> None:
         self._resource = resource
@@ -36,7 +37,7 @@ class Inventory:
         return len(self._told)
 
     def begin_list(self) -> None:
-        """A list begins (or begins anew): all that is not seen until its end has gone."""
+        """A list begins (or begins again): what is not seen until its end does not exist any more."""
         self._unseen = {*self._told, *self._problems}
 
     def end_list(self) -> list[Event]:
@@ -48,7 +49,7 @@ class Inventory:
     def put(self, document: Mapping[str, Any]) -> list[Event]:
         """The object exists with this content; return what is new about it.
 
-        An object that cannot be read is reported and keeps its last good form, as everything bad does here.
+        An object that cannot be read is reported and keeps its last good form, as all malformed input does.
         """
         named = self._name(document)
         if named is None:
@@ -68,7 +69,7 @@ class Inventory:
         return events
 
     def remove(self, document: Mapping[str, Any]) -> list[Event]:
-        """The object exists no more."""
+        """The object does not exist any more."""
         named = self._name(document)
         return [] if named is None else self._forget(named[0])
 

@@ -1,7 +1,7 @@
 """The parts of kubernetes-asyncio that are used, loaded without the rest of it.
 
 `import kubernetes_asyncio.config` loads the whole package: a class for each of Kubernetes' 800 model types,
-38 MiB of memory on every node of a cluster, none of which is used here. What is used (`Configuration` and the
+38 MiB of memory on every node of a cluster, of which none is used here. What is used (`Configuration` and the
 loaders of `kubernetes_asyncio.config`) costs 4 MiB. So the packages' `__init__` files are left out: bare
 packages with the same paths stand in for them while the parts are imported, and are taken away again, so
 that an ordinary import elsewhere still gets everything. Should a release move these parts, they are imported

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LineTooLong(Exception):
-    """A line exceeds what any object of the API can need."""
+    """A line is longer than any object of the API can be."""
 
 
 class LineBuffer:

@@ -1,4 +1,6 @@
-"""Events of several reflectors as one stream of batches: what came meanwhile goes out together, bounded."""
+"""Events of several reflectors as one stream of batches: events that came meanwhile are delivered together,
+bounded.
+"""
 
 from __future__ import annotations
 

@@ -8,15 +8,15 @@ bookmarks and chunked lists):
        │   │                                  │                              v
        └───┴──────────────────────────────────┴──────version went back──── check ──> watch from there
 
-Each input returns the `Step` to take, or None to go on reading. A failure costs a pause that grows; every
-other failure of a watch than those above is followed by a watch from the last version: nothing is lost then.
+Each input returns the `Step` to take, or None to go on reading. A failure costs a pause that grows; after
+every other failure of a watch, there is a watch from the last version, and nothing is lost.
 
-Before that the server's present version is checked. Who asks to watch from a version that the server has not
-reached, as after a restore from a backup, is not refused: the watch stays silent, without even a bookmark,
-until the server is there (kube-apiserver 1.34; tests/kube/test_weather.py).
+Before that the server's present version is checked. A watch from a version that the server has not reached,
+as after a restore from a backup, is not refused: it stays silent, without even a bookmark, until the server
+reaches that version (kube-apiserver 1.34; tests/kube/test_weather.py).
 
-How long a pause may grow depends on what it costs to try: an attempt that reached nobody costs a packet, a
-check and a refusal next to nothing, a list reads everything.
+How long the pause may become depends on the cost of a try: a try that reaches nobody costs a packet, a check
+or a refusal hardly anything, but a list reads everything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from discovery.kube.timing import Timing
 
 
 class ListPage(msgspec.Struct, frozen=True):
-    """Ask for a page of the list; an empty `continue_token` begins it anew. `limit` 0 is everything."""
+    """Ask for a page of the list; an empty `continue_token` begins it again. `limit` 0 is everything."""
 
     continue_token: str = ""
     limit: int = 0
@@ -113,7 +113,7 @@ class Reflection:
         """The server ended the watch in order, `lasted` seconds after it began."""
         watch = Watch(self._version)
         if self._events == 0 and lasted < self._timing.short_watch:
-            return self._fail(Check(), Failure("cut", f"the watch ended after {lasted:.3f} s with nothing"))
+            return self._fail(Check(), Failure("cut", f"the watch ended after {lasted:.3f}s with nothing"))
         self._backoff.reset()
         if self._events == 0 and lasted >= self._timing.silent_watch:
             return self._go(self._relist())

@@ -28,7 +28,7 @@ AT_ONCE = 50
 
 
 class Audience(Protocol):
-    """Whom a reflector tells; `name` is its resource's kind."""
+    """Receives the reports of a reflector; `name` is the kind of its resource."""
 
     async def tell(self, events: list[Event]) -> None:
         """Take events; returns when there is room for more."""
@@ -39,7 +39,7 @@ class Audience(Protocol):
         ...
 
     def listed(self, name: str) -> None:
-        """The list is complete and told."""
+        """The list is complete and has been reported."""
         ...
 
     def touched(self, name: str) -> None:
@@ -61,7 +61,7 @@ _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Reflector:
-    """Keeps an inventory equal to a collection at the API server and tells what changes."""
+    """Keeps an inventory equal to a collection at the API server and reports what changes."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Reflector:
             resource=kind,
             kind=failure.kind,
             reason=failure.reason,
-            retry_in=round(step.delay, 2),
+            retry_in_ms=round(step.delay * 1000),
             then="list" if isinstance(step.request, ListPage) else "watch",
         )
         # An expired version is the server's answer, and no sign of lost contact.
@@ -113,7 +113,7 @@ class Reflector:
         if step.renew_credentials:
             await self._connection.renew_credentials()
         if failure.kind == "timeout":
-            # What hangs may hang idle connections too; the next request is not to wait for one of those.
+            # Idle connections may hang for the same reason; the next request must not wait for one of them.
             await self._connection.close()
         await asyncio.sleep(step.delay)
 
@@ -193,7 +193,7 @@ class Reflector:
                 return step
 
     async def _apply_lines(self, lines: list[bytes], began: float) -> Step | None:
-        """Apply the lines in order and tell what they bring, also when one of them ends the watch."""
+        """Apply the lines in order and report the changes, also when one of the lines ends the watch."""
         events: list[Event] = []
         try:
             for line in lines:

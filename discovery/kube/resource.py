@@ -1,4 +1,4 @@
-"""The three resources that are watched: paths and selectors; the server sends no more than is used."""
+"""The three resources that are watched: paths and selectors, so that the server sends only what is used."""
 
 from __future__ import annotations
 

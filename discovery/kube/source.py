@@ -37,6 +37,8 @@ from discovery.source import Event, SourceError, Synced
 PAGE_SIZE = 100
 """Objects in one answer. One may have 256 KiB of annotations, and an answer is taken apart as a whole, in
 memory and while DNS waits."""
+PLUGIN_PATIENCE = 1.0
+"""Seconds that a check waits for a plugin that brings credentials."""
 SELECTOR_PATIENCE = 2.0
 """Seconds for the server to say whether a label selector is one."""
 DEFAULT_TIMING = Timing()
@@ -74,16 +76,27 @@ class KubeSource:
         self._page_size = page_size
         self._random = random
         self._environment = environment
+        self._checking: asyncio.Future[Credentials] | None = None
+
+    async def check(self) -> None:
+        """See `discovery.source.Source`. A plugin for credentials that is slow continues in the
+        background.
+        """
+        clock = asyncio.get_running_loop().time
+        self._checking = asyncio.ensure_future(self._credentials(clock))
+        done, _ = await asyncio.wait({self._checking}, timeout=PLUGIN_PATIENCE)
+        if done:
+            self._checking.result()
 
     async def watch(self) -> AsyncIterator[tuple[Event, ...]]:
         """Yield batches of events until the iterator is closed; see `discovery.source.Source`.
 
         Raises:
-            SourceError: there is no usable configuration, or the server says that the label selector is none.
-                A server that does not answer is no such error.
+            SourceError: there is no usable configuration, or the server says that the label selector is not
+            valid. A server that does not answer is not an error.
         """
         clock = asyncio.get_running_loop().time
-        credentials = await self._credentials(clock)
+        credentials = await (self._checking or self._credentials(clock))
         await self._check_selector(credentials)
         meeting = _Meeting(tuple(resource.kind for resource in self._resources), self._timing, clock)
         tasks = [
@@ -131,7 +144,9 @@ class KubeSource:
         return credentials
 
     async def _check_selector(self, credentials: Credentials) -> None:
-        """Ask the server, if it answers soon, whether the selector is one: who typed it should hear now."""
+        """Ask the server, if it answers soon, whether the selector is valid, so that a mistake shows at
+        once.
+        """
         services = self._resources[0]
         if not services.label_selector:
             return

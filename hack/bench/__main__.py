@@ -161,7 +161,7 @@ def _measure(
     """Run one part with processes and a directory of its own; note the commands."""
     http = [case for case in HTTP_CASES if not named or case.name in named]
     http2 = [case for case in HTTP2_CASES if not named or case.name in named]
-    # nginx and dnsmasq must be able to read it when they are somebody else.
+    # nginx and dnsmasq must be able to read it when they run as another user.
     with tempfile.TemporaryDirectory(prefix="svcmesh-bench-") as name, ProcessGroup(Path(name)) as group:
         runs: Mapping[str, Callable[[], Iterator[Sample]]] = {
             "python": lambda: python_case.measure(rounds, _progress, cores.proxy),

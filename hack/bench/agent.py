@@ -24,7 +24,7 @@ ZONE = "svc.mesh"
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """A Service as it is to be written; `number` makes its addresses and is unique in a folder."""
+    """A Service as it will be written; `number` makes its addresses and is unique in a folder."""
 
     name: str
     number: int
@@ -80,8 +80,8 @@ def write_folder(folder: Path, specs: Sequence[Spec]) -> None:
 class Agent:
     """A running agent and what it listens on.
 
-    `compiled` is a directory for Python's byte code: a container image brings it, so the time and memory of
-    a start are not those of compiling.
+    `compiled` is a directory for Python's byte code: a container image contains it, so the time and memory of
+    a start must not include compiling.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """A large cluster: 10,000 Services, 100,000 endpoints, a real API server, one agent with nftables capture.
 
 Everything runs in a network namespace of its own (`python -m hack.bench.cluster_case`, started by `measure`),
-where nftables and routes are nobody else's and endpoints may have addresses that an API server accepts. Agent
-and worker share one core. Once everything is created, etcd, the API server and the client that changes
-objects have the other.
+where nothing else uses nftables and routes, and endpoints may have addresses that an API server accepts.
+Agent and worker share one core; once everything is created, etcd, the API server and the program that changes
+it have the other.
 """
 
 from __future__ import annotations

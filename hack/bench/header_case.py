@@ -1,4 +1,5 @@
-"""The Python of header blocks alone: read, and written, by kinds of traffic, beside the `hpack` library.
+"""Only the Python code for header blocks: reading and writing them, for several kinds of traffic, compared
+with the `hpack` library.
 
 `python -m hack.bench.header_case` prints µs per block, ours and the library's (which checks nothing and makes
 no head), both the best of several rounds in turn. `make bench` has whole requests.

@@ -23,7 +23,7 @@ _TRAFFIC: Final = re.compile(r"^traffic: .*?\((\d+)\) total", re.MULTILINE)
 
 
 class Http2Load(msgspec.Struct, frozen=True):
-    """What came of one run: answered requests, the time it took, and the bytes that were received."""
+    """The result of one run: answered requests, the time it took, and the bytes that were received."""
 
     requests: int
     microseconds: int

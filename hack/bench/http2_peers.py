@@ -20,7 +20,7 @@ from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
 from hack.kit.processes import Process, wait_until
 
 Way = Literal["http2 to http2", "http2 to http1", "http1 to http2"]
-"""What the client and what the back end speaks."""
+"""The protocols of the client and of the back end."""
 Peers = Mapping[Way, list[Peer]]
 PEERS = ("nginx", "haproxy", "nghttpx", "envoy")
 ANSWER = b"ok\n"

@@ -1,4 +1,4 @@
-"""Memory: what a worker weighs that holds 1,000 HTTP/2 connections, each of which has had one request."""
+"""Memory of a worker that holds 1,000 HTTP/2 connections, each of which has had one request."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def measure(
 
 
 def allow_files(count: int) -> None:
-    """Let this process have so many files open.
+    """Let this process have this many files open.
 
     Raises:
         BenchError: it may not.

@@ -32,7 +32,7 @@ _NOERROR = re.compile(r"Response codes:\s+NOERROR (\d+)")
 
 
 class HttpLoad(msgspec.Struct, frozen=True):
-    """What came of one run of wrk; percentiles of the latency in microseconds, `errors` by wrk's kinds."""
+    """The result of one run of wrk; percentiles of the latency in microseconds, `errors` by wrk's kinds."""
 
     requests: int
     microseconds: int
@@ -43,7 +43,7 @@ class HttpLoad(msgspec.Struct, frozen=True):
 
 
 class DnsLoad(msgspec.Struct, frozen=True):
-    """What came of one run of dnsperf."""
+    """The result of one run of dnsperf."""
 
     queries: int
     seconds: float

@@ -1,4 +1,4 @@
-"""What the figures were taken on and with: cores, kernel, versions, and the programs that are there."""
+"""What the figures were measured on: cores, kernel, versions, and the programs that are installed."""
 
 from __future__ import annotations
 

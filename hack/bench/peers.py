@@ -1,8 +1,8 @@
 """The proxies that we compare with, each as its users would run it on one core, and the back end.
 
-Alike for all: one worker or thread, HTTP/1.1 with keep-alive on both sides, X-Forwarded-For appended, no
+The same for all: one worker or thread, HTTP/1.1 with keep-alive on both sides, X-Forwarded-For appended, no
 access log. What a peer does by default and we do not is turned off (Envoy's request ids and its own headers,
-nginx' temporary files), what nobody can turn off stays on (Envoy's statistics).
+nginx' temporary files), what cannot be turned off stays on (Envoy's statistics).
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def start_peers(group: ProcessGroup, cores: Cores, backend: int) -> list[Peer]:
 
 def start_nginx(group: ProcessGroup, name: str, core: int, http: str, stream: str) -> Process:
     """Start nginx with what is in its `http` block, and a `stream` block."""
-    # Without it a master that runs as root has its worker run as somebody who cannot read our files.
+    # Without it, a master that runs as root starts its worker as a user who cannot read our files.
     user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
     modules = f"load_module {_STREAM_MODULE};" if stream and _STREAM_MODULE.exists() else ""
     config = group.directory / f"{name}.conf"

@@ -10,11 +10,13 @@ from hack.kit.processes import Process, guarded
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on; the message says why."""
+    """The benchmark cannot continue; the message says why."""
 
 
 class ProcessGroup:
-    """What runs now; as a context manager it ends all, the last first. `commands` are for the record."""
+    """The running processes; as a context manager it ends all of them, the last one first. `commands` are for
+    the record.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

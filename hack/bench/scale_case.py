@@ -25,7 +25,7 @@ ENDPOINTS = tuple(f"127.20.0.{number}" for number in range(1, 12))
 """Ten that are there from the beginning and the one that is added."""
 REACH_TIME = 5.0
 QUIET = (0.06, 0.12)
-"""Seconds between two changes, so that each is a lone one and none is in step with anything."""
+"""Seconds between two changes, so that each comes alone and none is in step with anything else."""
 _REQUEST = b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n"
 
 

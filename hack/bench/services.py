@@ -15,7 +15,7 @@ from nodeagent.stats.windows import SharedWindows
 
 
 class LocalTable:
-    """A shared table that nobody shares."""
+    """A shared table that is used by one process only."""
 
     def update(self, key: bytes, change: Callable[[int], int | None]) -> None:
         """As `middleware.contract.SharedTable`, of numbers that are always 0."""

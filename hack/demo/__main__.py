@@ -70,7 +70,7 @@ async def _watch(child: Child) -> None:
 
 
 async def _first(*awaitables: Awaitable[Any]) -> None:
-    """Wait until the first of these is done; those that were no tasks before are given up then."""
+    """Wait until the first of these is done; then cancel those that were not tasks before."""
     tasks = [asyncio.ensure_future(one) for one in awaitables]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task, given in zip(tasks, awaitables, strict=True):

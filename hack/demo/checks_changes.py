@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from hack.demo.exchange import resolve
 from hack.demo.load import Load
+from hack.demo.manifests import replace_file
+from hack.demo.shop import RATE, SLOWER
 from hack.demo.stage import Server
 from hack.demo.visitor import Visitor, expect
 
@@ -13,7 +16,7 @@ LONG_BODY = 32 * 1024 * 1024
 """More than the sockets on its way hold, so that the response is surely in flight."""
 ENABLED = "svc.mesh/enabled"
 SLACK = 50
-"""Requests more that are awaited, so that what went wrong shows."""
+"""Further requests to wait for, so that failures show."""
 
 
 async def rolled(visitor: Visitor) -> str:
@@ -59,7 +62,7 @@ async def _retire(visitor: Visitor, server: Server) -> None:
 
 
 async def toggled(visitor: Visitor) -> str:
-    """Without its annotation a Service is gone at once, but for what is in flight; with it, it is back."""
+    """Without its annotation a Service is gone at once, except requests in flight; with it, it is back."""
     stage = visitor.stage
     name = visitor.stall("web").offer.mesh_name
     address, port = await visitor.address("web"), await visitor.mesh_port("web")
@@ -114,3 +117,31 @@ async def mistaken(visitor: Visitor) -> str:
     expect(in_force == "2", f"in force: {in_force}")
     expect(all(answer.status == 200 for answers in asked for answer in answers), "requests failed")
     return f"reported with its line ({problem['origin'].rpartition('/')[2]}); 2 stays in force, all is served"
+
+
+async def slowed(visitor: Visitor) -> str:
+    """The rate that the guide tells people to write shows at once: of nine requests one passes."""
+    stage = visitor.stage
+    file = stage.cluster / "orders.yaml"
+    text = file.read_text()
+    expect(RATE in text, f"there is no {RATE} in {file}")
+
+    async def bursts() -> list[int]:
+        (listener,) = (await stage.plan())["services"]["shop/orders"]["listeners"]
+        return [layer["options"]["burst"] for layer in listener["layers"]]
+
+    async def in_force(burst: int) -> bool:
+        return await bursts() == [burst]
+
+    async def one_passes() -> bool:
+        statuses = Counter(answer.status for answer in await visitor.ask("orders", 9))
+        return statuses == {200: 1, 429: 8}
+
+    replace_file(file, text.replace(RATE, SLOWER))
+    try:
+        await visitor.until(lambda: in_force(1), f"{SLOWER} does not come into force, or lets more pass")
+        await visitor.until(one_passes, f"with {SLOWER} it is not one of nine that passes")
+    finally:
+        replace_file(file, text)
+    await visitor.until(lambda: in_force(5), f"{RATE} does not come into force again")
+    return f"{SLOWER} in place of {RATE}: 1 of 9 requests passed"

@@ -51,7 +51,7 @@ class Connection:
         """Connect.
 
         Raises:
-            OSError: nobody listens there.
+            OSError: nothing listens there.
         """
         async with asyncio.timeout(TIMEOUT):
             reader, writer = await asyncio.open_connection(address, port)
@@ -101,7 +101,7 @@ async def fetch(address: str, port: int, path: str, host: str = "") -> Answer:
     """Send one request on a connection of its own.
 
     Raises:
-        OSError: nobody listens, the connection broke, or no answer came.
+        OSError: nothing listens there, the connection broke, or no answer came.
     """
     connection = await Connection.open(address, port, host)
     try:

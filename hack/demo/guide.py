@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hack.demo.shop import NAMESPACE
+from hack.demo.shop import NAMESPACE, RATE, SLOWER
 from hack.demo.stage import Stage, Stall
 from nodeagent.cli.flags import LOCALHOST
 
@@ -47,13 +47,13 @@ def lines_to_paste(stage: Stage, plan: dict[str, Any]) -> list[Line]:
             tuple(f'"{server.name}"' for server in web.servers),
         ),
         Line(
-            "the rate limit: five pass, the rest get 429",
-            f"{codes} {_url(stage, plan, 'orders', '?try=[1-9]')}",
+            "the rate limit: of nine at once five pass, the rest get 429",
+            f"{codes} {_url(stage, plan, 'orders', '?try=[1-9]')}; echo",
             ("429",),
         ),
         Line(
             "the circuit breaker: after three errors or more the mesh answers 503 by itself, for ten seconds",
-            f"{codes} {_url(stage, plan, 'catalog', '?status=500&delay=0.02&try=[1-20]')}",
+            f"{codes} {_url(stage, plan, 'catalog', '?status=500&delay=0.02&try=[1-20]')}; echo",
             ("503",),
         ),
         Line("TCP", f"printf 'hello\\n' | nc -w 1 {chat_address} {chat_port}", ("220 chat-", "hello")),
@@ -141,7 +141,7 @@ def _paste(lines: Iterable[Line]) -> list[str]:
 def _suggestions(stage: Stage) -> list[str]:
     victim = stage.stalls["web"].servers[1]
     return [
-        f"in {stage.cluster}/orders.yaml change 5/s to 1/s, and send nine requests again;",
+        f"in {stage.cluster}/orders.yaml change {RATE} to {SLOWER}, and send the nine again: one passes;",
         f"in {stage.cluster}/web.yaml remove the line svc.mesh/enabled: the name is gone; put it back;",
         f'in {stage.cluster}/web.yaml write svc.mesh/retry-attempts: "many": it is reported, 2 stays;',
         f"kill {victim.child.pid}  # that is {victim.name}: no request fails, the others are tried",

@@ -56,9 +56,9 @@ class Child:
             self._process.kill()
 
     async def stop(self, grace: float) -> bool:
-        """Ask it to end, and make it so after `grace` seconds; return whether it ended itself, with status 0.
+        """Ask it to end, and kill it after `grace` seconds; return whether it ended by itself, with status 0.
 
-        Whatever it started and left behind is killed with it.
+        Processes that it started and left behind are killed with it.
         """
         if not self.ended:
             self._process.terminate()

@@ -54,6 +54,9 @@ def _enabled(**settings: str) -> Mapping[str, str]:
     return annotations
 
 
+RATE = "5/s burst=5"
+SLOWER = "1/s"
+"""What a person is told to write in place of `RATE`: of nine requests at once one passes, not five."""
 SHOP = (
     Offer("web", 10, 8080, "http", 3, _enabled(retry_attempts="2"), "tries another endpoint when one fails"),
     Offer(
@@ -65,7 +68,7 @@ SHOP = (
         _enabled(circuit_breaker="ResponseCodeRatio(500, 600, 0, 600) > 0.5"),
         "stops being asked while most of its answers are errors",
     ),
-    Offer("orders", 50, 80, "http", 2, _enabled(rate_limit="5/s burst=5"), "five requests a second"),
+    Offer("orders", 50, 80, "http", 2, _enabled(rate_limit=RATE), "five requests a second"),
     Offer("chat", 70, 7000, "tcp", 2, _enabled(), "TCP: greets first, then sends back what it gets"),
     Offer("office", 90, 8080, "http", 1, {}, "without annotations: the mesh does not know it"),
 )

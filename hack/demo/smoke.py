@@ -52,6 +52,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("endpoints rolled under load", checks_changes.rolled),
     ("annotation off and on", checks_changes.toggled),
     ("bad annotation", checks_changes.mistaken),
+    ("rate limit changed", checks_changes.slowed),
     ("circuit breaker", checks_traffic.circuit_opens),
     ("metrics", checks_traffic.counted),
     ("lines to paste", pasted),

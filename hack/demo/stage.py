@@ -93,7 +93,7 @@ class Stage:
         self._claim: socket.socket | None = None
         self.directory = Path()
         self.notes: list[str] = []
-        """What is not as it usually is, for the person."""
+        """What differs from the usual setup, for the person."""
         self.stalls: dict[str, Stall] = {}
         self.agent: Child | None = None
         self.dns_port = 0
@@ -191,7 +191,7 @@ class Stage:
         self.directory = Path("build") / (f"{self._folder}-{block + 1}" if block else self._folder)
         shutil.rmtree(
             self.directory, ignore_errors=True
-        )  # of one that was killed: nobody else has our number
+        )  # left by one that was killed: no other process has our number
         self.cluster.mkdir(parents=True)
         return block
 

@@ -13,7 +13,7 @@ import yaml
 Document = dict[str, Any]
 
 ENABLED: Mapping[str, str] = {"svc.mesh/enabled": "true"}
-"""What opts a Service in."""
+"""The annotation that puts a Service into the mesh."""
 
 
 class Port(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ def claim_number(what: str, count: int) -> tuple[int, socket.socket]:
 def is_free(address: str, port: int) -> bool:
     """Return whether this process could listen there, for TCP and UDP; every address is the empty one."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
-        # What ended a moment ago (TIME_WAIT) is not in the way, as it is not for the servers.
+        # Connections that ended a moment ago (TIME_WAIT) do not matter here, nor for the servers.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind((address, port))
         tcp.listen(1)

@@ -25,10 +25,10 @@ class ProcessFailed(Exception):
 
 
 class Process(subprocess.Popen[str]):
-    """A program in a session of its own: Ctrl-C reaches only us, who end it in order.
+    """A program in its own session: Ctrl-C reaches only us, and we end it properly.
 
-    What it says is added to the file `log`; without one its errors go where ours go, the rest nowhere. If we
-    are killed the kernel sends it `last_signal`, or what is more exact: when the thread that started it ends.
+    Its output is added to the file `log`; without one, its errors go where ours go, and the rest is dropped.
+    If we are killed (more exactly: when the thread that started it ends), the kernel sends it `last_signal`.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Process(subprocess.Popen[str]):
         return "".join(f"\n{line}" for line in self.log.read_text(errors="replace").splitlines()[-TAIL:])
 
     def stop(self, grace: float = 5.0) -> bool:
-        """Ask it to end, and make it so after `grace` seconds; return whether it ended itself, with status 0.
+        """Ask it to end, and kill it after `grace` seconds; return whether it ended by itself, with status 0.
 
-        Whatever it started and left behind is killed with it, such as the workers of a killed agent.
+        Processes that it started and left behind, such as the workers of a killed agent, are killed with it.
         """
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -41,7 +41,8 @@ class Client:
         self._kept = self._connection() if kept else None
 
     def request(self, method: str, path: str, body: Document | None = None, *, kind: str = "") -> Document:
-        """Send a request and return the document of the answer; a PATCH is a merge patch if not otherwise.
+        """Send a request and return the document of the answer; a PATCH is a merge patch unless another
+        content type is given.
 
         Raises:
             Refused: the status is not 2xx.

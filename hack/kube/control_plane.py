@@ -2,7 +2,7 @@
 
 etcd, kube-apiserver and kube-controller-manager run on free ports of 127.0.0.1, with their data in a folder
 that is removed at the end; several can run side by side. There are no nodes, no kubelet and no scheduler:
-Pods are only objects, so a test that needs endpoints writes EndpointSlices.
+Pods are only objects; for endpoints without Pods, write EndpointSlices.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class ControlPlane:
         return copy
 
     def restore_data(self, saved: Path) -> None:
-        """Put a copy in the place of etcd's data and start etcd and the API server anew.
+        """Replace etcd's data by a copy and restart etcd and the API server.
 
         Resource versions go back with it, as after a restore from a backup that does not raise revisions.
         """
@@ -218,7 +218,7 @@ class ControlPlane:
                 f"--service-account-key-file={keys.token_key}",
                 f"--service-account-signing-key-file={keys.token_key}",
             ),
-            # 127.0.0.1 is no address that the Service `kubernetes` may have as its endpoint.
+            # The Service `kubernetes` may not have 127.0.0.1 as its endpoint.
             *("--endpoint-reconciler-type=none", "--allow-privileged=true", "--profiling=false"),
             *self._apiserver_flags,
         ]

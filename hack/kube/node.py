@@ -1,8 +1,8 @@
 """A node for a `ControlPlane`: containerd, kubelet, kube-proxy and a scheduler, as processes of this machine.
 
-For the namespaces of `hack.kube.one_node` only: it takes the network namespace for a node's, and mounts.
-Pods are on a bridge (the CNI plugins of Debian's containernetworking-plugins). There is no registry, so
-images come from archives.
+For the namespaces of `hack.kube.one_node` only: it uses the network namespace as that of a node, and mounts
+file systems. Pods are on a bridge (the CNI plugins of Debian's containernetworking-plugins). There is no
+registry, so images come from archives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTROLLERS = (
     "pod-garbage-collector-controller",
     "replicaset-controller",
 )
-"""What a node and its pods need beside the controllers of `ControlPlane`."""
+"""What a node and its pods need besides the controllers of `ControlPlane`."""
 APISERVER_FLAGS = (
     f"--advertise-address={ADDRESS}",
     "--bind-address=0.0.0.0",
@@ -113,7 +113,7 @@ class Node:
 
         Raises:
             ProcessFailed: one ended or did not become ready.
-            subprocess.CalledProcessError: an archive is none.
+            subprocess.CalledProcessError: an archive is not a valid image.
         """
         plugins = [
             {
@@ -137,7 +137,7 @@ class Node:
             component.start()
 
     def stop(self) -> None:
-        """End the programs. Containers are nobody's children: they end with their PID namespace."""
+        """End the programs. Containers are not children of any of them: they end with their PID namespace."""
         for component in (*reversed(self._others), self.containerd):
             component.stop()
 

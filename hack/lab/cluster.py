@@ -36,7 +36,7 @@ class Cluster:
         annotations: Mapping[str, str] | None = None,
     ) -> None:
         """Write a Service of one port and its endpoints; see `service`."""
-        # In this order, so that a client that finds the name finds endpoints too.
+        # In this order, so that a client that finds the name also finds endpoints.
         self.endpoints(name, [port], endpoints)
         self.service(name, [port], cluster_ip=cluster_ip, annotations=annotations)
 

@@ -42,7 +42,7 @@ class LabProcess(Process):
 class NetworkNamespace:
     """A network namespace with a name and an address, in which programs can be run.
 
-    `resolver` is a file in the place of `/etc/resolv.conf`, if that is to be another.
+    `resolver` is a file that replaces `/etc/resolv.conf`, if it is given.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class NetworkNamespace:
     ) -> LabProcess:
         """Start a program here and return at once; it ends with the lab at the latest.
 
-        Its output goes to a file in the lab's folder (`process.log`), but for `streams` (`stdin`, `stdout`).
+        Its output goes to a file in the lab's folder (`process.log`), except `streams` (`stdin`, `stdout`).
         """
         name = name or Path(args[0]).name
         log = self._directory / f"{self.name}-{len(self._started) + 1}-{name}.log"

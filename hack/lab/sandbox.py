@@ -1,9 +1,10 @@
 """The namespaces in which a lab lives, so that nothing of it can be left behind.
 
 A holder process is the first of a new PID namespace, with a mount and a network namespace of its own (and a
-user namespace, where we are not root). It reads from a pipe that only we hold. When the pipe ends, on
-purpose or because we were killed, it ends too; the kernel then kills every process of the PID namespace, and
-with the last of them the network namespaces, links and mounts are gone. Labs do not see one another.
+user namespace, where we are not root). It reads from a pipe of which only we have the other end. When the
+pipe ends, on purpose or because we were killed, the holder ends too; the kernel then kills every process of
+the PID namespace, and with the last of them the network namespaces, links and mounts are gone. Labs do not
+see one another.
 """
 
 from __future__ import annotations

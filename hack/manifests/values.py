@@ -1,6 +1,6 @@
 """Print the chart's README.md: every value, from the comments in values.yaml (`make docs`).
 
-A value is a key with a comment directly above it, be it a mapping or not; its default is what stands in the
+A value is a key with a comment directly above it, also if it is a mapping; its default is what stands in the
 file.
 """
 

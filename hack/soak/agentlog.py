@@ -24,7 +24,7 @@ MOST_COMPLAINTS = 50
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What is read of a line of the log."""
+    """The fields that are read from a line of the log."""
 
     event: str = ""
     worker: int = -1
@@ -34,7 +34,9 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class AgentLog:
-    """What the log has told so far. `expected_deaths` is how many workers the soak has killed, by place."""
+    """What the log has reported so far. `expected_deaths` is how many workers the soak has killed, by
+    place.
+    """
 
     def __init__(self) -> None:
         self.workers: dict[int, int] = {}

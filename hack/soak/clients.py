@@ -1,4 +1,6 @@
-"""What all clients of a soak share: they go round until told to stop, and each round is measured."""
+"""What all clients of a soak share: they repeat their requests until they are told to stop, and each one is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,15 @@ from hack.soak.wire import Answer, Broken, Wire
 PATIENCE = 30.0
 """Seconds after which what was asked is taken for lost."""
 LAST_ROUND = 20.0
-"""Seconds that what is under way may still take when the clients are told to stop."""
+"""Seconds that requests in flight may still take when the clients are told to stop."""
 
 MEANT: Mapping[str, frozenset[tuple[int, str]]] = {
     "breaker": frozenset({(503, "circuit_open"), (502, "upstream_reset")}),
     "limited": frozenset({(429, "rate_limited")}),
     "fault": frozenset({(503, "fault_injected")}),
 }
-"""Answers of the mesh, status and reason, that a Service asks for, or that an endpoint that resets leads to
-where there are no retries."""
+"""Answers of the mesh (status and reason) that a Service's annotations cause, or a reset by an endpoint
+without retries."""
 
 Judged = tuple[Result, str]
 OK: Judged = (Result.OK, "")
@@ -121,9 +123,9 @@ class Clients:
         unsafe: bool = False,
         note: Callable[[], str] = str,
     ) -> bool:
-        """Do something, and record what became of it; return whether it came to an end in order.
+        """Do something, and record the outcome; return whether it ended as it should.
 
-        `note` tells how far it had come, if it does not.
+        If it does not, `note` says how far it had come.
         """
         started = time.monotonic()
         how: Break | None = None

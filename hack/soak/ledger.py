@@ -1,4 +1,4 @@
-"""What became of every request, and which failures are excused. Pure: times are given.
+"""The outcome of every request, and which failures are excused. Pure: times are arguments.
 
 A failure is excused by a window (a worker was killed or hung while the request was under way) or by a rule of
 `docs/failure.md` (a POST that was on its way to an endpoint that reset). Everything else is a violation.
@@ -19,7 +19,7 @@ MOST_KEPT = 10_000
 
 
 class Result(enum.Enum):
-    """What became of one request, connection or query."""
+    """The kinds of outcome of a request, connection or query."""
 
     OK = "ok"
     MEANT = "meant"
@@ -38,7 +38,7 @@ class Break(enum.Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one request, from `started` to `ended` (seconds of one clock)."""
+    """The outcome of one request, from `started` to `ended` (seconds of one clock)."""
 
     kind: str
     service: str

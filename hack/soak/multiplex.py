@@ -1,6 +1,6 @@
 """HTTP/2 without TLS by the library h2: what clients and endpoints of a soak share.
 
-GOAWAY goes past the library, for which it is the end of everything: requests that have begun go on.
+GOAWAY is kept from the library, which would end everything: requests that have begun continue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from hyperframe.frame import GoAwayFrame
 
 LAST_STREAM: Final = 2**31 - 1
 WINDOW: Final = 256 * 1024
-"""What a peer may send on the connection ahead of what was looked at, beside what it may at first."""
+"""Bytes that a peer may send on the connection before earlier ones were read, in addition to the initial
+window."""
 _GOAWAY: Final = 7
 _HEAD: Final = 9
 
@@ -85,7 +86,7 @@ class Multiplex(asyncio.Protocol, ABC):
         self._moved.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end; who waits to send is told."""
+        """The connection has ended; wake up those who wait to send."""
         self.lost = True
         self._moved.set()
 
@@ -123,7 +124,7 @@ class Multiplex(asyncio.Protocol, ABC):
             self._moved.clear()
             await self._moved.wait()
 
-    # What subclasses hear
+    # What subclasses are told
 
     @abstractmethod
     def event(self, event: Event) -> None:

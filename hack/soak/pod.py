@@ -2,8 +2,8 @@
 
 `/` answers with JSON that has the request's fields; `/delay/SECONDS` does it later, `/status/CODE` with that
 status. `/bytes/N` answers N bytes of a pattern that can be checked, `/chunked/N` the same without a length.
-`/sum` takes a body and tells its size and CRC; `/tunnel` is a WebSocket that sends back what it gets. On
-SIGTERM it leaves as a well-behaved pod does.
+`/sum` takes a body and answers with its size and CRC; `/tunnel` is a WebSocket that sends back what it gets.
+On SIGTERM it leaves as a well-behaved pod does.
 """
 
 from __future__ import annotations

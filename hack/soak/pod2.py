@@ -65,7 +65,7 @@ class Http2Pod(Multiplex):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody waits for an answer any more."""
+        """Stop: the client does not wait for an answer any more."""
         super().connection_lost(exc)
         self._connections.discard(self)
         for one in self._requests.values():
@@ -92,7 +92,7 @@ class Http2Pod(Multiplex):
                 one.task.cancel()
 
     async def leave(self) -> None:
-        """Announce it, say which request was the last, and close behind its answer."""
+        """Announce the end, say which request was the last, and close after its answer."""
         self.say_goaway(LAST_STREAM)
         await asyncio.sleep(ROUND_TRIP)
         self._last = self.h2.highest_inbound_stream_id

@@ -10,7 +10,7 @@ from hack.soak.ledger import Ledger, Result, Verdict, tally
 from hack.soak.series import MIB, Trend
 
 MOST_SHOWN = 20
-"""Violations of a kind that are told one by one."""
+"""Violations of a kind that are listed one by one."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -21,7 +21,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Everything that is told at the end."""
+    """Everything that is reported at the end."""
 
     seed: int
     seconds: float

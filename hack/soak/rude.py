@@ -1,4 +1,4 @@
-"""Clients that are slow, vanish, or do not speak HTTP. What is owed to them is checked all the same."""
+"""Clients that are slow, vanish, or do not speak HTTP. What they have to get is checked nevertheless."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WINDOW = 64 * 1024
 
 
 class _Enough(Exception):
-    """A client has waited for as long as it wanted to."""
+    """A client has waited as long as it wanted to."""
 
 
 class Rude(Clients):

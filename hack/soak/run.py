@@ -35,16 +35,16 @@ from hack.soak.watch import Watch
 PODS = 2
 PROGRESS = 30.0
 DRAIN = 90.0
-"""Seconds in which everything must be closed when nobody asks any more: the longest limit is a minute."""
+"""Seconds after the last request in which everything must be closed: the longest limit is a minute."""
 PODS_GONE = 30.0
 """Seconds in which what waited in the pools must be closed when the pods are gone."""
 SPARE_DESCRIPTORS = 2
-"""That a process may have more than before: a connection to the admin server that is just closing."""
+"""How many more than before a process may have: a connection to the admin server may just be closing."""
 MOST_COMPLAINTS = 1000
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is asked for."""
+    """What the run has to do."""
 
     seconds: float
     seed: int
@@ -141,7 +141,7 @@ class Soak:
         )
 
     async def _go_on(self, stopped: asyncio.Event) -> None:
-        """Let it run, and tell of it, until the time is up or something is broken for good.
+        """Let it run, and report, until the time is over or something is broken for good.
 
         Raises:
             ProcessFailed: the agent has ended.

@@ -1,8 +1,8 @@
 """Whether a figure that was sampled over time stays flat. Pure.
 
-Each process has its own series: one that replaces another starts anew. A series is judged by the medians of
-its first and its last quarter after the warm-up, which a spike does not move; the slope (Theil-Sen: the
-median of the slopes of all pairs) is told beside it, because people think in growth per hour.
+Each process has its own series: a process that replaces another begins a new one. A series is judged by the
+medians of its first and its last quarter after the warm-up, which a spike does not move; the slope
+(Theil-Sen: the median of the slopes of all pairs) is reported too, because people think in growth per hour.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BOUNDS: Mapping[str, Bound] = {
 
 
 class Trend(msgspec.Struct, frozen=True):
-    """What became of one figure of one process."""
+    """The result for one figure of one process."""
 
     process: str
     figure: str

@@ -26,7 +26,7 @@ Bad = Literal["refuse", "reset", "stall"]
 
 
 Speaks = Literal["http", "tcp", "http2", "grpc"]
-"""What endpoints of a Service speak: HTTP/1.1, bytes, HTTP/2 without TLS, or gRPC."""
+"""The protocols of endpoints of a Service: HTTP/1.1, bytes, HTTP/2 without TLS, or gRPC."""
 
 
 class SoakService(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What a soak is played on: the agent, its folder of YAML, good endpoints (pods) and bad ones."""
+"""The environment of a soak: the agent, its folder of YAML, good endpoints (pods) and bad ones."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Stage:
         return f"127.{1 + self._block}.0.{_BAD_HOSTS[kind]}"
 
     def _start(self, name: str, command: list[str], log: Path) -> Process:
-        """Start a process; for as long as it lives nobody else gets the addresses of this soak."""
+        """Start a process; while it lives, no other soak gets the addresses of this one."""
         return Process(name, command, log, pass_fds=(self._claim.fileno(),))
 
     def manifest(self, name: str) -> str:

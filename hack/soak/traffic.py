@@ -1,4 +1,4 @@
-"""Well-behaved clients: every request of theirs has a living endpoint, so every failure needs an excuse."""
+"""Well-behaved clients: each request has a living endpoint, so every failure needs an excuse."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Traffic(Clients):
         await self.measured("new connection", name, work())
 
     async def _changed_headers(self) -> None:
-        """What the annotations say of fields is done, old or new."""
+        """The annotations about header fields are in force, the old ones or the new ones."""
 
         async def work() -> Judged:
             async with self.connect("headers") as wire:
@@ -118,7 +118,7 @@ class Traffic(Clients):
         await self.measured("narrow", "narrow", work())
 
     async def _post(self, name: str) -> None:
-        """A body, with a length or in chunks; the endpoint tells what it got."""
+        """A body, with a length or in chunks; the endpoint answers with what it got."""
         size = chance().choice((0, 1, 1000, 70_000, 300_000))
         chunked = chance().random() < 0.5
 

@@ -1,6 +1,5 @@
-"""Well-behaved clients of HTTP/2 and of gRPC: every request of theirs has a living endpoint, too.
-
-What may not be sent twice has a number of its own, so that it can be told at the end whether it was.
+"""Well-behaved clients of HTTP/2 and of gRPC: each of their requests has a living endpoint, too. A request
+that must not be sent twice has its own number, so that duplicates show at the end.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ ROUNDS: Final = 20
 CALLS: Final = 50
 """Of gRPC on one channel."""
 _BROKEN: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-"""What callers of gRPC are told when their connection breaks."""
+"""The status that callers of gRPC get when their connection breaks."""
 
 
 class _Waiting:
@@ -82,7 +81,7 @@ class Http2Wire(Multiplex):
         """Send a request, and read its response.
 
         Raises:
-            Broken: there is no whole response.
+            Broken: there is no complete response.
         """
         if not self.usable:
             raise Broken(Break.CONNECTION, "the connection ended before the request was sent")
@@ -121,7 +120,7 @@ class Http2Wire(Multiplex):
             one.fails(Break.CONNECTION, f"the stream was reset ({event.error_code})")
 
     def goaway(self, code: int) -> None:
-        """What is behind the last stream was not served."""
+        """Streams after the last one were not served."""
         for stream in [stream for stream in self._waiting if stream > self.told]:
             self._waiting.pop(stream).fails(Break.CONNECTION, f"not served: GOAWAY ({code})")
 
@@ -186,7 +185,7 @@ class Traffic2(Clients):
         return await self.measured("http2", name, work())
 
     async def _post(self, name: str) -> None:
-        """A body; the endpoint tells what it got, and writes down that it did."""
+        """A body; the endpoint answers with what it got, and records that it did."""
         size = chance().choice((0, 1, 1000, 70_000, 300_000))
         body = b"".join(expected(at, min(PIECE, size - at)) for at in range(0, size, PIECE))
         number = self._number()

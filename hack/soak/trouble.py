@@ -1,4 +1,4 @@
-"""What is done to the mesh meanwhile: endpoints come and go, files change, workers are killed and stopped."""
+"""What happens to the mesh meanwhile: endpoints come and go, files change, workers are killed and stopped."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Trouble:
         await self._settled("the plan of the beginning")
 
     async def cancel(self) -> None:
-        """End it at once; a worker that is stopped goes on, so that it can be ended."""
+        """End it at once; a worker that is stopped is continued, so that it can be ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -248,8 +248,8 @@ class Trouble:
     async def _settled(self, what: str, condition: Callable[[str], bool] | None = None) -> None:
         """Wait until the agent's plan is as it should be, and every worker serves it.
 
-        The agent shows a plan once its workers have it, but for those that do not answer. Workers hear only
-        of what concerns them, so they are compared with each other and not with the agent.
+        The agent shows a plan once its workers have it, except those that do not answer. Workers are only
+        told what concerns them, so they are compared with each other and not with the agent.
         """
 
         async def settled() -> bool:

@@ -23,7 +23,7 @@ LEFT = (
     "requests_waiting",
     "connections_paused",
 )
-"""Gauges of a worker (`svcmesh_worker_*`) that are zero when nobody asks for anything."""
+"""Gauges of a worker (`svcmesh_worker_*`) that are zero when there are no requests."""
 _GAUGE = re.compile(r'^svcmesh_worker_(\w+)\{worker="(\d+)"\} (\S+)$', re.MULTILINE)
 _AGENT_TASKS = re.compile(r"^svcmesh_agent_tasks (\S+)$", re.MULTILINE)
 _ACTIVE = re.compile(r'^svcmesh_connections_active\{service="([\w-]+)".*\} (\S+)$', re.MULTILINE)
@@ -72,7 +72,7 @@ class Watch:
         self._complain = complain
         self._tasks: list[asyncio.Task[None]] = []
         self._stuck: set[int] = set()
-        """Workers of which it was told that a connection is paused for too long."""
+        """Workers for which a connection that is paused for too long was already reported."""
         self._cpu: dict[tuple[str, int], float] = {}
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""A client's connection that hides nothing: no second try, and every break told as what it was."""
+"""A client's connection that hides nothing: no second try, and every break is reported as what it was."""
 
 from __future__ import annotations
 

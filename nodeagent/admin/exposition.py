@@ -1,7 +1,7 @@
 """Writes the metrics of ports as Prometheus text (format 0.0.4), straight from the workers' memory.
 
-prometheus_client needs 10 µs for a line, so 2 s for 10,000 busy ports, in which the agent would answer no DNS
-query. This writes a line in well under 1 µs and hands the text out in pieces, so that the caller can let
+prometheus_client needs 10 µs for a line, so 2 s for 10,000 busy ports; the agent could not answer DNS
+meanwhile. This writes a line in well under 1 µs and hands the text out in pieces, so that the caller can let
 the loop do other work between them.
 """
 

@@ -1,7 +1,7 @@
-"""Whether the source is in touch with what it tells of, as a value, and the words for people. Pure.
+"""Whether the source is in touch with the cluster or the files that it reads, and how to say so. Pure.
 
-Times are Unix times in seconds. A source that is out of touch makes no agent unready: what was told last is
-served on, which is better than nothing, and to send clients elsewhere would not make it fresher.
+Times are Unix times in seconds. An agent whose source is out of touch stays ready: it continues to serve the
+last plan, and no other agent would know better.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from middleware.values import format_duration
 from nodeagent.plan.counts import ServiceCounts, describe_counts
 
 
 class SnapshotState(msgspec.Struct, frozen=True):
-    """How the file is, for metrics. `written` is a Unix time, 0: not by this agent."""
+    """The state of the snapshot file, for metrics. `written` is a Unix time; 0 if this agent has not written
+    it.
+    """
 
     refused: bool = False
     """The file that was there at start was not trusted."""
@@ -25,14 +28,15 @@ class SnapshotState(msgspec.Struct, frozen=True):
 
 
 class Freshness(msgspec.Struct, frozen=True):
-    """How far the source can be relied on. The first value of an agent: it has told nothing yet."""
+    """How far the source can be relied on. As an agent starts with it: the source has told nothing yet."""
 
     stale_since: float = 0.0
-    """When touch was lost (noticed, or the last time that is known to be good); 0 while in touch."""
+    """When the source got out of touch (when that was noticed, or the last time known to be good); 0 while it
+    is in touch."""
     reason: str = ""
     """Why it is stale."""
     synced: float = 0.0
-    """When everything that exists was last told; 0: never."""
+    """When the source last told everything that exists; 0: never."""
 
     @property
     def stale(self) -> bool:
@@ -41,26 +45,28 @@ class Freshness(msgspec.Struct, frozen=True):
 
     @property
     def fresh(self) -> bool:
-        """Whether everything has been told and touch was not lost since."""
+        """Whether everything has been told, and the source has been in touch since."""
         return self.synced > 0 and not self.stale
 
     def lost(self, reason: str, since: float) -> Freshness:
-        """Touch is lost since then; to lose it again changes the reason and not the time."""
+        """Return the value for a source that is out of touch since then; if it already was, only the reason
+        changes.
+        """
         return msgspec.structs.replace(self, stale_since=self.stale_since or since, reason=reason)
 
     def regained(self, now: float) -> Freshness:
-        """Everything has been told."""
+        """Return the value for a source that has told everything."""
         return Freshness(synced=now)
 
     def stale_seconds(self, now: float) -> float:
-        """How long touch has been lost; 0 while there is."""
+        """How long the source has been out of touch; 0 while it is in touch."""
         return max(0.0, now - self.stale_since) if self.stale else 0.0
 
 
 def describe_source(source: Freshness, now: float) -> str:
-    """Return in one line how the source is, for `/readyz?verbose`."""
+    """Return the state of the source in one line, for `/readyz?verbose`."""
     if source.stale:
-        age = f"{source.stale_seconds(now):.0f} s"
+        age = format_duration(round(source.stale_seconds(now)))
         return f"source: stale since {_clock(source.stale_since)} ({age}): {source.reason}"
     if not source.synced:
         return "source: waiting for the first list"
@@ -73,7 +79,7 @@ def describe_state(
     """Yield the lines about source and plan of `/readyz?verbose`; `plan_changed` is 0 without a plan."""
     yield describe_source(source, now)
     if plan_changed:
-        age = f"{max(0.0, now - plan_changed):.0f} s"
+        age = format_duration(round(max(0.0, now - plan_changed)))
         yield ", ".join((f"plan: version {plan_version}, changed {age} ago", *describe_counts(services)))
     else:
         yield "plan: none yet"

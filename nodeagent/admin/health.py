@@ -13,12 +13,12 @@ class HealthState(msgspec.Struct, frozen=True):
     """The probes of an agent since its start."""
 
     endpoints: int = 0
-    """That are asked now."""
+    """Probes that are made regularly now."""
     passed: int = 0
     failed: int = 0
     unasked: int = 0
-    """That the node could not make: they say nothing."""
+    """Probes that this node could not make: they say nothing about the endpoint."""
     ejections: Mapping[BackendKey, int] = {}
-    """How often an endpoint has become unhealthy, by backend; of others, never."""
+    """How often an endpoint has become unhealthy, by backend; a backend that is missing had none."""
     unhealthy: Mapping[BackendKey, int] = {}
     """Endpoints that are unhealthy now."""

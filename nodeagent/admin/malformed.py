@@ -1,6 +1,6 @@
-"""What the admin server's HTTP library says about broken requests: counted, and told in one line of ours.
+"""Counts what the admin server's HTTP library says about broken requests, and says it in one line of ours.
 
-The library logs a traceback for each, with what the stranger sent in it: a token perhaps.
+The library would log a traceback for each, which contains what the client sent, perhaps a token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class MalformedRequests(logging.Handler):
-    """Takes what the library logs. `count` is how many requests were no HTTP, or broke a limit."""
+    """Takes what the library logs. `count` is the number of requests that were not HTTP, or broke a limit."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class MalformedRequests(logging.Handler):
         return logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a broken request; say of anything else only which error it was."""
+        """Count a broken request; of any other message, log only the type of the error."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             self.count += 1

@@ -15,9 +15,9 @@ PIECE_ROWS: Final = 256
 
 
 def method_lines(labels: Mapping[tuple[str, int], str], regions: Sequence[StatsRegion]) -> Iterator[bytes]:
-    """Yield the lines of all workers together, in pieces, some of them empty.
+    """Yield the lines, summed over all workers, in pieces; some pieces are empty.
 
-    `labels` are those of the plan's ports, by Service and port: rows of others are not shown.
+    `labels` are those of the plan's ports, by Service and port; other ports are not shown.
     """
     merged: dict[tuple[str, str], list[int]] = {}
     for region in regions:

@@ -19,7 +19,7 @@ from nodeagent.admin.exposition import PortExposition
 from nodeagent.admin.family import Family
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
-from nodeagent.plan.counts import count_services
+from nodeagent.plan.counts import count_problems, count_services
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
@@ -130,13 +130,12 @@ def _plan_families(state: AgentState) -> Iterator[Metric]:
     plan, source, now = state.plan, state.source, time.time()
     age = max(0.0, now - state.plan_changed) if state.plan_changed else 0.0
     services = count_services(plan)
-    problems = len(plan.problems) + sum(len(service.problems) for service in plan.services.values())
     yield _family(own_families.PLAN_VERSION, _one(plan.version))
     yield _family(own_families.PLAN_AGE, _one(age))
     yield _family(own_families.SERVICES, _one(services.meshed))
     yield _family(own_families.SERVICES_LEFT_OUT, _one(services.left_out))
     yield _family(own_families.SERVICES_WITH_PROBLEMS, _one(services.with_problems))
-    yield _family(own_families.PROBLEMS, _one(problems))
+    yield _family(own_families.PROBLEMS, _one(count_problems(plan)))
     yield _family(own_families.SOURCE_STALE, _one(int(source.stale)))
     yield _family(own_families.SOURCE_STALE_SECONDS, _one(source.stale_seconds(now)))
     yield _family(own_families.SOURCE_LAST_SYNC, _one(source.synced))

@@ -1,6 +1,6 @@
-"""The page `/plan`: written by a thread, once for each plan, however many ask for it.
+"""The page `/plan`: written by a thread, once for each plan, however often it is requested.
 
-Writing that of a large cluster holds the interpreter for tens of milliseconds, and DNS waits.
+Writing the plan of a large cluster takes tens of milliseconds, in which DNS would not be answered.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Readiness as tokens: a component that must be up before the agent is ready holds one, and releases it.
+"""Readiness as tokens: each component that must be up before the agent is ready holds one, and releases it
+once it is up.
 
-If it is down again later, it holds the token again.
+A component that is down again holds its token again.
 
 The agent is ready when no token is held and it is not draining. Nothing here knows what the components are.
 """
@@ -33,7 +34,7 @@ class ReadinessToken:
 
 
 class Readiness:
-    """Who is still awaited before the agent may be called ready."""
+    """Keeps track of the components that the agent still waits for before it is ready."""
 
     def __init__(self) -> None:
         self._held: list[ReadinessToken] = []
@@ -57,7 +58,7 @@ class Readiness:
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """The components that are awaited, in the order in which they registered."""
+        """The components that the agent still waits for, in the order in which they registered."""
         return tuple(token.name for token in self._held)
 
     @property

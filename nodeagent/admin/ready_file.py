@@ -1,7 +1,7 @@
-"""Readiness as a file, for probes that must ask this very agent.
+"""Readiness as a file, for probes that must ask exactly this agent.
 
 During an upgrade two agents overlap on a node and both answer at the admin address, so an HTTP probe of the
-successor might hear the predecessor. A file in the pod's own file system is the pod's own.
+successor might hear the predecessor. A file in the pod's own file system belongs to this pod alone.
 """
 
 from __future__ import annotations

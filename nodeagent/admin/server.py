@@ -1,8 +1,8 @@
 """The admin server: health, readiness, metrics and the plan, on an address of its own.
 
 It shares the agent's loop with DNS, so long pages are sent in pieces and the plan is written by a thread. It
-changes nothing: GET and HEAD only. What a stranger can use up is bounded: sizes, idle time, the time of a
-response, and the number of connections, of which the oldest gives way to a new one.
+changes nothing: GET and HEAD only. What a client can use up is bounded: sizes, idle time, the time of a
+response, and the number of connections; when there are too many, the oldest is closed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESPONSE_TIME = 30.0
 
 PAGES = {
     "/healthz": "200 while this process runs",
-    "/readyz": "200 when the mesh is served, 503 before and while draining; ?verbose says more",
+    "/readyz": "200 when the mesh is served, 503 before that and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
@@ -47,11 +47,11 @@ class AdminView(msgspec.Struct, frozen=True):
     resolve: Callable[[str], Awaitable[Resolution]]
     """Asks DNS for a name; raises `NotOurs`."""
     notes: Callable[[], Iterable[str]] = tuple
-    """Further lines of `/readyz?verbose`; they decide nothing."""
+    """Further lines of `/readyz?verbose`; readiness does not depend on them."""
 
 
 class AdminListenError(Exception):
-    """The admin address cannot be listened on; the message says what to mend."""
+    """The agent cannot listen on the admin address; the message says what to change."""
 
 
 class AdminServer:
@@ -68,11 +68,11 @@ class AdminServer:
         self._server: asyncio.Server | None = None
         self._malformed = MalformedRequests()
         self._making = asyncio.Lock()
-        """Held by the one of all responses of which a piece is made."""
+        """Held while a piece of a response is made: one piece at a time."""
 
     @property
     def malformed(self) -> int:
-        """How many requests were no HTTP, or broke a limit."""
+        """How many requests were not HTTP, or broke a limit."""
         return self._malformed.count
 
     @property
@@ -166,7 +166,7 @@ class AdminServer:
             _abort(request)
         except Exception:
             log.exception("admin_request_failed", path=request.path)
-            _abort(request)  # its head is out: a page cut short must not pass for a whole one
+            _abort(request)  # its head has been sent: a page that is cut short must not look complete
         return response
 
     async def _plan(self, _: web.Request) -> web.Response:
@@ -182,7 +182,9 @@ class AdminServer:
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
-        """Send a long page: however many are asked for, DNS is answered after each piece of one of them."""
+        """Send a long page in pieces. DNS queries are answered between two pieces, however many pages are
+        requested.
+        """
         while True:
             async with self._making:
                 piece = next(pieces, None)
@@ -213,7 +215,7 @@ async def _guard(
         raise
     except Exception:
         log.exception("admin_request_failed", path=request.path)
-        return _text("this page could not be made; the agent's log says why\n", 500)
+        return _text("this page could not be made; see the agent's log\n", 500)
 
 
 def _abort(request: web.Request) -> None:

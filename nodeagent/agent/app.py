@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
@@ -36,6 +36,8 @@ from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.resolve import Resolver
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.agent.notices import Notices
+from nodeagent.agent.ports import UnservedPorts
+from nodeagent.agent.preflight import StartError, check_ports, check_source
 from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
@@ -43,7 +45,7 @@ from nodeagent.agent.stored import remembered_plan
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.control.listener import NoWorkerPortError, free_worker_port
-from nodeagent.control.messages import Conditions, ListenFailure
+from nodeagent.control.messages import Conditions, PortFailure
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.health.prober import Prober
@@ -60,7 +62,7 @@ from nodeagent.settings import DNS_PORT, Settings
 log = structlog.get_logger()
 
 VERIFY_INTERVAL = 5.0
-"""Seconds between two looks whether the kernel still does what it was told."""
+"""Seconds between two checks that the kernel still does what it was told."""
 PULSE = 1.0
 """Seconds between two signs of life to process 1."""
 COLD_START_PATIENCE = 0.2
@@ -70,19 +72,15 @@ COLD_START_PATIENCE = 0.2
 AT_ONCE = 500
 """Events that are folded in a few milliseconds."""
 MANY = 100
-"""Services that changed; what is to be done about more is done by a thread, and DNS is answered meanwhile."""
+"""Changed Services; work on more than these is done by a thread, so that DNS is answered meanwhile."""
 SWITCH_INTERVAL = 0.001
-"""Seconds that a thread computes before another may: at most so long an answer of DNS waits for one."""
+"""Seconds that a thread computes before another thread may: the longest that a DNS answer waits for one."""
 COLLECTOR = (700, 10, 1000)
-"""Python's own thresholds, but for the last: a look through everything takes 50 ms and more, in which nobody
-else computes, and comes only after millions of allocations instead of tens of thousands."""
+"""Python's own thresholds, except the last: a full collection takes 50 ms and more, in which nothing else
+runs, so it comes after millions of allocations and not after tens of thousands."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-class StartError(Exception):
-    """The agent cannot start; the message says what to mend."""
 
 
 class Agent:
@@ -104,14 +102,14 @@ class Agent:
         self._capture_failures: dict[str, str] = {}
         """What the kernel refused when it was last told, and when it was last looked at."""
         self._node_name_doubted = False
-        self._listen_failures: dict[ListenerKey, str] = {}
+        self._unserved = UnservedPorts()
         self._announcer: Announcer | None = None
         self._notices = Notices()
         self._report = Report()
         self._readiness = Readiness()
         self._serving = 0
         self._workers = self._readiness.register("workers")
-        self._supervisor = Supervisor(settings, self._listen_failed, self._workers_serve)
+        self._supervisor = Supervisor(settings, self._ports_failed, self._workers_serve)
         self._prober = Prober(self._conditions_changed)
         self._capture = make_capture(settings)
         self._zone = empty_zone(settings)
@@ -142,7 +140,7 @@ class Agent:
 
     def _state(self) -> AgentState:
         return AgentState(
-            plan=self._plan,
+            plan=self._in_force.plan,
             plan_changed=self._plan_changed,
             source=self._source,
             snapshot=self._snapshot_file.state,
@@ -166,15 +164,19 @@ class Agent:
         yield f"workers: {self._serving} of {self._settings.workers} serve"
         failures = "; ".join(self._capture_failures.values())
         yield f"capture: {f'failed: {failures}' if failures else f'{self._settings.capture} in place'}"
+        yield from self._unserved.notes()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
 
         Raises:
             StartError: an address, the kernel or the source refuses.
+            SourceError: the source turned out to be unusable later.
         """
         awaited = [self._readiness.register(name) for name in ("source", "plan", "dns")]
         source, self._announcer = make_source(self._settings)
+        await check_source(self._settings, source)
+        check_ports(self._settings)
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
@@ -237,7 +239,7 @@ class Agent:
                 self._wake.set()
 
     async def _fold(self, batch: Sequence[Event]) -> bool:
-        """Fold a batch as one, though others have a turn in between; return whether there is a change."""
+        """Fold a batch as a whole, and let other tasks run in between; return whether anything changed."""
         changed = False
         async with self._folding:
             for start in range(0, len(batch), AT_ONCE):
@@ -248,19 +250,19 @@ class Agent:
 
     async def _take_snapshot(self) -> MeshSnapshot:
         async with self._folding:
-            # It is we who compute, so there is no event to wait for; others are to have a turn.
+            # There is no event to wait for, because the work is done here; other tasks run in between.
             while self._registry.join_some():  # noqa: ASYNC110
                 await asyncio.sleep(0)
             return self._registry.snapshot()
 
     def _check_node_name(self) -> None:
-        """Say it, once, if no Pod is on a node of our name: an agent in a cluster is one itself."""
+        """Warn once if no Pod is on a node of our name: in a cluster, the agent itself is such a Pod."""
         if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
             self._node_name_doubted = True
             log.warning(
                 "node_without_pods",
                 node=self._settings.node_name,
-                reason="no Pod is on a node of this name: clients are known by their address alone; "
+                reason="no Pod is on a node of this name, so clients are known by their address alone; "
                 "if there should be, set --node-name to the node's name in Kubernetes",
             )
 
@@ -303,7 +305,7 @@ class Agent:
         if await self._until_due(COLD_START_PATIENCE):
             return remembered
         head = stored.head
-        self._source = self._source.lost("not heard yet, the snapshot on disk is served", head.written)
+        self._source = self._source.lost("no answer yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
         self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
@@ -312,7 +314,7 @@ class Agent:
         log.warning(
             "snapshot_loaded",
             **count_fields(plan),
-            age_seconds=round(max(0.0, time.time() - head.written)),
+            age_ms=round(max(0.0, time.time() - head.written) * 1000),
             written_by=head.mesh,
             reason="the source has not answered yet",
         )
@@ -322,8 +324,8 @@ class Agent:
     async def _start_dns(self) -> None:
         """Answer DNS, now that there is something to answer from.
 
-        Not earlier: an agent that comes up beside its predecessor shares the port with it, and names would
-        exist or not depending on which of them a question comes to.
+        Not earlier: an agent that starts beside its predecessor shares the port with it, and whether a name
+        exists would depend on which of the two gets the question.
         """
         settings = self._settings
         try:
@@ -345,7 +347,7 @@ class Agent:
         self._presence.announce()
         self._show_readiness()
         log.info("agent_ready", **count_fields(self._plan))
-        # What is there now stays: looking through it again would hold up a change for tens of ms.
+        # What exists now stays: collecting it again and again would delay changes by tens of ms.
         gc.freeze()
 
     async def _until_due(self, patience: float = math.inf) -> bool:
@@ -389,13 +391,14 @@ class Agent:
         self._show_in_force()
 
     def _show_in_force(self) -> None:
-        self._in_force = InForce(self._plan, self._prober.unhealthy)
+        shown = self._unserved.shown_in(self._plan, self._keys)
+        self._in_force = InForce(shown, self._prober.unhealthy)
 
     async def _steer(self) -> None:
         await self._attempt_capture("apply", self._capture.apply(self._keys))
 
     async def _verify_capture(self) -> None:
-        """Every few seconds, mend what somebody else has removed from the kernel."""
+        """Every few seconds, put back what somebody else has removed from the kernel."""
         while True:
             await asyncio.sleep(VERIFY_INTERVAL)
             await self._attempt_capture("verify", self._capture.verify())
@@ -415,7 +418,7 @@ class Agent:
             self._dns.set_zone(self._zone, differ)
 
     def _workers_serve(self, number: int) -> None:
-        """So many workers carry traffic now."""
+        """`number` workers carry traffic now."""
         self._serving = number
         if number:
             self._workers.release()
@@ -426,21 +429,18 @@ class Agent:
     def _show_readiness(self) -> None:
         self._ready_file.show(self._readiness.ready)
 
-    def _listen_failed(self, failures: Iterable[ListenFailure]) -> None:
-        for failure in failures:
-            if self._listen_failures.get(failure.key) != failure.reason:
-                self._listen_failures[failure.key] = failure.reason
-                log.error(
-                    "listen_failed", address=f"{failure.key[0]}:{failure.key[1]}", reason=failure.reason
-                )
+    def _ports_failed(self, failures: Mapping[ListenerKey, PortFailure]) -> None:
+        """Workers serve all ports but these."""
+        self._unserved.tell(failures)
+        self._show_in_force()
 
     async def _leave(self) -> None:
-        """Refuse what is new, finish what is under way, and take away everything that was made."""
-        log.info("agent_draining", drain_timeout=self._settings.drain_timeout)
+        """Refuse new connections, finish what is in flight, and remove everything that was set up."""
+        log.info("agent_draining", drain_timeout_ms=round(self._settings.drain_timeout * 1000))
         self._readiness.drain()
         self._show_readiness()
         await self._presence.close()
-        # From here on the zone gets old, and a successor that shares the port answers from a younger one.
+        # The zone is not updated from here on; a successor that shares the port has a newer one.
         await self._dns.close()
         await self._snapshot_file.flush()
         if self._plan.version:
@@ -456,7 +456,7 @@ class Agent:
 
 
 async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a call returns; one about `MANY` Services is made in a thread."""
+    """Return what a call returns; a call about more than `MANY` Services is made in a thread."""
     return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
 
 
@@ -480,16 +480,18 @@ def asked_dns(settings: Settings) -> tuple[str, int]:
 
 
 async def _beat(pulse: int) -> None:
-    """Write a byte every second, so that process 1 knows that this loop turns."""
+    """Write a byte every second, so that process 1 knows that this loop is running."""
     while True:
-        # A full pipe: process 1 does not look, so it does not miss anything either.
+        # The pipe is full: process 1 does not look at present, so it misses nothing.
         with contextlib.suppress(OSError):
             os.write(pulse, b".")
         await asyncio.sleep(PULSE)
 
 
 def run_agent(settings: Settings, kept: Kept | None = None) -> int:
-    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept`: by process 1 of a container."""
+    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept` is given if process 1 of a
+    container keeps the agent running.
+    """
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)

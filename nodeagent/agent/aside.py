@@ -1,7 +1,7 @@
 """Calls that may never come back, such as a write to a disk that hangs: each in a thread of its own.
 
-The loop's own pool is not for them. It has few threads, which others wait for, and the end of the process
-waits for them all; this one's thread is a daemon, which nobody waits for.
+They do not use the loop's own pool: it has few threads, which other calls need, and the process waits for all
+of them at its end. The thread of such a call is a daemon, which nothing waits for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 def call_aside(call: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Call in a thread of this name, at once; the future has what it returns or raises.
 
-    An `OSError` if the system grants no further thread. To cancel the future ends nothing: wait for it with
-    `asyncio.wait`.
+    It has an `OSError` if the system grants no further thread. Cancelling the future does not end the call:
+    wait for it with `asyncio.wait`.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -39,7 +39,7 @@ def call_aside(call: Callable[[], T], name: str) -> asyncio.Future[T]:
             result = call()
         except BaseException as raised:
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the result is not needed any more
             loop.call_soon_threadsafe(settle, result, error)
 
     try:

@@ -1,8 +1,8 @@
 """Which notices follow from a plan: a warning for a Service's new problem, an all-clear for a mended one.
 
-Every agent of a cluster comes to the same notices with the same identities, so that each can leave out
-what another has reported. A problem that comes back counts as another: its identity has the number of
-times that it was mended. Pure; remembers what it was shown.
+All agents of a cluster find the same notices with the same identities, so that an agent can leave out what
+another one has reported. A problem that comes back counts as a new one: its identity contains how often it
+was solved before. Pure; remembers the plans that it has seen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nodeagent.plan.diff import diff_services
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 
 REMEMBERED = 10_000
-"""Problems whose number of returns is kept; the oldest are forgotten."""
+"""Problems of which the number of returns is kept; the oldest are forgotten."""
 
 _Fault = tuple[str, str, str]
 """What makes it the same problem: field, value, reason. What is in force instead may differ between nodes."""
@@ -28,10 +28,12 @@ class Notices:
     def __init__(self) -> None:
         self._plan: NodePlan = EMPTY_PLAN
         self._mended: dict[tuple[str, _Fault], int] = {}
-        """How often a problem of a Service (its uid) was mended."""
+        """How often a problem of a Service (its uid) was solved."""
 
     def changed(self, plan: NodePlan) -> list[Notice]:
-        """Return what is to be told now that this plan is in force; Services without a uid have no owner."""
+        """Return what to report now that this plan is in force. Services without a uid are left out: no
+        object exists to report it on.
+        """
         changed = diff_services(self._plan, plan)
         self._plan = plan
         notices: list[Notice] = []
@@ -63,7 +65,7 @@ class Notices:
 
 
 def _faults(service: ServicePlan) -> Mapping[_Fault, Problem]:
-    # How many more there are changes with every one of them, and would be told each time.
+    # The number of further problems changes with each of them, and would be reported each time.
     return {
         (p.field, p.value, "" if p.field == MORE else p.reason): p
         for p in service.problems

@@ -1,7 +1,8 @@
-"""What no source ever tells: values of a stored snapshot that have the right types and cannot be served.
+"""Finds values in a stored snapshot that have the right types, but that no source ever yields and nobody can
+serve.
 
-Types are checked where bytes are read; here it is what every reader of a source holds to and everybody
-behind it relies on: names that can stand in DNS, ports from 1 to 65535, addresses in canonical form. Pure.
+Types are checked where the bytes are read. This is about what all readers of a source guarantee and all later
+code relies on: names that are valid in DNS, ports from 1 to 65535, addresses in canonical form. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from discovery.manifest.fields import LABEL, SUBDOMAIN
 from discovery.model import PodObject, Service
 
 LARGEST_VERSION = 2**53 - 1
-"""Of a snapshot; what programs that read JSON can tell from its neighbours (RFC 8259 section 6)."""
+"""The largest version of a snapshot: all programs that read JSON can tell it from its neighbours (RFC 8259
+section 6)."""
 
 
 def why_no_head(version: int, written: float) -> str:
@@ -25,7 +27,7 @@ def why_no_head(version: int, written: float) -> str:
 
 
 def why_no_service(service: Service) -> str:
-    """Return why no source tells such a Service; empty if one may."""
+    """Return why no source yields such a Service; empty if one may."""
     key = service.key
     for name in key:
         if not LABEL.fullmatch(name):
@@ -42,7 +44,7 @@ def why_no_service(service: Service) -> str:
 
 
 def why_no_pod(address: str, pod: PodObject) -> str:
-    """Return why no source tells that this pod has this address; empty if one may."""
+    """Return why no source yields that this pod has this address; empty if one may."""
     if not (LABEL.fullmatch(pod.key.namespace) and SUBDOMAIN.fullmatch(pod.key.name)):
         return f"{'/'.join(pod.key)!r} is not the name of a Pod"
     return f"a Pod has the address {address!r}" if canonical_address(address) != address else ""

@@ -1,7 +1,7 @@
 """What a new plan changes, in the log.
 
-Whoever may write one object must not fill it: there is a bound for each object, for each namespace and for
-the node. What is beyond is counted, and is to be seen in `/plan` all the same.
+Somebody who may write one object must not be able to fill the log: there is a limit for each object, for each
+namespace and for the node. Further lines are counted; `/plan` shows everything.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ EVERY = 1.0
 PLANS = 20
 """Lines about plans that may come at once."""
 OF_OBJECT = (40, 10 / 60)
-"""Lines of one object that may come at once (all its problems, come and gone), and then in a second."""
+"""Lines about one object that may come at once (problems that came or went), and then each second."""
 OF_NAMESPACE = (300, 2)
 OF_NODE = (3000, 20)
 LEFT_OUT_EVERY = 10.0
 """Seconds between two lines that say how many were left out."""
 NAMED = 1000
-"""Objects of which lines that are left out are counted one by one."""
+"""Objects for which the lines that are left out are counted one by one."""
 
 _Object = tuple[str, str, str]
 """Kind, namespace and name."""
@@ -81,7 +81,7 @@ class Report:
             if self._admits(_of_problem(problem), now):
                 log.info("problem_solved", **_said_of(problem))
         self._tell_left_out(now)
-        self._problems += len(found) - len(solved)
+        self._problems += _errors(found) - _errors(solved)
         noise = not found and not solved and _endpoints_alone(changed) and now < self._told + EVERY
         noise = noise or not self._plans.admit(now, "")
         if not noise:
@@ -93,7 +93,7 @@ class Report:
         """Whether a line about an object may be written; it is counted if it may not."""
         if self._objects.admit(now, "", of[1], of):
             return True
-        # Of a million objects only the number counts.
+        # With very many objects, only their number is kept.
         one = of if of in self._left_out or len(self._left_out) < NAMED else _OTHERS
         self._left_out[one] = self._left_out.get(one, 0) + 1
         return False
@@ -112,6 +112,11 @@ class Report:
             effect="/plan has what is in force",
         )
         self._left_out.clear()
+
+
+def _errors(problems: Iterable[Problem]) -> int:
+    """Count the problems that are neither warnings nor notes."""
+    return sum(problem.severity == "error" for problem in problems)
 
 
 def _compare_problems(

@@ -8,7 +8,8 @@ from nodeagent.settings import Settings
 
 
 def make_source(settings: Settings) -> tuple[Source, Announcer | None]:
-    """Return the source that the settings name, and what tells owners of Services about them, if anything.
+    """Return the source that the settings name, and what reports problems to owners of Services, if anything
+    does.
 
     Raises:
         SourceError: there is no such source.

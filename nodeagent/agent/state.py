@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from discovery.model import MeshSnapshot
+from middleware.values import format_duration
 from nodeagent.admin.freshness import SnapshotState
 from nodeagent.agent.aside import call_aside
 from nodeagent.agent.stored import Head, SnapshotRefused, Stored, decode_snapshot, encode_snapshot
@@ -33,7 +34,8 @@ LARGEST = 512 * 1024 * 1024
 SHORTEST_PAUSE = 5.0
 """Seconds between two writes."""
 WRITE_RATE = 256 * 1024
-"""Bytes a second, on average at most: a large cluster that never rests must not wear the disk out."""
+"""Bytes a second, at most, on average: a large cluster that changes all the time must not wear the disk
+out."""
 LOAD_PATIENCE = 2.0
 """Seconds that a start waits for the file; a disk that hangs must not keep the mesh from being served."""
 WRITE_PATIENCE = 30.0
@@ -41,14 +43,14 @@ WRITE_PATIENCE = 30.0
 FLUSH_PATIENCE = 2.0
 """Seconds that the end of an agent waits for the last write."""
 LEFTOVER_AGE = 60.0
-"""Seconds after which a draft is one of an agent that was killed while it wrote."""
+"""Seconds after which a draft is taken for the remains of an agent that was killed while it wrote."""
 
 
 class SnapshotFile:
-    """The snapshot of one source in a folder; an empty folder is no file: then every method does nothing.
+    """The snapshot of one source in a folder. Without a folder (an empty name) every method does nothing.
 
-    A disk that hangs holds up one thread and nothing else: of what is to be kept meanwhile the last waits
-    until that thread is back.
+    A disk that hangs blocks one thread and nothing else. Of the snapshots that come meanwhile, only the
+    latest is kept until that thread is free.
     """
 
     def __init__(self, folder: str, source: str) -> None:
@@ -72,7 +74,7 @@ class SnapshotFile:
         try:
             if done:
                 return reading.result()
-            reason = f"it could not be read within {patience:g} s: the disk hangs"
+            reason = f"it could not be read within {format_duration(patience)}: the disk hangs"
             reading.add_done_callback(_forget)
         except FileNotFoundError:
             return None
@@ -83,7 +85,7 @@ class SnapshotFile:
         return None
 
     def keep(self, snapshot: MeshSnapshot, plan: NodePlan, *, soon: bool = True) -> None:
-        """Have this written soon, in place of what still waits; if not `soon`, then by the next `flush`."""
+        """Have this written soon, in place of one that still waits; if not `soon`, with the next `flush`."""
         if self._folder is not None:
             self._pending = (snapshot, plan)
             if soon:
@@ -101,7 +103,7 @@ class SnapshotFile:
     async def flush(self, patience: float = FLUSH_PATIENCE) -> int:
         """Write what waits, if anything does; return its size in bytes.
 
-        After `patience` seconds it is left to itself, together with what is still being written by then.
+        After `patience` seconds it stops waiting, also for a write that began before.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + patience
@@ -123,15 +125,16 @@ class SnapshotFile:
         writing = self._writing
         if writing is None:
             return 0
-        # Not awaited itself: if this call is cancelled, the write must go on, and its end be noted.
+        # Not awaited directly: if we are cancelled, the write goes on, and its end is still noted.
         done, _ = await asyncio.wait({writing}, timeout=patience)
         if not done:
-            self._failed(f"the disk has not taken it within {patience:g} s")
+            assert patience is not None, "without one, the wait ends with the write"
+            self._failed(f"the disk has not taken it within {format_duration(patience)}")
             return 0
         self._writing = None
         try:
             written = writing.result()
-        # Text that is no Unicode (a lone surrogate) cannot be encoded.
+        # Text that is not valid Unicode (a lone surrogate) cannot be encoded.
         except (OSError, UnicodeEncodeError) as error:
             self._failed(str(error))
             return 0
@@ -155,20 +158,20 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 def _forget(reading: asyncio.Future[Stored]) -> None:
-    """Take note of how a reading ended that nobody waits for any more."""
+    """Retrieve the outcome of a reading that nothing waits for any more."""
     if not reading.cancelled():
         reading.exception()
 
 
 def _load(folder: Path, source: str) -> Stored:
-    with contextlib.suppress(OSError):  # where there can be no folder there is no file: that tells enough
+    with contextlib.suppress(OSError):  # without a folder there is no file either, and reading it says so
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear_leftovers(folder)
     return decode_snapshot(_read(folder / FILE), source)
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove old drafts; whatever cannot be removed (a folder of such a name) stays and does no harm."""
+    """Remove old drafts. What cannot be removed (a folder with such a name) stays and does no harm."""
     for draft in folder.glob(f"{FILE}.*.draft"):
         with contextlib.suppress(OSError):
             found = draft.lstat()
@@ -184,12 +187,12 @@ def _encode_and_replace(folder: Path, source: str, snapshot: MeshSnapshot, plan:
 
 
 def _read(path: Path) -> bytes:
-    """Read a regular file of bearable size.
+    """Read a regular file that is not too large.
 
     Raises:
-        OSError, SnapshotRefused: it is none, or cannot be read.
+        OSError, SnapshotRefused: it is not such a file, or cannot be read.
     """
-    # A named pipe would be waited for, were it not opened like this.
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         found = os.fstat(descriptor)

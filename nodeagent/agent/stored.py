@@ -3,9 +3,9 @@
     magic 8 | format 2 | model 8 | SHA-256 of the body 32 | length of the body 8 | body
 
 The body is a sequence of frames, each a length (4 bytes) and a msgpack value: a `Head`, a `_Rest`, then
-Services in portions. Numbers are big-endian. `model` is a fingerprint of the types: what was written with
-other types is refused, so that no release has to remember to say that they changed. Frames are small, because
-encoding and decoding one holds the interpreter's lock, and DNS is answered between two.
+Services in portions. Numbers are big-endian. `model` is a fingerprint of the types: a file that was written
+with other types is refused, so no release has to declare that they changed. Frames are small, because nothing
+else runs while one is encoded or decoded, and DNS is answered between two of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = 1
 PORTION = 100
 """Services in one frame."""
 REASON = 300
-"""Characters of what a decoder says that are passed on: it may quote what it found."""
+"""Characters of a decoder's message that are passed on: the message may quote what was found."""
 
 _PREFIX = struct.Struct(">8sH8s32sQ")
 _LENGTH = struct.Struct(">I")
@@ -49,7 +49,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A snapshot, and of each Service the annotations that were in force."""
+    """A snapshot, and the annotations that were in force for each Service."""
 
     head: Head
     snapshot: MeshSnapshot
@@ -76,15 +76,15 @@ def decode_snapshot(content: bytes, source: str) -> Stored:
     """Read a snapshot of this source.
 
     Raises:
-        SnapshotRefused: it is damaged, not one, of another source, or from a version that is not understood.
+        SnapshotRefused: it is damaged, not a snapshot, of another source, or from another version.
     """
     body = _checked_body(content)
     try:
         return _decode(body, _PREFIX.unpack_from(content)[2], source)
     except SnapshotRefused:
         raise
-    # Whoever writes a right checksum may write anything below it: bytes that are no text, lists in a
-    # thousand lists, a length beyond all memory. Every one of them has an exception of its own.
+    # The checksum is no secret, so anything may follow it: bytes that are not text, a thousand nested lists,
+    # a length beyond all memory. Each of them raises another exception.
     except Exception as error:
         reason = str(error)[:REASON] or type(error).__name__
         raise SnapshotRefused(f"its checksum is right, its content is not: {reason}") from error
@@ -101,7 +101,7 @@ def _decode(body: bytes, model: bytes, source: str) -> Stored:
     rest = msgspec.msgpack.decode(next(frames), type=_Rest)
     pods: dict[str, PodObject] = {}
     for address, pod in rest.pods:
-        _insist(why_no_pod(address, pod) or ("a Pod's address stands twice" if address in pods else ""))
+        _insist(why_no_pod(address, pod) or ("a Pod's address is listed twice" if address in pods else ""))
         pods[address] = pod
     portions = msgspec.msgpack.Decoder(tuple[_StoredService, ...])
     services: dict[ServiceKey, Service] = {}
@@ -109,24 +109,26 @@ def _decode(body: bytes, model: bytes, source: str) -> Stored:
     for frame in frames:
         for one in portions.decode(frame):
             key = one.service.key
-            _insist(why_no_service(one.service) or (f"{key} stands twice" if key in services else ""))
+            _insist(why_no_service(one.service) or (f"{key} is listed twice" if key in services else ""))
             services[key], effective[key] = one.service, one.effective
     snapshot = MeshSnapshot(max(1, head.version), services, pods, rest.problems)
     return Stored(head, snapshot, effective)
 
 
 def _insist(reason: str) -> None:
-    """Raise what `decode_snapshot` says of content that is not right, if there is a reason to."""
+    """Raise an error with this reason, if there is one."""
     if reason:
         raise ValueError(reason)
 
 
 def remembered_plan(stored: Stored) -> NodePlan:
-    """Return a plan that knows nothing but the annotations in force: the last good values of the next one."""
+    """Return a plan with nothing but the annotations in force: they are the last good values for the next
+    plan.
+    """
     return NodePlan(
         version=0,
         services={
-            # A Service of its own: the compiler takes one that it has seen before as done.
+            # A copy: the compiler would not compile an object again that it finds in the previous plan.
             key: ServicePlan(msgspec.structs.replace(service), "", (), (), stored.effective[key])
             for key, service in stored.snapshot.services.items()
         },

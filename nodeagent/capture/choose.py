@@ -12,7 +12,7 @@ from nodeagent.settings import CaptureKind, Settings
 
 
 class Choice(NamedTuple):
-    """A capture and, for the log, the reason it was chosen."""
+    """A capture and, for the log, the reason why it was chosen."""
 
     kind: CaptureKind
     reason: str

@@ -16,7 +16,7 @@ class Capture(Protocol):
     """Steers `(mesh address, port)` to the workers and refuses the rest of the mesh range at once."""
 
     async def start(self) -> None:
-        """Set up, healing what a killed predecessor left. Idempotent.
+        """Set the capture up, and repair what a killed predecessor left. Idempotent.
 
         Raises:
             CaptureError: the machine does not allow it (a missing privilege or kernel feature).
@@ -32,13 +32,14 @@ class Capture(Protocol):
         ...
 
     async def verify(self) -> None:
-        """Mend what somebody else removed or changed since the last `apply`; to be called every few seconds.
+        """Repair what somebody else removed or changed since the last `apply`; to be called every few
+        seconds.
 
         Raises:
-            CaptureError: it could not be mended.
+            CaptureError: it could not be repaired.
         """
         ...
 
     async def close(self) -> None:
-        """Remove everything that was made, but for what a successor has taken over."""
+        """Remove everything that was made, except what a successor has taken over."""
         ...

@@ -1,7 +1,7 @@
 """Capture on a laptop: the mesh range lies in 127.0.0.0/8, every address of which is already local.
 
-Nothing is programmed. Workers bind each `(mesh address, mesh port)` themselves, and what nobody bound the
-kernel refuses by itself.
+Nothing is programmed. Workers bind each `(mesh address, mesh port)` themselves; the kernel refuses
+connections to all others.
 """
 
 from __future__ import annotations

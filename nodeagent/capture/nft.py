@@ -36,7 +36,7 @@ async def run_nft(script: str, *, check: bool = False) -> None:
         async with asyncio.timeout(TIMEOUT):
             _, refusal = await process.communicate(script.encode())
     except TimeoutError:
-        raise NftError(f"nft did not end within {TIMEOUT:g} s and was stopped") from None
+        raise NftError(f"nft did not end within {TIMEOUT:g}s and was stopped") from None
     finally:
         if process.returncode is None:
             process.kill()

@@ -1,9 +1,9 @@
 """Capture on a node: one route and one nftables table, as `ruleset` and `route` describe them.
 
-Two agents overlap during an upgrade, so nothing here assumes to be alone. The table carries the name of the
-agent that made it. A successor leaves its predecessor's table in place until its own first `apply`, when it
-has something to serve, and then replaces it in one transaction. From then on the predecessor changes nothing,
-and its exit removes only its own route. If the successor goes away again, the predecessor's next `verify`
+Two agents overlap during an upgrade, so nothing here assumes that it is alone. The table carries the name of
+the agent that made it. A successor leaves its predecessor's table in place until its own first `apply`, when
+it has something to serve, and then replaces it in one transaction. From then on the predecessor changes
+nothing, and its exit removes only its own route. If the successor ends first, the predecessor's next `verify`
 takes the table back.
 
 Order matters for what must not be reachable: the table is there before the route, and goes after it.
@@ -77,10 +77,10 @@ class NftablesCapture:
             self._applied = wanted
 
     async def verify(self) -> None:
-        """Mend what somebody else removed or changed, unless a successor has taken over.
+        """Repair what somebody else removed or changed, unless a successor has taken over.
 
         Raises:
-            CaptureError: it could not be mended.
+            CaptureError: it could not be repaired.
         """
         async with self._lock:
             if self._applied is None:
@@ -118,7 +118,9 @@ class NftablesCapture:
             await self._mend(wanted, refusal=str(error))
 
     async def _mend(self, wanted: frozenset[ListenerKey], refusal: str = "") -> None:
-        """Make table and route whole again if they are not, or if the kernel refused to change the map."""
+        """Restore table and route if they are not as they should be, or if the kernel refused to change the
+        map.
+        """
         table = judge(await asyncio.to_thread(read_table), self._layout)
         if table == "superseded":
             if not self._superseded:

@@ -1,4 +1,4 @@
-"""What is in the kernel now, as far as an agent needs it to know whether its table is still its own.
+"""What is in the kernel now, as far as an agent needs it to know whether the table is still its own.
 
 Read by netlink because nft 1.0.6 lists no rule without fetching every map element first: 130 ms with 20,000
 elements, against 3 ms.
@@ -24,7 +24,7 @@ Judgement = Literal["ours", "altered", "missing", "superseded"]
 
 
 class ObservedTable(msgspec.Struct, frozen=True):
-    """The table `ip svcmesh` as it is: the number of rules in each chain."""
+    """The table `ip svcmesh` as it is now: the number of rules in each chain."""
 
     rules: Mapping[str, int]
 
@@ -62,7 +62,7 @@ def read_table() -> ObservedTable | None:
 
 
 def judge(table: ObservedTable | None, layout: Layout) -> Judgement:
-    """Say what became of the table that an agent with this layout made."""
+    """Say what has happened to the table that an agent with this layout made."""
     if table is None:
         return "missing"
     if table.owner and table.owner != layout.owner:

@@ -1,6 +1,7 @@
-"""What this process may do, as the kernel says it in `/proc/self/status`, and giving it up, life included.
+"""What this process may do, as the kernel says in `/proc/self/status`; giving that up; and ending with the
+parent.
 
-Being root says little in a container: what counts is the effective capability set (capabilities(7)).
+To be root says little in a container: what counts is the effective capability set (capabilities(7)).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def die_with_parent() -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of this process, for good: no program it might run has any either.
+    """Give up every capability of this process for good; programs that it runs have none either.
 
-    Nothing else of what it may do changes, so a process of root still owns root's files.
+    Nothing else changes: a process of root still owns root's files.
 
     Raises:
         OSError: the kernel refused.

@@ -2,9 +2,10 @@
 
 It is what `ip route add local RANGE dev lo src 127.0.0.1` makes, with three refinements:
 
-- `src`: without it a connection of the node's own would come from the mesh address it goes to.
-- protocol and metric: ours are recognised by the protocol number, and each agent has its own metric, so that
-  two agents that overlap each have a route and neither removes the other's.
+- `src`: without it, a connection from the node itself would have the mesh address that it goes to as its
+  source.
+- protocol and metric: our routes are recognised by the protocol number, and each agent has its own metric, so
+  that two agents that overlap have a route each, and neither removes the other's.
 - 255.255.255.255 stays out, because broadcasts of the node's programs would end on `lo`. A more specific
   `throw` route does not help: with the default rules the kernel searches the tables local and main as one and
   the answer is "unreachable". So 240.0.0.0/4 becomes the 28 prefixes around it.
@@ -53,7 +54,7 @@ class MeshRoute:
                 _done(kernel, "del", errno.ESRCH, **self._route(prefix, self._metric))
 
     def others(self) -> bool:
-        """True if another agent has a route, be it alive or killed."""
+        """True if another agent has a route, whether it still runs or was killed."""
         with _netlink() as kernel:
             return any(metric != self._metric for _, metric in _ours(kernel))
 

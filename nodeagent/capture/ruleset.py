@@ -13,7 +13,7 @@ neither a listener on 0.0.0.0 nor the workers' own address can be reached throug
 connections are refused: replies to the node's own clients come through here too. Invalid packets are
 dropped, because they were not translated and the reset they would draw could kill a good connection.
 
-`owner-TOKEN-RANGE` is empty: its name says which agent made the table. A script that begins with
+`owner-TOKEN-RANGE` is an empty chain: its name says which agent made the table. A script that begins with
 `flush chain` of the owner is refused as a whole when another agent has replaced the table, so comparing and
 changing is one transaction.
 
@@ -40,7 +40,7 @@ class Layout(msgspec.Struct, frozen=True):
     """Everything of the table that does not change while an agent lives."""
 
     token: str
-    """Names the agent that made the table; unlike any other agent's."""
+    """Names the agent that made the table; no other agent has the same."""
     mesh_range: str
     sink: str
     """Where connections go that `input` refuses."""
@@ -50,7 +50,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> str:
-        """The name of the chain that says whose the table is."""
+        """The name of the chain that says which agent the table belongs to."""
         return f"{OWNER_PREFIX}{self.token}-{self.mesh_range}"
 
     @property
@@ -78,7 +78,7 @@ def layout_for(network: ipaddress.IPv4Network, token: str, worker_port: int) -> 
 
 
 def chains_of(layout: Layout) -> Mapping[str, tuple[str, ...]]:
-    """Return the rules of each chain, the line that hooks a base chain first (it is no rule)."""
+    """Return the rules of each chain; the first line of a base chain is its hook, which is not a rule."""
     jump = f"ip daddr {layout.addresses} jump steer"
     (worker, _), (dns, dns_port) = layout.worker, layout.dns
     ours = f"ct status dnat ct original ip daddr {layout.addresses} ip daddr"
@@ -109,7 +109,7 @@ def chains_of(layout: Layout) -> Mapping[str, tuple[str, ...]]:
 
 
 def rules_of(layout: Layout) -> Mapping[str, int]:
-    """Return the number of rules each chain has when nobody changed the table."""
+    """Return the number of rules that each chain has if nobody has changed the table."""
     return {
         name: sum(not line.startswith("type ") for line in lines) for name, lines in chains_of(layout).items()
     }

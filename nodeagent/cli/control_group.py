@@ -17,7 +17,7 @@ class ControlGroup(NamedTuple):
     hierarchy: Path = HIERARCHY
 
     def limits(self, name: str) -> Iterator[str]:
-        """Yield what the file `name` says in each group that holds this process, from the inside out."""
+        """Yield the content of the file `name` in each group that this process is in, the innermost first."""
         group = self._own()
         for folder in (group, *group.parents):
             if text := _read(self.hierarchy / folder / name).strip():

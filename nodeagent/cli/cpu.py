@@ -10,8 +10,7 @@ from nodeagent.cli.control_group import ControlGroup
 def available_cpus(group: ControlGroup | None = None) -> int:
     """Return the CPUs this process may keep busy, rounded down, at least 1.
 
-    Rounded down because a worker more than the quota pays for is a worker that is throttled while it holds
-    requests.
+    Rounded down: with one worker more than the quota allows, workers are throttled while they hold requests.
     """
     affinity = len(os.sched_getaffinity(0))
     quota = cpu_quota(group or ControlGroup())

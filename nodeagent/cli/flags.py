@@ -76,7 +76,7 @@ class Given(msgspec.Struct, frozen=True):
 def resolve_settings(given: Given) -> Settings:
     """Return the settings of this agent on this machine.
 
-    Looks at the machine for what is left open: its capabilities, CPU quota and host name, and whether
+    What was not given is found out from the machine: its capabilities, CPU quota and host name, and whether
     standard error is a terminal.
 
     Raises:
@@ -93,7 +93,7 @@ def resolve_settings(given: Given) -> Settings:
         zone=given.zone,
         alias_zones=_alias_zones(given),
         dns_listen=given.dns_listen or (LOCALHOST, LAPTOP_DNS_PORT),
-        # On a node the kubelet and Prometheus come from elsewhere; on a laptop nobody does.
+        # On a node, the kubelet and Prometheus connect from other addresses; on a laptop nobody does.
         admin_listen=given.admin_listen or (LOCALHOST if laptop else ANYWHERE, ADMIN_PORT),
         workers=workers,
         limits=Limits(memory=worker_memory(workers)),
@@ -118,8 +118,9 @@ def resolve_settings(given: Given) -> Settings:
 def _check_source(given: Given) -> None:
     if given.service_selector and given.source != "kube":
         raise ValueError(
-            f"--service-selector has no meaning with --source {given.source}: it is the API server that "
-            "selects; leave it out, and keep the other Services out of the files"
+            f"--service-selector has no meaning with --source {given.source}, because the API server "
+            f"applies it: "
+            "leave it out, and keep the other Services out of the files"
         )
     if given.overrides and given.source == "kube":
         raise ValueError(
@@ -167,7 +168,7 @@ def _fitting_range(given: str | None, capture: CaptureKind) -> str:
 
 def _alias_zones(given: Given) -> tuple[str, ...]:
     if given.zone in given.alias_zones:
-        raise ValueError(f"--alias-zone {given.zone} is the zone itself")
+        raise ValueError(f"--alias-zone {given.zone} is the same as --zone: leave it out")
     further = [zone for zone in ZONES if zone != given.zone] if given.compat else []
     return tuple(dict.fromkeys([*given.alias_zones, *further]))
 
@@ -179,7 +180,7 @@ def _log_format(given: Literal["auto", "console", "json"]) -> Literal["console",
 
 
 def _host_name() -> str:
-    """Return the name that the kubelet gives its node if nobody says otherwise."""
+    """Return the name that the kubelet gives its node unless it is told another one."""
     return socket.gethostname().strip().lower()
 
 
@@ -235,9 +236,11 @@ def parse_range(text: str) -> str:
     if not SHORTEST_PREFIX <= network.prefixlen <= LONGEST_PREFIX or "/" not in text:
         raise ValueError(f"{text} must be a /{SHORTEST_PREFIX} to a /{LONGEST_PREFIX}, {example}")
     if text != str(network):
-        raise ValueError(f"{text} has bits set behind the prefix; did you mean {network}?")
+        raise ValueError(f"{text} has bits set after the prefix; did you mean {network}?")
     if network.is_multicast or network.network_address == ipaddress.IPv4Address(0):
-        raise ValueError(f"{text} holds addresses no connection can be made to, use another, {example}")
+        raise ValueError(
+            f"{text} contains addresses that no connection can be made to; use another range, {example}"
+        )
     return text
 
 
@@ -257,7 +260,7 @@ def parse_listen(text: str) -> Listen:
     """Read `ADDRESS:PORT` (`127.0.0.1:15000`, `[::1]:15000`); returns both.
 
     Raises:
-        ValueError: anything else, a host name for one.
+        ValueError: anything else, for example a host name.
     """
     example = "ADDRESS:PORT, such as 127.0.0.1:15000 or [::1]:15000"
     address, colon, port = text.rpartition(":")
@@ -276,7 +279,7 @@ def parse_listen(text: str) -> Listen:
 
 
 def parse_node_name(text: str) -> str:
-    """Read the name of a Node; an empty one, as of an environment variable that is not filled in, is none.
+    """Read the name of a Node. An empty text, as from an environment variable that is not set, means no name.
 
     Raises:
         ValueError: no Node can have this name.

@@ -1,8 +1,8 @@
-"""What agent and worker say to each other: msgpack, each message behind its length in four bytes.
+"""What agent and worker say to each other: msgpack, each message after its length in four bytes.
 
-A worker is told what it is (`Configure`), then what to serve (`Apply`, again for every change), which pods
-the node has (`Sources`) and which endpoints are not well (`Conditions`), both the same way, at last to leave
-(`Drain`). It answers each `Apply` with `Applied`.
+A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
+and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
+leave (`Drain`). It answers each `Apply` with `Applied`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     log_format: Literal["console", "json"]
     successor_address: str
     outlives_agent: bool
-    """Serve on when the agent is gone, until another is ready; else end with it."""
+    """When the agent is gone: continue to serve until another one is ready. If not set, end with the
+    agent."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class SlottedBackend(msgspec.Struct, frozen=True):
 
 
 class BackendCondition(msgspec.Struct, frozen=True, array_like=True):
-    """Addresses and ports of all endpoints of a backend that fail their health checks; may be none."""
+    """Addresses and ports of all endpoints of a backend that fail their health checks; may be empty."""
 
     backend: BackendKey
     unhealthy: tuple[tuple[str, int], ...]
@@ -65,11 +66,12 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     backends: tuple[SlottedBackend, ...] = ()
     removed_backends: tuple[BackendKey, ...] = ()
     conditions: tuple[BackendCondition, ...] = ()
-    """In the first one, of all backends that have unhealthy endpoints; no request is served without."""
+    """In the first one, those of all backends with unhealthy endpoints, so that no request is served before
+    they are known."""
 
 
 class SourcePod(msgspec.Struct, frozen=True, array_like=True):
-    """The pod behind an address of this node, for whom its connections come from."""
+    """The pod behind an address of this node: the client of connections from there."""
 
     namespace: str
     name: str
@@ -78,9 +80,11 @@ class SourcePod(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sources(msgspec.Struct, frozen=True, tag=True):
-    """Addresses that belong to another pod than before, or to none; the first holds all that have one.
+    """Addresses that belong to another pod than before, or to none. The first message holds all addresses of
+    pods.
 
-    An address is in one of both at most. Nothing is answered: a worker that is late names a pod late.
+    An address is in at most one of the two fields. There is no answer: a worker that is late names a pod
+    late.
     """
 
     upserted: Mapping[str, SourcePod]
@@ -91,29 +95,36 @@ class Sources(msgspec.Struct, frozen=True, tag=True):
 
 
 class Conditions(msgspec.Struct, frozen=True, tag=True):
-    """The condition of backends whose endpoints have become unhealthy, or well again. Nothing is answered."""
+    """The condition of backends of which endpoints have become unhealthy, or healthy again. There is no
+    answer.
+    """
 
     backends: tuple[BackendCondition, ...]
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Accept no more, finish what is under way, and exit within `timeout` seconds."""
+    """Accept no more connections, finish what is in flight, and exit within `timeout` seconds."""
 
     timeout: float
 
 
-class ListenFailure(msgspec.Struct, frozen=True):
-    """A mesh address and port that the worker could not listen on (loopback capture)."""
+class PortFailure(msgspec.Struct, frozen=True):
+    """A mesh address and port that a worker does not serve as the plan says, in the words of a `Problem`."""
 
     key: ListenerKey
     reason: str
+    expected: str
+    effect: str
 
 
 class Applied(msgspec.Struct, frozen=True, tag=True):
-    """The worker serves this version now."""
+    """The worker serves this version now, all ports but those in `failures`.
+
+    Sent for each `Apply`, and again when one that has failed is served after all.
+    """
 
     version: int
-    failures: tuple[ListenFailure, ...] = ()
+    failures: tuple[PortFailure, ...] = ()
 
 
 Message = Configure | Apply | Sources | Conditions | Drain | Applied

@@ -1,21 +1,21 @@
-"""Whether a process still turns its loop, judged by a number that it changes every second.
+"""Whether the loop of a process still runs, judged by a number that the process changes every second.
 
-The judge looks once a second and counts looks, not seconds: where it was itself held up, with the whole
-container frozen say, it has not looked, and nothing is counted against anybody.
+The observer looks once a second and counts looks, not seconds: if it was held up itself, for example because
+the whole container was frozen, it has not looked, and nothing is counted.
 """
 
 from __future__ import annotations
 
 
 class Pulse:
-    """The looks at one process; a new process gets a new pulse."""
+    """The looks at one process. A new process gets a new `Pulse`."""
 
     def __init__(self) -> None:
         self._seen = 0
         self._missed = 0
 
     def look(self, number: int) -> int:
-        """Return in how many looks, this one included, the number has been what it was before."""
+        """Return for how many looks in a row, including this one, the number has not changed."""
         if number != self._seen:
             self._seen = number
             self._missed = 0

@@ -1,7 +1,7 @@
-"""Which pods the workers are told of: those of this node, by address, told as what changes.
+"""Which pods the workers know: those of this node, by address. Workers are told what changes.
 
-Bounded, because a folder of files may hold the pods of a whole cluster: past `MAX_SOURCES` addresses the
-further ones are left out, and who is in stays in.
+Bounded, because a folder of files may hold the pods of a whole cluster: after `MAX_SOURCES` addresses,
+further ones are left out, and those that are known stay.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from nodeagent.control.messages import SourcePod, Sources
 log = structlog.get_logger()
 
 MAX_SOURCES: Final = 4096
-"""Addresses; a node of Kubernetes has 110 pods unless somebody raises it, each with one or two."""
+"""Addresses. A node has at most 110 pods, unless somebody raises that limit, each with one or two
+addresses."""
 
 
 def choose_sources(
     pods: Mapping[str, PodObject], before: Mapping[str, SourcePod], limit: int = MAX_SOURCES
 ) -> dict[str, SourcePod]:
-    """Return the pods to tell of, at most `limit`; those of `before` go first if there are more."""
+    """Return the pods to tell workers about, at most `limit`; if there are more, those in `before` come
+    first.
+    """
     addresses = list(pods)
     if len(addresses) > limit:
         addresses.sort(key=lambda address: address not in before)
@@ -31,7 +34,7 @@ def choose_sources(
 
 
 def diff_sources(old: Mapping[str, SourcePod], new: Mapping[str, SourcePod]) -> Sources:
-    """Return what makes the pods `old` those of `new`."""
+    """Return the change from the pods `old` to the pods `new`."""
     upserted = {address: pod for address, pod in new.items() if old.get(address) != pod}
     return Sources(upserted, tuple(address for address in old if address not in new))
 
@@ -51,9 +54,9 @@ class SourceTable:
         self._full = False
 
     def change(self, pods: Mapping[str, PodObject]) -> Sources:
-        """Take these pods in and return what to tell workers that know those before.
+        """Remember these pods, and return what to tell workers that know the ones before.
 
-        The same object as the last time is taken for the same pods.
+        If it is the same object as last time, nothing has changed.
         """
         if pods is self._seen:
             return Sources({})

@@ -33,7 +33,9 @@ class Presence:
         self._server: asyncio.AbstractServer | None = None
 
     def announce(self) -> None:
-        """Begin; waits in the background while a predecessor that is being replaced still holds the name."""
+        """Begin to listen; while a predecessor that is being replaced still has the name, try again in the
+        background.
+        """
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:
@@ -75,7 +77,9 @@ async def wait_for_successor(address: str) -> None:
 
 
 def _is_ours(probe: socket.socket) -> bool:
-    """Whether the listener runs as the same user: any process in the network namespace may take the name."""
+    """Whether the process that listens runs as the same user: any process in the network namespace can take
+    the name.
+    """
     credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(credentials)
     return bool(user == os.geteuid())

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +31,8 @@ from nodeagent.control.messages import (
     Conditions,
     Configure,
     Drain,
-    ListenFailure,
     Message,
+    PortFailure,
     SlottedBackend,
     SlottedListener,
 )
@@ -52,7 +52,7 @@ log = structlog.get_logger()
 ROOT: Final = Path(__file__).parents[2]
 """The folder with our packages."""
 APPLY_TIME: Final = 5.0
-"""Seconds after which a change goes on without a worker that has not said that it serves it."""
+"""Seconds after which a change no longer waits for a worker that has not confirmed it."""
 CRASHES: Final = 3
 """Deaths within `CRASH_WINDOW` seconds after which a worker's next start waits `CRASH_PAUSE` seconds."""
 CRASH_WINDOW: Final = 5.0
@@ -60,15 +60,15 @@ CRASH_PAUSE: Final = 1.0
 LOOK: Final = 1.0
 """Seconds between two looks at the workers' heartbeats."""
 HUNG: Final = 5
-"""Looks without a heartbeat after which a worker is taken for hung, and killed."""
+"""Looks without a heartbeat after which a worker counts as hung, and is killed."""
 SLOW_START: Final = 60
-"""The same before it has served for the first time: a machine that boots is slow."""
+"""The same for a worker that has not served yet: a machine that boots is slow."""
 EXIT_TIME: Final = 2.0
 """Seconds beyond the drain time after which a worker is killed."""
 
 
 class _Place:
-    """What outlives a worker, and the worker that has it now."""
+    """What stays when a worker dies, and the worker that uses it now."""
 
     def __init__(self, index: int, region: StatsRegion, listener: socket.socket | None) -> None:
         self.index = index
@@ -84,10 +84,13 @@ class _Place:
         self.pulse = Pulse()
         self.missed = 0
         """Looks without a heartbeat, in a row."""
+        self.failures: Mapping[ListenerKey, PortFailure] = {}
+        """The ports that the worker does not serve as the plan says; of a new worker, until it reports, those
+        of the last one."""
 
     @property
     def serves(self) -> bool:
-        """Whether there is a worker that carries traffic."""
+        """Whether a worker in this place carries traffic."""
         return self.channel is not None and self.applied > 0 and self.missed < HUNG
 
     def tell(self, change: Apply) -> None:
@@ -100,14 +103,14 @@ class _Place:
 class Supervisor:
     """The workers of this agent.
 
-    `failed` hears of addresses that a worker could not listen on, `serving` of how many workers serve,
-    whenever that may have changed.
+    `failed` is told which ports are not served as the plan says, `serving` how many workers serve, whenever
+    that may have changed.
     """
 
     def __init__(
         self,
         settings: Settings,
-        failed: Callable[[Iterable[ListenFailure]], None],
+        failed: Callable[[Mapping[ListenerKey, PortFailure]], None],
         serving: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
@@ -196,8 +199,10 @@ class Supervisor:
         if isinstance(message, Applied):
             place.applied = message.version
             place.changed.set()
-            if message.failures:
-                self._failed(message.failures)
+            failures = {failure.key: failure for failure in message.failures}
+            if failures != place.failures:
+                place.failures = failures
+                self._failed({key: one for each in self._places for key, one in each.failures.items()})
             self._tell_who_serves()
 
     def _lost(self, place: _Place) -> None:
@@ -211,8 +216,8 @@ class Supervisor:
     async def _watch(self) -> None:
         """Kill a worker that gives no sign of life, so that the next one takes its place.
 
-        It may be stopped, or wait for something that never comes. What comes to it meanwhile waits in its
-        listening socket and is served by the next.
+        It may be stopped, or wait for something that never happens. Connections that arrive meanwhile wait in
+        its listening socket and are served by the next worker.
         """
         while True:
             await asyncio.sleep(LOOK)
@@ -222,9 +227,8 @@ class Supervisor:
                 place.missed = place.pulse.look(place.region.heartbeat)
                 patience = HUNG if place.applied else SLOW_START
                 if place.missed == patience:
-                    log.error(
-                        "worker_hung", worker=place.index, pid=place.process.pid, seconds=patience * LOOK
-                    )
+                    silent = round(patience * LOOK * 1000)
+                    log.error("worker_hung", worker=place.index, pid=place.process.pid, silent_ms=silent)
                     self._tell_who_serves()
                     with contextlib.suppress(ProcessLookupError):
                         place.process.kill()
@@ -240,7 +244,8 @@ class Supervisor:
             now = time.monotonic()
             place.deaths = [death for death in place.deaths if now - death < CRASH_WINDOW] + [now]
             pause = CRASH_PAUSE if len(place.deaths) > CRASHES else 0.0
-            log.error("worker_died", worker=place.index, reason=_describe(code), restart_in=pause)
+            reason = _describe(code)
+            log.error("worker_died", worker=place.index, reason=reason, restart_in_ms=round(pause * 1000))
             self.restarts += 1
             await asyncio.sleep(pause)
             try:
@@ -252,8 +257,8 @@ class Supervisor:
     async def apply(self, version: int, delta: PlanDelta) -> None:
         """Make every worker serve this change; returns when all that live do.
 
-        A worker that does not answer within `APPLY_TIME` is left behind with a log line, and not waited for
-        again until it has caught up: it has the changes in its queue.
+        If a worker does not answer within `APPLY_TIME`, that is logged and the change goes on. Later changes
+        do not wait for it until it has caught up: it has the changes in its queue.
         """
         listeners = self._listeners
         changed = (*delta.removed, *(listener.key for listener in delta.upserted))
@@ -304,10 +309,11 @@ class Supervisor:
                     place.changed.clear()
                     await place.changed.wait()
         except TimeoutError:
-            log.warning("worker_slow", worker=place.index, plan_version=version, waited=APPLY_TIME)
+            waited = round(APPLY_TIME * 1000)
+            log.warning("worker_slow", worker=place.index, plan_version=version, waited_ms=waited)
 
     async def drain(self, seconds: float) -> None:
-        """Let the workers finish what is under way, `seconds` at most, and end them."""
+        """Let the workers finish what is in flight, for at most `seconds`, and end them."""
         self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()

@@ -1,1 +1,1 @@
-"""Active health checks: the agent asks endpoints whether they are well, and tells the workers who is not."""
+"""Active health checks: the agent checks endpoints, and tells the workers which ones are unhealthy."""

@@ -21,13 +21,13 @@ USER_AGENT: Final = "svc.mesh-health-check"
 
 
 class Asker:
-    """Asks endpoints; made by `asking`."""
+    """Probes endpoints; made by `asking`."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def ask(self, probe: Probe) -> str | None:
-        """Return why an endpoint is not well; empty: it is; None: it could not be asked."""
+        """Return why an endpoint is unhealthy; empty if it is healthy; None if it could not be probed."""
         check = probe.check
         try:
             async with asyncio.timeout(check.timeout):
@@ -49,7 +49,7 @@ class Asker:
 
 @contextlib.asynccontextmanager
 async def asking() -> AsyncIterator[Asker]:
-    """Yield who asks."""
+    """Yield what probes endpoints."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,9 +1,9 @@
-"""Who is asked when, and what is known of them. Pure: time and chance are arguments.
+"""Which endpoint is probed when, and what is known about it. Pure: time and chance are arguments.
 
-What is asked of one address and port is one `Probe`, however many backends have it among their endpoints. An
-endpoint that is new counts as healthy, for Kubernetes has found it ready; it is asked for the first time at a
-random moment of its first interval, and then after an interval that is a tenth longer or shorter, so that
-neither endpoints nor nodes fall into step.
+There is one `Probe` for each address and port, however many backends have this endpoint. A new endpoint
+counts as healthy, because Kubernetes has found it ready. It is probed for the first time at a random moment
+of its first interval, and then after intervals that are up to a tenth longer or shorter, so that neither
+endpoints nor nodes are probed in step.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import msgspec
 from nodeagent.plan.model import BackendKey, BackendSpec, HealthCheck, UpstreamProtocol
 
 AT_ONCE: Final = 64
-"""Probes under way; those that are due beyond it wait."""
+"""Probes at the same time; further ones wait."""
 JITTER: Final = 0.1
 
 Address = tuple[str, int]
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """What is asked of whom."""
+    """What is probed, and how."""
 
     address: Address
     check: HealthCheck
     protocol: UpstreamProtocol
-    """What the endpoint is spoken to in."""
+    """The protocol that is used to the endpoint."""
 
 
 class Change(NamedTuple):
@@ -38,9 +38,9 @@ class Change(NamedTuple):
     address: Address
     healthy: bool
     reason: str
-    """Why the last probe that failed did."""
+    """Why the last failed probe has failed."""
     since: float
-    """When it had become what it was before."""
+    """When it got the condition that it had before this change."""
     backends: tuple[BackendKey, ...]
 
 
@@ -62,7 +62,9 @@ class Probed:
         """When the last probe began."""
 
     def report(self, failure: str, now: float) -> bool:
-        """Take the outcome of a probe, an empty `failure` is none; return whether `healthy` has changed."""
+        """Take the outcome of a probe; an empty `failure` means success. Return whether `healthy` has
+        changed.
+        """
         if failure:
             self.reason = failure
         if self.healthy == (not failure):
@@ -115,7 +117,7 @@ class Book:
         return sum(self._probed[probe].healthy for probe in self._backends.get(key, ()))
 
     def take(self, now: float) -> Probed | None:
-        """Return whom to ask now, who is then under way; None if nobody is due, or enough are under way."""
+        """Return the next probe to start; None if none is due, or enough are running."""
         if self._under_way >= AT_ONCE:
             return None
         self._forget_old()
@@ -127,7 +129,7 @@ class Book:
         return probed
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until `take` may have somebody; None: not before `done` or `follow`."""
+        """Return the seconds until `take` may return a probe; None: not before `done` or `follow`."""
         self._forget_old()
         if self._under_way >= AT_ONCE or not self._order:
             return None
@@ -136,11 +138,11 @@ class Book:
     def done(self, probed: Probed, failure: str | None, now: float) -> Change | None:
         """Take the outcome of a probe that was taken; return what it changes.
 
-        An empty `failure` is none; None says nothing either way.
+        An empty `failure` means success; None says nothing about the endpoint.
         """
         self._under_way -= 1
         if self._probed.get(probed.probe) is not probed:
-            return None  # it has gone meanwhile
+            return None  # the endpoint has gone meanwhile
         before = probed.since
         changed = failure is not None and probed.report(failure, now)
         pause = probed.probe.check.interval * (1 - JITTER + 2 * JITTER * self._chance())
@@ -178,7 +180,7 @@ class Book:
         heapq.heappush(self._order, (due, self._number, probed))
 
     def _forget_old(self) -> None:
-        """Drop entries at the head of the order that are no longer probed."""
+        """Drop the next probes whose endpoints have gone."""
         order, probed = self._order, self._probed
         while order and probed.get(order[0][2].probe) is not order[0][2]:
             heapq.heappop(order)

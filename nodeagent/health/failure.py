@@ -8,16 +8,16 @@ from typing import Final
 _OURS: Final = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
 )
-"""What the system says when it is this node that cannot ask: no descriptor, memory or port is left, or a rule
-of its own forbids it."""
+"""The system's errors if this node cannot make the probe: no descriptor, memory or port is left, or one of
+its own rules forbids it."""
 
 
 class ProbeFailed(Exception):
-    """The endpoint does not say that it is well; the text says what it does."""
+    """The endpoint does not say that it is healthy; the text says what it does instead."""
 
 
 def describe_failure(error: Exception, timeout: float) -> str | None:
-    """Return why a probe failed, for people; None: that says nothing about the endpoint."""
+    """Return why a probe failed, for people; None if that says nothing about the endpoint."""
     if isinstance(error, OSError) and error.errno in _OURS:
         return None
     if isinstance(error, TimeoutError):

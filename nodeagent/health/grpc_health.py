@@ -1,8 +1,8 @@
 """The health protocol of gRPC: its two messages, and what an answer means. Pure.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md and grpc/health/v1/health.proto: a request has
-the name of a service as field 1, a response its status as field 1. That is all that is written and read here;
-a library for it would bring protobuf along.
+the name of a service as field 1, a response its status as field 1. Nothing else is written and read here; a
+library for it would need protobuf.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PREFIX: Final = 5
 
 
 class MalformedMessage(Exception):
-    """Bytes that are no message of this protocol."""
+    """Bytes that are not a message of this protocol."""
 
 
 def health_request(service: str) -> bytes:
@@ -30,7 +30,7 @@ def health_request(service: str) -> bytes:
 
 
 def failure_of(grpc_status: str, message: str, body: bytes) -> str:
-    """Return why an answer does not say that all is well; empty: it does."""
+    """Return why an answer does not say that the service is healthy; empty if it does."""
     if grpc_status != "0":
         known = _STATUSES.get(grpc_status, message)
         return f"grpc-status {grpc_status or 'missing'}" + (f": {known[:100]}" if known else "")

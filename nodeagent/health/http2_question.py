@@ -27,7 +27,8 @@ from nodeagent.proxy.message import split_fields
 from nodeagent.settings import Limits
 
 MOST_BYTES: Final = 64 * 1024
-"""Of a whole answer, all frames included; also the window of a stream that nobody opens further."""
+"""The most bytes of an answer with all its frames; also the window of the stream, which is never made
+larger."""
 _FRAMES: Final = 1000
 _STREAM: Final = 1
 _LIMITS: Final = Limits(head_bytes=MOST_BYTES)
@@ -48,10 +49,10 @@ async def ask_http2(
     fields: Sequence[tuple[bytes, bytes]],
     body: bytes = b"",
 ) -> Answer:
-    """Return what is answered to a request.
+    """Return the answer to a request.
 
     Raises:
-        ProbeFailed: the answer is none.
+        ProbeFailed: the answer is not a valid one.
         OSError: there is no connection, or it broke.
     """
     reader, writer = await asyncio.open_connection(*address)
@@ -87,7 +88,7 @@ async def _read_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 class _Listener:
-    """Hears an answer. Implements `nodeagent.proxy.http2.frames.FrameSink`."""
+    """Receives an answer. Implements `nodeagent.proxy.http2.frames.FrameSink`."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.status = 0
@@ -119,7 +120,7 @@ class _Listener:
         self.whole = end
 
     def on_settings(self, values: list[tuple[int, int]]) -> None:
-        """Say that we have heard them: what we send is far below any limit."""
+        """Acknowledge them; what we send is far below any limit."""
         self._writer.write(SETTINGS_ACK)
 
     def on_ping(self, payload: bytes, ack: bool) -> None:
@@ -128,7 +129,7 @@ class _Listener:
             self._writer.write(ping_frame(payload, ack=True))
 
     def on_reset(self, stream: int, code: int) -> None:
-        """The request is broken off, unless all of the answer is there already."""
+        """The request was broken off, unless the answer is already complete."""
         if not self.whole:
             raise ProbeFailed(f"broke the request off with code {code}")
 
@@ -145,7 +146,7 @@ class _Listener:
         """It means nothing."""
 
     def on_settings_ack(self) -> None:
-        """It means nothing here."""
+        """It has no effect here."""
 
     def on_window(self, stream: int, increment: int) -> None:
         """We have nothing more to send."""

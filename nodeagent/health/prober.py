@@ -1,4 +1,4 @@
-"""Runs the probes of an agent, and says what they change."""
+"""Runs the probes of an agent, and reports what they change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ OF_NODE: Final = (3000, 20)
 
 
 class Prober:
-    """The agent's health checks. `told` hears which endpoints are unhealthy, of each backend that changed."""
+    """The agent's health checks. `told` is called with the unhealthy endpoints of each backend that
+    changed.
+    """
 
     def __init__(self, told: Callable[[Conditions], None], now: Callable[[], float] = time.monotonic) -> None:
         self._told = told
@@ -56,7 +58,7 @@ class Prober:
         )
 
     def follow(self, upserted: Iterable[BackendSpec], removed: Iterable[BackendKey]) -> None:
-        """Make the probes those of a plan: what changed of its backends."""
+        """Follow a plan: take the changes of its backends."""
         removed = tuple(removed)
         for key in removed:
             self._ejections.pop(key, None)
@@ -64,7 +66,7 @@ class Prober:
         self._wake.set()
 
     async def run(self) -> None:
-        """Ask, until cancelled."""
+        """Probe endpoints, until cancelled."""
         async with asking() as asker:
             try:
                 while True:
@@ -90,7 +92,7 @@ class Prober:
         failure = None
         try:
             failure = await asker.ask(probed.probe)
-        except Exception:  # a bug that one endpoint brings to light; the others are asked on
+        except Exception:  # a bug that one endpoint triggers; the others are still probed
             log.exception("health_check_failed", endpoint=_shown(probed.probe.address))
         self._done(probed, failure)
 
@@ -133,7 +135,8 @@ class Prober:
         left = self._book.left(key)
         where = {"service": str(key.service), "port": key.port, "endpoint": _shown(change.address)}
         if change.healthy:
-            log.info("endpoint_healthy", **where, after=round(now - change.since, 1), healthy=left, **more)
+            unhealthy = round((now - change.since) * 1000)
+            log.info("endpoint_healthy", **where, unhealthy_ms=unhealthy, healthy=left, **more)
         else:
             effect = "it is not used" if left else "all are used, as none is healthy"
             log.warning(

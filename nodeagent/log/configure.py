@@ -143,8 +143,8 @@ def _told(gap: Gap) -> dict[str, object]:
         "warning",
         lines=gap.lines,
         since=utc(gap.since),
-        seconds=round(gap.until - gap.since, 3),
-        reason=gap.refused or "whoever reads the log does not keep up",
+        lasted_ms=round((gap.until - gap.since) * 1000),
+        reason=gap.refused or "the reader of the log does not keep up",
         of={**dict(named), **({"others": others} if others else {})},
     )
 

@@ -34,14 +34,16 @@ _HASHED_SHARE = 14
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The address a Service asks for. `obstacle` says why it is not the one of its ClusterIP, if so."""
+    """The address that a Service asks for. If it is not the one of its ClusterIP, `obstacle` says why."""
 
     address: str
     obstacle: str = ""
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a Service gets whose claim is held by another: `address` is empty if nothing."""
+    """What a Service gets if another one has the address that it claims; `address` is empty if it gets
+    none.
+    """
 
     address: str
     holder: ServiceKey
@@ -73,7 +75,7 @@ class AddressRange:
 
     @property
     def hashed(self) -> ipaddress.IPv4Network:
-        """The part of the range for what has no ClusterIP that could be mapped."""
+        """The part of the range for Services without a ClusterIP that can be mapped."""
         return ipaddress.IPv4Network((self._hashed_base, 33 - self._hashed_size.bit_length()))
 
     def contains(self, number: int) -> bool:
@@ -129,7 +131,9 @@ class AddressRange:
         return self._hashed_base + int.from_bytes(digest, "big") % self._hashed_size
 
     def _next_free(self, claim: str, taken: dict[str, ServiceKey], key: ServiceKey) -> str:
-        """Take the next free hashed address after `claim`; empty if `claim` is none or all are taken."""
+        """Take the next free hashed address after `claim`; empty if `claim` is not a hashed address, or all
+        are taken.
+        """
         number = parse_ipv4(claim)
         assert number is not None
         slot = number - self._hashed_base

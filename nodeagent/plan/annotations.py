@@ -63,8 +63,9 @@ CONNECTIONS: Final = Setting(
             values="drop or pass",
             default="drop",
             summary=(
-                "Whether trailer fields behind a chunked request go on to the endpoint, from clients that say"
-                " TE: trailers. Only for endpoints that read them: others take them for the next request."
+                "Whether trailer fields after a chunked request are passed on to the endpoint, if the client"
+                " sends TE: trailers. Only for endpoints that read them: others take them for the next"
+                " request."
             ),
             example="svc.mesh/request-trailers: pass",
         ),

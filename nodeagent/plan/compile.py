@@ -1,10 +1,10 @@
 """The plan compiler: what this node does about a snapshot of the cluster. Pure, and the same on every node.
 
-The only place where discovery meets middleware. It never fails: what cannot be used is reported in the
-plan's `problems`, with what is in force instead, and touches nothing else. `previous` serves two ends: the
-last good values, and speed: a Service that is the same object as the previous plan's `source` is not compiled
-again. Where the snapshot says what changed since the one that `previous` was made of, the others are not even
-looked at, as long as no two Services ask for one address. Both plans must be made with equal settings.
+The only place where discovery meets middleware. It never fails: what cannot be used is reported in the plan's
+`problems`, with what is in force instead, and touches nothing else. `previous` is used for the last good
+values and for speed: a Service that is the same object as the previous plan's `source` is not compiled again.
+If the snapshot says what changed since the one that `previous` was made of, other Services are not even
+looked at, as long as no two Services ask for the same address. Both plans must be made with equal settings.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _compile_changed(
     changed: Iterable[ServiceKey],
     compile_service: _Compile,
 ) -> dict[ServiceKey, ServicePlan] | None:
-    """Compile these Services and keep all others; None if there are, or were, any that share a claim."""
+    """Compile these Services and keep all others; None if Services share a claim, now or before."""
     services = dict(before)
     moved = False
     for key in changed:
@@ -156,7 +156,7 @@ def _compile_all(
 def _settle(
     services: dict[ServiceKey, ServicePlan], before: Mapping[ServiceKey, ServicePlan], addresses: AddressRange
 ) -> None:
-    """Give those Services another address, or none, whose claim is held by another Service."""
+    """Give another address, or none, to those Services whose claimed address another Service has."""
     grants = addresses.settle({key: plan.claim for key, plan in services.items() if plan.claim})
     for key, grant in grants.items():
         services[key] = _keep_same(_relocate(services[key], grant), before.get(key))
@@ -187,7 +187,7 @@ def _compile_service(
             problems += _unused_layers(service, resolution, plan.listeners, by_name)
         else:
             problems.append(obstacle)
-    # Those of annotations last: there may be hundreds, and then not all are told.
+    # Those of annotations come last: there may be hundreds, and then not all are reported.
     problems += resolution.problems
     return _keep_same(msgspec.structs.replace(plan, problems=bounded(problems)), old)
 
@@ -200,7 +200,7 @@ def _uncompiled(service: Service, old: ServicePlan | None, error: Exception) -> 
         "metadata.name",
         str(service.key),
         f"the mesh failed to compile it: {error!r} in {frame.name}, line {frame.lineno}",
-        "a report to the makers of the mesh, with the Service",
+        "report this to the makers of the mesh, with the Service",
         "its last plan stays in force" if old is not None else "the Service is not meshed",
     )
     kept = old if old is not None else ServicePlan(service, "", (), (), {})
@@ -235,7 +235,7 @@ def _relocate(plan: ServicePlan, grant: Grant) -> ServicePlan:
             "metadata.name",
             str(plan.source.key),
             f"hashes to {plan.claim}, the mesh address of {grant.holder}",
-            "nothing to mend; another name would have an address of its own",
+            "nothing has to be changed; with another name the Service would have an address of its own",
             f"its mesh address is {grant.address}, and would change with {grant.holder}",
             severity="info",
         )
@@ -273,7 +273,7 @@ def _why_not_meshed(service: Service, resolution: Resolution) -> Problem | None:
     if all(port.protocol != "TCP" for port in spec.ports):
         value = ", ".join(f"{port.port}/{port.protocol}" for port in spec.ports)
         return service_problem(
-            spec, "spec.ports", value, "the mesh carries only TCP yet", "a TCP port", effect
+            spec, "spec.ports", value, "the mesh does not carry UDP and SCTP yet", "a TCP port", effect
         )
     return None
 
@@ -313,7 +313,7 @@ def _unused_layers(
                 annotation,
                 resolution.annotations[annotation],
                 f"{name} works on http ports, and this Service has none",
-                "svc.mesh/protocol: http, if a port does speak HTTP/1.1",
+                "svc.mesh/protocol: http, if a port speaks HTTP/1.1",
                 f"{name} is off",
             )
         )

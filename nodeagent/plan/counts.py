@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
@@ -18,6 +19,12 @@ class ServiceCounts(msgspec.Struct, frozen=True):
     """They ask for the mesh, or try to, and are not meshed: their problems say why."""
     with_problems: int = 0
     """Of both: something in them cannot be used (notes do not count)."""
+
+
+def count_problems(plan: NodePlan) -> int:
+    """Count what cannot be used, in Services and other objects; warnings and notes do not count."""
+    of_services = (problem for service in plan.services.values() for problem in service.problems)
+    return sum(problem.severity == "error" for problem in chain(plan.problems, of_services))
 
 
 def count_services(plan: NodePlan) -> ServiceCounts:

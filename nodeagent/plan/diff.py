@@ -1,6 +1,7 @@
 """What changes from one plan to the next, for the data plane and everybody else. Pure.
 
-Plans that say what changed are not looked through; of others, identity comes first, so it is fast.
+If a plan says what changed, only that is compared; otherwise objects are compared by identity first, so it is
+fast.
 """
 
 from __future__ import annotations

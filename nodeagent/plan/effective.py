@@ -1,7 +1,8 @@
-"""Which annotations of a Service are in force: what its owner wrote, but the last good where that is bad.
+"""Which annotations of a Service are in force: the values that its owner wrote, or the last good ones where
+these are bad.
 
-A bad value harms nothing but itself: its annotation falls back to the value that was last in force, else it
-counts as absent. What was wrong and what is in force instead becomes a `Problem`.
+A bad value affects only its own setting: the annotation falls back to the value that was last in force, or
+else counts as absent. A `Problem` says what is wrong and what is in force instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from nodeagent.plan.problems import service_problem
 from nodeagent.plan.setting import Setting
 
 _OF_PORT = (*OF_PORT, HEALTH_CHECK_OF_PORT)
-"""What annotations of a single port begin with."""
+"""The prefixes of annotations for a single port."""
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ def resolve_annotations(
 def _mend_discovery(
     problem: Problem, service: ServiceObject, in_force: dict[str, str], last_good: Mapping[str, str]
 ) -> Problem:
-    """Put right in `in_force` what `problem` is about; return the problem with its effect."""
+    """Correct in `in_force` what `problem` is about; return the problem with its effect."""
     name = problem.field
     written, value = service.written_as(name)
     if problem.severity == "info":
@@ -121,20 +122,20 @@ def _drop_unknown(
     names = [n for n in sorted(in_force) if n not in known and not n.startswith(_OF_PORT)]
     problems = []
     for number, name in enumerate(names):
-        # To find one costs a millisecond, and of more only their number is told.
+        # Finding a similar name costs a millisecond, and of further problems only the number is reported.
         close = (
             []
             if number >= MOST_PROBLEMS or len(name) > LONGEST
             else difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         )
         expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
-        reason = "is not an annotation the mesh knows"
+        reason = "is not an annotation that the mesh knows"
         problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))
     return problems
 
 
 def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Problem]:
-    """Take out the health checks of ports that there are not."""
+    """Remove the health checks of ports that do not exist."""
     selectors = {one for port in service.ports for one in (port.name, str(port.port)) if one}
     problems = []
     for name in sorted(in_force):
@@ -152,7 +153,8 @@ def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Pro
 def _read_options(
     reader: contract.Middleware | Setting, in_force: dict[str, str], last_good: Mapping[str, str]
 ) -> tuple[Any, list[contract.Problem]]:
-    """Parse until nothing is wrong: a bad annotation becomes its last good value, and if that is bad, absent.
+    """Parse until nothing is wrong: a bad annotation gets its last good value, and if that is bad, it is
+    removed.
 
     Every round takes one value out of `in_force` or ends, so the loop is bounded.
     """
@@ -174,7 +176,7 @@ def _read_options(
 
 
 def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]) -> Any:
-    """Parse; a middleware that fails (it may not be ours) is off and harms nothing else."""
+    """Parse; a middleware that fails (it may not be ours) is switched off and harms nothing else."""
     try:
         return reader.parse(annotations)
     except Exception as error:

@@ -10,7 +10,15 @@ import msgspec
 
 from discovery.model import ServicePort
 from middleware.contract import Annotation, Problem
-from middleware.values import InvalidValue, parse_choice, parse_duration, parse_integer, problem, quote
+from middleware.values import (
+    InvalidValue,
+    format_duration,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+)
 from nodeagent.plan.model import HealthCheck
 from nodeagent.plan.setting import Setting
 
@@ -64,7 +72,7 @@ def _parse(value: str) -> HealthCheck | None:
     for part in parts:
         name, equals, text = part.partition("=")
         if not names:
-            raise InvalidValue(f"{quote(part)} has no meaning behind {NONE}", f"{NONE} alone")
+            raise InvalidValue(f"{quote(part)} has no meaning after {NONE}", f"{NONE} alone")
         if not equals:
             raise InvalidValue(
                 f"{quote(part)} is not name=value", f"one of {'=, '.join(names)}= behind {kind}"
@@ -76,7 +84,10 @@ def _parse(value: str) -> HealthCheck | None:
         return None
     check = HealthCheck(cast("Any", kind), **settings)
     if check.timeout > check.interval:
-        reason = f"timeout={check.timeout:g}s is longer than interval={check.interval:g}s"
+        reason = (
+            f"timeout={format_duration(check.timeout)} is longer than "
+            f"interval={format_duration(check.interval)}"
+        )
         raise InvalidValue(reason, "a timeout of at most the interval")
     return check
 
@@ -113,14 +124,15 @@ HEALTH_CHECKS: Final = Setting(
         Annotation(
             name=HEALTH_CHECK,
             values=(
-                "grpc [service=NAME], http [path=/], tcp or none; behind the first three"
+                "grpc [service=NAME], http [path=/], tcp or none; after the first three"
                 " [interval=10s] [timeout=1s] [healthy=1] [unhealthy=3]"
             ),
             default="none",
             summary=(
-                "What each node's agent asks every endpoint, on all ports: its gRPC health service, a path"
-                " that answers 200 to 399, or a connection. One that fails `unhealthy` times in a row is not"
-                " used until it passes `healthy` times, unless none is left. What stands in brackets is the"
+                "How the agent of each node checks every endpoint, on all ports: it asks the gRPC health "
+                "service, asks for a path and expects 200 to 399, or connects. An endpoint that fails "
+                "`unhealthy` times in a row is not used until it passes `healthy` times, unless none is "
+                "left. What stands in brackets is the"
                 " default."
             ),
             example="svc.mesh/health-check: http path=/healthz interval=5s",
@@ -129,7 +141,7 @@ HEALTH_CHECKS: Final = Setting(
             name=f"{HEALTH_CHECK_OF_PORT}<port name or number>",
             values="as svc.mesh/health-check",
             default="svc.mesh/health-check",
-            summary="The same for the endpoints of this one port; goes before svc.mesh/health-check.",
+            summary="The same for the endpoints of this port; takes precedence over svc.mesh/health-check.",
             example="svc.mesh/health-check.grpc: grpc service=shop.v1.Catalog",
         ),
     ),

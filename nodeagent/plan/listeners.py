@@ -169,7 +169,7 @@ def _named_backends(
         key = ServiceKey(service.key.namespace, name)
         other = service if key == service.key else others.get(key)
         found = _port_like(port, other.object) if other is not None and _opted_in(other) else None
-        # Kept in any case: the layer may choose it, and gets told that it has no endpoint.
+        # Kept in any case: the layer may choose it, and then learns that it has no endpoint.
         backends.append((name, BackendKey(key, found.port if found is not None else port.port)))
         if found is None:
             reason = "is not in the mesh" if other is None or not _opted_in(other) else "has no such port"
@@ -222,7 +222,7 @@ def _carried_ports(
         mesh_port = port.port
         reason = ""
         if port.port in seen:
-            reason = "stands twice in this Service"
+            reason = "is listed twice in this Service"
         elif port.port < settings.first_bindable_port:
             mesh_port += LOW_PORT_SHIFT
             if mesh_port in taken or mesh_port > MAX_PORT:
@@ -265,7 +265,7 @@ def _usable_endpoints(
         reason = "lies in the mesh range: connections to it would come back to the mesh"
         problems.append(_endpoint_problem(service, port, circular, reason, bool(carried)))
     if foreign and not carried:
-        reason = "is not an IPv4 address, and the mesh carries no other yet"
+        reason = "is not an IPv4 address, and the mesh does not carry others yet"
         problems.append(_endpoint_problem(service, port, foreign, reason, remaining=False))
     return tuple(carried)
 
@@ -293,7 +293,7 @@ def _passed_over(service: ServiceObject, port: ServicePort, others: int) -> Prob
         service,
         name,
         service.annotations.get(name, ""),
-        f"goes before {_count(others)} that objects in the files give port {_label(port)}",
+        f"takes precedence over {_count(others)} that objects in the files give port {_label(port)}",
         "",
         "those are not used",
         severity="info",

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from discovery.model import Changes, Endpoint, Problem, Service, ServiceKey
+from middleware.values import Seconds
 
 Protocol = Literal["http", "tcp"]
 UpstreamProtocol = Literal["http1", "http2"]
@@ -39,11 +40,11 @@ class LayerSpec(msgspec.Struct, frozen=True):
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
-    """How the agent asks endpoints whether they are well. Times in seconds."""
+    """How the agent asks endpoints whether they are well."""
 
     kind: Literal["grpc", "http", "tcp"]
-    interval: float = 10.0
-    timeout: float = 1.0
+    interval: Seconds = 10.0
+    timeout: Seconds = 1.0
     healthy: int = 1
     """Probes in a row that must pass before one that is unhealthy is used again."""
     unhealthy: int = 3
@@ -51,7 +52,7 @@ class HealthCheck(msgspec.Struct, frozen=True):
     path: str = "/"
     """Of the kind `"http"`."""
     service: str = ""
-    """Of the kind `"grpc"`: whose status is asked for; empty: that of the whole server."""
+    """Of the kind `"grpc"`: the service whose status is asked for; empty: the whole server."""
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     protocol: UpstreamProtocol = "http1"
     """What requests are sent in; the bytes of a tcp port pass as they are."""
     health_check: HealthCheck | None = None
-    """None: nobody is asked."""
+    """None: endpoints are not checked."""
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """What happens to connections to one mesh address and port."""
+    """What happens with connections to one mesh address and port."""
 
     service: ServiceKey
     port_name: str
@@ -117,11 +118,11 @@ class Listener(msgspec.Struct, frozen=True):
     """The port at the mesh address: `port`, but for low ports in loopback capture without privileges."""
     protocol: Protocol
     rules: tuple[Rule, ...]
-    """The first that matches takes a request; of tcp there is one."""
+    """The first one that matches gets the request; a tcp port has exactly one."""
     layers: tuple[LayerSpec, ...] = ()
     """Of the scopes `"connection"` and `"listener"`, in the order of `middleware.registry`."""
     backends: tuple[tuple[str, BackendKey], ...] = ()
-    """Further ones, by name, that its layers may choose."""
+    """Further backends, by name, that its layers may choose."""
     trailers: bool = False
     """Whether trailers of requests are passed on where the client says `TE: trailers`."""
 
@@ -144,7 +145,7 @@ class ServicePlan(msgspec.Struct, frozen=True):
     """The mesh address; empty if the Service cannot be meshed (then `problems` say why)."""
     listeners: tuple[Listener, ...]
     backends: tuple[BackendSpec, ...]
-    """One for each of its ports that is carried."""
+    """One for each port that is served."""
     effective: Mapping[str, str]
     """The annotations in force, the last good values in place of bad ones."""
     problems: tuple[Problem, ...] = ()
@@ -163,7 +164,7 @@ class NodePlan(msgspec.Struct, frozen=True):
     changes: Changes | None = None
     """Since the plan that this one was compiled after, where that is known."""
     referrers: Mapping[ServiceKey, frozenset[ServiceKey]] = {}
-    """Which Services may send to a Service, by that; see `ServicePlan.refers`."""
+    """By Service: which Services may send to it; see `ServicePlan.refers`."""
 
     def listeners(self) -> Iterator[Listener]:
         """Yield every listener, Services in the order of the mapping."""

@@ -18,7 +18,7 @@ def service_problem(
 
     What was translated from another mesh's annotation is called as its owner wrote it, name and value.
     """
-    # A value that is in force but was not written, the last good one, has no other name than ours.
+    # A value that is in force but was not written (the last good one) is only known by our name.
     if field in service.translated and value == service.annotations.get(field):
         field, value = service.written_as(field)
     return Problem(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import msgspec
+from msgspec import inspect
 
 from discovery.model import Endpoint, Problem
+from middleware.values import format_duration
 from nodeagent.plan.model import (
     BackendKey,
     BackendSpec,
@@ -87,11 +90,7 @@ def _backend(backend: BackendSpec, unhealthy: Mapping[tuple[str, int], str]) -> 
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
         **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),
         **({"layers": _layers(backend.layers)} if backend.layers else {}),
-        **(
-            {"health_check": msgspec.to_builtins(backend.health_check)}
-            if backend.health_check is not None
-            else {}
-        ),
+        **({"health_check": as_written(backend.health_check)} if backend.health_check is not None else {}),
     }
 
 
@@ -106,7 +105,29 @@ def _name(key: BackendKey) -> str:
 
 
 def _layers(layers: Iterable[LayerSpec]) -> list[dict[str, Any]]:
-    return [{"name": layer.name, "options": msgspec.to_builtins(layer.options)} for layer in layers]
+    return [{"name": layer.name, "options": as_written(layer.options)} for layer in layers]
+
+
+def as_written(options: msgspec.Struct) -> dict[str, Any]:
+    """Return options as values that JSON can hold, their times as people write them: `1m30s`."""
+    document: dict[str, Any] = msgspec.to_builtins(options)
+    for field in _times(type(options)):
+        if document[field] is not None:
+            document[field] = format_duration(document[field])
+    return document
+
+
+@cache
+def _times(options: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields whose type is `middleware.values.Seconds`."""
+    info = cast("inspect.StructType", inspect.type_info(options))
+    return tuple(field.encode_name for field in info.fields if _is_time(field.type))
+
+
+def _is_time(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return any(map(_is_time, kind.types))
+    return isinstance(kind, inspect.Metadata) and (kind.extra or {}).get("unit") == "seconds"
 
 
 def _problems(problems: Iterable[Problem]) -> list[dict[str, str]]:

@@ -17,4 +17,4 @@ class Setting(msgspec.Struct, frozen=True):
     annotations: tuple[Annotation, ...]
     parse: Callable[[Mapping[str, str]], Any]
     page: str = ""
-    """The page in `docs/` that says more; empty: there is none."""
+    """The page in `docs/` that says more; empty if there is none."""

@@ -27,7 +27,7 @@ class Target:
         self.endpoint = endpoint
         self.pool: EndpointPool | None = None
         self.gone = False
-        """The plan has it no more."""
+        """The plan does not have it any more."""
 
     @property
     def address(self) -> Address:
@@ -70,7 +70,7 @@ class Backend:
         self._unhealthy: frozenset[Address] = frozenset()
         """Those that fail the agent's health checks."""
         self._circulating: tuple[Target, ...] = ()
-        """All others; all, where there are no others."""
+        """All others; if there are no others, all endpoints."""
         self.health: Health[Target] = Health()
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
         self._most = pools.runtime.limits.upstream_connections
@@ -78,7 +78,7 @@ class Backend:
         context = LayerContext(pools.runtime, str(key.service), key.port, self._counters)
         self._layer_set = LayerSet(context)
         self.layers: tuple[Layer, ...] = ()
-        """Around every request that is sent here, whichever rule or port chose it."""
+        """The layers around every request that is sent here, whichever rule sends it."""
         self._handlers: dict[Handler, Handler] = {}
 
     @property
@@ -130,7 +130,7 @@ class Backend:
         self.spec = spec
 
     def set_condition(self, unhealthy: Collection[Address]) -> None:
-        """Take note of the endpoints that fail the agent's health checks: all of them, perhaps none."""
+        """Take note of all endpoints that fail the agent's health checks; there may be none."""
         self._unhealthy = frozenset(unhealthy)
         self._circulate()
 
@@ -192,7 +192,9 @@ class Backend:
 
 
 class Backends:
-    """The backends of one worker, by key: what the plan has, and what rules name, be it there or not."""
+    """The backends of one worker, by key: those in the plan, and those that rules name, whether they exist or
+    not.
+    """
 
     def __init__(self, pools: Pools) -> None:
         self.pools = pools

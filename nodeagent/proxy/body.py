@@ -1,4 +1,4 @@
-"""How far a message's body has come, whatever its framing, and in what form it goes on. No I/O."""
+"""How much of a message's body has come, whatever its framing, and in which form it is passed on. No I/O."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Body:
 
 
 class Unchunked:
-    """The data of a chunked body, for who does not know chunks."""
+    """The data of a chunked body, for a receiver that does not know chunks."""
 
     __slots__ = ("_reader",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Budget:
-    """A number of bytes; the parts take from it in the order in which they ask."""
+    """A number of bytes, given out in the order of the requests for them."""
 
     __slots__ = ("left",)
 
@@ -12,7 +12,7 @@ class Budget:
         self.left = size
 
     def borrow(self, size: int) -> bool:
-        """Take so many bytes, if they are there."""
+        """Take this many bytes, if they are left."""
         if size > self.left:
             return False
         self.left -= size

@@ -22,7 +22,7 @@ class Census(msgspec.Struct, frozen=True):
     upstreams_idle: int = 0
     paused: int = 0
     longest_pause: float = 0.0
-    """Seconds, as far as the looks tell: a pause is known from the first look that sees it."""
+    """Seconds, measured from the first look that has seen the pause."""
 
 
 class CensusTaker:

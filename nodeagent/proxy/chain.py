@@ -15,18 +15,18 @@ from middleware.contract import ExchangeError
 
 
 class ChainOwner(Protocol):
-    """Who runs a chain, and hears how it ends."""
+    """Runs a chain, and is told how it ends."""
 
     def chain_returned(self, response: Any) -> None:
-        """Hear which response the layers have settled on."""
+        """Take the response that the layers have decided on."""
         ...
 
     def chain_raised(self, error: ExchangeError) -> None:
-        """Hear that there is none, and why."""
+        """Learn that there is no response, and why."""
         ...
 
     def chain_broke(self, error: Exception) -> None:
-        """Hear of a layer's bug."""
+        """Learn of a bug in a layer."""
         ...
 
 
@@ -53,8 +53,8 @@ class Chain:
         self._owner = owner
         self._loop = loop
         self._waits: object = None
-        """The future, or the turn, that is awaited: what wakes up later than an error that ended the wait
-        must not be taken for what is awaited then."""
+        """The future, or the turn of the loop, that is awaited. One that completes after an error has ended
+        the wait must not be taken for the one that is awaited then."""
 
     def step(self, outcome: Any) -> None:
         """Run until the chain waits again, returns or raises; `outcome` is what it has waited for.
@@ -100,7 +100,7 @@ class Chain:
             self._waits = future
             future.add_done_callback(self._wake)
         else:
-            self.step(RuntimeError(f"a middleware awaits {future!r}, which is no asyncio future"))
+            self.step(RuntimeError(f"a middleware awaits {future!r}, which is not an asyncio future"))
 
     def _wake(self, awaited: object) -> None:
         if self._coroutine is not None and awaited is self._waits:

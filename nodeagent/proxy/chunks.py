@@ -1,8 +1,8 @@
-"""Chunked transfer coding (RFC 9112 section 7.1): follows the framing of a body that passes by.
+"""Chunked transfer coding (RFC 9112 section 7.1): follows the framing of a body that is passed on.
 
-The bytes go on as they are; this reader finds where the body ends and refuses framing that two parsers could
-read differently, or that is mostly overhead. It keeps at most one unfinished line. Trailers do not go on
-unless both sides want them: a server that does not read the trailer section takes it for the next request
+The bytes are passed on unchanged; this reader finds where the body ends and refuses framing that two parsers
+could read differently, or that is mostly overhead. It keeps at most one unfinished line. Trailers are passed
+on only if both sides want them: a server that does not read the trailer section takes it for the next request
 (RFC 9110 section 6.5.1 lets an intermediary drop it).
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 from nodeagent.proxy.message import FIELD, TCHAR, HeadError
 
 CHUNKS_PER_TURN: Final = 512
-"""Chunks that are followed before others have their turn: well under a millisecond."""
+"""Chunks that are followed before other connections have their turn: well under a millisecond."""
 LARGEST_CHUNK: Final = 2**31 - 1
 """Bytes. Some servers take a size modulo 2**32; larger ones are refused."""
 MOST_OVERHEAD: Final = 16 * 1024
@@ -29,7 +29,7 @@ _SIZE_PREFIX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e]*+)?+\r?")
 _TRAILER_LINES: Final = re.compile(rb"(?:%b)*+" % FIELD)
 _TRAILER_START: Final = re.compile(TCHAR + rb"++(?::[\t\x20-\x7e\x80-\xff]*+\r?)?+|\r?")
 # RFC 9110 section 6.5.1: what decides framing, routing, authentication or the meaning of the content. Some
-# recipients merge trailers into the header, where these would come into force behind our back.
+# recipients merge trailers into the header, where these would have an effect that we have not checked.
 FORBIDDEN_TRAILER: Final = re.compile(
     rb"\n(?:authorization|connection|content-(?:encoding|length|range|type)|cookie|expect|forwarded|host"
     rb"|keep-alive|max-forwards|proxy-(?:authorization|connection)|range|set-cookie|te|trailer"
@@ -44,8 +44,8 @@ _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS, _DONE = range(5)
 class ChunkedReader:
     """Feed it the body's bytes as they come; `done` once the last trailer line has passed.
 
-    With `keep_payload` the data of the chunks is collected in `payload`, for callers that do not know chunks;
-    the caller empties the list. `trailers` lets trailer fields pass.
+    With `keep_payload` the data of the chunks is collected in `payload` (for a receiver that does not know
+    chunks); the caller empties the list. `trailers` lets trailer fields pass.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class ChunkedReader:
             return data
         ended = b"\r\n" if self._state == _DONE else b""
         if len(data) == self._cut + 2 and ended:
-            return data  # no trailers, as nearly always
+            return data  # no trailers, the usual case
         return data[: self._cut] + ended
 
     def _advance(self, data: bytes, position: int) -> int:

@@ -14,13 +14,13 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 # Why nothing is read from a connection; it is read again when no reason is left.
 PEER_FULL: Final = 1
-"""Who gets the bytes does not keep up."""
+"""The receiver of the bytes does not keep up."""
 OWN_FULL: Final = 2
-"""Our side of it has not taken what we have sent."""
+"""The peer itself has not taken what we have sent to it."""
 AHEAD: Final = 4
 """It has sent more than can be used yet."""
 TURN: Final = 8
-"""Others have their turn first."""
+"""Other connections have their turn first."""
 
 
 class Connection(asyncio.Protocol):
@@ -50,17 +50,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def owner(self) -> str:
-        """The address of the client whose connection this is; empty if it is nobody's."""
+        """The address of the client that this connection is used for; empty if there is none."""
         return ""
 
     @property
     def held(self) -> int:
-        """Bytes that wait here for somebody."""
+        """Bytes that wait here for their receiver."""
         return self.transport.get_write_buffer_size()
 
     @property
     def busy(self) -> int:
-        """How much is under way on it; unless it knows better, the one thing that it is for."""
+        """How many exchanges are in flight on it; 1 unless a subclass counts them."""
         return 1
 
     @property
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._holds |= reason
 
     def let_go(self, reason: int) -> None:
-        """Take back a reason; read on if it was the last."""
+        """Remove a reason; continue to read if it was the last."""
         if self._holds:
             left = self._holds & ~reason
             if not left and not self.transport.is_closing():
@@ -83,21 +83,21 @@ class Connection(asyncio.Protocol):
             self._holds = left
 
     def reset(self) -> None:
-        """Break off, so that the far side sees a reset: this is not the end of anything."""
+        """Break the connection off, so that the peer sees a reset and does not take it for a regular end."""
         if not self.lost:
             self.deadline = FOREVER
             reset(self.transport)
 
     def expire(self, now: float) -> None:
-        """Its time is up; unless it knows better, that is the end."""
+        """Its time is over: close it, unless a subclass does something else."""
         self.reset()
 
     def drain(self, now: float) -> None:
-        """The worker drains; unless it knows better, it is served to its end."""
+        """The worker drains. The connection is served to its end, unless a subclass does something else."""
 
 
 def probe_peer(transport: asyncio.Transport) -> None:
-    """Have the kernel find out, within two minutes, that the peer of a quiet connection is no more."""
+    """Have the kernel find out, within two minutes, that the peer of a quiet connection has gone."""
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -109,7 +109,7 @@ def probe_peer(transport: asyncio.Transport) -> None:
 def reset(transport: asyncio.Transport) -> None:
     """Close a transport with a TCP reset, also one that is closing but cannot get rid of its last bytes.
 
-    Not after `connection_lost`: its descriptor may be somebody else's by then.
+    Do not call it after `connection_lost`: the descriptor may belong to another connection by then.
     """
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is not None:

@@ -1,4 +1,4 @@
-"""The data plane of one worker, wired together: everything else here knows nobody above it.
+"""The data plane of one worker, wired together. The other modules here know nothing above them.
 
 It knows nothing of processes, plans' versions or files: the worker (`nodeagent.worker`) gives it listeners
 and backends, sockets, counters and an observer.

@@ -1,7 +1,7 @@
-"""Limits on time, many and mostly taken back: setting one costs less than a timer of the loop.
+"""Time limits: there are many, and most are cancelled, so setting one costs less than a timer of the loop.
 
-Deadlines are kept in buckets by when they pass, and the loop has one timer, for the next bucket. A deadline
-passes up to 1/64 of its length late, at least a few milliseconds, so that many share a bucket.
+Deadlines are kept in buckets by the time when they pass, and the loop has one timer, for the next bucket. A
+deadline passes up to 1/64 of its length late, at least a few milliseconds, so that many share a bucket.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Deadline:
         return self._bucket is not None
 
     def cancel(self) -> None:
-        """Take it back; nothing happens if it has passed."""
+        """Cancel it; nothing happens if it has passed."""
         bucket = self._bucket
         if bucket is not None:
             self._bucket = None

@@ -1,4 +1,4 @@
-"""What can go wrong with an exchange, and the reply that tells the client: made here and nowhere else.
+"""What can go wrong with an exchange, and the reply that says so to the client: made only here.
 
 Every response that the mesh itself makes carries `Proxy-Status` (RFC 9209) with the error type, and the
 reason in words as its body, so that a person with curl sees who failed and why.
@@ -86,7 +86,7 @@ class ResponseTimeout(GatewayTimeout):
 
 
 class CallerDeadline(GatewayTimeout):
-    """The time that a caller of gRPC has given is up (504, which gRPC calls DEADLINE_EXCEEDED).
+    """The deadline that a caller of gRPC has set has passed (504, in gRPC DEADLINE_EXCEEDED).
 
     It may be as short as the caller likes, so it says nothing about the endpoint.
     """
@@ -120,7 +120,7 @@ class PoolTimeout(PoolFull):
 
 
 class NoRoute(ExchangeError):
-    """The Service has left the mesh while its client was still connected (503)."""
+    """The Service has left the mesh while the client was still connected (503)."""
 
     status = 503
     proxy_error = "destination_not_found"
@@ -183,7 +183,7 @@ class NotRedirected(ConnectionLimit):
 
 
 class LayerBroke(ExchangeError):
-    """A middleware has a bug (500); one request is all it costs."""
+    """A middleware has a bug (500); only this request fails."""
 
 
 def reply_to(error: ExchangeError) -> Reply:

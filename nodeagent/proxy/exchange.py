@@ -1,11 +1,12 @@
-"""One request and its response, from the client's stream to an endpoint's and back, whatever they speak.
+"""One request and its response, from the client's stream to an endpoint's and back, whatever protocols these
+use.
 
 An `Exchange` is the `Request` that layers see (`nodeagent.proxy.request`). A rule without layers is served by
 plain callbacks; one with layers runs them as a `nodeagent.proxy.chain`.
 
-Order of life: `start` - `dispatch` (again for every try) - `response_started` - `_commit` - `_finish`, or
-`fail` at any point before `_commit`. It ends exactly once, in `_end`. No socket is here, and no byte of a
-wire protocol; what pauses one side because of the other is here and nowhere else.
+Its stages: `start` - `dispatch` (again for every try) - `response_started` - `_commit` - `_finish`, or `fail`
+at any point before `_commit`. It ends exactly once, in `_end`. There is no socket here, and no byte of a wire
+protocol. Pausing one side because of the other is done only here.
 """
 
 from __future__ import annotations
@@ -320,12 +321,12 @@ class Exchange(LayerRequest):
         """Choose an endpoint and send the request, or have a connection made for it.
 
         Raises:
-            ExchangeError: there is no endpoint, or the request cannot be sent once more.
+            ExchangeError: there is no endpoint, or the request cannot be sent again.
         """
         if self._expired is not None:
             raise self._expired
         if not self.replayable:
-            raise UpstreamReset("the request's body is no longer at hand, so it cannot be sent again")
+            raise UpstreamReset("the request's body is not kept any more, so it cannot be sent again")
         backend = self._backend
         tried = self._tried
         target = None
@@ -333,7 +334,7 @@ class Exchange(LayerRequest):
             now = self.listener.runtime.now() if tried else self.started
             target = backend.pick(tried, now)
             if target is None and tried:
-                # Every endpoint has had its try: begin anew rather than give up early.
+                # Every endpoint has had its try: begin again rather than give up early.
                 self._tried = ()
                 target = backend.pick((), now)
         if target is None:
@@ -354,7 +355,7 @@ class Exchange(LayerRequest):
 
     def _why_none(self) -> str:
         if self._backend is None:
-            return f"{self.listener.service} gives no backend a weight"
+            return f"{self.listener.service} has no backend with a weight"
         return f"{self._backend.key.service} has no ready endpoint for port {self._backend.key.port}"
 
     def connected(self, stream: UpstreamStream) -> None:
@@ -516,7 +517,7 @@ class Exchange(LayerRequest):
     def response_started(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """The endpoint's response head is there, and the beginning of its body, `end` if that is all."""
         if head.status == 101 and not self._head.upgrade:
-            self.response_failed("switched protocols unasked")
+            self.response_failed("switched protocols without being asked")
             return
         backend, target = self._backend, self._target
         assert backend is not None
@@ -545,7 +546,7 @@ class Exchange(LayerRequest):
                 self._finish()
 
     def response_trailers(self, lines: bytes) -> None:
-        """The response has ended with trailers that were no part of its bytes."""
+        """The response has ended with trailers that were not part of its bytes."""
         response = self._response
         if response is not None:
             response.trailers = lines
@@ -555,7 +556,7 @@ class Exchange(LayerRequest):
         self._finish()
 
     def _hold_response(self, response: UpstreamResponse) -> None:
-        """Let no more of it come while a layer thinks it over, unless it is that what the layer waits for."""
+        """Pause the response while a layer decides about it, unless the layer waits for its body."""
         if self._response is response and self._upstream is not None and not response.wanted:
             self._upstream.pause()
 
@@ -612,7 +613,9 @@ class Exchange(LayerRequest):
         self.client.finished(now, abort=False)
 
     def _break_off(self, error: ExchangeError | None) -> None:
-        """The response has begun and cannot be completed: only a broken connection tells the client so."""
+        """The response has begun and cannot be completed: only a broken connection shows that to the
+        client.
+        """
         if self.error is None:
             self.error = error
         self._give_try_up()
@@ -636,7 +639,7 @@ class Exchange(LayerRequest):
         self._finish()
 
     def _end(self, now: float) -> None:
-        """Count it, and tell: once, whatever the ending."""
+        """Count the exchange and report its end, once, however it ended."""
         assert not self._ended
         self._ended = True
         if self._limits is not None:
@@ -654,7 +657,7 @@ class Exchange(LayerRequest):
     # The chain of layers
 
     def _raise(self, error: ExchangeError) -> None:
-        """Let the layers hear of an error, or the client, where there are none."""
+        """Tell the layers of an error, or the client if there are no layers."""
         if self._chain is None:
             self.fail(error)
         else:
@@ -667,7 +670,7 @@ class Exchange(LayerRequest):
             self._reply(signed(response))
             return
         if response is None or response is not self._response:
-            self._tell_of_bug(TypeError(f"a middleware returned {response!r}, not the response in hand"))
+            self._tell_of_bug(TypeError(f"a middleware returned {response!r}, not the one that it was given"))
             self.fail(LayerBroke("a middleware returned a response that it had discarded"))
             return
         assert isinstance(response, UpstreamResponse)

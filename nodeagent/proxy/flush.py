@@ -41,6 +41,6 @@ class Flush:
                 done += 1
                 connection.flush()
         finally:
-            if done < len(pending):  # one has failed, which is no reason for the others not to be written
+            if done < len(pending):  # one has failed; the others must be written nevertheless
                 self._pending[:0] = pending[done:]
                 self._loop.call_soon(self._run)

@@ -1,7 +1,7 @@
-"""The exchange of a gRPC call: it takes note of the status that the caller gets, and has it counted.
+"""The exchange of a gRPC call: it notes the status that the caller gets, and counts it.
 
-Where the status stands is known when the call ends, behind the last byte of its body, or with its head where
-nothing else comes. Plain requests are plain exchanges, and pay nothing for this one.
+The status comes at the end of the call, after the last byte of its body, or with its head if nothing else
+comes. Other requests are plain exchanges, and this costs them nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class GrpcExchange(Exchange):
         return self._status
 
     def client_gone(self) -> None:
-        """The client has left: it has cancelled the call, or its time is up."""
+        """The client has left: it has cancelled the call, or its deadline has passed."""
         if not self._ended and self._status is None:
             self._status = GrpcStatus.CANCELLED
         super().client_gone()
@@ -68,9 +68,9 @@ class GrpcExchange(Exchange):
         super().response_data(data, end)
 
     def response_trailers(self, lines: bytes) -> None:
-        """The response has ended with trailers that were no part of its bytes."""
+        """The response has ended with trailers that were not part of its bytes."""
         if self._response is None:
-            known = self._status  # of a response whose head is none of gRPC
+            known = self._status  # of a response whose head is not one of gRPC
             self._learn(said_in(lines), GrpcStatus.UNKNOWN if known is None else known)
         super().response_trailers(lines)
 
@@ -92,10 +92,10 @@ class GrpcExchange(Exchange):
         self._status = said if said is not None else otherwise
 
     def _break_off(self, error: ExchangeError | None) -> None:
-        """Tell the caller in trailers what has happened, as it would be told without the mesh.
+        """Say in trailers what has happened, as the caller would see it without the mesh.
 
-        A status that is none of success cannot look like a whole response, and callers act on it: on a stream
-        that ends with UNAVAILABLE they connect anew, on one that is reset (INTERNAL to them) many give up.
+        A status other than OK cannot look like a complete response, and callers act on it: after UNAVAILABLE
+        they connect again, but after a reset of the stream (INTERNAL for them) many give up.
         """
         if self._status is not None or error is None or (error.fault == "client" and not error.final):
             if self._status is None:

@@ -15,7 +15,7 @@ from nodeagent.proxy.message import ResponseHead
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {ord("%")}
 _OWN: Final = frozenset(("content-type", "content-length", "grpc-status", "grpc-message"))
 _ENDING: Final = frozenset(("proxy-status", "grpc-status-details-bin"))
-"""What may stand in trailers, too: they are no place for fields that mean something in a head."""
+"""What may also be in trailers: fields that have a meaning in a head do not belong there."""
 
 
 def grpc_head(reply: Reply) -> ResponseHead:

@@ -1,7 +1,7 @@
 """Where messages say the status of a gRPC call: in trailers, or in a head that is also the end. Pure.
 
-https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. A status that is missing or is none counts as
-what callers make of that: UNKNOWN, or what the status of HTTP stands for.
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. A status that is missing or invalid counts as
+what callers take it for: UNKNOWN, or the status that corresponds to HTTP's.
 """
 
 from __future__ import annotations

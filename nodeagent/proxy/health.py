@@ -1,10 +1,12 @@
-"""Which endpoints of a backend are worth a try, from what became of earlier ones. Pure: time is an argument.
+"""Which endpoints of a backend are worth a try, judged by the outcomes of earlier tries. Pure: time is an
+argument.
 
-Passive: nothing is probed here (`nodeagent.health` does that). One that accepts no connection is passed over
-at once; one that breaks connections or stays silent after so many failures in a row. It is passed over for a
-second, doubled with each further failure up to half a minute, and a success ends that. Health is a guess and
-never makes a Service unreachable: those that only answer badly are passed over while at least half are left,
-and who is left is for the caller to find (`Backend.pick` tries all before it gives up).
+Passive: nothing is probed here (`nodeagent.health` does that). An endpoint that does not accept a connection
+is skipped at once; one that breaks connections or does not answer is skipped after some failures in a row. It
+is skipped for a second, twice as long after each further failure, up to half a minute; a success ends that.
+Health is a guess and never makes a Service unreachable: endpoints that accept connections are skipped only
+while at least half are left, and the caller finds one of the others (`Backend.pick` tries all before it gives
+up).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from nodeagent.stats.methods import PortMethods
 
 
 class Finished(Protocol):
-    """An exchange that has ended, as it is counted and told."""
+    """An exchange that has ended, as it is counted and reported."""
 
     client: ClientStream
     started: float
@@ -86,7 +86,7 @@ class RunningRule:
         weights = [weighted.weight for weighted in spec.backends]
         self._choice = SmoothWeights(weights) if any(weights) else None
         self.backend: Backend | None = self._running[0] if len(self._running) == 1 else None
-        """The only one; the short cut of nearly every rule."""
+        """The only backend, which nearly every rule has: a short cut."""
         self.spec = spec
 
     def update(self, spec: Rule) -> None:
@@ -105,7 +105,7 @@ class RunningRule:
         return self._running[self._choice.pick()] if self._choice is not None else None
 
     def leave(self) -> None:
-        """It is not used any more."""
+        """Release its backends: it is not used any more."""
         for backend in self._running:
             self._backends.release(backend)
 
@@ -122,12 +122,12 @@ class RunningListener:
         self.port = spec.port
         self.http = spec.protocol == "http"
         self.default_host = f"{spec.address}:{spec.mesh_port}".removesuffix(":80").encode("ascii")
-        """What Host says to the endpoint when a client of HTTP/1.0 says none."""
+        """The Host that the endpoint gets when a client of HTTP/1.0 has sent none."""
         self.removed = False
         self.spec = spec
         self.gates: tuple[Gate, ...] = ()
         self.rule: RunningRule | None = None
-        """The only rule, if it takes everything: the short cut of nearly every listener."""
+        """The only rule, if it takes everything, which nearly every listener has: a short cut."""
         self._backends = backends
         self._counters = PortCounters(runtime, slot)
         self.count: Callable[..., None] = self._counters.count
@@ -148,7 +148,7 @@ class RunningListener:
             self.spec = spec
 
     def remove(self) -> None:
-        """The plan has it no more."""
+        """The plan does not have it any more."""
         self.removed = True
         if self._methods is not None:
             self._methods.close()
@@ -171,7 +171,7 @@ class RunningListener:
         return self._named[name]
 
     def record(self, exchange: Finished, now: float) -> None:
-        """Count an exchange that has ended, and tell who wants to know."""
+        """Count an exchange that has ended, and tell the observer if it wants to know."""
         cells, base = self._counters.cells, self._counters.base
         took = now - exchange.started
         client = exchange.client

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final, Generic, Protocol, TypeVar
 
 PATIENCE: Final = 16
-"""Heads in a row that were new on a connection, behind which all but a few are not looked up: where each has
-an id of its own, looking is a loss."""
+"""After this many new heads in a row on a connection, only a few of its heads are looked up: if each has its
+own id, looking up wastes time."""
 SELDOM: Final = 31
-"""A mask: of so many and one, one is looked up all the same."""
+"""A mask: one of this number plus one is looked up nevertheless."""
 _BYTES_PER_HASH: Final = 128
 """Of room: hashes are kept in proportion to it."""
 

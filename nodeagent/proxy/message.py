@@ -1,11 +1,12 @@
 """The messages that pass through the data plane, whatever protocol they came over.
 
-A message is a normalised HTTP/1 head and body bytes as they came: HTTP/1 on both sides converts nothing, and
-another protocol converts at its own door. Heads stay bytes; fields that nobody asks for are never read. A
-line without white space behind its colon is one that HTTP/2 says nobody may index.
+A message is a normalised HTTP/1 head and body bytes as they came: with HTTP/1 on both sides nothing is
+converted, and another protocol converts on its own side. Heads stay bytes; fields that nothing needs are
+never read. A line without white space after its colon is one that HTTP/2 must not index.
 
 `length` says what the body's bytes are: a number of bytes; CHUNKED, they bring their chunks along
-(`nodeagent.proxy.chunks`); UNTIL_CLOSE, plain bytes whose end is told. Who reads the framing tells the end.
+(`nodeagent.proxy.chunks`); UNTIL_CLOSE, plain bytes whose end is reported. The reader of the framing reports
+the end.
 """
 
 from __future__ import annotations

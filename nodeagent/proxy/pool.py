@@ -1,7 +1,8 @@
-"""Connections to one address: those in use, those idle, how new ones are made, and who waits for one.
+"""Connections to one address: those in use, those idle, how new ones are made, and the requests that wait for
+one.
 
-`Pools` has one for each address, port and protocol, whichever backends name it. A pool is bounded: past its
-number of connections requests wait, past the number that may wait, or the time, they are told so. `Pool` is
+`Pools` has one for each address, port and protocol, whichever backends name it. A pool is bounded: when it
+has no further connection, requests wait; when too many wait, or one waits too long, it is refused. `Pool` is
 for connections with one exchange at a time, `nodeagent.proxy.shared_pool` for those that carry many.
 """
 
@@ -70,7 +71,7 @@ class Pooled(UpstreamStream, Protocol):
     """Set by the pool: from now on it tells `Pool.lost` when it is gone."""
 
     def usable(self) -> bool:
-        """Whether it may serve another exchange: looks at the socket for an end, or bytes unasked for."""
+        """Whether it may serve another exchange: checks the socket for its end, or for unexpected bytes."""
         ...
 
     def abort(self) -> None:
@@ -144,7 +145,7 @@ class _Dialing:
         return cast("asyncio.BaseProtocol", made)
 
     def _drop(self) -> None:
-        """A connection that came about, but too late to be taken: the loop has closed it and tells nobody."""
+        """A connection that was made too late to be used: the loop has closed it without saying so."""
         made = self._made
         if isinstance(made, Connection) and made in made.runtime.connections:
             made.connection_lost(None)

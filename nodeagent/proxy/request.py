@@ -112,11 +112,11 @@ class LayerRequest:
         return limit
 
     def after(self, seconds: float, call: Callable[[], None]) -> Deadline:
-        """Have `call` called when so much time has passed, unless that is cancelled."""
+        """Have `call` called when this much time has passed, unless that is cancelled."""
         return self.listener.runtime.deadlines.set(seconds, call)
 
     def at_end(self, call: Callable[[Ended], None]) -> None:
-        """Have `call` told when the exchange has ended."""
+        """Have `call` called when the exchange has ended."""
         if self._at_end is None:
             self._at_end = []
         self._at_end.append(call)

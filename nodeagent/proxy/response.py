@@ -1,4 +1,4 @@
-"""A response whose head has come and which waits for the layers to settle on it."""
+"""A response whose head has come, and which waits for the layers to decide about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ResponseOwner(Protocol):
         ...
 
     def after(self, seconds: float, call: Callable[[], None]) -> Deadline:
-        """Have `call` called when so much time has passed, unless that is cancelled."""
+        """Have `call` called when this much time has passed, unless that is cancelled."""
         ...
 
     def discard(self, response: UpstreamResponse) -> None:
@@ -56,7 +56,7 @@ class UpstreamResponse:
         self.cut = False
         self._late = False
         self.trailers = b""
-        """Those that were no part of the body's bytes."""
+        """Those that were not part of the body's bytes."""
 
     @property
     def status(self) -> int:

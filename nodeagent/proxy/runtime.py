@@ -1,6 +1,6 @@
-"""What all parts of one worker's data plane stand on: clock, limits, counters, deadlines, open connections.
+"""What all parts of one worker's data plane share: clock, limits, counters, deadlines, open connections.
 
-It knows nobody above it, and nothing of plans: the worker gives it a loop, memory for counters and an
+It knows nothing above it, and nothing of plans: the worker gives it a loop, memory for counters and an
 observer.
 """
 
@@ -117,7 +117,7 @@ class Runtime:
         self.draining = False
         self.connections: dict[Timed, None] = {}
         """Every open connection of both sides, in the order in which they came, from `connection_made` to
-        `connection_lost`: a transport that nobody holds while it is paused ends the process
+        `connection_lost`: a transport without a reference to it, while it is paused, ends the process
         (docs/dependencies.md)."""
         self.clients = 0
         """How many of them are clients'."""

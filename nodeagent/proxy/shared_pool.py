@@ -1,7 +1,7 @@
 """Connections to one address that carry many exchanges each.
 
-Requests go to the connection with most room. Where none has any, one more is made, as long as there may be
-one; who finds neither waits, bounded in number and time.
+Requests go to the connection with the most room. If none has any, another is made, up to the limit; further
+requests wait, bounded in number and time.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class SharedPool:
         self._make = make
         self._connections: list[Shared] = []
         self._leaving: set[Shared] = set()
-        """Those that take no further streams and have some that go on; they count for no limit."""
+        """Those that take no further streams but still have some; they do not count for the limit."""
         self._dialing: list[Pending] = []
         self.queue: OrderedDict[_Waiting, None] = OrderedDict()
         """Requests that wait for room, the first next."""
@@ -175,7 +175,7 @@ class SharedPool:
             self.serve()
 
     def close_idle(self) -> None:
-        """Nobody names this address any more: connections close when their last exchange ends."""
+        """No backend has this address any more: connections close when their last exchange ends."""
         for connection in list(self._connections):
             connection.leave()
 
@@ -213,7 +213,9 @@ class SharedPool:
         self._dialing.append(dialing)
 
     def _failed(self, error: Exception) -> None:
-        """The endpoint has accepted no connection: nobody waits for it who has no other to wait for."""
+        """The endpoint has accepted no connection: fail the requests that wait, if there is no other
+        connection to wait for.
+        """
         if self._connections or self._dialing:
             return
         for waiting in list(self.queue):

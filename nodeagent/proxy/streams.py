@@ -67,7 +67,7 @@ class ClientStream(Protocol):
         ...
 
     def resume_reading(self) -> None:
-        """Let the client go on."""
+        """Let the client send again."""
         ...
 
 
@@ -92,7 +92,7 @@ class UpstreamOwner(Protocol):
         ...
 
     def response_trailers(self, lines: bytes) -> None:
-        """The response has ended with these trailers, which were no part of its bytes."""
+        """The response has ended with these trailers, which were not part of its bytes."""
         ...
 
     def response_failed(self, detail: str) -> None:
@@ -163,14 +163,14 @@ class UpstreamStream(Protocol):
 
 
 class StreamTaker(Protocol):
-    """Who asked for a stream to an endpoint and waits for it."""
+    """The part that has asked for a stream to an endpoint and waits for it."""
 
     def connected(self, stream: UpstreamStream) -> None:
         """Take it into use."""
         ...
 
     def connect_failed(self, error: Exception) -> None:
-        """Learn that there is none: OSError, TimeoutError, or an ExchangeError of the pool."""
+        """Learn that there will be none: OSError, TimeoutError, or an ExchangeError of the pool."""
         ...
 
 

@@ -56,9 +56,9 @@ class TcpSide(Connection):
         self.listener = listener
         self.peer: TcpSide | None = None
         self.ended = False
-        """It will say no more, and its peer has been told."""
+        """It will send no more, and its peer knows."""
         self.bytes = 0
-        """That have come from it."""
+        """How many have come from it."""
         self._column = column
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,7 +137,7 @@ class TcpUpstream(TcpSide):
         self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Join the two at once: what the endpoint says first may come before anybody else hears of it."""
+        """Join the two at once: the endpoint's first bytes may come before anything else happens."""
         super().connection_made(transport)
         self._client.join(self)
 
@@ -181,7 +181,7 @@ class TcpConnection(TcpSide):
         self._connect_time = connect_time
         self._idle_time = idle_time
         self._early: list[bytes] = []
-        """What the client said before there was an endpoint to hear it."""
+        """What the client sent before there was a connection to an endpoint."""
         self._early_end = False
         self._pending: Pending | None = None
         self._tried: tuple[Target, ...] = ()

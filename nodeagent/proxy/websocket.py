@@ -1,8 +1,9 @@
 """The handshake of WebSockets, which HTTP/1 makes with a key (RFC 6455) and HTTP/2 without (RFC 8441). Pure.
 
-Between the wires it is that of HTTP/1: a GET whose head names the protocol in `upgrade`, and a 101. Each wire
-converts at its own door. What came over HTTP/2 has no key (`WebSocketHead`), so HTTP/1 makes one and checks
-the answer to it; on the way to HTTP/2 the client's key stays here, and the answer to it is made here.
+In the mesh's own messages it is that of HTTP/1: a GET whose head names the protocol in `upgrade`, and a 101.
+Each protocol converts on its own side. What came over HTTP/2 has no key (`WebSocketHead`), so HTTP/1 makes
+one and checks the answer to it; on the way to HTTP/2 the client's key stays here, and the answer to it is
+made here.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def key_line(key: str) -> bytes:
 def why_not_switched(head: ResponseHead, key: str) -> str:
     """Say what is wrong with the answer of an endpoint that was given `key`; empty: nothing.
 
-    What is no success is an answer like any other. A success that has not switched would be taken for the
-    tunnel by a client of HTTP/2 (RFC 8441 section 5).
+    Anything but a success is an ordinary answer. A success without a switch would look like a WebSocket to a
+    client of HTTP/2 (RFC 8441 section 5).
     """
     if head.status != 101:
         return f"has not switched to websocket but answered {head.status}" if head.status < 300 else ""

@@ -1,16 +1,16 @@
 """Numbers that all workers of a node share, such as the fill of a rate limit's bucket.
 
 A hash table of fixed size in shared memory: `SETS` sets of `WAYS` entries, each a 64-bit hash of the key, the
-number, and when it was last written. A key belongs to one set; when that is full, the entry of it that was
-not written for the longest time makes room. Two keys whose 64-bit hashes are equal share a number; with
-32,768 entries the odds of one such pair are 1 in 30 thousand million.
+number, and when it was last written. A key belongs to one set; when that is full, the entry that was not
+written for the longest time is replaced. Two keys whose 64-bit hashes are equal share a number; with 32,768
+entries the odds of one such pair are 1 in 30 thousand million.
 
 Workers exclude each other with a lock on the bytes of the set (`exclusion`). It is held for a microsecond or
 two; the kernel releases it when its holder is killed. A worker that is stopped while it holds one must not
-stop the others: who has waited `PATIENCE` for it in vain makes its change all the same, says so (`forgone`),
-and does not wait for that set again for `PAUSE`. What may be lost then is a change that another worker makes
-of the same number in the same microsecond: a rate limit lets a request too many through. With one worker
-there is nobody to exclude and no lock is taken.
+stop the others: a worker that has waited `PATIENCE` without success makes its change nevertheless, reports
+that (`forgone`), and does not wait for that set again for `PAUSE`. Then a change of the same number by
+another worker in the same microsecond may be lost: a rate limit lets one request too many through. With only
+one worker no lock is taken.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _MEMO = 16_384
 class SharedCells(SharedMemory):
     """A bounded table of signed 64-bit numbers by key: implements `middleware.contract.SharedTable`.
 
-    `exclusive` says that no other process writes to it, so that no lock is needed; `forgone` hears of each
-    change that was made without the lock that it needs. For use by one thread.
+    `exclusive` says that no other process writes to it, so that no lock is needed; `forgone` is called for
+    each change that was made without the necessary lock. For use by one thread.
     """
 
     def __init__(self, fd: int, exclusive: bool, forgone: Callable[[], None] = lambda: None) -> None:

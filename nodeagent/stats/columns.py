@@ -1,12 +1,12 @@
 """The layout of the counters that workers write and the agent reads: which number stands in which cell.
 
 A region of counters (`control.stats`) is one array of signed 64-bit cells, cut into slots of
-`Layout.slot_columns` cells. Slot 0 belongs to the worker as a whole, slot 1 to all ports that found no slot
-of their own, every further slot to one port of one Service. The constants below are columns: the cell of
+`Layout.slot_columns` cells. Slot 0 belongs to the worker as a whole, slot 1 to all ports for which there was
+no slot left, every further slot to one port of one Service. The constants below are columns: the cell of
 column C in slot S is `S * layout.slot_columns + C`. Agent and worker build the same `Layout` from the same
-registry, so nothing about it travels between them.
+registry, so it is not sent.
 
-Every cell has one writer, its worker, and only ever grows, but for the gauges.
+Every cell has one writer, its worker, and only grows, except the gauges.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Keeps processes that share a piece of memory from changing the same part of it at once.
 
 A POSIX record lock on the bytes of the part: the kernel releases it when its holder is killed. It is held for
-a few microseconds. A holder that is *stopped* keeps it, though (SIGSTOP, a debugger, a frozen control group),
-and must not stop all others with it: nobody waits longer than `PATIENCE`, and who has waited in vain does not
-wait for the same part again for `PAUSE`. What to do then is the caller's decision.
+a few microseconds. But a holder that is *stopped* (SIGSTOP, a debugger, a frozen control group) keeps it, and
+must not stop all others: nobody waits longer than `PATIENCE`, and after waiting without success, not again
+for the same part for `PAUSE`. The caller decides what to do then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATIENCE = 0.01
 """Seconds. Longer than a holder is usually kept from its core by others, and hardly seen by a client: the
 worker's loop stands still."""
 PAUSE = 1.0
-"""Seconds for which a part whose lock was not to be had is not waited for again."""
+"""Seconds for which nobody waits again for a part whose lock could not be taken."""
 NAP = 0.00005
 """Seconds between two tries: the holder may need this very core to come to an end."""
 
@@ -24,7 +24,7 @@ NAP = 0.00005
 class Exclusion:
     """Locks on the memory behind a descriptor, for use by one thread.
 
-    `forgone` hears of each lock that was not to be had.
+    `forgone` is called for each lock that could not be taken.
     """
 
     def __init__(self, fd: int, forgone: Callable[[], None]) -> None:

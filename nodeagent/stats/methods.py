@@ -1,19 +1,19 @@
 """gRPC calls by method, in rows of a worker's memory that the agent reads without asking it.
 
-Any client may ask for any path, so asking for a path does not make it a method. A path gets a row when an
-endpoint has answered it as one (`GrpcExchange` says so), if it looks like one, and if its port has rows left.
-All other calls are counted in one row of their port, "other". So there are never more than `MOST_METHODS`
-names of a port, and `ROWS` rows of a worker, whatever clients ask for; a call beyond that is still counted by
-its status with the others of its port (`columns.GRPC_CALLS`).
+A client may send any path, so a path does not count as a method because it was requested: it gets a row once
+an endpoint has answered it as a method (`GrpcExchange` says so), if it looks like one, and if its port has
+rows left. All other calls are counted in one row of their port, "other". So there are never more than
+`MOST_METHODS` names for a port, and `ROWS` rows for a worker, whatever clients send; a call beyond that is
+still counted by its status with the others of its port (`columns.GRPC_CALLS`).
 
     rows ever used | row | row | ...
     row:  length | epoch | name | calls by status
 
-The first number only grows, and nobody looks behind it: memory that was never used costs nothing. The name is
-that of Service, port and method. A row is its worker's to write; it is free where the length is 0. The
-length is written last and taken away first, and the epoch grows with each new name, so that a reader knows
-whether all that it has read belongs together. The next worker with this memory goes on with the rows that it
-finds; those of a port are free again when that leaves the plan.
+The first number only grows, and rows after it are not read: memory that was never used costs nothing. The
+name consists of Service, port and method. Only the worker writes a row; a row is free if the length is 0. The
+length is written last and cleared first, and the epoch grows with each new name, so that a reader knows
+whether all that it has read belongs together. The next worker with this memory continues with the rows that
+it finds; the rows of a port are free again when the port leaves the plan.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Counters in shared memory: a worker writes plain numbers, the agent reads them without asking it.
 
-The agent makes one `StatsRegion` for each worker slot and keeps it when the worker dies, so a new worker goes
-on counting where the old one stopped and counters never go back. The memory is sparse: a region for
-32,768 slots costs only the pages that were written. A cell is 8 aligned bytes and has one writer, so a
-reader sees the old number or the new one.
+The agent makes one `StatsRegion` for each worker slot and keeps it when the worker dies, so a new worker
+continues to count where the old one stopped, and counters never decrease. The memory is sparse: a region for
+32,768 slots costs only the pages that were written. A cell is 8 aligned bytes and has one writer, so a reader
+sees the old number or the new one.
 
 `SlotAllocator` decides which port of which Service counts in which slot.
 """

@@ -8,18 +8,19 @@ rows. A row is a page, so that places nobody uses cost nothing.
     row:     bucket of the second that is 0, 1, ... 15 modulo 16
     bucket:  epoch | counter 0 | counter 1 | ...
 
-`owner` is a 64-bit hash of what the window is for. A worker looks for it when it first uses a window, and
-takes an unused place if there is none; everything later goes by comparing the owner. A place that was not
-used for `IDLE` seconds may get another owner; who finds its own gone looks for a place again. So places
-follow what is in use, not what the plan has, and nobody has to give one back.
+`owner` is a 64-bit hash of what the window is for. A worker looks for its place when it first uses a window,
+and takes an unused place if there is none; later it only compares the owner. A place that was not used for
+`IDLE` seconds may get another owner; a worker that has lost its place looks for one again. So places follow
+what is in use, not what is in the plan, and need not be given back.
 
-The epoch has half of that hash and the second in it: a bucket of another owner, of a second that is over, or
-of a worker that died while it made it, is not counted, and nothing has to be cleared. A bucket is made anew
-6 s after it left the window, so nobody reads one that is half made.
+The epoch contains half of that hash and the second: a bucket of another owner, of a second that is over, or
+of a worker that died while it initialised it, is not counted, and nothing has to be cleared. A bucket is
+reused 6 s after it left the window, so nobody reads one that is half initialised.
 
 Places are taken and moments set under a lock (`exclusion`), both rarely. If all places in which a window may
-be are in use, or the lock is not to be had, the worker counts for itself and tries again `RETRY` seconds
-later. A moment that must be set is set without the lock then: two workers may both believe to be the first.
+be are in use, or the lock cannot be taken, the worker counts for itself and tries again `RETRY` seconds
+later. A moment that must be set is then set without the lock, and two workers may both take themselves for
+the first.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _ROWS_AT: Final = PLACES * _HEAD
 _LOCKED: Final = (0, CELL_BYTES)
 """The bytes that stand for all heads; only workers that look for a place or set a moment need them."""
 _NOWHERE: Final = memoryview(bytes(_HEAD * CELL_BYTES)).cast("q")
-"""The head of a window that has no place yet: nobody's."""
+"""The head of a window that has no place yet."""
 _ZEROS: Final = memoryview(bytes(MOST_COUNTERS * CELL_BYTES)).cast("q")
 
 
@@ -72,7 +73,7 @@ def owner_of(key: bytes, counters: int) -> int:
 class SharedWindows(SharedMemory):
     """The windows of a node, as the worker with this index uses them: implements `proxy.runtime.Windows`.
 
-    `forgone` hears of each lock that was not to be had. For use by one thread.
+    `forgone` is called for each lock that could not be taken. For use by one thread.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class SharedWindows(SharedMemory):
             known = self.cells[at + _OWNER]
             if known == owner:
                 return at
-            if known == 0:  # an owner is never replaced by none, so what is looked for is not behind this
+            if known == 0:  # an owner is never replaced by none, so the search ends here
                 break
         return None
 
@@ -295,7 +296,7 @@ class SharedWindow:
         cells[self._at + _USED] = second
         bucket = self._row + second % _BUCKETS * _BUCKET
         if cells[bucket] != self._tag + second:
-            # In this order, so that a reader that sees the epoch sees counters of this second.
+            # In this order: a reader that sees the epoch sees counters of this second.
             cells[bucket] = 0
             cells[bucket + 1 : bucket + 1 + self._counters] = _ZEROS[: self._counters]
             cells[bucket] = self._tag + second

@@ -167,7 +167,7 @@ class AccessLogger:
                 lines=gap.lines,
                 reason=f"more than {LINES_PER_SECOND} lines a second about this port",
                 since=utc(time.time() - lasted),
-                seconds=round(lasted, 3),
+                lasted_ms=round(lasted * 1000),
             )
 
     def _left_out(self, service: str, port: int) -> bool:

@@ -1,20 +1,21 @@
-"""Takes a change of the plan into use; what cannot be taken harms nothing else.
+"""Applies a change of the plan; a part that cannot be applied harms nothing else.
 
 The plan is checked before it is sent, so nothing should fail here. If something does, it is a bug that one
-Service brings to light: that must not end every worker of every node, again and again.
+Service triggers. It must not end every worker of every node again and again.
 """
 
 from __future__ import annotations
 
 import structlog
 
-from nodeagent.control.messages import Apply, ListenFailure, typed_backend, typed_listener
+from nodeagent.control.messages import Apply, PortFailure, typed_backend, typed_listener
+from nodeagent.plan.model import Listener
 from nodeagent.proxy.data_plane import DataPlane
 
 log = structlog.get_logger()
 
 
-def apply_change(data_plane: DataPlane, change: Apply) -> list[ListenFailure]:
+def apply_change(data_plane: DataPlane, change: Apply) -> list[PortFailure]:
     """Make the data plane follow; return the listeners that it could not take.
 
     All of it at once, and only where that fails one after another: taking the same into use twice changes
@@ -36,8 +37,8 @@ def _apply(data_plane: DataPlane, change: Apply) -> None:
     )
 
 
-def _apply_one_by_one(data_plane: DataPlane, change: Apply) -> list[ListenFailure]:
-    failures: list[ListenFailure] = []
+def _apply_one_by_one(data_plane: DataPlane, change: Apply) -> list[PortFailure]:
+    failures: list[PortFailure] = []
     for backend in change.backends:
         try:
             _apply(data_plane, Apply(change.version, (), (), (backend,)))
@@ -50,6 +51,15 @@ def _apply_one_by_one(data_plane: DataPlane, change: Apply) -> list[ListenFailur
             _apply(data_plane, Apply(change.version, (one,), ()))
         except Exception as error:
             log.exception("listener_failed", service=str(listener.service), port=listener.port)
-            failures.append(ListenFailure(listener.key, f"the worker could not take it into use: {error!r}"))
+            failures.append(_failure(listener, error))
     _apply(data_plane, Apply(change.version, (), change.removed, (), change.removed_backends))
     return failures
+
+
+def _failure(listener: Listener, error: Exception) -> PortFailure:
+    return PortFailure(
+        listener.key,
+        f"a worker cannot take this port into use: {error!r}",
+        "nothing of the Service: this is a bug of the mesh; report it with the traceback in the log",
+        "the port is served as it was before this change, or not at all if it is new",
+    )

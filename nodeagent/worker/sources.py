@@ -1,4 +1,4 @@
-"""Which pod a client's address belongs to: told by the agent, asked by all in a worker that names clients."""
+"""Which pod a client's address belongs to, as the agent says; for all parts of a worker that name clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from nodeagent.control.messages import SourcePod, Sources
 
 
 class SourcePods:
-    """The pods of this node by address, as told last."""
+    """The pods of this node by address, as the agent last said."""
 
     def __init__(self) -> None:
         self._pods: dict[str, SourcePod] = {}

@@ -30,8 +30,8 @@ from nodeagent.control.messages import (
     Conditions,
     Configure,
     Drain,
-    ListenFailure,
     Message,
+    PortFailure,
     Sources,
 )
 from nodeagent.control.successor import wait_for_successor
@@ -60,6 +60,7 @@ from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.applying import apply_change
 from nodeagent.worker.heap import keep_buffers
+from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
@@ -97,9 +98,15 @@ class Worker:
         self._sources = SourcePods()
         self._data_plane: DataPlane | None = None
         self._memory: MemoryGuard | None = None
-        self._servers: dict[ListenerKey | None, asyncio.Server] = {}
+        self._server: asyncio.Server | None = None
+        """In nftables capture."""
+        self._listeners = LoopbackListeners(self._serve_here)
+        self._failures: dict[ListenerKey, PortFailure] = {}
+        """Of what the data plane could not take into use."""
+        self._version = 0
         self._settings: Configure | None = None
-        self._applying: asyncio.Queue[Message] = asyncio.Queue()
+        self._applying: asyncio.Queue[Message | None] = asyncio.Queue()
+        """What the agent says; None: time to try ports again that could not be bound."""
         self._ended = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._agent_gone = False
@@ -130,12 +137,15 @@ class Worker:
             self._access_log.tick()
         channel.close()
 
-    async def _handle(self, message: Message, channel: Channel) -> None:
-        if isinstance(message, Configure):
+    async def _handle(self, message: Message | None, channel: Channel) -> None:
+        if message is None:
+            if await self._listeners.retry():
+                self._confirm(channel)
+        elif isinstance(message, Configure):
             await self._configure(message)
         elif isinstance(message, Apply):
-            failures = await self._apply(message)
-            channel.send(Applied(message.version, failures))
+            await self._apply(message)
+            self._confirm(channel)
         elif isinstance(message, Sources):
             self._sources.change(message)
         elif isinstance(message, Conditions):
@@ -173,53 +183,46 @@ class Worker:
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
         self._beat(self._loop.time())
 
-    async def _apply(self, message: Apply) -> tuple[ListenFailure, ...]:
+    def _confirm(self, channel: Channel) -> None:
+        unbound = {failure.key: failure for failure in self._listeners.failures}
+        channel.send(Applied(self._version, tuple({**self._failures, **unbound}.values())))
+
+    async def _apply(self, message: Apply) -> None:
         data_plane, settings = self._data_plane, self._settings
         assert data_plane is not None
         assert settings is not None
-        failures = apply_change(data_plane, message)
+        keys = [one.listener.key for one in message.upserted]
+        for key in (*message.removed, *keys):
+            self._failures.pop(key, None)
+        self._failures.update({failure.key: failure for failure in apply_change(data_plane, message)})
         self._set_conditions(message.conditions)
         if settings.capture == "loopback":
-            for key in message.removed:
-                server = self._servers.pop(key, None)
-                if server is not None:
-                    server.close()
-            for one in message.upserted:
-                if one.listener.key not in self._servers:
-                    await self._listen(one.listener.key, failures)
-        elif None not in self._servers:
+            await self._listeners.follow(keys, message.removed)
+        elif self._server is None:
             listener = socket.socket(fileno=self._descriptors.listen)
-            self._servers[None] = await self._loop.create_server(
+            self._server = await self._loop.create_server(
                 lambda: data_plane.accepted(original_destination), sock=listener, backlog=BACKLOG
             )
         if self._region.cells[self._base + WORKER_PLAN_VERSION] == 0:
             gc.collect()
             gc.freeze()
+        self._version = message.version
         self._region.cells[self._base + WORKER_PLAN_VERSION] = message.version
-        return tuple(failures)
 
     def _set_conditions(self, conditions: Iterable[BackendCondition]) -> None:
         assert self._data_plane is not None
         for one in conditions:
             self._data_plane.backends.set_condition(one.backend, one.unhealthy)
 
-    async def _listen(self, key: ListenerKey, failures: list[ListenFailure]) -> None:
+    async def _serve_here(self, listener: socket.socket) -> asyncio.Server:
         data_plane = self._data_plane
         assert data_plane is not None
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(key)
-            self._servers[key] = await self._loop.create_server(
-                lambda: data_plane.accepted(local_address), sock=listener, backlog=BACKLOG
-            )
-        except OSError as error:
-            listener.close()
-            failures.append(ListenFailure(key, error.strerror or str(error)))
+        return await self._loop.create_server(
+            lambda: data_plane.accepted(local_address), sock=listener, backlog=BACKLOG
+        )
 
     def _beat(self, due: float) -> None:
-        """Once a second: tell that the loop turns, and how late it was, and end what is over its time."""
+        """Once a second: show that the loop runs and how late it was, and end what has exceeded its time."""
         cells = self._region.cells
         now = self._loop.time()
         cells[self._base + WORKER_HEARTBEAT] = time.monotonic_ns()
@@ -233,6 +236,8 @@ class Worker:
         assert self._memory is not None
         self._memory.look()
         self._data_plane.count()
+        if self._listeners.failures:
+            self._applying.put_nowait(None)
         self._loop.call_later(SWEEP, self._beat, now + SWEEP)
 
     def _count_missing_lines(self, numbers: tuple[int, int, int]) -> None:
@@ -246,9 +251,10 @@ class Worker:
         self._region.cells[self._base + WORKER_LOCKS_FORGONE] += 1
 
     def _told_to_leave(self) -> None:
-        """SIGTERM or SIGINT. The agent decides when its workers leave; an orphan has nobody else to obey.
+        """SIGTERM or SIGINT: ignored unless the agent is gone, because the agent decides when its workers
+        leave.
 
-        A terminal's Ctrl-C reaches the agent and its workers alike.
+        A terminal's Ctrl-C reaches the agent and also its workers.
         """
         if self._agent_gone:
             log.info("worker_draining", reason="told to leave, and has no agent")
@@ -280,9 +286,9 @@ class Worker:
 
     async def _drain(self, seconds: float) -> None:
         """Close the listeners and wait until the last connection has gone, or the time is up."""
-        for server in self._servers.values():
-            server.close()
-        self._servers.clear()
+        if self._server is not None:
+            self._server.close()
+        self._listeners.close()
         data_plane = self._data_plane
         if data_plane is not None:
             data_plane.drain()

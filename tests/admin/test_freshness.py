@@ -21,7 +21,7 @@ def test_a_source_that_is_lost_says_since_when_and_why() -> None:
     assert lost.stale_seconds(NOON + 42) == 42
     assert (
         describe_source(lost, NOON + 42)
-        == "source: stale since 2023-11-14T22:13:20Z (42 s): Service: connection refused"
+        == "source: stale since 2023-11-14T22:13:20Z (42s): Service: connection refused"
     )
 
 
@@ -45,5 +45,5 @@ def test_the_plan_has_a_line_too() -> None:
     assert list(describe_state(fresh, 0, 0.0, ServiceCounts(), NOON))[1] == "plan: none yet"
     assert (
         list(describe_state(fresh, 7, NOON - 3, ServiceCounts(2, 1, 3), NOON))[1]
-        == "plan: version 7, changed 3 s ago, 2 Services in the mesh, 1 left out, 3 with problems"
+        == "plan: version 7, changed 3s ago, 2 Services in the mesh, 1 left out, 3 with problems"
     )

@@ -142,7 +142,7 @@ def test_calls_of_grpc_by_their_status(node: Node) -> None:
     assert node.of_port("svcmesh_grpc_calls_total", grpc_status="UNAVAILABLE") == 0, "for rate()"
     assert node.of_port("svcmesh_grpc_calls_total", grpc_status="ABORTED") is None
     calls = node.families()["svcmesh_grpc_calls"]
-    assert {sample.labels["service"] for sample in calls.samples} == {"web"}, "who has none costs no line"
+    assert {sample.labels["service"] for sample in calls.samples} == {"web"}, "others have no line"
 
 
 def test_calls_of_grpc_by_method(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import os
 import signal
 import socket
@@ -173,12 +174,54 @@ def test_two_services_with_one_address_and_port_go_to_the_first(agent: Agent) ->
     assert agent.resolve("zweb.shop")[1] == []
 
 
-def test_a_port_that_is_taken_is_reported_and_the_rest_serves(agent: Agent) -> None:
+def errors_of(agent: Agent, service: str) -> list[dict[str, str]]:
+    """Return what `/plan` says is wrong with a Service; it has no endpoints either, which is a warning."""
+    found: dict[str, list[dict[str, str]]] = {
+        name: one["problems"] for name, one in json.loads(agent.admin("/plan")[1])["services"].items()
+    }
+    return [one for one in found.get(service, []) if one.get("severity", "error") == "error"]
+
+
+def test_a_port_that_is_taken_is_a_problem_until_it_is_free(agent: Agent) -> None:
     with socket.create_server((agent.address("web.shop").rpartition(".")[0] + ".77", 18080)):
         agent.write("taken.yaml", service("taken", ENABLED).replace("10.96.7.10", "10.96.7.77"))
-        failure = until(lambda: agent.events("listen_failed"))[0]
-    assert failure["address"].endswith(".7.77:18080")
-    assert agent.ask()["name"] in "ab"
+        (problem,) = until(lambda: errors_of(agent, "shop/taken"))
+        assert (problem["namespace"], problem["name"]) == ("shop", "taken")
+        assert (problem["field"], problem["value"]) == ("spec.ports[0].port", "18080")
+        assert ".7.77:18080" in problem["reason"]
+        assert "Address already in use" in problem["reason"]
+        assert f"process {os.getpid()}" in problem["reason"]
+        assert "every second" in problem["effect"]
+        status, text = agent.admin("/readyz?verbose")
+        assert status == 200
+        (line,) = (line for line in text.splitlines() if line.startswith("problem: "))
+        assert line.startswith("problem: Service shop/taken, port 18080: ")
+        assert agent.metric("svcmesh_problems") == 1
+        (failure,) = agent.events("listen_failed")
+        assert failure["service"] == "shop/taken"
+        assert failure["address"].endswith(".7.77:18080")
+        assert agent.ask()["name"] in "ab"
+    until(lambda: not errors_of(agent, "shop/taken"))
+    assert "problem:" not in agent.admin("/readyz?verbose")[1]
+    until(lambda: agent.events("listen_recovered"))
+    connection = agent.connect("taken.shop")
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 503, "it has no endpoint, and the mesh says so"
+    connection.close()
+
+
+def test_a_port_that_is_taken_is_no_problem_once_its_service_has_gone(agent: Agent) -> None:
+    with socket.create_server((agent.address("web.shop").rpartition(".")[0] + ".77", 18080)):
+        agent.write("taken.yaml", service("taken", ENABLED).replace("10.96.7.10", "10.96.7.77"))
+        until(lambda: errors_of(agent, "shop/taken"))
+        (agent.cluster / "taken.yaml").unlink()
+        until(lambda: "problem:" not in agent.admin("/readyz?verbose")[1])
+        (worker,) = agent.workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: agent.workers() not in ([], [worker]))
+        until(agent.ready)
+    assert not errors_of(agent, "shop/taken")
+    assert len(agent.events("listen_failed")) == 1
 
 
 def test_a_body_of_two_gibibytes_does_not_grow_memory(agent: Agent) -> None:

@@ -82,7 +82,7 @@ class Unread(Agent):
         return self._writer
 
     def hang_up(self) -> None:
-        """Close the reading end: whoever writes now is refused."""
+        """Close the reading end: writing fails from now on."""
         if self._reader >= 0:
             os.close(self._reader)
             self._reader = -1

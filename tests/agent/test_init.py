@@ -47,7 +47,7 @@ def test_an_agent_that_dies_again_and_again_is_left_to_the_kubelet() -> None:
 def test_what_is_said_of_a_death() -> None:
     assert (Death(KILLED, 1.0).reason, Death(KILLED, 1.0).exit_code) == ("killed by SIGKILL", 137)
     assert (Death(3 << 8, 1.0).reason, Death(3 << 8, 1.0).exit_code) == ("exit status 3", 3)
-    assert Death(KILLED, 1.0, hung=True).reason == "hung: no sign of life for 20 s"
+    assert Death(KILLED, 1.0, hung=True).reason == "hung: no sign of life for 20s"
 
 
 KEEP = """
@@ -71,7 +71,7 @@ def test_an_agent_without_a_pulse_is_killed_and_followed_by_another(hang: str) -
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=True
     )
     first, second = done.stdout.splitlines()
-    assert second.endswith("hung: no sign of life for 20 s")
+    assert second.endswith("hung: no sign of life for 20s")
     assert first.split()[1] != second.split()[1]
 
 

@@ -69,8 +69,8 @@ def test_what_has_no_equivalent_is_a_comment(tmp_path: Path) -> None:
     assert code == 1
     assert output == (
         f"{REMINDER}\n"
-        f"# shop/cart ({file}:7): mesh.traefik.io/traffic-type: udp: has no equivalent: the mesh carries only"
-        " TCP yet\n"
+        f"# shop/cart ({file}:7): mesh.traefik.io/traffic-type: udp: has no equivalent: the mesh does not "
+        f"carry UDP and SCTP yet\n"
         "# instead: http or tcp, or clients that use the Service's ordinary name\n"
         "# effect: the Service is not meshed\n"
     ).replace("# instead", "#     instead").replace("# effect", "#     effect")

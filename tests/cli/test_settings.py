@@ -139,7 +139,7 @@ def test_auto_is_what_the_machine_allows(kind: Any, monkeypatch: pytest.MonkeyPa
         (Given(capture="loopback", mesh_range="127.0.0.0/8"), "leave out 127.0.0.1"),
         (Given(capture="nftables", mesh_range="127.64.0.0/10"), "which pods cannot reach"),
         (Given(capture="nftables", mesh_range="112.0.0.0/4"), "overlaps 127.0.0.0/8"),
-        (Given(capture="loopback", alias_zones=("svc.mesh",)), "is the zone itself"),
+        (Given(capture="loopback", alias_zones=("svc.mesh",)), "is the same as --zone"),
         (Given(source="file:shop", service_selector="team=shop"), "no meaning with --source file:shop"),
     ],
 )

@@ -36,7 +36,7 @@ svcmesh_source_stale_seconds {stale}
 svcmesh_workers 2.0
 """
 READY = "[+] source\n[+] plan\nsource: fresh, last listed 2026-01-01T00:00:00Z\nready\n"
-STALE = "[+] source\n[+] plan\nsource: stale since 2026-01-01T00:00:00Z (42 s): connection refused\nready\n"
+STALE = "[+] source\n[+] plan\nsource: stale since 2026-01-01T00:00:00Z (42s): connection refused\nready\n"
 NOT_READY = "[+] dns\n[-] source\n[-] plan\nsource: waiting for the first list\nnot ready\n"
 
 
@@ -111,7 +111,7 @@ def test_each_state(api: FakeApi, tmp_path: Path) -> None:
         ("f", "not running"),
         ("g", "leaving"),
     ]
-    assert agents[1]["reason"] == "stale since 2026-01-01T00:00:00Z (42 s): connection refused"
+    assert agents[1]["reason"] == "stale since 2026-01-01T00:00:00Z (42s): connection refused"
     assert agents[1]["stale"] == 42.0
     assert agents[2]["reason"] == "waits for source, plan"
     assert agents[2]["services"] == 12

@@ -1,4 +1,4 @@
-"""Calls by method in a worker's memory: who gets a row, and how it is read."""
+"""Calls by method in a worker's memory: which methods get a row, and how it is read."""
 
 from __future__ import annotations
 

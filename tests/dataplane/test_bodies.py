@@ -129,7 +129,7 @@ class TestEarlyAnswers:
 
 
 class TestTrailers:
-    """Trailer fields end at the mesh, but for a client that has said it wants them."""
+    """Trailer fields end at the mesh, unless the client has said that it wants them."""
 
     async def send(self, mesh: Mesh, extra: bytes, answer: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         """Send a chunked request with a trailer; return head, data and trailers as the endpoint saw them,

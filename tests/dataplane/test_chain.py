@@ -95,7 +95,7 @@ async def test_awaiting_something_else_is_a_bug_that_says_so() -> None:
         await Odd()
 
     _, owner = start(wait())
-    assert "no asyncio future" in str(owner.ended[0])
+    assert "not an asyncio future" in str(owner.ended[0])
 
 
 async def test_closing_runs_finally_and_ends_it() -> None:

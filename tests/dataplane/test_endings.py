@@ -20,7 +20,7 @@ BODIES = {
     "chunked": b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
     "within a chunk": b"Transfer-Encoding: chunked\r\n\r\n8\r\nhello",
 }
-"""What the endpoint sends behind its status line."""
+"""What the endpoint sends after its status line."""
 REQUESTS = {
     "1.1": b"GET / HTTP/1.1\r\nHost: web\r\n\r\n",
     "1.1, close": b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",

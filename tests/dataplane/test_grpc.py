@@ -226,7 +226,7 @@ async def test_the_mesh_keeps_the_deadline(mesh: Mesh) -> None:
 
 
 async def test_the_mesh_keeps_the_deadline_of_a_stream(mesh: Mesh) -> None:
-    """What has come by then is there, and the status behind it."""
+    """What has come by then is passed on, followed by the status."""
     async with channel_through(mesh, Handlers(), request_headers=UNTOLD) as channel:
         call = channel.stream_stream("/test/Echoes")(metadata=(("grpc-timeout", "2S"),))
         await call.write(b"one")
@@ -378,7 +378,7 @@ async def test_calls_that_fail_open_the_circuit(mesh: Mesh) -> None:
 
 
 async def test_a_stream_whose_endpoint_dies_ends_as_unavailable(calls: Calls) -> None:
-    """As it does without the mesh, so that the caller connects anew."""
+    """As without the mesh, so that the caller connects again."""
     mesh, channel, _ = calls
     call = channel.stream_stream("/test/Echoes")()
     await call.write(b"a")

@@ -1,4 +1,4 @@
-"""Who makes a worker hold most, and how it is broken off."""
+"""Which client makes a worker hold most, and how it is reset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Connections to one endpoint: how many there may be, who waits for one, and what may be used again."""
+"""Connections to one endpoint: how many there may be, which requests wait for one, and what may be used
+again."""
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ class TestConnections:
 
 
 class TestQueue:
-    """Requests that wait for a connection: so many, so long."""
+    """Requests that wait for a connection: how many, and how long."""
 
     @pytest.fixture
     def limits(self) -> Limits:
@@ -203,7 +204,7 @@ class TestSurplus:
         assert received.endswith(b"/next")
 
     async def test_bytes_behind_an_answer_end_its_connection(self, mesh: Mesh) -> None:
-        """The same in one piece: the client has its answer, the rest is nobody's."""
+        """The same in one piece: the client has its answer, and the rest is dropped."""
 
         async def chatty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while True:

@@ -29,7 +29,8 @@ def post(framing: str) -> tuple[bytes, bytes]:
 
 
 class TestStallTime:
-    """The time in which a peer that owes a byte must move one. Who has sent all of a request owes none."""
+    """The time in which a peer that owes a byte must send or take one. A client that has sent its whole
+    request owes none."""
 
     @pytest.fixture
     def limits(self) -> Limits:

@@ -33,7 +33,7 @@ EXTENDED = {h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1}
 
 
 async def echo(request: web.Request) -> web.StreamResponse:
-    """Send back what comes; the path `/refused` is none."""
+    """Send back what comes; the path `/refused` is not a WebSocket."""
     if request.path == "/refused":
         return web.Response(status=403, text="not for you")
     talking = web.WebSocketResponse(protocols=("chat",), max_msg_size=0)
@@ -62,7 +62,7 @@ def next_hop(listener: Listener) -> Endpoint:
 
 
 async def hops(mesh: Mesh, endpoint: Endpoint, middle: tuple[UpstreamProtocol, ...]) -> str:
-    """Serve the endpoint of HTTP/1 behind further hops of the mesh; return the address of the first."""
+    """Serve the endpoint of HTTP/1 through further hops of the mesh; return the address of the first."""
     listener = await mesh.serve(endpoint)
     for upstream in reversed(middle):
         listener = await mesh.serve(next_hop(listener), upstream=upstream)

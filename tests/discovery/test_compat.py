@@ -124,7 +124,7 @@ def test_without_an_equivalent_a_service_stays_out(foreign: Mapping[str, str]) -
         ),
         ({"retry-attempts": "12"}, "info", "more than the 11 tries"),
         ({"ratelimit-burst": "5"}, "info", "without ratelimit-average"),
-        ({"colour": "blue"}, "info", "is no option"),
+        ({"colour": "blue"}, "info", "is not an option"),
     ],
 )
 def test_notes(foreign: Mapping[str, str], severity: str, reason: str) -> None:
@@ -252,7 +252,7 @@ ENCRYPTION_NOT_UNDERSTOOD = [
     {NEW + "scheme": "h2c", OLD + "scheme": "tls"},
     {NEW + "scheme": "https", OLD + "scheme": "http"},
     {NEW + "scheme": "https", NEW + "traffic-type": "tcp", OLD + "traffic-type": "http"},
-    # Ours that say which protocol the ports speak, and not that the mesh is wanted all the same.
+    # Our annotations that set the protocol of the ports, but do not ask for the mesh nevertheless.
     {NEW + "scheme": "https", "svc.mesh/protocol": "tcp"},
     {NEW + "scheme": "https", "svc.mesh/protocol": "http"},
     {NEW + "scheme": "https", NEW + "traffic-type": "tcp", "svc.mesh/protocol": "http"},

@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,22 @@ def first_cells(page: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", (DOCS / page).read_text(), re.MULTILINE)
 
 
+@cache
+def calls() -> list[tuple[ast.Call, Path]]:
+    """Return every call in the sources."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    nodes = ((node, path) for path in files for node in ast.walk(ast.parse(path.read_text())))
+    return [(node, path) for node, path in nodes if isinstance(node, ast.Call)]
+
+
 def logged_events() -> Iterator[tuple[str, Path]]:
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-                    name, function = node.args[0].value, node.func
-                    by_level = isinstance(function, ast.Attribute) and function.attr in LEVELS
-                    by_function = isinstance(function, ast.Name) and function.id in NAMED_BY
-                    if isinstance(name, str) and (by_level or by_function):
-                        yield name, path
+    for node, path in calls():
+        if node.args and isinstance(node.args[0], ast.Constant):
+            name, function = node.args[0].value, node.func
+            by_level = isinstance(function, ast.Attribute) and function.attr in LEVELS
+            by_function = isinstance(function, ast.Name) and function.id in NAMED_BY
+            if isinstance(name, str) and (by_level or by_function):
+                yield name, path
 
 
 def test_every_log_event_is_in_the_table_and_every_row_is_an_event() -> None:
@@ -43,6 +50,22 @@ def test_every_log_event_is_in_the_table_and_every_row_is_an_event() -> None:
 
 def test_log_events_are_snake_case() -> None:
     assert [found for found in logged_events() if not re.fullmatch(r"[a-z]+(_[a-z]+)*", found[0])] == []
+
+
+def logged_keys() -> Iterator[tuple[str, str]]:
+    """Yield the keys of log lines, each with its event."""
+    for node, _ in calls():
+        match node:
+            case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(event)), *_]):
+                keys = node.keywords if level in LEVELS else []
+                yield from ((event, key.arg) for key in keys if key.arg)
+
+
+def test_a_duration_in_the_log_says_its_unit() -> None:
+    keys = set(logged_keys())
+    assert ("worker_died", "restart_in_ms") in keys
+    duration = re.compile(r"(^|_)(seconds|took|after|waited|wait|age|timeout|delay|pause|interval|in)$")
+    assert [found for found in keys if duration.search(found[1])] == []
 
 
 def test_every_dependency_has_a_line_and_every_line_is_a_dependency() -> None:

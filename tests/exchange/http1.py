@@ -55,7 +55,8 @@ def ok(body: bytes = b"", *fields: str, length: int | None = None) -> bytes:
 
 
 class Own:
-    """A whole answer that the mesh gives itself, whatever its words are; `behind` another one, perhaps."""
+    """A complete answer that the mesh gives itself, whatever its text is; perhaps `behind` (after) another
+    one."""
 
     def __init__(self, status: int, reason: str, *, closing: bool = False, behind: bytes = b"") -> None:
         self.behind = behind

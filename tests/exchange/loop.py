@@ -30,7 +30,7 @@ class Attempt:
         self.waiter: asyncio.Future[None] = asyncio.Future(loop=loop.asyncio)
 
     def accepted(self, transport: Any, close: Callable[[], None]) -> None:
-        """The far side accepts: the protocol learns of it now, who waits for `create_connection` later."""
+        """The peer accepts: the protocol learns of it now, the caller of `create_connection` later."""
         self.transport, self.close = transport, close
         self.protocol.connection_made(transport)
         if not self.waiter.done():

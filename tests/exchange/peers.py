@@ -22,7 +22,7 @@ class Peer(ABC):
         self.dribble: int | None = None
         """Bytes that are sent at a time; None: all."""
         self.gone = ""
-        """How this side has ended: `ends` is a half-close, behind which it still reads."""
+        """How this side has ended: `ends` is a half-close, after which it still reads."""
         self.mesh_ended = ""
         """How the mesh has ended its side: `end` or `reset`."""
         self._inbox: list[bytes | str] = []
@@ -142,7 +142,7 @@ class Client(Peer):
 
     @abstractmethod
     def ask(self, method: str, size: int, *, known_length: bool, trailer: bool, most: int) -> Asked:
-        """Begin a request; so many bytes of its body come with it."""
+        """Begin a request; this many bytes of its body come with it."""
 
     @abstractmethod
     def go_on(self, most: int) -> bool:
@@ -184,7 +184,7 @@ class Endpoint(Peer):
 
     @abstractmethod
     def respond(self, one: Try, status: int, size: int, framing: str, most: int) -> None:
-        """Begin an answer; so many bytes of its body come with it."""
+        """Begin an answer; this many bytes of its body come with it."""
 
     @abstractmethod
     def go_on(self, one: Try, most: int) -> bool:

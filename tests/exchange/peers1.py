@@ -85,7 +85,7 @@ class Http1Client(Client):
         self._messages = Messages()
         self._pieces: list[bytes] = []
         self._last = False
-        """The mesh has said that it closes behind this answer."""
+        """The mesh has said that it closes after this answer."""
 
     @property
     def may_ask(self) -> bool:

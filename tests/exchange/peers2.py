@@ -306,7 +306,7 @@ class Http2Endpoint(Http2Peer, Endpoint):
         """What this side's GOAWAY has said."""
         self.leaving = False
         self.none_behind = NEVER
-        """The mesh had read a GOAWAY when it had said so many bytes."""
+        """The mesh had read a GOAWAY when it had sent this many bytes."""
 
     def left(self) -> None:
         for one in self.tries:

@@ -83,7 +83,7 @@ class Stage(ABC):
         self._check_silence("nothing more")
 
     def does(self, *steps: Step) -> dict[str, list[Any]]:
-        """Play steps without looking at each; return all that was said since, by who has heard it."""
+        """Play steps without looking at each; return everything that was said since, by receiver."""
         for step in steps:
             self._perform(step)
         said: dict[str, list[Any]] = {}

@@ -112,7 +112,7 @@ class TestClient:
         )
 
     def test_it_does_not_read_a_last_response(self, wires: Wires) -> None:
-        """It is closed behind its response, which does not get through."""
+        """It is closed after its response, which does not get through."""
         stage = asked(wires(limits=LIMITS), get("/", CLOSE), got())
         stage.play(
             client >> "stops reading", a1 >> ok(b"x" * 100), passes(5.0), passes(2.0), client << "reset"
@@ -207,7 +207,7 @@ class TestEndpoint:
 
 
 class TestIdle:
-    """`svc.mesh/idle-timeout`: nothing has moved for so long, whoever owes it."""
+    """`svc.mesh/idle-timeout`: nothing has moved for this long, whichever side had to act."""
 
     def test_before_an_answer(self, wires: Wires) -> None:
         asked(wires(limits=LIMITS, annotations=IDLE)).play(

@@ -332,7 +332,8 @@ class TestEarlyAnswer:
         )
 
     def test_a_chunked_body_that_is_waited_with(self, wires: Wires) -> None:
-        """The endpoint does not read, so the client is held, with so many chunks that they take turns."""
+        """The endpoint does not read, so the client is paused; there are enough chunks to need several
+        turns."""
         chunks = b"1\r\nx\r\n" * 1500
         head = http("PUT / HTTP/1.1", HOST, CHUNKED)
         stage = asked(wires(), head, http("PUT / HTTP/1.1", HOST, CHUNKED, FROM))
@@ -389,7 +390,7 @@ class TestTunnel:
         )
 
     def test_bytes_ahead(self, wires: Wires) -> None:
-        """What a client says before the answer is for whoever answers: here the other protocol."""
+        """What a client sends before the answer is for the side that answers: here the other protocol."""
         self.begin(wires).play(
             client >> b"early",
             client >> "ends",
@@ -618,7 +619,7 @@ class TestClientGone:
         stage.play(client >> "resets", a1 << "end")
 
     def test_behind_a_response_that_it_does_not_read(self, wires: Wires) -> None:
-        """Its endpoint's connection is free all the same."""
+        """Its endpoint's connection is free nevertheless."""
         stage = asked(wires())
         stage.play(client >> "stops reading", a1 >> ok(b"x" * 100))
         stage.play(client2 >> get("/2"), a1 << http("GET /2 HTTP/1.1", HOST, "X-Forwarded-For: 10.1.2.4"))

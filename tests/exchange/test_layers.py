@@ -451,7 +451,7 @@ class TestRead:
         assert self.bodies == [b"b"]
 
     def test_for_a_client_that_does_not_read(self, streams: Streams) -> None:
-        """It has not read an interim response: its answer is read for the layer all the same."""
+        """It has not read an interim response: its answer is read for the layer nevertheless."""
         self.stage(streams).play(
             client >> "stops reading",
             a1 >> "103",

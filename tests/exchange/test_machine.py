@@ -632,7 +632,7 @@ class MeshMachine(RuleBasedStateMachine):
         if not self.leaves_at_once:
             self._calm()
             if any(client.gone and not client.wire.closed for client in self.clients):
-                self.time_passes(3 * LIMITS.stall_time)  # who says no more can open no window
+                self.time_passes(3 * LIMITS.stall_time)  # a side that has ended can open no window
                 self._calm()
             waiting = [asked.number for asked in self.ledger.asked.values() if not asked.outcome]
             assert not waiting, f"requests {waiting} have no end"

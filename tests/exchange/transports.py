@@ -1,4 +1,4 @@
-"""A transport between the data plane and a far side that a test plays: uvloop's, without a socket.
+"""A transport between the data plane and a peer that the test plays: like uvloop's, but without a socket.
 
 It does what `uvloop/handles/stream.pyx` and `basetransport.pyx` (0.23) do, where protocols can tell:
 
@@ -27,7 +27,7 @@ LOW: Final = 16
 
 
 class End:
-    """What comes behind the last byte."""
+    """What comes after the last byte."""
 
 
 class Reset:
@@ -101,7 +101,7 @@ class HandTransport(asyncio.Transport):
         self._on_its_way: deque[bytes | type[End] | type[Reset]] = deque()
 
     def start(self, protocol: asyncio.Protocol | None = None) -> None:
-        """Uvloop begins to read only behind `connection_made`, whatever that says."""
+        """Uvloop begins to read only after `connection_made`, whatever that does."""
         if protocol is not None:
             self.set_protocol(protocol)
             self._protocol.connection_made(self)
@@ -213,13 +213,13 @@ class HandTransport(asyncio.Transport):
         self.ends()
 
     def resets(self) -> None:
-        """Break the connection off; behind an end only who writes finds out."""
+        """Break the connection off; after an end only a writer notices."""
         if self.left == "reset" or self._closed:
             return
         self.left = "reset"
         if not self._said_end:
             self._arrives(Reset)
-        if self._unsent:  # who waits until it can write is told
+        if self._unsent:  # tell the one that waits until it can write
             self._loop.call_soon(self._break, ConnectionResetError(104, "Connection reset by peer"))
 
     def stops(self) -> None:
@@ -227,7 +227,7 @@ class HandTransport(asyncio.Transport):
         self.reads = False
 
     def takes(self, most: int | None = None) -> None:
-        """Read so many bytes of what waits; None: read on for good."""
+        """Read this many of the bytes that wait; None: read everything from now on."""
         if most is None:
             self.reads = True
         if self._unsent and not (self._losing or self.left):

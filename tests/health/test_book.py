@@ -1,4 +1,4 @@
-"""Who is asked when, and what is made of the answers."""
+"""Which endpoint is probed when, and what follows from the answers."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_it_comes_back_after_so_many_successes_in_a_row() -> None:
 
 
 def test_all_may_be_unhealthy() -> None:
-    """Who is used then is the workers' matter."""
+    """The workers decide which endpoints are used then."""
     play = Play()
     play.follow(spec(A, B))
     play.bad = {A, B}

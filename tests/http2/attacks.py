@@ -16,7 +16,7 @@ Write = Callable[[], Iterator[bytes]]
 
 
 class Attack(msgspec.Struct, frozen=True):
-    """What a client says behind its greeting, a piece at a time, and how it fares with that."""
+    """What a client sends after its greeting, piece by piece, and what the mesh does."""
 
     name: str
     write: Write

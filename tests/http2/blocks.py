@@ -55,7 +55,7 @@ def decoder(limits: Limits | None = None, table_size: int = 4096) -> HeaderDecod
 
 
 def value_of(head: RequestHead | ResponseHead) -> tuple[object, ...]:
-    """Return all that a head says, but for its size."""
+    """Return everything that a head says, except its size."""
     if isinstance(head, RequestHead):
         return (
             head.method,

@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[FieldList, bool]] = {
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:80")], False),
     "lower-case head": (request_of(b"head", b"/"), True),
     "a field name with a colon": (get((b"x:", b"y")), True),
-    "a pseudo-header field behind others": (
+    "a pseudo-header field after other fields": (
         get((b"x", b"y"), (b":authority", b"b")),
         True,
     ),
@@ -181,4 +181,4 @@ TRAILERS = {
     "a pseudo-header field": [(":path", "/admin")],
     "capitals": [("X", "y")],
 }
-"""Fields behind a body that are never passed on."""
+"""Fields after a body that are never passed on."""

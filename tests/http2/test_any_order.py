@@ -60,7 +60,7 @@ CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 
 
 class World:
-    """A stage, and who is on it. `websockets`: clients ask for them too."""
+    """A stage, and its clients and endpoints. `websockets`: clients ask for them too."""
 
     def __init__(
         self,

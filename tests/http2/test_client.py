@@ -329,7 +329,7 @@ class TestConnections:
         )
 
     def test_an_endpoint_that_takes_no_streams(self, wires: Wires) -> None:
-        """It is not dialled for ever; who waits is told in time."""
+        """It is not dialled for ever; requests that wait are refused in time."""
         stage = asked(wires)
         stage.does(a1 >> frames.settings_frame({frames.MAX_CONCURRENT_STREAMS: 0}) + answers(1))
         said = stage.does(client >> get(), passes(11.0))

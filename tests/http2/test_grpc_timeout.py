@@ -257,7 +257,7 @@ class TestKept:
         assert stage.plane.count(columns.MESH_RESPONSES) == 1
 
     def test_the_endpoint_is_not_blamed(self, wires: Wires) -> None:
-        """Whoever gives little time must not take endpoints away from others."""
+        """A caller that sets a short deadline must not take endpoints away from others."""
         stage = sent(wires, "1S", "1S")
         for stream in (3, 5, 7):
             stage.does(client >> call(stream, "1m"), passes(0.1))
@@ -285,7 +285,7 @@ class TestKept:
         assert not stage.connection("client").busy
 
     def test_within_a_response_that_is_not_read(self, wires: Wires) -> None:
-        """The status comes behind what waits."""
+        """The status comes after what waits."""
         stage = sent(wires, "2S", "2S")
         body = data(1, b"x" * 40_000, end=False) * 2
         stage.does(a1 >> answers(1, end=False) + body, passes(2.1))

@@ -495,7 +495,7 @@ def test_and_when_the_table_is_resized() -> None:
 
 
 class TestAnotherPath:
-    """A request's block that is like one before it, but for its path."""
+    """A request's block that is like one before it, except its path."""
 
     BEFORE, AFTER = b"\x82\x86\x41\x01a", plain([(b"x", b"y")])
     INDEXED = b"\x82\x86\xbe"
@@ -772,7 +772,7 @@ def test_trailers() -> None:
 )
 @pytest.mark.parametrize("indexed", [True, False])
 def test_who_speaks_grpc(kind: bytes, expected: bool, indexed: bool) -> None:
-    """Read, remembered, and remembered but for the path: it is the same."""
+    """Read, remembered, and remembered except the path: it is the same."""
     headers, encoder = decoder(), hpack.Encoder()
     for path in (b"/a.B/C", b"/a.B/C", b"/a.B/C", b"/a.B/C", b"/a.B/D", b"/a.B/E"):
         fields = request_of(b"POST", path, (b"content-type", kind))

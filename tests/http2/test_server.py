@@ -507,8 +507,8 @@ class TestLeaving:
         )
 
     def test_a_service_that_leaves_the_mesh(self, wires: Wires) -> None:
-        """The client is told where it ends, also when it has not answered the PING: what is on its way behind
-        was not served."""
+        """The client is told where it ends, even if it has not answered the PING: later requests on their way
+        were not served."""
         stage = asked(wires)
         stage.play(stage.plane.removed, client << "goaway 2147483647 0", client << "ping draining")
         stage.play(

@@ -33,7 +33,7 @@ def test_not_a_byte_of_it_reaches_the_endpoint(wires: Wires, fields: list[tuple[
     ],
 )
 def test_a_length_is_kept(wires: Wires, length: str, pieces: list[bytes]) -> None:
-    """H2.CL: nothing behind it is passed on, and a request that is cut short does not look whole."""
+    """H2.CL: nothing after it is passed on, and a request that is cut short does not look complete."""
     stage = wires(http1="endpoint")
     stage.does(client >> HELLO + asks(1, "POST", "/", ("content-length", length), end=False), a >> "accepts")
     said = stage.does(*(client >> data(1, piece, end=piece is pieces[-1]) for piece in pieces))

@@ -1,4 +1,5 @@
-"""What leaves a connection, and in which order: windows, turns, trailers, and who is told to wait."""
+"""What leaves a connection, and in which order: windows, turns, trailers, and which stream is told to
+wait."""
 
 from __future__ import annotations
 
@@ -162,7 +163,7 @@ def test_windows_that_cannot_be() -> None:
 
 
 class WriterMachine(RuleBasedStateMachine):
-    """Every byte arrives once, in order, within the windows, with the end behind the last."""
+    """Every byte arrives once, in order, within the windows, and the end comes after the last."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ class Ear:
         self.heads: set[int] = set()
         """Streams of which a head has come."""
         self.preface: bytes | None = b""
-        """What has come of it; None: there is none, or it has come."""
+        """The bytes of it that have come; None: there is none, or it is complete."""
 
     def takes(self, what: bytes | str) -> None:
         if isinstance(what, str):

@@ -38,7 +38,7 @@ def _marked(fields: FieldList, marker: bytes) -> FieldList:
 
 
 def _heads() -> list[Attempt]:
-    """Heads that are no request; behind those whose body is to come there is a second request."""
+    """Heads that are not a request; those with a body are followed by a second request."""
     refused = dict(REFUSED)
     for name, texts in HEADS.items():
         fields = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in texts]

@@ -62,7 +62,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return b"true" if request.decode() in self.asleep else b"false"
 
     async def counts(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:
-        """Send so many messages."""
+        """Send this many messages."""
         for number in range(int(request)):
             yield b"%d" % number
 

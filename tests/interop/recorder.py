@@ -82,7 +82,7 @@ def _fields(reader: BinaryIO) -> list[tuple[str, str]]:
 
 
 def _body_is_whole(reader: BinaryIO, fields: dict[str, str]) -> bool:
-    """Read a body and what is behind it; it may break off, which is clear to everybody."""
+    """Read a body and what follows it; it may break off, which is unambiguous."""
     if "transfer-encoding" not in fields:
         length = fields.get("content-length", "0")
         if not re.fullmatch("[0-9]+", length):

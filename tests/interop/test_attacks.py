@@ -13,7 +13,7 @@ from tests.interop.victims import Victims
 
 MIB = 1024 * 1024
 MOST = 32 * MIB
-"""Bytes by which a worker may be larger behind all of them: allocators keep some of what they had."""
+"""Bytes by which a worker may be larger after all of them: allocators keep some of what they had."""
 
 
 def resident(pid: int) -> int:

@@ -24,7 +24,7 @@ EXCEPTIONS = {
     # 3.4 asks for the end of the connection; h2spec takes no bytes before it but a GOAWAY.
     PREFACE: "note that the frame header looked like an HTTP/1.1 header",
 }
-"""Cases that do not pass, why, and how they end. One that passes all the same is a failure."""
+"""Cases that do not pass, why, and how they end. One that passes nevertheless is a failure."""
 
 
 def outcomes(report: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Honest clients, who must notice nothing of what others do beside them."""
+"""Regular clients, which must not notice what others do at the same time."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def pod(name: str, namespace: str = "shop", **labels: str) -> Document:
 
 
 def person(cluster: ControlPlane, space: str, name: str, rights: Mapping[str, list[Document]]) -> str:
-    """Return the kubeconfig of somebody who has these rights, by namespace, and no other."""
+    """Return the kubeconfig of a user who has these rights, by namespace, and no others."""
     group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": name, "namespace": space}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": space}}

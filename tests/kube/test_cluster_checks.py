@@ -15,7 +15,6 @@ from hack.kit.waiting import until
 from hack.kube.client import path_of
 from hack.kube.control_plane import ControlPlane
 from nodeagent.meshctl.clustercheck.target import SELECTOR
-from nodeagent.meshctl.commands import clustercheck
 from nodeagent.meshctl.main import main
 from tests.agent.harness import Agent, endpoints
 from tests.agent.harness import service as service_yaml
@@ -112,9 +111,8 @@ def test_somebody_with_no_rights(plane: ControlPlane) -> None:
     assert outcomes["agents-ready"] == "not-checked"
 
 
-def test_after_an_install(plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_install(plane: ControlPlane, tmp_path: Path) -> None:
     admin, port = plane.admin, free_port()
-    monkeypatch.setattr(clustercheck, "ADMIN_PORT", port)
     admin.apply(namespace(SPACE))
     admin.apply(namespace("default-shop"))
     admin.apply(service("web", "default-shop"))
@@ -140,7 +138,10 @@ def test_after_an_install(plane: ControlPlane, tmp_path: Path, monkeypatch: pyte
     yaml = service_yaml("web", {"svc.mesh/enabled": "true"}) + endpoints("web", [free_port()])
     (folder / "web.yaml").write_text(yaml.replace("namespace: shop", "namespace: default-shop"))
     with private_link() as link:
-        run_pod(admin, pod("agent-1", SPACE, **LABELS), link.near)
+        running = pod("agent-1", SPACE, **LABELS)
+        listen = {"name": "SVCMESH_ADMIN_LISTEN", "value": f"0.0.0.0:{port}"}
+        running["spec"]["containers"][0]["env"] = [listen]
+        run_pod(admin, running, link.near)
         code, outcomes, messages = check(*where)
         assert (code, outcomes["agents-everywhere"], outcomes["agents-ready"]) == (1, "ok", "failed")
         assert "connection refused" in messages["agents-ready"]

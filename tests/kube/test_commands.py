@@ -61,7 +61,7 @@ def test_check_and_migrate(shared_cluster: ControlPlane) -> None:
 
 
 def test_what_another_mesh_heeds(shared_cluster: ControlPlane) -> None:
-    """Two versions of a kind, a group of which one kind is there, and somebody who may not look."""
+    """Two versions of a kind, a group with only one kind installed, and a user who may not list them."""
     admin, space, group = shared_cluster.admin, "meshctl-smi", "access.smi-spec.io"
     admin.apply(namespace(space))
     for kind in (

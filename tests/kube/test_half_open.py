@@ -1,4 +1,4 @@
-"""Connections that hang without an end: the source notices, and asks anew."""
+"""Connections that hang without an end: the source notices, and connects again."""
 
 from __future__ import annotations
 

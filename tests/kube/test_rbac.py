@@ -40,7 +40,7 @@ OF_EVERYBODY: set[Rule] = {
     ("authorization.k8s.io", "selfsubjectrulesreviews", "create"),
     ("authentication.k8s.io", "selfsubjectreviews", "create"),
 }
-"""What Kubernetes gives whoever has any identity (ClusterRole system:basic-user)."""
+"""What Kubernetes grants to every identity (ClusterRole system:basic-user)."""
 
 
 def manifests() -> Iterator[dict[str, Any]]:

@@ -71,7 +71,7 @@ def test_history_that_was_compacted_under_a_watch(mesh: Mesh) -> None:
         new = mesh.add()
         mesh.remove(old)
         mesh.cluster.compact()
-        # Started anew, it has only what etcd still has, and that begins after the agent's version.
+        # After a restart it has only what etcd still has, and that begins after the agent's version.
         mesh.cluster.apiserver.kill()
         mesh.cluster.apiserver.start()
         mesh.gate.open()

@@ -321,7 +321,7 @@ def test_a_log_that_is_read_again_says_what_is_missing() -> None:
     for gap in gaps:
         assert (gap["level"], gap["of"]) == ("warning", {"others": gap["lines"]})
         assert gap["since"] >= found[found.index(gap) - 1]["time"]
-        assert gap["seconds"] >= 0
+        assert gap["lasted_ms"] >= 0
 
 
 @pytest.fixture

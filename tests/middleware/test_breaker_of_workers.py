@@ -172,7 +172,7 @@ class Node(RuleBasedStateMachine):
         return True
 
     def tell(self) -> None:
-        """Whoever comes first after a state has ended is told to tell, once for the node."""
+        """The first worker after a state has ended has to log it, once for the node."""
         if self.openings:
             behind = {State.OPEN: 0, State.RECOVERING: 1, State.CLOSED: 2}
             done = behind[self.expected[-1]]

@@ -318,7 +318,7 @@ def test_an_open_circuit_refuses_with_503_and_sends_nothing(context: FakeContext
             "service": "default/whoami",
             "port": 80,
             "expression": HALF,
-            "seconds": 10.0,
+            "open_ms": 10_000,
             "requests": 3,
             "figures": "NetworkErrorRatio()=1",
         }

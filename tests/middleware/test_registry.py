@@ -121,7 +121,7 @@ def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
         (msgspec.structs.replace(OWN, options=dict), "its options are not a msgspec.Struct"),
         (
             msgspec.structs.replace(OWN, scope="request"),
-            "its scope is 'request', which is none of connection, listener, rule, backend, try",
+            "its scope is 'request', which is not one of connection, listener, rule, backend, try",
         ),
         (
             msgspec.structs.replace(OWN, annotations=7),

@@ -54,8 +54,8 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
 @pytest.mark.parametrize(
     ("annotations", "annotation", "reason"),
     [
-        ({SPLIT: ""}, SPLIT, "nobody has a weight"),
-        ({SPLIT: "v1=0 v2=0"}, SPLIT, "nobody has a weight"),
+        ({SPLIT: ""}, SPLIT, "no backend has a weight"),
+        ({SPLIT: "v1=0 v2=0"}, SPLIT, "no backend has a weight"),
         ({SPLIT: "v1"}, SPLIT, '"v1" is not name=weight'),
         ({SPLIT: "v1=90, v2=10"}, SPLIT, '"90," is not a whole number'),
         ({SPLIT: "v1=-1"}, SPLIT, "-1 is out of range"),
@@ -74,7 +74,7 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
         (
             {SPLIT: "v1=1", BY: "header upgrade"},
             BY,
-            "upgrade is the mesh's own: it frames the message or ends at this hop",
+            "upgrade is set by the mesh alone: it frames the message, or is for one connection only",
         ),
         ({SPLIT: "v1=1", STICKY: "yes"}, STICKY, '"yes" is not a duration'),
         ({SPLIT: "v1=1", STICKY: "10ms"}, STICKY, "10ms is out of range"),

@@ -56,7 +56,7 @@ def test_values(middleware: Middleware, annotations: dict[str, str], options: An
         (MIDDLEWARE, {TIMEOUT: "0s"}, TIMEOUT, "0s is out of range"),
         (MIDDLEWARE, {TIMEOUT: "25h"}, TIMEOUT, "25h is out of range"),
         (PER_TRY, {TRY: "soon"}, TRY, '"soon" is not a duration'),
-        (PER_TRY, {TRY: "3s", TIMEOUT: "2s"}, TRY, f"3s is longer than {TIMEOUT}: 2s, which passes first"),
+        (PER_TRY, {TRY: "3s", TIMEOUT: "2s"}, TRY, f"3s is longer than {TIMEOUT}: 2s, which ends first"),
         (CONNECTION_TIMES, {CONNECT: "61s"}, CONNECT, "61s is out of range"),
         (CONNECTION_TIMES, {CONNECT: "1s", IDLE: "999ms"}, IDLE, "999ms is out of range"),
     ],
@@ -80,7 +80,7 @@ def test_the_whole_request_has_one_limit_that_is_left_in_force() -> None:
     error = limit.error()
     assert (error.status, error.reason, error.fault) == (504, "request_timeout", "upstream")
     assert error.final
-    assert error.detail == f"no whole response within {TIMEOUT}: 2s"
+    assert error.detail == f"no complete response within {TIMEOUT}: 2s"
 
 
 @pytest.mark.parametrize("outcome", [200, ConnectFailed("refused")])
@@ -103,7 +103,7 @@ def test_a_client_that_had_not_sent_all_is_told_that_it_was_slow(middleware: Mid
         run(handler(FakeRequest("PUT", completed=None)))
     assert (error.value.status, error.value.fault) == (408, "client")
     assert error.value.proxy_error == "http_request_error"
-    assert "the request had not all come" in error.value.detail
+    assert "the request had not arrived completely" in error.value.detail
 
 
 def chain(*outcomes: int | Silence, whole: float = 10.0) -> tuple[Any, Scripted]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from middleware.values import (
     InvalidValue,
     Rate,
+    format_duration,
     parse_choice,
     parse_duration,
     parse_integer,
@@ -61,7 +62,37 @@ def test_durations_are_read_as_go_does(text: str, seconds: float) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(InvalidValue) as error:
         parse_duration(text, most=7200)
-    assert error.value.expected == "a duration from 0s to 7200s, such as 250ms or 1m30s"
+    assert error.value.expected == "a duration from 0s to 2h, such as 250ms or 1m30s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0s"),
+        (7e-9, "7ns"),
+        (12e-6, "12µs"),
+        (0.25, "250ms"),
+        (0.0125, "12.5ms"),
+        (1.0, "1s"),
+        (1.5, "1.5s"),
+        (59.9999, "59.9999s"),
+        (60.0, "1m"),
+        (90.0, "1m30s"),
+        (3600.0, "1h"),
+        (3605.0, "1h5s"),
+        (86400.0, "24h"),
+        (-90.0, "-1m30s"),
+        (float("inf"), "for ever"),
+    ],
+)
+def test_durations_are_written_as_people_write_them(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.integers(0, 10**15))
+def test_what_is_written_is_read_as_the_same(nanoseconds: int) -> None:
+    text = format_duration(nanoseconds / 1e9)
+    assert round(parse_duration(text, most=1e9) * 1e9) == pytest.approx(nanoseconds, abs=1)
 
 
 def test_a_duration_without_a_unit_says_so() -> None:

@@ -42,7 +42,7 @@ class Installation:
 
     def uninstall_if_there(self) -> None:
         """Take the release away if there is one."""
-        if self.node.run(self._helm, "status", "svcmesh", "--namespace", "default").returncode == 0:
+        if self.node.run(self._helm, "status", "svcmesh", *HOME).returncode == 0:
             self.uninstall()
 
     def meshctl(self, *words: str) -> subprocess.CompletedProcess[str]:

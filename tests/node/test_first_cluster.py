@@ -9,7 +9,7 @@ import pytest
 
 from hack.kube.one_node import ROOT, OneNode
 from tests.manifests.tools import tool
-from tests.node.installation import MESHCTL
+from tests.node.installation import MESHCTL, Installation
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 PAGE = ROOT / "docs" / "first-cluster.md"
@@ -31,6 +31,7 @@ def run(node: OneNode, command: str) -> str:
 
 
 def test_the_page(node: OneNode) -> None:
+    Installation(node, tool("helm")).uninstall_if_there()
     said = {command: run(node, command) for command in commands()}
     (asked,) = [text for command, text in said.items() if command.startswith("kubectl exec caller")]
     assert re.fullmatch(r"hello-\w+-\w+\s+", asked)

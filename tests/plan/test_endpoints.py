@@ -61,7 +61,7 @@ def test_they_take_the_place_of_all_others_of_their_port() -> None:
     written = {"http": [Endpoint("10.1.0.1", 8080)] * 2, "admin": [Endpoint("10.1.0.1", 8081)]}
     plan = compile_one(shop({".http": "127.0.0.1:1"}, HTTP, ADMIN, endpoints=written))
     assert endpoints_of(plan) == {80: ["127.0.0.1:1"], 81: ["10.1.0.1:8081"]}
-    reason = "goes before 2 endpoints that objects in the files give port http (80/TCP)"
+    reason = "takes precedence over 2 endpoints that objects in the files give port http (80/TCP)"
     assert told(plan) == [("info", "svc.mesh/endpoints.http", reason)]
 
 

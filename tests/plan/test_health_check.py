@@ -67,7 +67,7 @@ def test_what_may_stand_there(value: str, check: HealthCheck | None) -> None:
         ("tcp timeout=2s interval=1s", "timeout=2s is longer than interval=1s"),
         ("tcp healthy=0", "out of range"),
         ("tcp unhealthy=many", "is not a whole number"),
-        ("none interval=1s", "has no meaning behind none"),
+        ("none interval=1s", "has no meaning after none"),
     ],
 )
 def test_what_may_not(value: str, reason: str) -> None:

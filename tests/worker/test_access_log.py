@@ -268,7 +268,7 @@ def test_what_is_left_out_is_said_within_a_second_and_at_its_end(
         logger.tick()
     assert [line["event"] for line in events] == ["access_log_gap"] * 3
     assert [line["lines"] for line in events] == [4 * 20, 5 * 20 + 4 * 20, 5 * 20]
-    assert [line["seconds"] for line in events] == [0.3, 0.9, 0.9]
+    assert [line["lasted_ms"] for line in events] == [300, 900, 900]
     assert {(line["service"], line["port"]) for line in events} == {("shop/cart", 80)}
     assert len(lines) == 2 * LINES_PER_SECOND
     assert logger.left_out == sum(line["lines"] for line in events)

@@ -1,9 +1,9 @@
 """Single objects at the API server, for commands that a person runs: read, written, and pods reached.
 
 Paths are those of the Kubernetes API (`/api/v1/namespaces/kube-system/configmaps/coredns`). Writes carry the
-`resourceVersion` that was read, so that nobody's change in between is lost. A pod's port is reached by port
-forwarding over a WebSocket (subprotocol `v4.channel.k8s.io`: the first byte of a message is its channel, 0
-for data and 1 for errors, and the first message of each repeats the port).
+`resourceVersion` that was read, so that a change by somebody else in between is not lost. A pod's port is
+reached by port forwarding over a WebSocket (subprotocol `v4.channel.k8s.io`: the first byte of a message is
+its channel, 0 for data and 1 for errors, and the first message of each repeats the port).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One reading of a cluster, for commands that people run: all Services and EndpointSlices, then the end.
 
 With an ordinary kubeconfig; needs `list` on `services` and `endpointslices.discovery.k8s.io`, and for another
-mesh on what it has installed. Unlike the
-source it does not try again: what fails is said to the person who waits for it.
+mesh on what it has installed. Unlike the source it does not try again: what fails is reported to the person
+who waits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Objects of the Service Mesh Interface in a cluster, each as a problem (see `discovery.manifest.smi`).
 
 They are custom resources, and may not be there at all. Which kinds the server has, in which versions, is
-asked first: a list of what is not installed is answered like one that the person may not see.
+asked first: the answer to a list of a kind that is not installed looks like that for one that the person may
+not see.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _unseen(kind: SmiKind, namespace: str, failure: Failure) -> Malformed:
         value="",
         reason=f"could not be looked at: {failure.reason}",
         expected=f"a kubeconfig that may `list` {kind.plural}.{kind.group}",
-        effect=f"whether there are {kind.kind}s that the mesh would not heed is not known",
+        effect=f"it is not known whether there are {kind.kind}s, which the mesh would ignore",
         kind=kind.kind,
     )
     return Malformed(_origin(problem), (problem,))

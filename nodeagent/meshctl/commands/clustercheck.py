@@ -107,7 +107,7 @@ def _scope(
         raise click.UsageError(
             "--pre, --installed, --services, --probe-nodes, --image and --strict need --cluster"
         )
-    # Whoever names a namespace means the Services in it, unless the installation is asked for.
+    # A namespace means the Services in it, unless the installation is asked for.
     mode = chosen[0] if chosen else "services" if where.paths or where.namespace else "all"
     if (probe_nodes or image) and mode != "before":
         raise click.UsageError("--probe-nodes and --image need --pre")

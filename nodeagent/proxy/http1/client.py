@@ -82,10 +82,10 @@ class Http1Upstream(Connection):
     # What the pool asks
 
     def usable(self) -> bool:
-        """Whether nothing has come that nobody asked for, not even the end: one look at the socket.
+        """Whether nothing unexpected has come, not even the end of the connection: one look at the socket.
 
-        A response that comes unasked after this look, before the endpoint has read the next request, cannot
-        be told from its answer; HTTP/1.1 has no way to.
+        If an unexpected response comes after this look and before the endpoint has read the next request, it
+        cannot be told from the answer to that; HTTP/1.1 has no way to do so.
         """
         if self.transport.is_closing():
             return False
@@ -197,7 +197,7 @@ class Http1Upstream(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes of the endpoint: of the response's head, of its body, or of a tunnel."""
         owner = self._owner
-        if owner is None:  # nobody asked: whatever this is, it must not answer the next request
+        if owner is None:  # there was no request: whatever this is, it must not answer the next one
             self._pool.forget(self)
             self.abort()
         elif self._waiting:
@@ -279,7 +279,7 @@ class Http1Upstream(Connection):
                 if self._owner is not owner or not data:
                     return
         except HeadError as error:
-            owner.response_failed(f"answered badly: {error.detail}")
+            owner.response_failed(f"sent an invalid response: {error.detail}")
             return
         self._begin(owner, head, data)
 
@@ -295,7 +295,7 @@ class Http1Upstream(Connection):
         length, start, size = head.length, head.end, len(data)
         if 0 <= length <= size - start and head.status != 101:
             if size - start > length:
-                self.keep_alive = False  # bytes that nobody asked for
+                self.keep_alive = False  # bytes without a request
                 data = data[: start + length]
             owner.response_started(head, data[start:], True)
             return

@@ -3,7 +3,7 @@
 A head that two parsers could read differently is refused, never repaired: bare CR or LF, white space before
 the colon, obs-fold, control bytes, signs or lists in lengths, both Content-Length and Transfer-Encoding,
 lower-case methods (some servers read `head` as HEAD, which has no body), fragments and backslashes in paths.
-Nothing here does I/O. Heads stay bytes; fields that nobody asks for are never taken apart.
+Nothing here does I/O. Heads stay bytes; fields that nothing needs are never parsed.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def parse_request(  # noqa: C901 one loop
         if upgrade and b"upgrade" in tokens and minor == b"1" and head.length == NO_BODY:
             head.upgrade = b"" if b"h2c" in upgrade.lower() else upgrade
     if method == b"CONNECT":
-        raise HeadError("connect", "the mesh is no forward proxy: CONNECT is not implemented", 501)
+        raise HeadError("connect", "the mesh is not a forward proxy: CONNECT is not implemented", 501)
     if target[:1] != b"/":
         target, authority = _origin_form(method, target, fields)
         head.target = target
@@ -185,8 +185,8 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:  # noqa: 
     if (status < 200 or status == 204) and (coding is not None or length):
         # RFC 9112 section 6.1 and RFC 9110 section 8.6: these never have a body, nor the length of one.
         if status < 200 and (coding is not None or length.strip(b"0")):
-            raise HeadError("ambiguous_length", "an interim response that promises a body", 502)
-        # Servers do that; a client that believed it would wait for ever.
+            raise HeadError("ambiguous_length", "an interim response that announces a body", 502)
+        # Servers do that; a client that relied on it would wait for ever.
         fields = head.fields = _FRAMING_LINES.sub(b"", b"\n" + fields)[1:]
     tokens: frozenset[bytes] = frozenset()
     if options:
@@ -230,7 +230,7 @@ def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
 
 
 def _check_coding(coding: bytes, status: int) -> None:
-    # A tab behind it is white space to RFC 9110, but part of the coding's name to llhttp: refused.
+    # A tab after it is white space to RFC 9110, but part of the coding's name to llhttp: refused.
     if coding.rstrip(b" ").lower() != b"chunked":
         raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
 

@@ -1,7 +1,7 @@
-"""What is wrong with a head that did not match: is it only not all here yet, or can it never be right?
+"""What is wrong with a head that did not match: is it only incomplete, or can it never be valid?
 
 The slow path of `nodeagent.proxy.http1.head`: entered for heads that come in pieces and for malformed ones.
-The verdict is that of the first line that is wrong, so it does not depend on how the bytes were cut.
+The result is about the first line that is wrong, so it does not depend on how the bytes were cut.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nodeagent.proxy.message import FIELD, METHOD, TARGET, TCHAR, HeadError
 from nodeagent.settings import Limits
 
 UNMEASURED: Final = 512
-"""A complete head of at most so many bytes is within all default limits, whatever is in it."""
+"""A complete head of at most this many bytes is within all default limits, whatever is in it."""
 
 # As much of a head as is whole and well formed; never fails, may be nothing.
 _REQUEST_LINES: Final = re.compile(rb"(?:%b++ (?! )%b HTTP/1\.[01]\r\n(?:%b)*+)?+" % (METHOD, TARGET, FIELD))

@@ -1,8 +1,8 @@
-"""Heads that have come before, byte for byte: what they mean is looked up.
+"""Heads that have come before, byte for byte: their meaning is looked up.
 
-The codec, `nodeagent.proxy.http1.head`, stays the one judge: what is remembered is what it has said of just
-these bytes, and what it refuses is never remembered. That connections share a memory tells nobody anything: a
-head is found only by who sends all of it, secrets included.
+The codec, `nodeagent.proxy.http1.head`, alone decides: what is remembered is its result for exactly these
+bytes, and a head that it refuses is never remembered. Connections share the memory, but that reveals nothing:
+a head is only found by a client that sends all of it, secrets included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ H = TypeVar("H")
 
 
 class _Known(Generic[H]):
-    """A head that was read before: a copy that nobody changes."""
+    """A head that was read before: a copy that is never changed."""
 
     __slots__ = ("cost", "head")
 
@@ -61,7 +61,7 @@ class RequestReader:
             return known.head.copy(end)
         self._news = news + 1
         head = parse_request(data, default_host, position)
-        # Who names no host gets that of the listener, which is not in these bytes.
+        # A request without Host gets that of the listener, which is not in these bytes.
         if head is not None and head.minor == b"1" and head.end == end and _requests.again(raw):
             _requests.keep(raw, _Known(head.copy(end), raw))
         return head

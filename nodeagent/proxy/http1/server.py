@@ -55,7 +55,9 @@ class OtherProtocol(NamedTuple):
 
 
 class Http1Connection(Connection):
-    """One client connection to an http port. `other` takes it over if it begins with other words."""
+    """One client connection to an http port. `other` takes it over if it begins with the preface of another
+    protocol.
+    """
 
     __slots__ = (
         "_at",
@@ -541,12 +543,12 @@ class Http1Connection(Connection):
             self.transport.write(out)
 
     def finished(self, now: float, abort: bool) -> None:
-        """The exchange has ended: go on with the next request, or close."""
+        """The exchange has ended: continue with the next request, or close."""
         exchange, self._exchange = self._exchange, None
         self._rechunk = False
         self._unchunked = None
         if abort:
-            # Only a broken connection tells the client that the body is not whole.
+            # Only a broken connection shows the client that the body is not complete.
             self._closing = True
             self._pending = b""
             self.reset()
@@ -571,7 +573,7 @@ class Http1Connection(Connection):
         self.hold(PEER_FULL)
 
     def resume_reading(self) -> None:
-        """Let the client go on."""
+        """Let the client send again."""
         if self._holds & PEER_FULL:
             self.let_go(PEER_FULL)
             if self._parked:
@@ -600,7 +602,9 @@ class Http1Connection(Connection):
             exchange.request_data(b"", True)
 
     def _close_gently(self, now: float) -> None:
-        """Close for writing and read on for a moment: bytes unread at close would reset the connection."""
+        """Close for writing and continue to read for a moment: unread bytes at the close would reset the
+        connection.
+        """
         self._pending = b""
         self._body = None
         transport = self.transport

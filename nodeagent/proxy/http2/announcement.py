@@ -13,9 +13,9 @@ from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Source
 
 _NOT_ANNOUNCED: Final = (
-    "takes no WebSockets over HTTP/2: it has not announced SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441)"
+    "does not accept WebSockets over HTTP/2: it has not announced SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441)"
 )
-_SILENT: Final = "has sent no SETTINGS in time, so whether it takes WebSockets over HTTP/2 is not known"
+_SILENT: Final = "has not sent SETTINGS in time, so it is not known whether it accepts WebSockets over HTTP/2"
 
 
 class Asking(Protocol):
@@ -86,7 +86,7 @@ class Announcement:
                 stream.ask_elsewhere()
 
     def forget(self, stream: Asking) -> None:
-        """Nobody waits for this one any more."""
+        """Stop waiting for this one."""
         waiting = self._waiting.pop(stream, None)
         if waiting is not None:
             waiting.deadline.cancel()

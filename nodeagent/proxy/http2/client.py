@@ -1,8 +1,8 @@
 """A connection to an endpoint that speaks HTTP/2: many streams, each the endpoint's side of one try.
 
-What an endpoint says it has not
-done (REFUSED_STREAM, streams behind the last of a GOAWAY) may be asked of another, whatever it was (RFC 9113
-section 8.7); all else that breaks is for the exchange to judge.
+A request that an endpoint says it has not processed (REFUSED_STREAM, streams after the last one of a GOAWAY)
+may be sent to another, whatever it is (RFC 9113 section 8.7). For everything else that breaks, the exchange
+decides.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Http2Upstream(Multiplexed):
         self._one_less(now)
 
     def _linger(self, stream: UpstreamHttp2Stream) -> None:
-        """Keep a stream that nobody owns until the endpoint has taken the last bytes, within bounds."""
+        """Keep a stream without an owner until the endpoint has taken the last bytes, within bounds."""
 
         def give_up() -> None:
             if self._streams.get(stream.identifier) is stream:
@@ -247,7 +247,7 @@ class Http2Upstream(Multiplexed):
         try:
             if mine.received_all:
                 self.skip(block)
-                self._broken(mine, STREAM_CLOSED, "HEADERS behind the end of the response")
+                self._broken(mine, STREAM_CLOSED, "HEADERS after the end of the response")
             elif mine.responded:
                 self._on_trailers(mine, self.decoder.trailers(block), end)
             else:
@@ -320,7 +320,7 @@ class Http2Upstream(Multiplexed):
             owner.response_data(passed, end)
 
     def start_early(self) -> None:
-        """Let heads go on alone whose bodies have not come."""
+        """Pass on the heads whose bodies have not come yet."""
         streams, self.early = self.early, []
         for mine in streams:
             head, mine.early = mine.early, None
@@ -344,7 +344,7 @@ class Http2Upstream(Multiplexed):
             self._lost(mine)
 
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
-        """The endpoint begins to leave; streams behind the last it has not touched."""
+        """The endpoint begins to leave; it has not processed the streams after `last`."""
         self.start_early()
         self.spend_patience(8)
         self._retire()
@@ -368,7 +368,7 @@ class Http2Upstream(Multiplexed):
         self.reset_stream(mine.identifier, code)
         owner = self._forget(mine)
         if owner is not None:
-            owner.response_failed(f"answered badly: {detail}")
+            owner.response_failed(f"sent an invalid response: {detail}")
         self._one_less(self.runtime.now())
 
     def streams_lost(self, code: int, detail: str) -> None:
@@ -384,7 +384,7 @@ class Http2Upstream(Multiplexed):
             if code == NO_ERROR:
                 owner.upstream_lost(stream)
             else:
-                owner.response_failed(f"answered badly: {detail}" if self._heard else detail)
+                owner.response_failed(f"sent an invalid response: {detail}" if self._heard else detail)
 
     # The connection's own
 

@@ -68,7 +68,8 @@ class UpstreamHttp2Stream(Stream[UpstreamStreamOwner]):
         self.responded = False
         """The response's head has come."""
         self.key: str | None = None
-        """The client's key of a WebSocket, which may be empty; None: this is none, or has been refused."""
+        """The client's key of a WebSocket, which may be empty; None: this is not a WebSocket, or it was
+        refused."""
         self._unchunked: Unchunked | None = None
         self._unsent = 0
 
@@ -188,11 +189,11 @@ class UpstreamHttp2Stream(Stream[UpstreamStreamOwner]):
 
     def ended(self) -> None:
         """The last of the request is on its way."""
-        if self.owner is None:  # of a WebSocket that was over but for these bytes
+        if self.owner is None:  # of a WebSocket that was over except for these bytes
             self.connection.released(self, self.connection.runtime.now())
 
     def not_needed(self) -> None:
-        """What was still to be sent has been dropped: the endpoint has its answer, and wants no more."""
+        """The rest of the request has been dropped: the endpoint has answered and wants no more."""
         if self.key is None:
             return
         if self.owner is not None:
@@ -201,7 +202,9 @@ class UpstreamHttp2Stream(Stream[UpstreamStreamOwner]):
             self.connection.released(self, self.connection.runtime.now())
 
     def last_bytes(self) -> bool:
-        """Whether this is a WebSocket that both sides have ended, and only the endpoint has to read on."""
+        """Whether this is a WebSocket that both sides have ended, and that only the endpoint still has to
+        read.
+        """
         backlog = self.backlog
         return self.key is not None and self.received_all and backlog is not None and backlog.ending
 
@@ -229,7 +232,7 @@ class UpstreamHttp2Stream(Stream[UpstreamStreamOwner]):
             owner.upstream_lost(self)
 
     def answered(self, head: ResponseHead, end: bool) -> None:
-        """The endpoint has answered, whether there is to be a WebSocket: a success is one."""
+        """The endpoint has answered the request for a WebSocket: a success opens it."""
         owner, key = self.owner, self.key
         assert owner is not None
         assert key is not None

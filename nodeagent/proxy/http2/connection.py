@@ -173,7 +173,7 @@ class Multiplexed(Connection):
             self.runtime.flush.add(self)
 
     def flush(self) -> None:
-        """Write what there is, and what waits as far as the peer takes it."""
+        """Write the frames that are ready, and of those that wait as many as the peer takes."""
         writer = self.writer
         while True:
             if writer.ready:
@@ -231,7 +231,7 @@ class Multiplexed(Connection):
             ConnectionFault: the peer was not allowed to send it.
         """
         inflow = stream.inflow
-        # Mostly there is none, and nothing to credit, for no more will come.
+        # Mostly there is none, and nothing to credit, because no more will come.
         if inflow is None and not (end and size <= STREAM_WINDOW):
             inflow = stream.inflow = ReceiveWindow(STREAM_WINDOW, self.runtime.window_budget)
         if inflow is not None:
@@ -341,16 +341,16 @@ class Multiplexed(Connection):
         self.spend_patience()
 
     def spend_patience(self, cost: float = 1.0) -> None:
-        """Let the peer do what costs us and brings nobody anything, within bounds.
+        """Let the peer do something useless that costs us, within bounds.
 
         Raises:
-            ConnectionFault: it has done too much of it.
+            ConnectionFault: it has done so too often.
         """
         if not self._controls.spend(cost):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames without any effect")
 
     def spend_reset(self) -> None:
-        """Let the peer break off streams early or by its faults, within bounds.
+        """Let the peer break off streams early, or by errors, within bounds.
 
         Raises:
             ConnectionFault: it has done so too often.
@@ -391,7 +391,9 @@ class Multiplexed(Connection):
         self.close_gently()
 
     def close_gently(self) -> None:
-        """Close for writing and read on for a moment: bytes unread at close would reset the connection."""
+        """Close for writing and continue to read for a moment: unread bytes at the close would reset the
+        connection.
+        """
         if self._closing:
             return
         self._closing = True
@@ -408,7 +410,7 @@ class Multiplexed(Connection):
         transport.write_eof()
 
     def expire_writing(self, now: float) -> bool:
-        """Look after a peer that does not read; return whether the connection goes on."""
+        """End a connection whose peer does not read for too long; return whether the connection stays."""
         limits = self.runtime.limits
         unsent = self.transport.get_write_buffer_size()
         if unsent < self._unsent:
@@ -447,14 +449,14 @@ class Multiplexed(Connection):
         """Follow a setting of the peer that concerns this side only."""
 
     def settings_followed(self) -> None:
-        """The peer's settings are in force, and it will hear of that before all that they allow."""
+        """The peer's settings are in force; it will be told before it gets anything that they allow."""
 
     def pinged(self, payload: bytes) -> None:
         """The peer has answered a PING."""
 
     @abstractmethod
     def start_early(self) -> None:
-        """Pass on the heads in `early` whose bodies have not come: all that has come is read."""
+        """Pass on the heads in `early` whose bodies have not come: everything that has come is read."""
 
     def left_alone(self) -> None:
         """What could be written is, for a peer that says nothing any more."""

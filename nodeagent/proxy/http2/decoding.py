@@ -1,8 +1,8 @@
 """Header blocks taken apart into fields (RFC 7541 section 6), each of which is checked once.
 
-A literal whose name does not depend on the dynamic table means the same whenever it comes: it is found by its
-bytes, as they are, so that neither Huffman codes nor checks are gone through again. Fields that are secret
-are not among those: what they are found by is shared by connections, and how long it takes would tell.
+A literal whose name does not depend on the dynamic table always means the same. It is looked up by its bytes,
+so that it is decoded and checked only once. Secret fields are not remembered: connections share the memory,
+and the time that a look-up takes would reveal them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from nodeagent.proxy.memory import Memory
 LAST_STATIC: Final = len(ENTRIES)
 _STATIC: Final = (None, *(Field(name, value) for name, value in ENTRIES))
 _READ_ON: Final = 2
-"""How many times as large as it may be a head is read, so that its sender can be told. Nobody honest sends a
-larger one in a block that is not too large itself: its fields would come from the table again and again."""
+"""A head is read up to this many times its limit, so that its sender can get an answer. No regular client
+sends a larger one in a block that is not too large itself: it would have to repeat fields of the table again
+and again."""
 _MOST_RESIZES: Final = 2
 """In one block, at its beginning (RFC 7541 section 4.2)."""
 _IN_BYTE, _IN_NEXT, _SPELLED = range(3)
@@ -128,7 +129,7 @@ class BlockReader:
                     field = entries[place] if place >= table.first else None
                     lasting = False
                 if field is None:
-                    raise CompressionFault(f"a header block refers to field {index}, which there is not")
+                    raise CompressionFault(f"a header block refers to field {index}, which does not exist")
             else:
                 # Where it ends if its lengths are the short ones that are usual; if they are not, nothing
                 # is found by what is up to there, for a literal tells its length.
@@ -157,7 +158,7 @@ class BlockReader:
         """Return the literal at `position`, which may be as long as the guess, and where it ends."""
         first = block[position]
         if first & 0xE0 == 0x20:
-            raise CompressionFault("the dynamic table is resized more than twice, or behind a field")
+            raise CompressionFault("the dynamic table is resized more than twice, or after a field")
         guessed = position + len(guess)
         mask = 0x3F if first & 0x40 else 0x0F
         index, at = first & mask, position + 1
@@ -167,7 +168,7 @@ class BlockReader:
         if index > LAST_STATIC:
             namesake = self.table.at(index - LAST_STATIC)
             if namesake is None:
-                raise CompressionFault(f"a header block names a field by field {index}, which there is not")
+                raise CompressionFault(f"a header block names a field by field {index}, which does not exist")
             self.lasting = False
             value, at = self._string(block, at)
             return Field(namesake.name, value, never_indexed), at
@@ -188,7 +189,7 @@ class BlockReader:
     def _string(self, block: bytes, position: int) -> tuple[bytes, int]:
         """Return the string at `position` (RFC 7541 section 5.2), and where it ends."""
         first = block[position]
-        if first & 0x7F < 0x7F:  # as nearly always
+        if first & 0x7F < 0x7F:  # the usual case
             start = position + 1
             end = start + (first & 0x7F)
         else:

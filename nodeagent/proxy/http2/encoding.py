@@ -51,12 +51,12 @@ class LineEncoder:
         return self._own.held + self._size + 150 * len(self._queue)
 
     def resize(self, limit: int) -> None:
-        """Use at most so many bytes of table; the next block says so."""
+        """Use at most this many bytes of the table; the next block says so."""
         limit = min(limit, _LARGEST_TABLE)
         resizes = self.resizes
         if limit == (resizes[-1] if resizes else self._limit):
             return
-        # RFC 7541 section 4.2: the smallest size in between has to be told, and the last.
+        # RFC 7541 section 4.2: the smallest size in between has to be announced, and the last one.
         smallest = min((limit, *resizes))
         self.resizes = [limit] if limit == smallest else [smallest, limit]
 

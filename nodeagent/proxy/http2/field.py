@@ -58,7 +58,7 @@ UNIQUE: Final = frozenset(
         b"x-request-id",
     )
 )
-"""What says which request it is: a value is not remembered at all, for it does not come again."""
+"""Fields that identify a request: their values are not remembered, because they do not come again."""
 
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -113,7 +113,7 @@ class _Name:
             self.kind, self.fault = FAULTY, _bad_name(name)
         elif name in CONNECTION_FIELDS:
             reason = "transfer_encoding" if name == b"transfer-encoding" else "connection_field"
-            detail = f"{name.decode()} is no field of HTTP/2 (RFC 9113 section 8.2.2)"
+            detail = f"{name.decode()} is not a field of HTTP/2 (RFC 9113 section 8.2.2)"
             self.kind, self.fault = FAULTY, (reason, detail)
 
 

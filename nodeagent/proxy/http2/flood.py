@@ -1,4 +1,4 @@
-"""How much a peer may do that costs us and brings nobody anything.
+"""How much a peer may do that is useless and costs us.
 
 CVE-2016-6581, 2019-9511 to 9518, 2023-44487, 2025-8671; tests/http2/attacks.py has them all.
 """
@@ -61,7 +61,7 @@ class Patience:
         self._since = now()
 
     def spend(self, cost: float = 1.0) -> bool:
-        """Take from it; False: there is none left."""
+        """Take one; False if none is left."""
         self.left = left = min(self.left, self._most) - cost
         if left >= 0:
             return True

@@ -76,7 +76,7 @@ class ConnectionFault(Exception):
 
 
 class FrameSink(Protocol):
-    """Who is told of frames. May raise `ConnectionFault`."""
+    """The receiver of frames. Its methods may raise `ConnectionFault`."""
 
     def on_data(self, stream: int, data: bytes, size: int, end: bool) -> None:
         """Take a DATA frame; `size` is what it counts for flow control, its padding included."""
@@ -99,7 +99,7 @@ class FrameSink(Protocol):
         ...
 
     def on_settings_ack(self) -> None:
-        """Take note that the peer has ours."""
+        """Take note that the peer has our settings."""
         ...
 
     def on_ping(self, payload: bytes, ack: bool) -> None:
@@ -158,7 +158,7 @@ class FrameReader:
         self._body_ends = False
         self._block: list[bytes] = []
         self._block_stream = 0
-        """The stream whose header block is under way; 0: none is."""
+        """The stream whose header block is incomplete; 0 if none is."""
         self._block_end = False
         self._block_size = 0
         self.stopped = False
@@ -212,7 +212,8 @@ class FrameReader:
             stream &= 0x7FFFFFFF
             if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block was interrupted")
-            # The two that nearly all frames are, where they are plain, need no call of their own.
+            # Nearly all frames are of these two types; in their plain form they are handled here without a
+            # further call.
             if kind == HEADERS and flags & _NOT_PLAIN == END_HEADERS and stream:
                 sink.on_headers(stream, data[position + _HEAD_SIZE : end], flags & END_STREAM == END_STREAM)
             elif kind == DATA and not flags & PADDED and stream:
@@ -299,7 +300,7 @@ class FrameReader:
         if not stream:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
-            self._sink.on_stream_fault(stream, FRAME_SIZE_ERROR, "PRIORITY that has not 5 bytes")
+            self._sink.on_stream_fault(stream, FRAME_SIZE_ERROR, "PRIORITY that is not 5 bytes long")
         elif int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == stream:
             self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "a stream depends on itself")
         else:
@@ -309,7 +310,7 @@ class FrameReader:
         if not stream:
             raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on stream 0")
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM that has not 4 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM that is not 4 bytes long")
         self._sink.on_reset(stream, int.from_bytes(payload, "big"))
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
@@ -330,13 +331,13 @@ class FrameReader:
         self._sink.on_settings(values)
 
     def _push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE, which nobody may send here")
+        raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE, which is not allowed here")
 
     def _ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
             raise ConnectionFault(PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "PING that has not 8 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "PING that is not 8 bytes long")
         self._sink.on_ping(payload, flags & ACK != 0)
 
     def _goaway(self, _flags: int, stream: int, payload: bytes) -> None:
@@ -349,14 +350,14 @@ class FrameReader:
 
     def _window_update(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE that has not 4 bytes")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE that is not 4 bytes long")
         increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if increment:
             self._sink.on_window(stream, increment)
         elif stream:
-            self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self._sink.on_stream_fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
         else:
-            raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
 
 
 _BY_TYPE: Final[dict[int, Callable[[FrameReader, int, int, bytes], None]]] = {

@@ -1,8 +1,8 @@
-"""The field `grpc-timeout`: how long a caller of gRPC waits for the whole of its answer. Pure.
+"""The field `grpc-timeout`: how long a caller of gRPC waits for its complete answer. Pure.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: a positive number of at most eight digits, and
-a unit. What is none is nobody's deadline here, as in Envoy: it goes on as it came, for the server to judge.
-Times are in nanoseconds, which is what the finest unit counts.
+a unit. A value that is not valid sets no deadline here, as in Envoy: it is passed on unchanged, and the
+server decides. Times are in nanoseconds, which is what the finest unit counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final
 
 SECOND: Final = 1_000_000_000
 LEAST: Final = SECOND // 1000
-"""What an endpoint is told at least: its time is over, and it may find that out by itself. Envoy's."""
+"""The least time that an endpoint is given when the deadline has passed: it may find that out by itself. As
+in Envoy."""
 _UNITS: Final = {
     b"H": 3600 * SECOND,
     b"M": 60 * SECOND,
@@ -25,8 +26,8 @@ _VALUE: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _LINE: Final = re.compile(rb"^((?i:grpc-timeout):[ \t]*)[^\r]*", re.MULTILINE)
 _MOST: Final = 99_999_999
 _PRECISION: Final = 3
-"""Digits that say something. Values that differ less than anyone can tell are the same one, which header
-blocks that are remembered need."""
+"""Significant digits. Values that hardly differ become the same value, so that remembered header blocks can
+be used again."""
 
 
 def parse_timeout(value: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Header blocks of HTTP/2 as the mesh's heads; `nodeagent.proxy.http2.headers` tells what they become."""
+"""Makes the mesh's heads of header blocks of HTTP/2; see `nodeagent.proxy.http2.headers`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StreamFault(HeadError):
 
 
 class _Known:
-    """A header block that has been read before: what it is, and what the head has that it makes."""
+    """A header block that has been read before, and the parts of the head that it becomes."""
 
     __slots__ = (
         "added",
@@ -185,7 +185,7 @@ class HeaderDecoder:
         return self._own.held + self._own_pathless.held + self._reader.table.held
 
     def skip(self, block: bytes) -> None:
-        """Let the table follow a block that concerns nobody any more.
+        """Update the table by a block whose stream does not exist any more.
 
         Raises:
             CompressionFault: the block cannot be followed.
@@ -414,9 +414,9 @@ def _forwarded_for(fields: list[Field], shape: RequestShape) -> bytes:
 
 def _check_interim(status: int, whole: bool, length: int) -> None:
     if status == 101:
-        raise StreamFault("malformed_line", "101 is no status of HTTP/2 (RFC 9113 section 8.6)")
+        raise StreamFault("malformed_line", "101 is not a status of HTTP/2 (RFC 9113 section 8.6)")
     if whole or length > 0:
-        raise StreamFault("ambiguous_length", "an interim response that ends the stream or promises a body")
+        raise StreamFault("ambiguous_length", "an interim response that ends the stream or announces a body")
 
 
 def _joined_cookie(crumbs: list[Field]) -> bytes:

@@ -1,4 +1,4 @@
-"""The mesh's heads as header blocks of HTTP/2; `nodeagent.proxy.http2.headers` tells how."""
+"""Makes header blocks of HTTP/2 of the mesh's heads; see `nodeagent.proxy.http2.headers`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodeagent.proxy.streams import Source
 
 
 class _Encoded:
-    """A head as a header block: what comes before the path, and behind it."""
+    """A head as a header block: the parts before and after the path."""
 
     __slots__ = ("after", "before", "cost")
 

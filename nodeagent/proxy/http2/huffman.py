@@ -18,7 +18,7 @@ _LINE: Final = b"\0\0\x50"
 _BEGINNINGS: Final = tuple(_LINE + bytes((0x80 | size,)) for size in range(0x7F))
 """What stands in front of a string of each of the usual sizes."""
 _ANY: Final = 0
-"""A stream: none is ever blocked, for no table is there to wait for."""
+"""A stream number. No stream is ever blocked, because there is no table to wait for."""
 
 _read: Final = pylsqpack.Decoder(max_table_capacity=0, blocked_streams=0).feed_header
 
@@ -40,6 +40,6 @@ def decode(data: bytes) -> bytes:
         _, ((_, value),) = _read(_ANY, beginning + data)
     except pylsqpack.DecompressionFailed:
         raise HuffmanError(
-            "a Huffman string is badly padded, has the end's symbol within, or is far too long"
+            "a Huffman string is badly padded, contains the end-of-string symbol, or is far too long"
         ) from None
     return value

@@ -1,7 +1,7 @@
 """Lines of HTTP/1 as literals of HTTP/2 (RFC 7541 section 6.2), each rendered once.
 
-Strings are not Huffman-coded: to code takes many times as long as to copy, and what repeats is sent as an
-index. A line without white space behind its colon came as, and stays, a literal that nobody may index.
+Strings are not Huffman-coded: coding takes many times as long as copying, and what repeats is sent as an
+index. A line without white space after its colon came as a literal that must not be indexed, and stays one.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
 
 _DRAINING: Final = b"draining"
-"""The payload of the PING behind the first GOAWAY: when it comes back, the client has seen that."""
+"""The payload of the PING after the first GOAWAY: when it comes back, the client has seen the GOAWAY."""
 
 _MALFORMED: Final = 400
 """The status of what can only be a fault of the client's HTTP/2 (RFC 9113 section 8.1.1)."""
@@ -245,7 +245,7 @@ class Http2Connection(Multiplexed):
             return
         if mine.received_all:
             self.skip(block)
-            self.on_stream_fault(stream, STREAM_CLOSED, "HEADERS behind the end of the request")
+            self.on_stream_fault(stream, STREAM_CLOSED, "HEADERS after the end of the request")
             return
         try:
             lines = self.decoder.trailers(block)
@@ -276,7 +276,7 @@ class Http2Connection(Multiplexed):
             self.late(stream, "DATA")
             return
         if mine.received_all:
-            self.on_stream_fault(stream, STREAM_CLOSED, "DATA behind the end of the request")
+            self.on_stream_fault(stream, STREAM_CLOSED, "DATA after the end of the request")
             return
         if not data and not end:
             self.spend_patience()
@@ -299,7 +299,7 @@ class Http2Connection(Multiplexed):
             exchange.request_data(passed, end)
 
     def start_early(self) -> None:
-        """Let heads go on alone whose bodies have not come."""
+        """Pass on the heads whose bodies have not come yet."""
         streams, self.early = self.early, []
         for mine in streams:
             early, mine.early = mine.early, False
@@ -422,7 +422,7 @@ class Http2Connection(Multiplexed):
         if self._drain_step == 2 or self.peer_left:
             self.close_gently()
         elif self.listener.removed:
-            self._second_goaway()  # what is on its way behind is not served, which its client has to know
+            self._second_goaway()  # the client has to know that later streams are not served
         else:
             self.due(now + self.runtime.limits.idle_time)
 
@@ -504,7 +504,7 @@ class Http2Connection(Multiplexed):
         self.close_gently()
 
     def _expire_streams(self, now: float) -> bool:
-        """End the streams that are over their time; return whether the connection goes on."""
+        """End the streams that have exceeded their time; return whether the connection stays."""
         for mine in list(self._streams.values()):
             if mine.deadline <= now:
                 mine.expire(now)

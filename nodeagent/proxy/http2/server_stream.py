@@ -200,7 +200,7 @@ class ServerStream(Stream[ServerStreamOwner]):
         connection.flush_soon()
 
     def finished(self, now: float, abort: bool) -> None:
-        """The exchange has ended; the stream has with it, unless some of the response waits to be sent."""
+        """The exchange has ended; so has the stream, unless a part of the response still waits to be sent."""
         self.exchange = None
         connection = self.connection
         if abort:
@@ -217,7 +217,7 @@ class ServerStream(Stream[ServerStreamOwner]):
         self.wait()
 
     def resume_reading(self) -> None:
-        """Let the client go on."""
+        """Let the client send again."""
         self.go_on()
 
     def body_came(self, data: bytes, end: bool, lines: bytes) -> None:
@@ -331,7 +331,9 @@ class WebSocketStream(ServerStream):
         self.exchange.start(b"", True)
 
     def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
-        """Send the response's head: a 101 is a success here, and everything else has to look like none."""
+        """Send the response's head: a 101 becomes a success here, and no other response may look like a
+        success.
+        """
         if head.status != 101:
             super().respond(not_to_be_mistaken(head), data, end)
             return
@@ -340,12 +342,12 @@ class WebSocketStream(ServerStream):
         self.go_on()
 
     def resume_reading(self) -> None:
-        """Let the client go on, if there is something to go on with."""
+        """Let the client send again, if the stream is still open."""
         if self._switched:
             self.go_on()
 
     def check_trailers(self, end: bool) -> None:
-        """There are none: nothing but DATA comes behind a CONNECT (RFC 9113 section 8.5)."""
+        """There are none: only DATA comes after a CONNECT (RFC 9113 section 8.5)."""
         raise StreamFault("trailer", "HEADERS within a WebSocket (RFC 9113 section 8.5)")
 
     def finished(self, now: float, abort: bool) -> None:

@@ -13,9 +13,9 @@ from nodeagent.proxy.http2.field import Fault
 from nodeagent.proxy.memory import Memory
 
 _ROOM: Final = 64 * 1024
-_TWICE: Final = ("pseudo_field", "a pseudo-header field comes twice")
-_LATE: Final = ("pseudo_field", "a pseudo-header field behind others (RFC 9113 section 8.3)")
-_WRONG: Final = ("pseudo_field", "a pseudo-header field that is none of such a head")
+_TWICE: Final = ("pseudo_field", "a repeated pseudo-header field")
+_LATE: Final = ("pseudo_field", "a pseudo-header field after other fields (RFC 9113 section 8.3)")
+_WRONG: Final = ("pseudo_field", "a pseudo-header field that does not belong in this head")
 
 
 class Shape:
@@ -124,7 +124,7 @@ def _judge_connect(kinds: bytes) -> Fault | None:
     if field.PROTOCOL in kinds:
         return "connect", "websocket is the only :protocol that is implemented (RFC 8441)"
     if field.WEBSOCKET not in kinds:
-        return "connect", "the mesh is no forward proxy: CONNECT is not implemented"
+        return "connect", "the mesh is not a forward proxy: CONNECT is not implemented"
     if field.CONNECT not in kinds:
         return "connect", ":protocol goes with the method CONNECT only (RFC 8441 section 4)"
     if field.SCHEME not in kinds or field.PATH not in kinds:

@@ -48,7 +48,7 @@ class Waiting:
         self.end = False
         self.trailers = b""
         self.going_on = False
-        """It is passed on in a later turn, unless it has to wait again before."""
+        """It is passed on in a later turn of the loop, unless it has to wait again before that."""
 
 
 Owner = TypeVar("Owner", bound=StreamOwner)
@@ -118,7 +118,7 @@ class Stream(Outflow, Generic[Owner]):
             raise StreamFault("content_length", "a body that is not as long as its Content-Length")
 
     def wait_with_trailers(self, lines: bytes) -> None:
-        """Keep trailers behind the bytes that wait."""
+        """Keep trailers until the bytes that wait have been passed on."""
         if self.waiting is None:
             self.waiting = Waiting()
         self.waiting.end = True

@@ -1,7 +1,7 @@
 """The decoder's dynamic table (RFC 7541 section 2.3.2), kept as a log.
 
-Fields are added at the end and nothing is moved: that a field has fallen out of the table is worked out from
-the sizes of those that came after it, when somebody refers to it. Many senders add fields and never do.
+Fields are added at the end and nothing is moved. Whether a field has fallen out of the table is computed from
+the sizes of the later ones, and only when it is referred to: many senders add fields and never refer to them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""An exchange whose caller has said how long it may take: `grpc-timeout`.
+"""An exchange whose caller has set a deadline: `grpc-timeout`.
 
 It ends at the caller's deadline as at a layer's limit, whatever its layers are doing. Each endpoint that it
-is sent to is told what is left, of that or of a limit of the whole request, whichever passes first, as Envoy
-does where it honours the field. The limit of a single try is not told: it ends with the response's head, and
-what the endpoint hears is for all of a stream.
+is sent to is told the time that is left, of the deadline or of the limit of the whole request, whichever
+passes first, as Envoy does. The limit of a single try is not passed on: it ends with the response's head, but
+the field is about the complete stream.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TimedExchange(GrpcExchange):
 
     def _passed(self) -> ExchangeError:
         given = render_timeout(self._given).decode()
-        return CallerDeadline(f"no whole response within the caller's grpc-timeout: {given}")
+        return CallerDeadline(f"no complete response within the caller's grpc-timeout: {given}")
 
     def _send(self, stream: UpstreamStream) -> None:
         now = self.listener.runtime.now()

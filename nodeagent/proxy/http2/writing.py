@@ -1,7 +1,7 @@
 """What waits to be sent on a connection: frames in order, bodies as windows allow, streams in turns. Pure.
 
-A body's bytes become frames at once where nothing stands in the way. Otherwise they wait in their stream,
-which is told when that is too much, and streams with something to send take turns, a frame each.
+A body's bytes become frames at once if possible. Otherwise they wait in their stream, which is told when too
+many wait; streams with bytes to send take turns, with one frame each.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Trailers(Protocol):
 
 
 class Backlog:
-    """What waits in a stream. `full`: who sends was told to wait; `ready`: it is among the writer's."""
+    """What waits in a stream. `full`: the sender was told to wait; `ready`: the writer has it in its list."""
 
     __slots__ = ("at", "ending", "full", "pieces", "ready", "trailers")
 
@@ -63,9 +63,10 @@ class Backlog:
 
 
 class Outflow:
-    """What a stream sends. Subclasses hear what becomes of it.
+    """What a stream sends. Subclasses are told what happens to it.
 
-    They set the fields too, all of a stream in one go: a constructor at each level would cost every stream.
+    They also set the fields, those of all levels together: a constructor for each level would cost time for
+    every stream.
     """
 
     __slots__ = ("backlog", "identifier", "queued", "sent_all", "window")
@@ -86,7 +87,7 @@ class Outflow:
 
     @abstractmethod
     def taken(self) -> None:
-        """Who sends may go on."""
+        """The sender may continue."""
 
     @abstractmethod
     def ended(self) -> None:
@@ -115,7 +116,7 @@ class Writer:
         self.size = 0
         """Of `out`, in bytes."""
         self.bodies = 0
-        """DATA frames that were made, without crumbs of a larger piece; the reader of this resets it."""
+        """DATA frames that were made, without small rests of a larger piece; the caller resets it."""
         self.blocked = False
         """The transport takes no more for now."""
         self.window = DEFAULT_WINDOW
@@ -222,7 +223,7 @@ class Writer:
             stream.sent_all = True
 
     def finish(self, stream: Outflow, lines: bytes) -> None:
-        """Send trailers behind what waits; they are the end."""
+        """Send trailers after what waits; they end the stream."""
         if stream.queued:
             assert stream.backlog is not None
             stream.backlog.ending = True

@@ -278,7 +278,7 @@ async def test_a_list_with_a_bad_answer_is_tried_again(api: FakeApi, listen: Lis
     line = next(line for line in logs if line["event"] == "source_error" and line["resource"] == "Service")
     assert line["kind"] == kind.partition("-")[0]
     assert line["reason"]
-    assert line["retry_in"] >= 0
+    assert line["retry_in_ms"] >= 0
 
 
 WATCH_ANSWERS: dict[str, Answer] = {
@@ -313,7 +313,7 @@ async def test_retry_after_is_obeyed(api: FakeApi, listen: Listen) -> None:
         listener = listen()
         await listener.until(lambda: any(line["event"] == "source_error" for line in logs))
     (line,) = [line for line in logs if line["event"] == "source_error"]
-    assert 120 <= line["retry_in"] <= 121
+    assert 120_000 <= line["retry_in_ms"] <= 121_000
 
 
 async def test_a_version_that_went_back_lists_again(api: FakeApi, listen: Listen) -> None:
