@@ -11,33 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nodeagent.proxy.http2 import frames, writing
 from nodeagent.proxy.http2.frames import FrameReader
-from nodeagent.proxy.http2.writing import Outflow, Writer
+from nodeagent.proxy.http2.writing import Writer
+from tests.http2.outflow import Out
 
 
 class Lines:
     def trailers(self, lines: bytes) -> bytes:
         return b"T" + lines
-
-
-class Out(Outflow):
-    """A stream that notes what it is told."""
-
-    def __init__(self, identifier: int, window: int = frames.DEFAULT_WINDOW) -> None:
-        self.identifier = identifier
-        self.window = window
-        self.backlog = None
-        self.queued = 0
-        self.sent_all = False
-        self.told: list[str] = []
-
-    def filled(self) -> None:
-        self.told.append("filled")
-
-    def taken(self) -> None:
-        self.told.append("taken")
-
-    def ended(self) -> None:
-        self.told.append("ended")
 
 
 class Peer:

@@ -1,0 +1,30 @@
+"""`python -m hack.compile tree FOLDER` compiles a copy of this tree; `wheel FOLDER` builds a wheel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hack.compile.build import build_wheel, compile_in_place, stage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m hack.compile", description=__doc__)
+    parser.add_argument("what", choices=("tree", "wheel"))
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    folder: Path = given.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if given.what == "wheel":
+        build_wheel(ROOT, folder)
+    else:
+        stage(ROOT, folder)
+        compile_in_place(folder)
+        print(f"Compiled: {folder}")
+
+
+if __name__ == "__main__":
+    main()

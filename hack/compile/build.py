@@ -1,0 +1,59 @@
+"""Compiles the modules of a tree, by mypyc and the C compiler.
+
+Runs setuptools in the tree, so it is a process of its own: `python -m hack.compile`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from mypyc.build import mypycify
+from setuptools import setup
+
+from hack.compile.modules import modules
+
+PACKAGES: Final = ("nodeagent", "discovery", "middleware")
+GROUP: Final = "svcmesh"
+"""The library that the compiled modules share is `svcmesh__mypyc`."""
+
+
+def stage(source: Path, tree: Path) -> None:
+    """Make a tree of the sources for compiled modules to stand beside them; an earlier one is replaced."""
+    for name in (*PACKAGES, "tests"):
+        shutil.rmtree(tree / name, ignore_errors=True)
+        shutil.copytree(source / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for old in tree.glob("*.so"):
+        old.unlink()
+    shutil.copy(source / "pyproject.toml", tree)
+    for path in source.iterdir():
+        link = tree / path.name
+        if path.name not in (".git", "build", "dist") and not link.exists():
+            link.symlink_to(path)
+
+
+def compile_in_place(tree: Path) -> None:
+    """Put the compiled modules beside their sources, those of the tests' doubles too."""
+    _setup(tree, ["build_ext", "--inplace", f"--parallel={os.cpu_count() or 1}"], doubles=True)
+
+
+def build_wheel(tree: Path, folder: Path) -> None:
+    """Build the wheel with compiled modules into a folder; needs the packages and pyproject.toml alone."""
+    parallel = ["build_ext", f"--parallel={os.cpu_count() or 1}"]
+    _setup(tree, [*parallel, "bdist_wheel", "--dist-dir", str(folder.absolute())], doubles=False)
+
+
+def _setup(tree: Path, commands: Sequence[str], *, doubles: bool) -> None:
+    os.chdir(tree)
+    files = list(modules(tree, doubles))
+    extensions = mypycify(
+        ["--config-file", "pyproject.toml", *files],
+        opt_level="2",
+        debug_level="0",
+        multi_file=True,
+        group_name=GROUP,
+    )
+    setup(ext_modules=extensions, script_args=list(commands))
