@@ -8,13 +8,14 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 MINUTES ?= 60
+COMPILED_TESTS := tests/proxy tests/exchange tests/http2 tests/dataplane tests/interop
 # What `make check` runs: two parts of about 35 s of one core each, side by side.
 MANY_STEPS := tests/exchange/test_machine.py
 QUICK_1 := tests/proxy tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
 QUICK_2 := tests/discovery tests/plan tests/state tests/log tests/admin tests/cli tests/health tests/worker tests/capture
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +58,10 @@ check-1 check-2: check-%: $(STAMP)
 
 test: lint ## lint, types, import contracts and every test this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-compiled: $(STAMP) ## the data plane's tests on the data plane as the image has it, compiled by mypyc
+	@$(BIN)/python -m hack.compile tree build/compiled >build/compiled.log 2>&1 || { tail -n 30 build/compiled.log; exit 1; }
+	@cd build/compiled && PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest $(COMPILED_TESTS) $(PYTEST_ARGS)
 
 test-kube: $(STAMP) ## the tests on a real Kubernetes API server alone (after make kube-assets)
 	@$(BIN)/python -m pytest -m kube tests/kube $(PYTEST_ARGS)
@@ -109,7 +114,7 @@ locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate hack/locks/image.in -o hack/locks/image.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/image.in -o hack/locks/image.txt
 
 clean: ## remove everything that was built or installed
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,7 +50,7 @@ def _setup(tree: Path, commands: Sequence[str], *, doubles: bool) -> None:
     os.chdir(tree)
     files = list(modules(tree, doubles))
     extensions = mypycify(
-        ["--config-file", "pyproject.toml", *files],
+        ["--config-file", "pyproject.toml", "--explicit-package-bases", *files],
         opt_level="2",
         debug_level="0",
         multi_file=True,

@@ -44,6 +44,7 @@ from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
+from nodeagent.compiled import is_compiled
 from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import Conditions, PortFailure
 from nodeagent.control.successor import Presence, successor_address
@@ -216,6 +217,7 @@ class Agent:
             mesh_range=settings.mesh_range,
             zone=settings.zone,
             workers=settings.workers,
+            compiled=is_compiled(),
         )
 
     async def _follow(self, source: Source, awaited: ReadinessToken) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from nodeagent import compiled
 from nodeagent.cli.flags import (
     Given,
     parse_drain_timeout,
@@ -63,10 +64,8 @@ def _flag(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callab
 def version_line() -> str:
     """Return the version of svc.mesh, and of what runs it."""
     system = platform.uname()
-    return (
-        f"svc.mesh {importlib.metadata.version('svcmesh')} "
-        f"(Python {platform.python_version()}, {system.system} {system.release} {system.machine})"
-    )
+    runs_on = f"Python {platform.python_version()}, {system.system} {system.release} {system.machine}"
+    return f"svc.mesh {importlib.metadata.version('svcmesh')} ({runs_on}; {compiled.describe()})"
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -27,7 +27,7 @@ def _image() -> Path:
 
 def _sources() -> list[Path]:
     """Return what the image is made of."""
-    packages = [ROOT / name for name in ("nodeagent", "discovery", "middleware")]
+    packages = [ROOT / name for name in ("nodeagent", "discovery", "middleware", "hack/compile")]
     modules = [path for package in packages for path in package.rglob("*.py")]
     return [*modules, ROOT / "Dockerfile", ROOT / "pyproject.toml", ROOT / "hack" / "locks" / "runtime.txt"]
 
