@@ -17,8 +17,8 @@ from setuptools import setup
 from hack.compile.modules import modules
 
 PACKAGES: Final = ("nodeagent", "discovery", "middleware")
-GROUP: Final = "svcmesh"
-"""The library that the compiled modules share is `svcmesh__mypyc`."""
+GROUP: Final = "svc_mesh"
+"""The library that the compiled modules share is `svc_mesh__mypyc`."""
 
 
 def stage(source: Path, tree: Path) -> None:
