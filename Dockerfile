@@ -24,7 +24,7 @@ COPY middleware middleware
 COPY hack/compile hack/compile
 # Nothing in the image depends on when it was built: no time in the wheel, hashes and no times in compiled files.
 # The data plane is compiled from the sources above (docs/performance.md has what it is worth).
-RUN SOURCE_DATE_EPOCH=1577836800 /opt/build/bin/python -m hack.compile wheel /dist \
+RUN SOURCE_DATE_EPOCH=1577836800 /opt/build/bin/python -m hack.compile wheel /dist --python /opt/svcmesh/bin/python \
  && /opt/build/bin/pip --python /opt/svcmesh/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
       /dist/*.whl \
  && python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/svcmesh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from hack.compile.build import build_wheel, compile_in_place, stage
@@ -15,11 +16,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hack.compile", description=__doc__)
     parser.add_argument("what", choices=("tree", "wheel"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="of an environment that has what the agent depends on, for its types (default: this one)",
+    )
     given = parser.parse_args()
     folder: Path = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if given.what == "wheel":
-        build_wheel(ROOT, folder)
+        build_wheel(ROOT, folder, given.python)
     else:
         stage(ROOT, folder)
         compile_in_place(folder)

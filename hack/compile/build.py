@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -37,20 +38,30 @@ def stage(source: Path, tree: Path) -> None:
 
 def compile_in_place(tree: Path) -> None:
     """Put the compiled modules beside their sources, those of the tests' doubles too."""
-    _setup(tree, ["build_ext", "--inplace", f"--parallel={os.cpu_count() or 1}"], doubles=True)
+    _setup(
+        tree, ["build_ext", "--inplace", f"--parallel={os.cpu_count() or 1}"], sys.executable, doubles=True
+    )
 
 
-def build_wheel(tree: Path, folder: Path) -> None:
-    """Build the wheel with compiled modules into a folder; needs the packages and pyproject.toml alone."""
+def build_wheel(tree: Path, folder: Path, python: str) -> None:
+    """Build the wheel with compiled modules into a folder; needs the packages and pyproject.toml alone.
+
+    `python` is that of an environment with what the agent depends on: the types come from there.
+    """
     parallel = ["build_ext", f"--parallel={os.cpu_count() or 1}"]
-    _setup(tree, [*parallel, "bdist_wheel", "--dist-dir", str(folder.absolute())], doubles=False)
+    commands = [*parallel, "bdist_wheel", "--dist-dir", str(folder.absolute())]
+    _setup(tree, commands, python, doubles=False)
 
 
-def _setup(tree: Path, commands: Sequence[str], *, doubles: bool) -> None:
+def _setup(tree: Path, commands: Sequence[str], python: str, *, doubles: bool) -> None:
     os.chdir(tree)
     files = list(modules(tree, doubles))
     extensions = mypycify(
-        ["--config-file", "pyproject.toml", "--explicit-package-bases", *files],
+        [
+            *("--config-file", "pyproject.toml", "--explicit-package-bases"),
+            *("--follow-imports", "silent", "--python-executable", python),
+            *files,
+        ],
         opt_level="2",
         debug_level="0",
         multi_file=True,
