@@ -128,7 +128,7 @@ def test_the_worker_that_takes_another_s_place_knows_them(agent: Agent) -> None:
     (old,) = agent.workers()
     os.kill(old, signal.SIGKILL)
     until(lambda: agent.workers() not in ([old], []))
-    until(agent.events("worker_died").__len__)
+    until(lambda: agent.events("worker_died"))
     until(lambda: agent.metric("svcmesh_workers ") == 1)
     assert source_keys(until(lambda: answered(agent))) == WEB_POD
 
