@@ -265,3 +265,39 @@ async def test_a_discarded_connection_serves_again_after_a_layer_has_waited(mesh
         async with asyncio.timeout(10):
             assert await reader.readexactly(4) == b"busy"
     assert len(mesh.peers) == 1
+
+
+async def test_another_service_stands_in_while_the_circuit_is_open(mesh: Mesh) -> None:
+    bodies: list[bytes] = []
+
+    async def spare(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        bodies.append(await reader.readexactly(4))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nspare")
+        await writer.drain()
+
+    await mesh.serve(
+        await mesh.endpoint(reset_unanswered),
+        annotations={
+            "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5",
+            "svc.mesh/circuit-breaker-samples": "1",
+            "svc.mesh/circuit-breaker-fallback": "spare",
+            "svc.mesh/retry-attempts": "1",
+        },
+        backends={"spare": [await mesh.endpoint(spare)]},
+    )
+    assert b"connection_terminated" in await mesh.ask(POST_CLOSE)
+    for _ in range(3):
+        assert (await mesh.ask(POST_CLOSE)).endswith(b"spare")
+    assert bodies == [b"body"] * 3
+    assert mesh.metric("circuit-breaker", "svcmesh_circuit_breaker_fallback") == 3
+
+
+async def test_a_circuit_that_is_forced_open(mesh: Mesh) -> None:
+    seen: list[bytes] = []
+    annotations = {"svc.mesh/circuit-breaker-force": "open", "svc.mesh/circuit-breaker-fallback": "429"}
+    await mesh.serve(await mesh.endpoint(answering(seen=seen)), annotations=annotations)
+    answer = await mesh.ask(GET_CLOSE)
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"(circuit_open)" in answer
+    assert seen == []

@@ -164,7 +164,7 @@ def test_what_happens_at_the_limit(row: list[str]) -> None:
 
 def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:
     names = [row[0].strip("`").partition("(")[0] for row in rows(page("circuit-breaker"), FIGURES)]
-    assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS"]
+    assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS", "RequestThreshold"]
     for name in names:
         found = circuit_breaker.parse({circuit_breaker.CIRCUIT_BREAKER: f"{name}!"})
         assert isinstance(found, Problem)
