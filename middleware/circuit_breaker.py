@@ -592,4 +592,5 @@ MIDDLEWARE = Middleware(
     build=build,
     metrics=(STATE, OPENED, REJECTED, FALLEN_BACK),
     backends=lambda options: (options.fallback,) if options.fallback else (),
+    backends_by=FALLBACK,
 )

@@ -550,5 +550,7 @@ class Middleware(msgspec.Struct, frozen=True):
     backends: Callable[[Any], tuple[str, ...]] | None = None
     """`backends(options)`: the other Services of the namespace, by name, that its layer may choose as
     `Request.backend`. Those that are not in the mesh are reported."""
+    backends_by: str = ""
+    """The annotation in which an owner names those Services; empty: the first of `annotations`."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
