@@ -46,6 +46,7 @@ from middleware.contract import (
     UpstreamReset,
 )
 from middleware.grpc import BY_WORD, GrpcStatus, of_reply
+from middleware.hedge import UsualTime, hedged
 from middleware.values import (
     UNIT_NANOSECONDS,
     WHOLE,
@@ -67,6 +68,7 @@ RETRY_ON: Final = "svc.mesh/retry-on"
 RETRY_METHODS: Final = "svc.mesh/retry-methods"
 RETRY_BUDGET: Final = "svc.mesh/retry-budget"
 RETRY_BACKOFF: Final = "svc.mesh/retry-backoff"
+HEDGE: Final = "svc.mesh/hedge"
 MOST_ATTEMPTS: Final = 10
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -102,12 +104,16 @@ BACKOFF_GROWTH: Final = 10
 LONGEST_ASKED: Final = 60.0
 """Seconds; the most that an owner may let an endpoint hold a request with `Retry-After`."""
 
+LEAST_HEDGED: Final = WHOLE // 2
+"""Below, more requests would be slow than usual."""
+
 ANY_METHOD: Final = "any"
 _METHOD: Final = re.compile(r"(?!CONNECT\Z)[A-Z][A-Z-]{0,31}")
 _FURTHER: Final = (RETRY_ON, RETRY_METHODS, RETRY_BUDGET, RETRY_BACKOFF)
 """What has no effect without attempts."""
 
 RETRIES = Metric("svcmesh_retries", "Requests that were sent once more.")
+HEDGES = Metric("svcmesh_hedges", "Requests that another endpoint got as well because the first was slow.")
 BUDGET_EXHAUSTED = Metric(
     "svcmesh_retry_budget_exhausted", "Requests that were not sent once more because the budget was used up."
 )
@@ -117,7 +123,7 @@ class Options(msgspec.Struct, frozen=True):
     """How often to try again, on what, and how soon."""
 
     attempts: int
-    """Additional tries of one request, 1 to 10."""
+    """Additional tries of one request after a failure, 1 to 10; 0 where requests are only hedged."""
     on: tuple[str, ...] = ()
     """Words of `CONDITIONS` and of gRPC, and status codes, sorted."""
     methods: tuple[str, ...] = ()
@@ -132,6 +138,8 @@ class Options(msgspec.Struct, frozen=True):
     """No wait is longer."""
     retry_after: Seconds | None = 1.0
     """How long an endpoint may have a request wait by `Retry-After`; None: it is not asked."""
+    hedge_percent: float | None = None
+    """A request that takes longer than this share of them gets a second try; None: none does."""
 
     def statuses(self) -> frozenset[int]:
         """Return the status codes to retry on."""
@@ -155,27 +163,29 @@ class _Every:
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
-    """Read `svc.mesh/retry-attempts` and what belongs to it; no attempts is no retry."""
+    """Read `svc.mesh/retry-attempts`, `svc.mesh/hedge` and what belongs to them."""
     attempts_text = annotations.get(RETRY_ATTEMPTS)
     if attempts_text is None:
         for name in _FURTHER:
-            if name in annotations:
+            if name in annotations and not (name == RETRY_BUDGET and HEDGE in annotations):
                 expected = f'{RETRY_ATTEMPTS}: "2" beside it'
                 return Problem(name, annotations[name], f"has no effect without {RETRY_ATTEMPTS}", expected)
-        return None
+        attempts_text = "0"
     try:
         options = Options(parse_integer(attempts_text, least=0, most=MOST_ATTEMPTS))
     except InvalidValue as invalid:
         return problem(RETRY_ATTEMPTS, attempts_text, invalid)
     for name, read in zip(
-        _FURTHER, (_parse_conditions, _parse_methods, _parse_budget, _parse_backoff), strict=True
+        (*_FURTHER, HEDGE),
+        (_parse_conditions, _parse_methods, _parse_budget, _parse_backoff, _parse_hedge),
+        strict=True,
     ):
         try:
             if name in annotations:
                 options = msgspec.structs.replace(options, **read(annotations[name]))
         except InvalidValue as invalid:
             return problem(name, annotations[name], invalid)
-    return options if options.attempts else None
+    return options if options.attempts or options.hedge_percent is not None else None
 
 
 def _parse_conditions(text: str) -> dict[str, Any]:
@@ -227,6 +237,15 @@ def _parse_backoff(text: str) -> dict[str, Any]:
     if asked is not None:
         found["retry_after"] = None if asked == "ignore" else _parse_longest_asked(asked)
     return found
+
+
+def _parse_hedge(text: str) -> dict[str, Any]:
+    if text.strip() == "none":
+        return {"hedge_percent": None}
+    share = parse_percentage(text)
+    if not LEAST_HEDGED <= share < WHOLE:
+        raise InvalidValue(f"{text.strip()} is out of range", "none, or a percentage from 50% to 99.99%")
+    return {"hedge_percent": share * 100 / WHOLE}
 
 
 def _parse_longest_asked(text: str) -> float:
@@ -376,7 +395,14 @@ class _Retries:
         self._fraction = fraction
         self._wall = wall
         self._retries, self._exhausted = context.counter(RETRIES), context.counter(BUDGET_EXHAUSTED)
+        self._hedges = context.counter(HEDGES)
         self.deposit = self._budget.deposit
+
+    def permit_hedge(self) -> bool:
+        """Decide on a second try beside the first one."""
+        granted = self._budget.withdraw(self._now())
+        (self._hedges if granted else self._exhausted)(1)
+        return granted
 
     async def permit(self, request: Request, retry: int, response: Response | None = None) -> bool:
         """Wait as long as this retry has to, and return whether the request is then sent once more.
@@ -422,6 +448,10 @@ def build(
     permit, deposit, now = retries.permit, retries.deposit, context.now
 
     def layer(handler: Handler) -> Handler:
+        if options.hedge_percent is not None:
+            usual = UsualTime(round(options.hedge_percent * WHOLE / 100))
+            handler = hedged(handler, usual, IDEMPOTENT, now, retries.permit_hedge)
+
         async def retry(request: Request) -> Response:
             deposit(now())
             tries = 1
@@ -516,9 +546,20 @@ MIDDLEWARE = Middleware(
             ),
             example="svc.mesh/retry-backoff: 50ms max=1s retry-after=2s",
         ),
+        Annotation(
+            name=HEDGE,
+            values="none, or a PERCENTAGE from 50% to 99.99%",
+            default="none",
+            summary=(
+                "When a request with an idempotent method takes longer than this share of the requests of "
+                "the last 10 s took, another endpoint gets it as well, and the client the answer that comes "
+                "first. The budget of retries holds for these too."
+            ),
+            example="svc.mesh/hedge: 95%",
+        ),
     ),
     options=Options,
     parse=parse,
     build=build,
-    metrics=(RETRIES, BUDGET_EXHAUSTED),
+    metrics=(RETRIES, BUDGET_EXHAUSTED, HEDGES),
 )

@@ -102,6 +102,7 @@ SERVICES: tuple[SoakService, ...] = (
         {**_RETRY, "retry-on": "5xx", "retry-backoff": "5ms max=50ms retry-after=ignore"},
         {**_RETRY, "retry-methods": "PATCH", "retry-backoff": "soon"},
         {**_RETRY, "retry-attempts": "0", "retry-attempts.http": "4", "retry-on.18090": "5xx"},
+        {**_RETRY, "hedge": "90%", "retry-budget": "50% min=20/s"},
         {**_RETRY, "retry-attempts": "many"},
         {**_RETRY, "retry-attempts.http": "few"},
         {**_RETRY, "retry-on": "sometimes"},

@@ -50,6 +50,7 @@ ON = "svc.mesh/retry-on"
 METHODS = "svc.mesh/retry-methods"
 BUDGET = "svc.mesh/retry-budget"
 BACKOFF = "svc.mesh/retry-backoff"
+HEDGE = "svc.mesh/hedge"
 
 
 class UpstreamTimeout(ExchangeError):
@@ -90,6 +91,11 @@ class ClientLeft(ExchangeError):
         ({ATTEMPTS: "1", BUDGET: "0% min=6/m"}, Options(1, budget_percent=0.0, budget_floor=1)),
         ({ATTEMPTS: "1", BUDGET: "100% min=0"}, Options(1, budget_percent=100.0, budget_floor=0)),
         ({ATTEMPTS: "1", BACKOFF: "50ms"}, Options(1, base=0.05, limit=0.5)),
+        ({HEDGE: "95%"}, Options(0, hedge_percent=95.0)),
+        ({HEDGE: "95%", BUDGET: "5%"}, Options(0, budget_percent=5.0, hedge_percent=95.0)),
+        ({ATTEMPTS: "2", HEDGE: "99.9%"}, Options(2, hedge_percent=99.9)),
+        ({ATTEMPTS: "2", HEDGE: "none"}, Options(2)),
+        ({HEDGE: "none"}, None),
         ({ATTEMPTS: "1", BACKOFF: "50ms max=1s"}, Options(1, base=0.05, limit=1.0)),
         ({ATTEMPTS: "1", BACKOFF: "30s"}, Options(1, base=30.0, limit=60.0)),
         (
@@ -134,6 +140,10 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
         ({ATTEMPTS: "2", BUDGET: "20% max=10/s"}, BUDGET, '"max" is not known'),
         ({ATTEMPTS: "2", BUDGET: "20% min=1/s min=2/s"}, BUDGET, "min is given twice"),
         ({ATTEMPTS: "2", BUDGET: "20% 10/s"}, BUDGET, '"10/s" is not name=value'),
+        ({HEDGE: "95"}, HEDGE, '"95" is not a percentage'),
+        ({HEDGE: "100%"}, HEDGE, "100% is out of range"),
+        ({HEDGE: "49.99%"}, HEDGE, "49.99% is out of range"),
+        ({HEDGE: "95%", ON: "5xx"}, ON, f"has no effect without {ATTEMPTS}"),
         ({ATTEMPTS: "2", BACKOFF: ""}, BACKOFF, '"" is not a duration'),
         ({ATTEMPTS: "2", BACKOFF: "0"}, BACKOFF, "0 is out of range"),
         ({ATTEMPTS: "2", BACKOFF: "1s max=999ms"}, BACKOFF, "999ms is out of range"),
@@ -200,7 +210,11 @@ def test_another_try_brings_the_answer() -> None:
     request = FakeRequest()
     assert run(handler(request)).status == 200
     assert scripted.requests == [request] * 3
-    assert context.metrics == {"svcmesh_retries": 2, "svcmesh_retry_budget_exhausted": 0}
+    assert context.metrics == {
+        "svcmesh_retries": 2,
+        "svcmesh_retry_budget_exhausted": 0,
+        "svcmesh_hedges": 0,
+    }
 
 
 def test_a_retried_response_is_discarded_the_last_one_is_not() -> None:
@@ -366,7 +380,7 @@ def test_what_is_not_tried_again_costs_no_budget() -> None:
     for _ in range(20):
         assert status_of(handler(FakeRequest())) == 503
     assert len(scripted.requests) == 20
-    assert context.metrics == {"svcmesh_retries": 0, "svcmesh_retry_budget_exhausted": 0}
+    assert set(context.metrics.values()) == {0}
 
 
 @pytest.mark.parametrize(
