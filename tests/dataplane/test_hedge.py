@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from discovery.model import Endpoint
 from middleware.hedge import FEWEST
+from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, read_head, until
 from tests.dataplane.test_resilience import reset_on_close
@@ -79,6 +81,11 @@ async def serve(mesh: Mesh, turns: Turns, **more: str) -> None:
     annotations = HEDGED | {f"svc.mesh/{name.replace('_', '-')}": value for name, value in more.items()}
     endpoints = [await mesh.endpoint(turns.endpoint) for _ in range(2)]
     await mesh.serve(*endpoints, annotations=annotations)
+    await learn(mesh)
+
+
+async def learn(mesh: Mesh) -> None:
+    """Have the mesh see how long answers take."""
     reader, writer = await mesh.connect()
     for _ in range(FEWEST + 10):
         writer.write(GET)
@@ -173,3 +180,23 @@ async def test_one_endpoint_alone_gets_no_second_try(mesh: Mesh) -> None:
     mesh.endpoints(mesh.listener, await mesh.endpoint(turns.endpoint))
     assert b"(request_timeout)" in await mesh.ask(GET_CLOSE)
     assert turns.taken == 1
+
+
+async def test_over_http2(mesh: Mesh) -> None:
+    """Two proxies stand before the endpoints and speak HTTP/2; the first one's stream is reset."""
+    turns = Turns()
+    turns.turns = [turns.hang, turns.answer]
+    behind = [Mesh(Limits()), Mesh(Limits())]
+    try:
+        listeners = [await one.serve(await one.endpoint(turns.endpoint)) for one in behind]
+        endpoints = [Endpoint(*listener.key) for listener in listeners]
+        await mesh.serve(*endpoints, annotations=HEDGED, upstream="http2")
+        await learn(mesh)
+        assert (await mesh.ask(GET_CLOSE)).endswith(b"ok")
+        async with asyncio.timeout(10):
+            await turns.broken_off.wait()
+        assert mesh.metric("retry", "svcmesh_hedges") == 1
+    finally:
+        await mesh.close()
+        for one in behind:
+            await one.close()
