@@ -15,6 +15,10 @@ HEADER = """\
 Everything a Service's owner can say to the mesh. A value that cannot be used affects only its own setting:
 the last good value stays in force, else the default, and it is reported. `meshctl check` finds it beforehand.
 Generated from the code by `make docs`.
+
+Each annotation of a middleware (the sections below that link to a page in `middleware/`) can be given for
+one port alone, with the port's name or number behind a dot: `svc.mesh/retry-attempts.admin: "0"`. On that
+port it takes the place of the one for all ports.
 """
 
 

@@ -5,9 +5,12 @@ node: the workers of the node count together, and a decision of one of them is i
 
 - *closed*: every request passes. When a response comes, but at most every 100 ms, the condition is checked
   for the outcomes of the last ten seconds, if there are at least `FEWEST_OUTCOMES`.
-- *open*: for ten seconds every request is answered with 503 and `Retry-After`; nothing is sent.
+- *open*: for ten seconds every request is answered with 503 and `Retry-After`, and nothing is sent; or
+  another Service gets it.
 - *recovering*: for ten more seconds a share of the requests passes that grows evenly from none to all. The
   condition is checked as before, from the first outcome on; if it is true, the breaker opens again.
+
+The owner may set these times and numbers, or force the breaker open or closed.
 
 Workers share no state but the moment of the last opening (`NodeWindow.moment`): state follows from it and
 from the clock, which is the same for all of them, so a breaker that was not used for a minute is closed. When
@@ -28,9 +31,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -55,10 +59,24 @@ from middleware.contract import (
 )
 from middleware.expression_parser import ExpressionError, parse_expression
 from middleware.grpc import GrpcStatus, http_code
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_integer,
+    problem,
+    quote,
+    split_settings,
+)
 
 log = structlog.get_logger()
 
 CIRCUIT_BREAKER: Final = "svc.mesh/circuit-breaker"
+FALLBACK: Final = "svc.mesh/circuit-breaker-fallback"
+RECOVERY: Final = "svc.mesh/circuit-breaker-recovery"
+SAMPLES: Final = "svc.mesh/circuit-breaker-samples"
+FORCE: Final = "svc.mesh/circuit-breaker-force"
 CHECK_INTERVAL: Final = 0.1
 OPEN_TIME: Final = 10.0
 RECOVERY_TIME: Final = 10.0
@@ -71,6 +89,13 @@ three. (oxy has no least number: it opens at the first failure.) While the break
 enough, as in oxy: the Service failed a moment ago, and what is let through is there to find out whether it
 still does.
 """
+MOST_SAMPLES: Final = 1_000_000
+LEAST_TIME: Final = 0.1
+LONGEST_TIME: Final = 3600.0
+LEAST_CHECK: Final = 0.01
+LONGEST_CHECK: Final = 60.0
+REFUSED: Final = 503
+"""The status of what is refused, unless the owner has set another."""
 SECOND: Final = 1_000_000_000
 """In nanoseconds, as moments are."""
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -85,34 +110,107 @@ OPENED = Metric("svcmesh_circuit_breaker_opened", "Times that the circuit breake
 REJECTED = Metric(
     "svcmesh_circuit_breaker_rejected", "Requests that a circuit breaker refused, open or recovering."
 )
+FALLEN_BACK = Metric(
+    "svcmesh_circuit_breaker_fallback",
+    "Requests that a circuit breaker, open or recovering, sent to the fallback Service.",
+)
+
+_SERVICE: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class CircuitOpen(Rejected):
-    """The Service fails so often that its circuit breaker lets nothing, or not everything, through (503)."""
+    """The Service fails so often that its circuit breaker lets nothing, or not everything, through (503).
+
+    Its owner may have set another status, or have forced it open.
+    """
 
     proxy_error = "destination_unavailable"
     reason = "circuit_open"
 
 
 class Options(msgspec.Struct, frozen=True):
-    """When to open."""
+    """When to open, for how long, and what happens meanwhile."""
 
-    expression: str
-    """As `middleware.expression_parser` reads it."""
+    expression: str = ""
+    """As `middleware.expression_parser` reads it; empty: it is only forced."""
+    status: int = REFUSED
+    """Of the answer to what does not pass."""
+    fallback: str = ""
+    """The Service of the namespace that gets what does not pass; empty: it is answered with `status`."""
+    open_for: Seconds = OPEN_TIME
+    recovery: Seconds = RECOVERY_TIME
+    check_every: Seconds = CHECK_INTERVAL
+    samples: int = FEWEST_OUTCOMES
+    force: Literal["", "open", "closed"] = ""
+    """The state that it has whatever happens; empty: it follows the expression."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
-    """Read `svc.mesh/circuit-breaker`."""
+    """Read `svc.mesh/circuit-breaker` and what belongs to it; forcing needs no expression."""
+    options = Options()
+    force = annotations.get(FORCE)
+    if force is not None:
+        try:
+            forced = parse_choice(force, ("open", "closed", "none"))
+        except InvalidValue as invalid:
+            return problem(FORCE, force, invalid)
+        options = msgspec.structs.replace(options, force="" if forced == "none" else forced)
     value = annotations.get(CIRCUIT_BREAKER)
-    if value is None:
-        return None
-    text = value.strip()
+    if value is not None:
+        text = value.strip()
+        try:
+            _compile(text)
+        except ExpressionError as error:
+            reason = f"at column {error.column}: {error.reason}"
+            return Problem(
+                CIRCUIT_BREAKER, value, reason, f"{error.expected}, as in NetworkErrorRatio() > 0.5"
+            )
+        options = msgspec.structs.replace(options, expression=text)
+    for name, read in _READERS.items():
+        if name not in annotations:
+            continue
+        if value is None and not (name == FALLBACK and options.force == "open"):
+            expected = f"{CIRCUIT_BREAKER}: NetworkErrorRatio() > 0.5 beside it"
+            return Problem(name, annotations[name], f"has no effect without {CIRCUIT_BREAKER}", expected)
+        try:
+            options = msgspec.structs.replace(options, **read(annotations[name]))
+        except InvalidValue as invalid:
+            return problem(name, annotations[name], invalid)
+    return options if options.expression or options.force else None
+
+
+def _parse_fallback(text: str) -> dict[str, Any]:
+    text = text.strip()
+    if _SERVICE.fullmatch(text):
+        return {"fallback": text}
     try:
-        _compile(text)
-    except ExpressionError as error:
-        reason = f"at column {error.column}: {error.reason}"
-        return Problem(CIRCUIT_BREAKER, value, reason, f"{error.expected}, as in NetworkErrorRatio() > 0.5")
-    return Options(text)
+        return {"status": parse_integer(text, least=400, most=599)}
+    except InvalidValue:
+        expected = (
+            "a status from 400 to 599, or the name of a Service of the namespace, such as catalog-static"
+        )
+        raise InvalidValue(f"{quote(text)} is neither a status nor a Service", expected) from None
+
+
+def _parse_recovery(text: str) -> dict[str, Any]:
+    recovery, settings = split_settings(text, ("after", "check"))
+    found = {"recovery": parse_duration(recovery, least=LEAST_TIME, most=LONGEST_TIME)}
+    if "after" in settings:
+        found["open_for"] = parse_duration(settings["after"], least=LEAST_TIME, most=LONGEST_TIME)
+    if "check" in settings:
+        found["check_every"] = parse_duration(settings["check"], least=LEAST_CHECK, most=LONGEST_CHECK)
+    return found
+
+
+def _parse_samples(text: str) -> dict[str, Any]:
+    return {"samples": parse_integer(text, least=1, most=MOST_SAMPLES)}
+
+
+_READERS: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
+    FALLBACK: _parse_fallback,
+    RECOVERY: _parse_recovery,
+    SAMPLES: _parse_samples,
+}
 
 
 def _compile(text: str) -> Condition:
@@ -153,8 +251,6 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 }
 """What is not in the table does not change the state."""
 
-DURATIONS: Final = {State.OPEN: OPEN_TIME, State.RECOVERING: RECOVERY_TIME}
-"""Being closed has no end."""
 STAGES: Final = {State.RECOVERING: 1, State.CLOSED: 2}
 """What `NodeWindow.reach` calls the states that follow an opening."""
 
@@ -178,7 +274,15 @@ class CircuitBreaker:
     decide on it. With the same moment it goes to `record` when it is answered.
     """
 
-    def __init__(self, condition: Condition, window: NodeWindow) -> None:
+    def __init__(self, condition: Condition, window: NodeWindow, options: Options | None = None) -> None:
+        options = options or Options()
+        self._check_every = options.check_every
+        self._recovery = options.recovery
+        self._troubled = options.open_for + options.recovery
+        """For how long after an opening it is not closed."""
+        self._samples = options.samples
+        self._durations = {State.OPEN: options.open_for, State.RECOVERING: options.recovery}
+        """Being closed has no end."""
         self._condition = condition
         self._indices = condition.indices
         self._window = window
@@ -216,10 +320,12 @@ class CircuitBreaker:
         """Decide on a request, after `advance`."""
         if self.state is State.CLOSED:
             return True
+        # A window that nobody uses for a minute may be forgotten, but the breaker may be open for longer.
+        self._add(now, (), self._opened)
         if self.state is State.OPEN:
             return False
         # A share that grows with time, spent a whole request at a time: even at one request a second.
-        self._credit += 1 - (self._ends - now) / RECOVERY_TIME
+        self._credit += 1 - (self._ends - now) / self._recovery
         if self._credit < 1:
             return False
         self._credit -= 1
@@ -236,7 +342,7 @@ class CircuitBreaker:
             return None
         if now < self._next_check:
             return None
-        self._next_check = now + CHECK_INTERVAL
+        self._next_check = now + self._check_every
         return self._check(now, opened)
 
     def retry_after(self, now: float) -> float:
@@ -245,8 +351,8 @@ class CircuitBreaker:
 
     def _check(self, now: float, opened: int) -> Change | None:
         sums = self._window.sums(now)
-        recovering = opened and now < opened / SECOND + OPEN_TIME + RECOVERY_TIME
-        fewest = 1 if recovering else FEWEST_OUTCOMES
+        recovering = opened and now < opened / SECOND + self._troubled
+        fewest = 1 if recovering else self._samples
         if sums[TOTAL] < fewest or not self._condition.holds(sums) or not self._window.begin(now, opened):
             return None
         self._opened, self.settled = self._window.moment(), -1
@@ -255,7 +361,7 @@ class CircuitBreaker:
 
     def _enter(self, state: State, since: float) -> None:
         self.state, self._credit = state, 0.0
-        self._ends = since + DURATIONS.get(state, float("inf"))
+        self._ends = since + self._durations.get(state, float("inf"))
 
     def _change(self, sums: Sequence[int], first: bool) -> Change:
         return Change(self.state, first, sums[TOTAL], self._condition.figures(sums))
@@ -313,21 +419,21 @@ def build(options: Options, context: Context) -> Layer:
     Raises:
         ExpressionError: the options were not made by `parse`.
     """
+    refusals = _Refusals(options, context)
+    if options.force:
+        context.gauge(STATE)(State[options.force.upper()])
+        return refusals.layer if options.force == "open" else lambda handler: handler
     condition = _compile(options.expression)
     window = context.window(f"circuit_breaker|{options.expression}", condition.counters)
-    breaker = CircuitBreaker(condition, window)
+    breaker = CircuitBreaker(condition, window, options)
     moment, timed = window.moment, condition.timed
-    now, rejected = context.now, context.counter(REJECTED)
+    now, refuse = context.now, refusals.refuse
     announce = _announcer(options, context)
 
-    def check(started: float, opened: int) -> None:
+    def passes(started: float, opened: int) -> bool:
         for change in breaker.advance(started, opened):
             announce(change)
-        if not breaker.admit(started):
-            rejected(1)
-            seconds = max(1, ceil(breaker.retry_after(started)))
-            detail = f"the circuit breaker is {breaker.state.name.lower()}: {options.expression}"
-            raise CircuitOpen(detail, (("Retry-After", str(seconds)),))
+        return breaker.admit(started)
 
     def record(
         request: Request, started: float, opened: int, status: int, network_error: bool = False
@@ -344,8 +450,9 @@ def build(options: Options, context: Context) -> Layer:
         async def break_circuit(request: Request) -> Response:
             started = now()
             opened = moment()
-            if opened != breaker.settled:
-                check(started, opened)
+            if opened != breaker.settled and not passes(started, opened):
+                detail = f"the circuit breaker is {breaker.state.name.lower()}: {options.expression}"
+                return await refuse(handler, request, detail, breaker.retry_after(started))
             try:
                 response = await handler(request)
             except ExchangeError as error:
@@ -367,6 +474,39 @@ def build(options: Options, context: Context) -> Layer:
     return layer
 
 
+class _Refusals:
+    """What becomes of requests that do not pass: another Service gets them, or they are refused."""
+
+    def __init__(self, options: Options, context: Context) -> None:
+        # A Service cannot stand in for itself.
+        own = context.service.partition("/")[2]
+        self._fallback = options.fallback if options.fallback != own else ""
+        self._status = options.status
+        self._rejected, self._fallen_back = context.counter(REJECTED), context.counter(FALLEN_BACK)
+
+    async def refuse(
+        self, handler: Handler, request: Request, detail: str, seconds: float | None = None
+    ) -> Response:
+        """Send the request to the fallback Service, or refuse it, for these seconds if that is known."""
+        if self._fallback:
+            self._fallen_back(1)
+            request.backend = self._fallback
+            return await handler(request)
+        self._rejected(1)
+        again = () if seconds is None else (("Retry-After", str(max(1, ceil(seconds)))),)
+        error = CircuitOpen(detail, again)
+        error.status = self._status
+        raise error
+
+    def layer(self, handler: Handler) -> Handler:
+        """The layer of a breaker that is forced open."""
+
+        async def refuse_all(request: Request) -> Response:
+            return await self.refuse(handler, request, f"the circuit breaker is open: {FORCE}: open")
+
+        return refuse_all
+
+
 def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
     """Return what tells metrics of a change, and people if no other worker has."""
     state, opened = context.gauge(STATE), context.counter(OPENED)
@@ -380,9 +520,9 @@ def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
         seen = {"requests": change.outcomes, "figures": change.figures}
         if change.state is State.OPEN:
             opened(1)
-            bound.warning("circuit_breaker_opened", open_ms=round(OPEN_TIME * 1000), **seen)
+            bound.warning("circuit_breaker_opened", open_ms=round(options.open_for * 1000), **seen)
         elif change.state is State.RECOVERING:
-            bound.info("circuit_breaker_recovering", recovery_ms=round(RECOVERY_TIME * 1000))
+            bound.info("circuit_breaker_recovering", recovery_ms=round(options.recovery * 1000))
         else:
             bound.info("circuit_breaker_closed", **seen)
 
@@ -395,8 +535,9 @@ MIDDLEWARE = Middleware(
         Annotation(
             name=CIRCUIT_BREAKER,
             values=(
-                "comparisons of NetworkErrorRatio(), ResponseCodeRatio(from, to, dividedFrom, dividedTo) and"
-                " LatencyAtQuantileMS(q) with numbers, joined by &&, ||, ! and parentheses"
+                "comparisons of NetworkErrorRatio(), ResponseCodeRatio(from, to, dividedFrom, dividedTo),"
+                " LatencyAtQuantileMS(q) and RequestThreshold() with numbers, joined by &&, ||, ! and"
+                " parentheses"
             ),
             default="no circuit breaker",
             summary=(
@@ -405,9 +546,51 @@ MIDDLEWARE = Middleware(
             ),
             example="svc.mesh/circuit-breaker: NetworkErrorRatio() > 0.5",
         ),
+        Annotation(
+            name=FALLBACK,
+            values="a status from 400 to 599, or the name of a Service of the namespace",
+            default=str(REFUSED),
+            summary=(
+                "What happens to requests that the circuit breaker does not let through: they are answered "
+                "with this status, or this Service gets them."
+            ),
+            example="svc.mesh/circuit-breaker-fallback: catalog-static",
+        ),
+        Annotation(
+            name=RECOVERY,
+            values="DURATION [after=DURATION] [check=DURATION]; from 100ms to 1h, check from 10ms to 1m",
+            default="10s after=10s check=100ms",
+            summary=(
+                "How long the circuit breaker takes to let requests through again little by little, after it "
+                "has been open for `after`; and how often the condition is checked at most."
+            ),
+            example="svc.mesh/circuit-breaker-recovery: 30s after=5s",
+        ),
+        Annotation(
+            name=SAMPLES,
+            values=f'"1" to "{MOST_SAMPLES}"',
+            default=f'"{FEWEST_OUTCOMES}"',
+            summary=(
+                "How many requests must have ended on the node within the last 10 s before the circuit "
+                "breaker can open. While it recovers one is enough."
+            ),
+            example='svc.mesh/circuit-breaker-samples: "20"',
+        ),
+        Annotation(
+            name=FORCE,
+            values="open, closed or none",
+            default="none",
+            summary=(
+                "Has the circuit breaker open or closed whatever happens, with or without an expression: to "
+                "keep requests away from a Service, or to let all pass."
+            ),
+            example="svc.mesh/circuit-breaker-force: none",
+        ),
     ),
     options=Options,
     parse=parse,
     build=build,
-    metrics=(STATE, OPENED, REJECTED),
+    metrics=(STATE, OPENED, REJECTED, FALLEN_BACK),
+    backends=lambda options: (options.fallback,) if options.fallback else (),
+    backends_by=FALLBACK,
 )

@@ -36,6 +36,7 @@ from middleware.expression import (
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
+    RequestThreshold,
     ResponseCodeRatio,
     Some,
 )
@@ -173,7 +174,11 @@ class Condition:
         above = self._exceeds(figure, bound)
         return lambda sums: at_least(sums) and not above(sums)
 
-    def _ratio(self, figure: NetworkErrorRatio | ResponseCodeRatio) -> Callable[[Sums], float]:
+    def _ratio(
+        self, figure: NetworkErrorRatio | ResponseCodeRatio | RequestThreshold
+    ) -> Callable[[Sums], float]:
+        if isinstance(figure, RequestThreshold):
+            return lambda sums: sums[TOTAL]
         if isinstance(figure, NetworkErrorRatio):
             part, whole = self._counter(_Errors()), TOTAL
         else:
@@ -196,7 +201,8 @@ class Condition:
         figure = comparison.figure
         if not isinstance(figure, LatencyAtQuantile):
             ratio = self._ratio(figure)
-            return lambda sums: f"{figure}={ratio(sums):.3g}"
+            shape = "d" if isinstance(figure, RequestThreshold) else ".3g"
+            return lambda sums: f"{figure}={ratio(sums):{shape}}"
         holds, sign, bound = self._comparison(comparison), comparison.operator, comparison.bound
         opposite = _OPPOSITES[sign]
         return lambda sums: f"{figure}{sign if holds(sums) else opposite}{bound:g}"

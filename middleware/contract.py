@@ -250,6 +250,16 @@ class Request(Protocol):
         """
         ...
 
+    def race(self, seconds: float, permit: Callable[[], bool]) -> Deadline:
+        """Send the request to another endpoint as well if there is no response's head after this time.
+
+        `permit` is asked first, if a second try is possible: the request is complete and kept, switches no
+        protocol, and there is an endpoint that was not tried. The head that comes first is the response; if
+        one of the tries fails, the other decides. Set it before the next handler is called, and cancel it
+        when that has returned or raised: this gives up the try that was too late.
+        """
+        ...
+
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Have `call` called when the exchange has ended: with its last byte, or when it was broken off."""
         ...
@@ -550,5 +560,7 @@ class Middleware(msgspec.Struct, frozen=True):
     backends: Callable[[Any], tuple[str, ...]] | None = None
     """`backends(options)`: the other Services of the namespace, by name, that its layer may choose as
     `Request.backend`. Those that are not in the mesh are reported."""
+    backends_by: str = ""
+    """The annotation in which an owner names those Services; empty: the first of `annotations`."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""

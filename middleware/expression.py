@@ -50,7 +50,14 @@ class LatencyAtQuantile(msgspec.Struct, frozen=True, tag=True):
         return f"LatencyAtQuantileMS({self.quantile})"
 
 
-Figure = NetworkErrorRatio | ResponseCodeRatio | LatencyAtQuantile
+class RequestThreshold(msgspec.Struct, frozen=True, tag=True):
+    """The number of requests."""
+
+    def __str__(self) -> str:
+        return "RequestThreshold()"
+
+
+Figure = NetworkErrorRatio | ResponseCodeRatio | LatencyAtQuantile | RequestThreshold
 
 
 class Comparison(msgspec.Struct, frozen=True, tag=True):

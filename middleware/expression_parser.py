@@ -4,7 +4,7 @@
     conjunction = term { "&&" term }
     term = "!" term | comparison | "(" expression ")"
     comparison = figure operator number
-    figure = "NetworkErrorRatio" "(" ")"
+    figure = "NetworkErrorRatio" "(" ")" | "RequestThreshold" "(" ")"
            | "ResponseCodeRatio" "(" from "," to "," dividedFrom "," dividedTo [","] ")"
            | "LatencyAtQuantileMS" "(" quantile [","] ")"
     operator = "<" | "<=" | ">" | ">=" | "==" | "!="
@@ -35,6 +35,7 @@ from middleware.expression import (
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
+    RequestThreshold,
     ResponseCodeRatio,
     Some,
 )
@@ -47,8 +48,15 @@ DEEPEST: Final = 16
 CODES: Final = 1000
 """Status codes are below."""
 FIGURES: Final = (
-    "NetworkErrorRatio(), ResponseCodeRatio(from, to, dividedFrom, dividedTo) or LatencyAtQuantileMS(q)"
+    "NetworkErrorRatio(), ResponseCodeRatio(from, to, dividedFrom, dividedTo), LatencyAtQuantileMS(q) or "
+    "RequestThreshold()"
 )
+_FIGURES: Final = (NetworkErrorRatio, ResponseCodeRatio, LatencyAtQuantile, RequestThreshold)
+_WITHOUT_ARGUMENTS: Final[dict[str, type[NetworkErrorRatio | RequestThreshold]]] = {
+    "NetworkErrorRatio": NetworkErrorRatio,
+    "RequestThreshold": RequestThreshold,
+}
+_NAMES: Final = (*_WITHOUT_ARGUMENTS, "ResponseCodeRatio", "LatencyAtQuantileMS")
 
 
 class ExpressionError(ValueError):
@@ -212,7 +220,7 @@ class _Parser:
         """Return the operand that was just read if it is a condition."""
         if isinstance(operand, _Number):
             raise self._meaningless(operand.token, _TERM)
-        if isinstance(operand, NetworkErrorRatio | ResponseCodeRatio | LatencyAtQuantile):
+        if isinstance(operand, _FIGURES):
             raise self._meaningless(self._peek(), _OPERATOR)
         return operand
 
@@ -228,7 +236,7 @@ class _Parser:
             return left
         if isinstance(left, _Number):
             raise self._meaningless(left.token, f"{FIGURES} on the left, a number on the right")
-        if not isinstance(left, NetworkErrorRatio | ResponseCodeRatio | LatencyAtQuantile):
+        if not isinstance(left, _FIGURES):
             raise self._meaningless(sign, "&&, || or the end")
         self._next += 1
         return self._comparison(left, sign, self._number(depth, _NUMBER))
@@ -256,12 +264,12 @@ class _Parser:
 
     def _figure(self) -> Figure:
         name = self._expect("name", _TERM)
-        if name.text not in ("NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS"):
+        if name.text not in _NAMES:
             raise ExpressionError(name.column, f"{quote(name.text)} is not known", FIGURES)
         self._expect("open", f"( after {name.text}")
         figure: Figure
-        if name.text == "NetworkErrorRatio":
-            figure = NetworkErrorRatio()
+        if name.text in _WITHOUT_ARGUMENTS:
+            figure = _WITHOUT_ARGUMENTS[name.text]()
         elif name.text == "ResponseCodeRatio":
             start, to = self._codes("from", "to")
             self._expect("comma", ", and dividedFrom, dividedTo")

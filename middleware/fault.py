@@ -33,11 +33,13 @@ from middleware.contract import (
     Response,
 )
 from middleware.values import (
+    WHOLE,
     InvalidValue,
     Seconds,
     parse_choice,
     parse_duration,
     parse_integer,
+    parse_percentage,
     problem,
     quote,
 )
@@ -46,11 +48,7 @@ FAULT: Final = "svc.mesh/fault"
 HEADER: Final = "x-svcmesh-fault"
 LEAST_DELAY: Final = 0.001
 MOST_DELAY: Final = 600.0
-WHOLE: Final = 10_000
-"""100 %; shares are counted in hundredths of a per cent."""
 LONGEST_VALUE: Final = 256
-
-_PERCENTAGE: Final = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 
 DELAYED = Metric("svcmesh_faults_delayed", "Requests that were held up on purpose.")
 ABORTED = Metric("svcmesh_faults_aborted", "Requests that were answered with an error on purpose.")
@@ -126,20 +124,7 @@ def _value_and_share(
     shape = f"{what} {such_as}" if in_header else f"{what} {such_as} or {what} {such_as} 5%"
     if not 1 <= len(words) <= 2 - in_header:
         raise InvalidValue(f"{quote(' '.join((what, *words)))} is not a complete fault", shape)
-    return words[0], parse_share(words[1]) if len(words) == 2 else WHOLE
-
-
-def parse_share(text: str) -> int:
-    """Read a percentage; return hundredths of a per cent.
-
-    Raises:
-        InvalidValue: it is none, or not from 0.01% to 100%.
-    """
-    match = _PERCENTAGE.fullmatch(text)
-    share = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")) if match else 0
-    if not 1 <= share <= WHOLE:
-        raise InvalidValue(f"{quote(text)} is not a percentage", "a percentage from 0.01% to 100%")
-    return share
+    return words[0], parse_percentage(words[1]) if len(words) == 2 else WHOLE
 
 
 class Share:

@@ -42,6 +42,19 @@ class FakeDeadline:
         self.cancelled = True
 
 
+class FakeRace:
+    """A second try that a layer has asked for; a test calls `permit` to have it begin."""
+
+    def __init__(self, seconds: float, permit: Callable[[], bool]) -> None:
+        self.seconds = seconds
+        self.permit = permit
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Note that the layer took it back."""
+        self.cancelled = True
+
+
 class FakeRequest:
     """A request that goes nowhere. `fields` are its header fields."""
 
@@ -66,6 +79,13 @@ class FakeRequest:
         self.grpc = grpc
         self.deadlines: list[FakeDeadline] = []
         self.calls_at_end: list[Callable[[Ended], None]] = []
+        self.races: list[FakeRace] = []
+
+    def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
+        """Note the second try; it never begins by itself."""
+        race = FakeRace(seconds, permit)
+        self.races.append(race)
+        return race
 
     def within(self, seconds: float, error: Callable[[], ExchangeError]) -> FakeDeadline:
         """Note the limit; it never passes by itself."""

@@ -36,6 +36,9 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 RATE = re.compile(r"([0-9]+)/([smh])")
+PERCENTAGE = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
+WHOLE: Final = 10_000
+"""100 %: shares are whole numbers of hundredths of a per cent."""
 
 
 Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"})]
@@ -162,6 +165,40 @@ def parse_choice(text: str, choices: Sequence[str], *, also: str = "") -> str:
     nearest = difflib.get_close_matches(text[:LONGEST], choices, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise InvalidValue(f"{quote(text)} is not known", f"one of {', '.join(choices)}{also}{hint}")
+
+
+def parse_percentage(text: str, *, least: int = 1) -> int:
+    """Read a percentage of `least` to 100 %; return hundredths of a per cent.
+
+    Raises:
+        InvalidValue: it is none, or out of these bounds.
+    """
+    text = text.strip()
+    match = PERCENTAGE.fullmatch(text)
+    share = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")) if match else -1
+    if not least <= share <= WHOLE:
+        raise InvalidValue(
+            f"{quote(text)} is not a percentage", f"a percentage from {least / 100:g}% to 100%"
+        )
+    return share
+
+
+def split_settings(text: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Read `value name=setting name=setting`: return the value, and the settings by their names.
+
+    Raises:
+        InvalidValue: what follows the value is no setting of `names`, or is given twice.
+    """
+    value, *parts = text.split() or [""]
+    settings: dict[str, str] = {}
+    for part in parts:
+        name, equals, setting = part.partition("=")
+        if not equals:
+            raise InvalidValue(f"{quote(part)} is not name=value", f"{'=, '.join(names)}= after the value")
+        if parse_choice(name, names) in settings:
+            raise InvalidValue(f"{name} is given twice", f"{name} once")
+        settings[name] = setting
+    return value, settings
 
 
 def quote(text: str) -> str:

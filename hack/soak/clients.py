@@ -22,7 +22,7 @@ LAST_ROUND = 20.0
 """Seconds that requests in flight may still take when the clients are told to stop."""
 
 MEANT: Mapping[str, frozenset[tuple[int, str]]] = {
-    "breaker": frozenset({(503, "circuit_open"), (502, "upstream_reset")}),
+    "breaker": frozenset({(503, "circuit_open"), (429, "circuit_open"), (502, "upstream_reset")}),
     "limited": frozenset({(429, "rate_limited")}),
     "fault": frozenset({(503, "fault_injected")}),
 }

@@ -15,11 +15,12 @@ import msgspec
 
 from discovery.annotations import ANNOTATIONS, ENABLED, OF_PORT, check_annotations, is_enabled
 from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
-from discovery.model import Problem, ServiceObject
+from discovery.model import Problem, ServiceObject, ServicePort
 from middleware import contract
 from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections
 from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
 from nodeagent.plan.model import LayerSpec
+from nodeagent.plan.port_layers import PortLayers, annotation_for_all, read_port_layers
 from nodeagent.plan.problems import service_problem
 from nodeagent.plan.setting import Setting
 
@@ -38,6 +39,12 @@ class Resolution(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     connections: Connections = Connections()
     health_checks: HealthChecks = HealthChecks()
+    port_layers: PortLayers = {}
+    """Of the ports that have annotations of their own; the others have `layers`."""
+
+    def layers_of(self, port: ServicePort) -> tuple[LayerSpec, ...]:
+        """Return the layers of one port."""
+        return self.port_layers.get(port.port, self.layers)
 
 
 def resolve_annotations(
@@ -75,6 +82,8 @@ def resolve_annotations(
             layers.append(LayerSpec(middleware.name, options))
             present = [a.name for a in middleware.annotations if a.name in in_force]
             asked_by.append((middleware.name, present[0] if present else ENABLED))
+    port_layers, faulty = read_port_layers(service, in_force, last_good, middlewares, _parse)
+    problems += faulty
     return Resolution(
         True,
         in_force,
@@ -83,6 +92,7 @@ def resolve_annotations(
         tuple(problems),
         connections or Connections(),
         health_checks or HealthChecks(),
+        port_layers=port_layers,
     )
 
 
@@ -119,7 +129,12 @@ def _drop_unknown(
     service: ServiceObject, in_force: dict[str, str], middlewares: Sequence[contract.Middleware]
 ) -> list[Problem]:
     known = known_annotations(middlewares)
-    names = [n for n in sorted(in_force) if n not in known and not n.startswith(_OF_PORT)]
+    readable = {annotation.name for middleware in middlewares for annotation in middleware.annotations}
+    names = [
+        n
+        for n in sorted(in_force)
+        if n not in known and not n.startswith(_OF_PORT) and annotation_for_all(n) not in readable
+    ]
     problems = []
     for number, name in enumerate(names):
         # Finding a similar name costs a millisecond, and of further problems only the number is reported.

@@ -9,6 +9,7 @@ annotation gives a port take the place of all others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from discovery.annotations import (
     declared_endpoints,
@@ -92,17 +93,20 @@ def compile_ports(
     """
     ports = Ports(service, resolution, settings, addresses)
     scopes = {name: middleware.scope for name, middleware in middlewares.items()}
-    named = _named_services(resolution.layers, middlewares)
+    named = _named_services([*resolution.layers, *chain(*resolution.port_layers.values())], middlewares)
     listeners, backends = [], []
     for port, mesh_port in ports.carried:
         protocol: Protocol = protocol_of(port, resolution.annotations)
         http = protocol == "http"
         key = BackendKey(service.key, port.port)
+        own = resolution.layers_of(port)
 
-        def layers(*wanted: str, http: bool = http) -> tuple[LayerSpec, ...]:
+        def layers(
+            *wanted: str, http: bool = http, own: tuple[LayerSpec, ...] = own
+        ) -> tuple[LayerSpec, ...]:
             return tuple(
                 layer
-                for layer in resolution.layers
+                for layer in own
                 if scopes[layer.name] in wanted and (http or scopes[layer.name] == "connection")
             )
 
@@ -116,7 +120,9 @@ def compile_ports(
                 protocol,
                 (Rule(DEFAULT_RULE, (Weighted(key),), layers=layers("rule", "try")),),
                 layers("connection", "listener"),
-                _named_backends(service, port, named, others, ports.problems) if http else (),
+                _named_backends(service, port, _named_services(own, middlewares), others, ports.problems)
+                if http
+                else (),
                 http and resolution.connections.trailers,
             )
         )
@@ -152,7 +158,7 @@ def _named_services(
         middleware = middlewares[layer.name]
         if middleware.backends is not None:
             for name in middleware.backends(layer.options):
-                named.setdefault(name, middleware.annotations[0].name)
+                named.setdefault(name, middleware.backends_by or middleware.annotations[0].name)
     return sorted(named.items())
 
 

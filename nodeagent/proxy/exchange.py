@@ -11,7 +11,7 @@ protocol. Pausing one side because of the other is done only here.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from middleware.contract import (
@@ -23,7 +23,7 @@ from middleware.contract import (
     UpstreamReset,
 )
 from middleware.grpc import GrpcStatus
-from nodeagent.proxy.backend import Target, describe_failure
+from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
 from nodeagent.proxy.errors import (
     LayerBroke,
@@ -41,6 +41,7 @@ from nodeagent.proxy.listeners import RunningListener, send
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
+from nodeagent.proxy.second import SecondTry
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
     RESENDS,
@@ -79,6 +80,7 @@ class Exchange(LayerRequest):
         "_pending",
         "_resends",
         "_response",
+        "_second",
         "_target",
         "_trailers",
         "_tunnel_ends",
@@ -163,6 +165,12 @@ class Exchange(LayerRequest):
     def trailers_wanted(self) -> bool:
         """Whether an endpoint of HTTP/1 gets the request's trailers."""
         return self._head.trailers and self.listener.spec.trailers
+
+    def race(self, seconds: float, permit: Callable[[], bool]) -> SecondTry:
+        """Have a second try after this time; see the contract."""
+        second = self._second = SecondTry(self, permit)  # no other code sets it: plain requests have none
+        second.after(seconds)
+        return second
 
     # The client's side
 
@@ -305,6 +313,37 @@ class Exchange(LayerRequest):
             self._tried_in_vain()
         self._give_try_up()
         self._raise(error)
+
+    def place_for_second(self, permit: Callable[[], bool]) -> tuple[Backend, Target] | None:
+        """Return where a second try may go, if there may be one and `permit` allows it."""
+        backend, first = self._backend, self._target
+        waiting = self._upstream is not None or self._pending is not None
+        if not waiting or self._response is not None or backend is None or first is None:
+            return None
+        if self.completed is None or not self.replayable or self._head.upgrade or self._expired is not None:
+            return None
+        target = backend.pick((*self._tried, first), self.listener.runtime.now())
+        if target is None or not permit():
+            return None
+        self._tried = (*self._tried, target)
+        return backend, target
+
+    def start_second(self, stream: UpstreamStream) -> None:
+        """Send the request, all of which is there, on the stream of the second try."""
+        second, source, body = self._second, self.client.source, self._kept or ()
+        if not self._trailers:
+            stream.start(second, self._head, source, body, True)
+            return
+        stream.start(second, self._head, source, body, False)
+        if second.stream is stream:
+            stream.send_trailers(self._trailers)
+
+    def adopt(self, second: SecondTry) -> None:
+        """Go on with the second try, and give up the first."""
+        self._tried_in_vain()
+        self._give_try_up()
+        second.adopted()
+        self._target, self._upstream, self._pending = second.target, second.stream, second.pending
 
     def _forget_body(self) -> None:
         self.replayable = False
@@ -660,6 +699,10 @@ class Exchange(LayerRequest):
         """Tell the layers of an error, or the client if there are no layers."""
         if self._chain is None:
             self.fail(error)
+            return
+        second: SecondTry | None = getattr(self, "_second", None)
+        if second is not None and second.replaces(error):
+            self.adopt(second)
         else:
             self._chain.step(error)
 

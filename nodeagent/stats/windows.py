@@ -43,7 +43,7 @@ PLACES: Final = 16_384
 PROBES: Final = 256
 """Places in which a window may be, one after another."""
 IDLE: Final = 60
-"""Seconds; much more than a moment matters to anybody."""
+"""Seconds; a user that needs its moment for longer adds nothing meanwhile (`add` without indices)."""
 RETRY: Final = 10
 SECOND: Final = 1_000_000_000
 

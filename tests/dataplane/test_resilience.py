@@ -126,6 +126,56 @@ async def test_retry_uses_another_endpoint(mesh: Mesh) -> None:
     assert mesh.metric("retry", "svcmesh_retries") == 1
 
 
+async def test_a_post_is_sent_again_if_the_owner_says_so(mesh: Mesh) -> None:
+    bodies: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        bodies.append(await reader.readexactly(4))
+        if len(bodies) == 1:
+            reset_on_close(writer)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+
+    annotations = {"svc.mesh/retry-attempts": "2", "svc.mesh/retry-methods": "POST"}
+    await mesh.serve(await mesh.endpoint(take), await mesh.endpoint(take), annotations=annotations)
+    assert (await mesh.ask(POST_CLOSE)).endswith(b"ok")
+    assert bodies == [b"body", b"body"]
+    assert mesh.metric("retry", "svcmesh_retries") == 1
+
+
+async def test_an_endpoint_that_asks_for_a_pause(mesh: Mesh) -> None:
+    """The pause is waited for if the owner allows that long; else the client learns of it."""
+    pauses = [b"1", b"3600"]
+    asked: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(loop.time())
+            if len(asked) % 2:
+                pause = pauses.pop(0)
+                writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % pause)
+            else:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    annotations = {
+        "svc.mesh/retry-attempts": "2",
+        "svc.mesh/retry-on": "503",
+        "svc.mesh/retry-backoff": "1ms retry-after=2s",
+    }
+    await mesh.serve(await mesh.endpoint(busy), annotations=annotations)
+    assert (await mesh.ask(GET_CLOSE)).endswith(b"ok")
+    assert asked[1] - asked[0] >= 0.99
+    answer = await mesh.ask(GET_CLOSE)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 3600\r\n" in answer
+    assert len(asked) == 3
+    assert mesh.metric("retry", "svcmesh_retries") == 1
+
+
 async def test_retry_on_a_status_discards_the_first_answer(mesh: Mesh) -> None:
     async def unavailable(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -215,3 +265,39 @@ async def test_a_discarded_connection_serves_again_after_a_layer_has_waited(mesh
         async with asyncio.timeout(10):
             assert await reader.readexactly(4) == b"busy"
     assert len(mesh.peers) == 1
+
+
+async def test_another_service_stands_in_while_the_circuit_is_open(mesh: Mesh) -> None:
+    bodies: list[bytes] = []
+
+    async def spare(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        bodies.append(await reader.readexactly(4))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nspare")
+        await writer.drain()
+
+    await mesh.serve(
+        await mesh.endpoint(reset_unanswered),
+        annotations={
+            "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5",
+            "svc.mesh/circuit-breaker-samples": "1",
+            "svc.mesh/circuit-breaker-fallback": "spare",
+            "svc.mesh/retry-attempts": "1",
+        },
+        backends={"spare": [await mesh.endpoint(spare)]},
+    )
+    assert b"connection_terminated" in await mesh.ask(POST_CLOSE)
+    for _ in range(3):
+        assert (await mesh.ask(POST_CLOSE)).endswith(b"spare")
+    assert bodies == [b"body"] * 3
+    assert mesh.metric("circuit-breaker", "svcmesh_circuit_breaker_fallback") == 3
+
+
+async def test_a_circuit_that_is_forced_open(mesh: Mesh) -> None:
+    seen: list[bytes] = []
+    annotations = {"svc.mesh/circuit-breaker-force": "open", "svc.mesh/circuit-breaker-fallback": "429"}
+    await mesh.serve(await mesh.endpoint(answering(seen=seen)), annotations=annotations)
+    answer = await mesh.ask(GET_CLOSE)
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"(circuit_open)" in answer
+    assert seen == []

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from middleware.circuit_breaker import FEWEST_OUTCOMES, CircuitBreaker, State
+from middleware.circuit_breaker import FEWEST_OUTCOMES, CircuitBreaker, Options, State
 from middleware.condition import Condition
 from middleware.expression_parser import parse_expression
+from nodeagent.stats import windows
 from nodeagent.stats.windows import SharedWindows
 
 WORKERS = 3
@@ -64,8 +66,8 @@ class Node(RuleBasedStateMachine):
         """What people should have been told."""
 
     def start(self, index: int) -> CircuitBreaker:
-        windows = SharedWindows(self.memory.fd, WORKERS, index, now=lambda: self.now / 1000)
-        return CircuitBreaker(CONDITION, windows.window(b"breaker", CONDITION.counters))
+        node = SharedWindows(self.memory.fd, WORKERS, index, now=lambda: self.now / 1000)
+        return CircuitBreaker(CONDITION, node.window(b"breaker", CONDITION.counters))
 
     def teardown(self) -> None:
         os.close(self.memory.fd)
@@ -182,3 +184,26 @@ class Node(RuleBasedStateMachine):
 
 TestNode = Node.TestCase
 TestNode.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_an_open_breaker_that_is_asked_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another window wants its place meanwhile, and there is no other."""
+    monkeypatch.setattr(windows, "PLACES", 1)
+    monkeypatch.setattr(windows, "PROBES", 1)
+    clock = [1000.0]
+    memory = SharedWindows.create(1)
+    try:
+        node = SharedWindows(memory.fd, 1, now=lambda: clock[0])
+        window = node.window(b"breaker", CONDITION.counters)
+        breaker = CircuitBreaker(CONDITION, window, Options(open_for=600.0, samples=1))
+        assert breaker.record(1000.0, window.moment(), 0.0, 502) is not None
+        for clock[0] in (1030.0, 1060.0, 1090.0):
+            assert list(breaker.advance(clock[0], window.moment())) == []
+            assert not breaker.admit(clock[0])
+        node.window(b"another", 1).add(1091.0, (0,), 0)
+        assert window.moment() != 0
+        clock[0] = 1151.0
+        node.window(b"a third", 1).add(1151.0, (0,), 0)
+        assert window.moment() == 0, "nobody has asked for a minute"
+    finally:
+        os.close(memory.fd)

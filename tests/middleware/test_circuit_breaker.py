@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from middleware.circuit_breaker import (
     FEWEST_OUTCOMES,
+    MIDDLEWARE,
     TRANSITIONS,
     Change,
     CircuitBreaker,
@@ -49,6 +52,10 @@ from middleware.testing import (
 )
 
 NAME = "svc.mesh/circuit-breaker"
+FALLBACK = "svc.mesh/circuit-breaker-fallback"
+RECOVERY = "svc.mesh/circuit-breaker-recovery"
+SAMPLES = "svc.mesh/circuit-breaker-samples"
+FORCE = "svc.mesh/circuit-breaker-force"
 HALF = "NetworkErrorRatio() > 0.5"
 
 
@@ -56,6 +63,55 @@ def test_values() -> None:
     assert parse({NAME: f"  {HALF}\n"}) == Options(HALF)
     assert sent_over(Options(HALF)) == Options(HALF)
     assert parse({"svc.mesh/enabled": "true"}) is None
+
+
+@pytest.mark.parametrize(
+    ("annotations", "options"),
+    [
+        ({NAME: HALF, FALLBACK: " 429 "}, Options(HALF, status=429)),
+        ({NAME: HALF, FALLBACK: "catalog-static"}, Options(HALF, fallback="catalog-static")),
+        ({NAME: HALF, RECOVERY: "30s"}, Options(HALF, recovery=30.0)),
+        (
+            {NAME: HALF, RECOVERY: "1m after=5s check=1s"},
+            Options(HALF, recovery=60.0, open_for=5.0, check_every=1.0),
+        ),
+        ({NAME: HALF, SAMPLES: "20"}, Options(HALF, samples=20)),
+        ({NAME: HALF, FORCE: "open"}, Options(HALF, force="open")),
+        ({NAME: HALF, FORCE: "none"}, Options(HALF)),
+        ({FORCE: "closed"}, Options(force="closed")),
+        ({FORCE: "open", FALLBACK: "418"}, Options(force="open", status=418)),
+        ({FORCE: "none"}, None),
+    ],
+)
+def test_values_of_what_belongs_to_it(annotations: dict[str, str], options: Options | None) -> None:
+    assert parse(annotations) == options
+    if options is not None:
+        assert sent_over(options) == options
+
+
+@pytest.mark.parametrize(
+    ("annotations", "annotation", "reason"),
+    [
+        ({FALLBACK: "429"}, FALLBACK, f"has no effect without {NAME}"),
+        ({RECOVERY: "1s", FORCE: "open"}, RECOVERY, f"has no effect without {NAME}"),
+        ({FALLBACK: "429", FORCE: "closed"}, FALLBACK, f"has no effect without {NAME}"),
+        ({SAMPLES: "5"}, SAMPLES, f"has no effect without {NAME}"),
+        ({NAME: HALF, FALLBACK: "200"}, FALLBACK, '"200" is neither a status nor a Service'),
+        ({NAME: HALF, FALLBACK: "other.shop"}, FALLBACK, '"other.shop" is neither a status nor a Service'),
+        ({NAME: HALF, FALLBACK: ""}, FALLBACK, '"" is neither a status nor a Service'),
+        ({NAME: HALF, RECOVERY: "0"}, RECOVERY, "0 is out of range"),
+        ({NAME: HALF, RECOVERY: "10s open=5s"}, RECOVERY, '"open" is not known'),
+        ({NAME: HALF, RECOVERY: "10s after=2h"}, RECOVERY, "2h is out of range"),
+        ({NAME: HALF, RECOVERY: "10s check=1ms"}, RECOVERY, "1ms is out of range"),
+        ({NAME: HALF, SAMPLES: "0"}, SAMPLES, "0 is out of range"),
+        ({NAME: HALF, FORCE: "opened"}, FORCE, '"opened" is not known'),
+    ],
+)
+def test_what_belongs_to_it_may_be_wrong(annotations: dict[str, str], annotation: str, reason: str) -> None:
+    problem = parse(annotations)
+    assert isinstance(problem, Problem)
+    assert (problem.annotation, problem.reason) == (annotation, reason)
+    assert problem.value == annotations[annotation]
 
 
 def test_a_bad_expression_is_a_problem() -> None:
@@ -91,10 +147,10 @@ def test_an_expression_that_needs_too_many_counters_is_a_problem() -> None:
 class Workers:
     """The breakers of the workers of one node, over the window that they share."""
 
-    def __init__(self, text: str = HALF, workers: int = 1) -> None:
+    def __init__(self, text: str = HALF, workers: int = 1, options: Options | None = None) -> None:
         condition = Condition(parse_expression(text))
         self.window = FakeWindow(condition.counters)
-        self.breakers = [CircuitBreaker(condition, self.window) for _ in range(workers)]
+        self.breakers = [CircuitBreaker(condition, self.window, options) for _ in range(workers)]
         self.changes: list[Change] = []
         """All that any of them has seen."""
 
@@ -125,6 +181,10 @@ class Workers:
         """Let requests fail a tenth of a second apart, the last one at `now`."""
         for index in range(count):
             self.ask(now - (count - 1 - index) * 0.1001, worker=worker)
+
+    def states(self) -> list[State]:
+        """As the workers saw it last."""
+        return [breaker.state for breaker in self.breakers]
 
     @property
     def told(self) -> list[State]:
@@ -191,6 +251,47 @@ def test_open_then_recovering_then_closed(workers: int) -> None:
     assert node.breakers[other].state is State.CLOSED
     assert node.ask(120.0)
     assert node.told == [State.OPEN, State.RECOVERING, State.CLOSED], "each once for the node"
+
+
+@given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 40), st.floats(0, 1), st.floats(0, 0.999))
+def test_the_owner_sets_times_and_numbers(
+    open_for: int, recovery: int, samples: int, within: float, later: float
+) -> None:
+    node = Workers(options=Options(HALF, open_for=open_for, recovery=recovery, samples=samples))
+    node.fail(100.0, count=samples - 1)
+    assert node.told == []
+    node.ask(100.2)
+    assert node.told == [State.OPEN]
+    opened = 100.2
+    assert not node.ask(opened + open_for * min(within, 0.999))
+    assert node.states() == [State.OPEN]
+    node.ask(opened + open_for + recovery * later + 1e-6, status=200)
+    assert node.states() == [State.RECOVERING]
+    assert node.ask(opened + open_for + recovery + 0.001, status=200)
+    assert node.told == [State.OPEN, State.RECOVERING, State.CLOSED]
+
+
+def test_one_sample_may_be_enough() -> None:
+    node = Workers(options=Options(HALF, samples=1))
+    assert node.ask(100.0)
+    assert not node.ask(100.1)
+
+
+def test_the_condition_is_asked_as_often_as_the_owner_says() -> None:
+    node = Workers(options=Options(HALF, check_every=5.0))
+    node.ask(100.0, status=200)
+    for tick in range(49):
+        assert node.ask(100.1 + tick / 10)
+    node.ask(105.01)
+    assert node.told == [State.OPEN]
+
+
+def test_a_threshold_of_requests_in_the_expression() -> None:
+    node = Workers(f"{HALF} && RequestThreshold() >= 20")
+    node.fail(101.95, count=19)
+    assert node.told == []
+    node.ask(102.1)
+    assert node.changes == [Change(State.OPEN, True, 20, "NetworkErrorRatio()=1, RequestThreshold()=20")]
 
 
 def test_time_passes_without_requests() -> None:
@@ -310,6 +411,7 @@ def test_an_open_circuit_refuses_with_503_and_sends_nothing(context: FakeContext
         "svcmesh_circuit_breaker_state": 2,
         "svcmesh_circuit_breaker_opened": 1,
         "svcmesh_circuit_breaker_rejected": 1,
+        "svcmesh_circuit_breaker_fallback": 0,
     }
     assert logs == [
         {
@@ -323,6 +425,83 @@ def test_an_open_circuit_refuses_with_503_and_sends_nothing(context: FakeContext
             "figures": "NetworkErrorRatio()=1",
         }
     ]
+
+
+def opened_with(options: Options, context: FakeContext) -> tuple[Handler, Scripted]:
+    """Return a layer whose breaker is open, before endpoints that answer with 200 from now on."""
+
+    def pass_time() -> None:
+        context.time += 0.11
+
+    scripted = Scripted([ConnectFailed("refused")] * FEWEST_OUTCOMES + [200], during=pass_time)
+    handler = build(options, context)(scripted)
+    for _ in range(FEWEST_OUTCOMES):
+        assert status_of(handler(FakeRequest())) == "connect_failed"
+    return handler, scripted
+
+
+def test_what_does_not_pass_has_the_status_that_the_owner_has_set(context: FakeContext) -> None:
+    handler, scripted = opened_with(Options(HALF, status=429), context)
+    with pytest.raises(CircuitOpen) as error:
+        run(handler(FakeRequest()))
+    assert (error.value.status, error.value.reason) == (429, "circuit_open")
+    assert error.value.headers == (("Retry-After", "10"),)
+    assert CircuitOpen("another").status == 503
+    assert len(scripted.requests) == 3
+
+
+def test_what_does_not_pass_goes_to_the_fallback_and_does_not_count(context: FakeContext) -> None:
+    handler, scripted = opened_with(Options(HALF, fallback="spare"), context)
+    window = next(iter(context.windows.made.values()))
+    counted = sum(bool(counters) for _, counters in window.counted)
+    requests = [FakeRequest() for _ in range(5)]
+    assert [status_of(handler(request)) for request in requests] == [200] * 5
+    assert [request.backend for request in requests] == ["spare"] * 5
+    assert sum(bool(counters) for _, counters in window.counted) == counted
+    assert context.metrics["svcmesh_circuit_breaker_fallback"] == 5
+    assert context.metrics["svcmesh_circuit_breaker_rejected"] == 0
+    context.time += 20
+    request = FakeRequest()
+    assert (status_of(handler(request)), request.backend) == (200, "")
+    assert scripted.requests[-1] is request
+
+
+def test_a_failure_of_the_fallback_is_passed_on(context: FakeContext) -> None:
+    handler, _ = handler_of(build(Options(force="open", fallback="spare"), context), NoEndpoint("none"))
+    assert status_of(handler(FakeRequest())) == "no_endpoint"
+
+
+def test_a_service_is_not_its_own_fallback(context: FakeContext) -> None:
+    handler, scripted = opened_with(Options(HALF, fallback="whoami"), context)
+    assert context.service == "default/whoami"
+    assert status_of(handler(FakeRequest())) == "circuit_open"
+    assert len(scripted.requests) == 3
+
+
+def test_the_fallback_is_named_to_the_plan() -> None:
+    assert MIDDLEWARE.backends is not None
+    assert MIDDLEWARE.backends(Options(HALF, fallback="spare")) == ("spare",)
+    assert MIDDLEWARE.backends(Options(HALF)) == ()
+
+
+@pytest.mark.parametrize("expression", ["", HALF])
+def test_forced_open(context: FakeContext, expression: str) -> None:
+    handler, scripted = handler_of(build(Options(expression, force="open"), context), 200)
+    with pytest.raises(CircuitOpen) as error:
+        run(handler(FakeRequest()))
+    assert (error.value.status, error.value.headers) == (503, ())
+    assert FORCE in error.value.detail
+    assert scripted.requests == []
+    assert context.metrics["svcmesh_circuit_breaker_state"] == State.OPEN
+    assert context.metrics["svcmesh_circuit_breaker_rejected"] == 1
+
+
+@pytest.mark.parametrize("expression", ["", HALF])
+def test_forced_closed(context: FakeContext, expression: str) -> None:
+    handler, scripted = handler_of(build(Options(expression, force="closed"), context), 502)
+    assert [status_of(handler(FakeRequest())) for _ in range(50)] == [502] * 50
+    assert handler is scripted, "it costs nothing"
+    assert context.metrics["svcmesh_circuit_breaker_state"] == State.CLOSED
 
 
 def test_it_recovers_and_says_so(context: FakeContext) -> None:

@@ -14,9 +14,11 @@ from middleware.expression import (
     Comparison,
     Every,
     Expression,
+    Figure,
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
+    RequestThreshold,
     ResponseCodeRatio,
     Some,
 )
@@ -62,6 +64,9 @@ FOUR = [Outcome(200), Outcome(200), Outcome(500), Outcome(502)]
         ("LatencyAtQuantileMS(50) > 110 || LatencyAtQuantileMS(99.9) < 90", False),
         ("ResponseCodeRatio(500, 600, 300, 400) > 0", False),
         ("ResponseCodeRatio(500, 501, 502, 503) == 1", True),
+        ("RequestThreshold() >= 4", True),
+        ("RequestThreshold() > 4 || RequestThreshold() < 4", False),
+        ("NetworkErrorRatio() > 0.2 && RequestThreshold() >= 5", False),
     ],
 )
 def test_expressions_hold_or_not(text: str, truth: bool) -> None:
@@ -85,11 +90,10 @@ def test_latencies_are_exact(sign: str, milliseconds: float) -> None:
 @pytest.mark.parametrize("sign", sorted(OPERATORS))
 @pytest.mark.parametrize("bound", [0.0, 0.5])
 @pytest.mark.parametrize(
-    "figure", [NetworkErrorRatio(), ResponseCodeRatio(500, 600, 0, 600), LatencyAtQuantile(99.0)]
+    "figure",
+    [NetworkErrorRatio(), ResponseCodeRatio(500, 600, 0, 600), LatencyAtQuantile(99.0), RequestThreshold()],
 )
-def test_figures_of_nothing_are_0(
-    figure: NetworkErrorRatio | ResponseCodeRatio | LatencyAtQuantile, sign: str, bound: float
-) -> None:
+def test_figures_of_nothing_are_0(figure: Figure, sign: str, bound: float) -> None:
     condition = Condition(Comparison(figure, sign, bound))
     assert condition.holds([0] * condition.counters) == OPERATORS[sign](0.0, bound)
 
@@ -100,6 +104,8 @@ def figure_of(outcomes: list[Outcome], comparison: Comparison) -> float:
         case NetworkErrorRatio():
             failed = [one for one in outcomes if one.network_error or one.status in (502, 504)]
             return len(failed) / len(outcomes) if outcomes else 0.0
+        case RequestThreshold():
+            return len(outcomes)
         case ResponseCodeRatio(start=start, to=to, divided_from=divided_from, divided_to=divided_to):
             part = [one for one in outcomes if start <= one.status < to]
             whole = [one for one in outcomes if divided_from <= one.status < divided_to]
@@ -147,12 +153,14 @@ def test_what_is_shown_of_the_figures() -> None:
     text = (
         "NetworkErrorRatio() > 0.5 || NetworkErrorRatio() > 0.1 && LatencyAtQuantileMS(50.0) > 90"
         " || LatencyAtQuantileMS(50.0) >= 200 || LatencyAtQuantileMS(99.0) != 100"
+        " || RequestThreshold() > 12345"
     )
     condition = Condition(parse_expression(text))
     assert condition.figures(sums_of(condition, FOUR)) == (
         "NetworkErrorRatio()=0.25, LatencyAtQuantileMS(50.0)>90, LatencyAtQuantileMS(50.0)<200,"
-        " LatencyAtQuantileMS(99.0)==100"
+        " LatencyAtQuantileMS(99.0)==100, RequestThreshold()=4"
     )
+    assert "RequestThreshold()=12345" in condition.figures([12345] + [0] * (condition.counters - 1))
 
 
 def test_counters_are_shared_and_bounded() -> None:

@@ -39,6 +39,7 @@ from middleware.testing import (
     sent_over,
     status_of,
 )
+from middleware.values import format_duration
 from tests.middleware.pages import DOCS, blocks, options_of_example, page, page_of, rows
 
 
@@ -93,6 +94,17 @@ def test_what_happens_with_retries(row: list[str]) -> None:
         answer = int(first) if first.isdigit() else errors[first]("")
         handler, _ = handler_of(layer, answer, 200)
         assert str(status_of(handler(FakeRequest(method)))) == outcome
+
+
+def test_how_long_retries_wait() -> None:
+    (value,) = re.findall(r"With `svc.mesh/retry-backoff: ([^`]*)` there is", page("retry"))
+    options = retry.parse({retry.RETRY_ATTEMPTS: "6", retry.RETRY_BACKOFF: value})
+    assert isinstance(options, retry.Options)
+    assert options.base is not None
+    waits = [retry.full_jitter(number, 1.0, options.base, options.limit) for number in range(1, 7)]
+    assert rows(page("retry"), "| retry | waits up to |") == [
+        [str(number), format_duration(wait)] for number, wait in enumerate(waits, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +164,7 @@ def test_what_happens_at_the_limit(row: list[str]) -> None:
 
 def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:
     names = [row[0].strip("`").partition("(")[0] for row in rows(page("circuit-breaker"), FIGURES)]
-    assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS"]
+    assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS", "RequestThreshold"]
     for name in names:
         found = circuit_breaker.parse({circuit_breaker.CIRCUIT_BREAKER: f"{name}!"})
         assert isinstance(found, Problem)

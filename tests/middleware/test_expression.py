@@ -13,6 +13,7 @@ from middleware.expression import (
     LatencyAtQuantile,
     NetworkErrorRatio,
     Not,
+    RequestThreshold,
     ResponseCodeRatio,
     Some,
 )
@@ -49,6 +50,7 @@ comparisons = st.builds(
     Comparison,
     st.one_of(
         st.just(NetworkErrorRatio()),
+        st.just(RequestThreshold()),
         st.builds(LatencyAtQuantile, st.integers(0, 100_000).map(lambda n: n / 1000)),
         st.builds(
             lambda a, b, c, d: ResponseCodeRatio(a, a + b, c, c + d),

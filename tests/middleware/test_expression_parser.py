@@ -155,6 +155,16 @@ TAKEN_BY_TRAEFIK_ALONE = [
     (f"{N} > 0.5 //" + "x" * 500, 513, "the expression is too long"),
 ]
 
+TAKEN_BY_LATER_TRAEFIK = [
+    # oxy 2.2
+    ("RequestThreshold() >= 20", "RequestThreshold() >= 20"),
+    (
+        f"{R} > 0.3 && RequestThreshold() >= 20",
+        "(Codes(500, 600, 0, 600) > 0.29999999999999999) && (RequestThreshold() >= 20)",
+    ),
+    ("(RequestThreshold()) == (7)", "RequestThreshold() == 7"),
+]
+
 TAKEN_HERE_ALONE = [
     # negation
     (f"!({N} > 0.5)", "!(Errors > 0.5)"),
@@ -178,6 +188,10 @@ TAKEN_HERE_ALONE = [
 ]
 
 TAKEN_BY_NOBODY = [
+    ("RequestThreshold(5) > 1", 18, '"5" means nothing here'),
+    ("RequestThreshold > 1", 18, '">" means nothing here'),
+    ("RequestThreshold()", 19, "the expression ends too early"),
+    ("RequestThreshold() < 0", 22, "RequestThreshold() < 0 can never hold"),
     ("", 1, "the expression ends too early"),
     (" ", 2, "the expression ends too early"),
     ("()", 2, '")" means nothing here'),
@@ -272,7 +286,7 @@ TAKEN_BY_NOBODY = [
 ]
 
 
-@pytest.mark.parametrize(("text", "meaning"), [*TAKEN_BY_BOTH, *TAKEN_HERE_ALONE])
+@pytest.mark.parametrize(("text", "meaning"), [*TAKEN_BY_BOTH, *TAKEN_BY_LATER_TRAEFIK, *TAKEN_HERE_ALONE])
 def test_what_is_taken_has_its_meaning(text: str, meaning: str) -> None:
     assert show(parse_expression(text)) == meaning
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from middleware import registry
 from middleware.contract import Handler, Problem, Reply
-from middleware.fault import WHOLE, FaultMalformed, Options, Share, build, parse, parse_share
+from middleware.fault import FaultMalformed, Options, Share, build, parse
 from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
-from middleware.values import InvalidValue
+from middleware.values import WHOLE, InvalidValue, parse_percentage
 from tests.middleware.pages import page, rows
 
 NAME = "svc.mesh/fault"
@@ -67,13 +67,13 @@ def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
 
 @given(st.integers(1, WHOLE))
 def test_every_share_can_be_written(share: int) -> None:
-    assert parse_share(f"{share // 100}.{share % 100:02}%") == share
+    assert parse_percentage(f"{share // 100}.{share % 100:02}%") == share
 
 
 @given(st.text("0123456789.%+_ ٣", max_size=8))
 def test_no_other_share_can(text: str) -> None:
     try:
-        assert 1 <= parse_share(text) <= WHOLE
+        assert 1 <= parse_percentage(text) <= WHOLE
     except InvalidValue:
         return
 

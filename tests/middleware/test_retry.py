@@ -12,9 +12,11 @@ from middleware.contract import (
     ExchangeError,
     GatewayTimeout,
     Handler,
+    Layer,
     NoEndpoint,
     Problem,
     Rejected,
+    ReplyHeaders,
     UpstreamProtocolError,
     UpstreamReset,
 )
@@ -24,8 +26,10 @@ from middleware.retry import (
     PATIENCE,
     Options,
     RetryBudget,
+    asked_to_wait,
     backoff,
     build,
+    full_jitter,
     is_retriable_error,
     parse,
 )
@@ -43,6 +47,10 @@ from middleware.testing import (
 
 ATTEMPTS = "svc.mesh/retry-attempts"
 ON = "svc.mesh/retry-on"
+METHODS = "svc.mesh/retry-methods"
+BUDGET = "svc.mesh/retry-budget"
+BACKOFF = "svc.mesh/retry-backoff"
+HEDGE = "svc.mesh/hedge"
 
 
 class UpstreamTimeout(ExchangeError):
@@ -76,6 +84,28 @@ class ClientLeft(ExchangeError):
         ({"svc.mesh/enabled": "true"}, None),
         ({ATTEMPTS: "10", ON: " 503,gateway-error , 5xx,503"}, Options(10, ("503", "5xx", "gateway-error"))),
         ({ATTEMPTS: "1", ON: "reset,connect-failure"}, Options(1, ("connect-failure", "reset"))),
+        ({ATTEMPTS: "1", METHODS: " POST, PATCH,POST"}, Options(1, methods=("PATCH", "POST"))),
+        ({ATTEMPTS: "1", METHODS: "any,POST"}, Options(1, methods=("any",))),
+        ({ATTEMPTS: "1", BUDGET: "12.5%"}, Options(1, budget_percent=12.5, budget_floor=10)),
+        ({ATTEMPTS: "1", BUDGET: "10% min=5/s"}, Options(1, budget_percent=10.0, budget_floor=50)),
+        ({ATTEMPTS: "1", BUDGET: "0% min=6/m"}, Options(1, budget_percent=0.0, budget_floor=1)),
+        ({ATTEMPTS: "1", BUDGET: "100% min=0"}, Options(1, budget_percent=100.0, budget_floor=0)),
+        ({ATTEMPTS: "1", BACKOFF: "50ms"}, Options(1, base=0.05, limit=0.5)),
+        ({HEDGE: "95%"}, Options(0, hedge_percent=95.0)),
+        ({HEDGE: "95%", BUDGET: "5%"}, Options(0, budget_percent=5.0, hedge_percent=95.0)),
+        ({ATTEMPTS: "2", HEDGE: "99.9%"}, Options(2, hedge_percent=99.9)),
+        ({ATTEMPTS: "2", HEDGE: "none"}, Options(2)),
+        ({HEDGE: "none"}, None),
+        ({ATTEMPTS: "1", BACKOFF: "50ms max=1s"}, Options(1, base=0.05, limit=1.0)),
+        ({ATTEMPTS: "1", BACKOFF: "30s"}, Options(1, base=30.0, limit=60.0)),
+        (
+            {ATTEMPTS: "1", BACKOFF: "1ms retry-after=5s max=1ms"},
+            Options(1, base=0.001, limit=0.001, retry_after=5.0),
+        ),
+        (
+            {ATTEMPTS: "1", BACKOFF: "1ms retry-after=ignore"},
+            Options(1, base=0.001, limit=0.01, retry_after=None),
+        ),
     ],
 )
 def test_values(annotations: dict[str, str], options: Options | None) -> None:
@@ -96,6 +126,28 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
         ({ATTEMPTS: "2", ON: "200"}, ON, '"200" is not known'),
         ({ATTEMPTS: "2", ON: "600"}, ON, '"600" is not known'),
         ({ATTEMPTS: "2", ON: ""}, ON, '"" is not known'),
+        ({METHODS: "POST"}, METHODS, f"has no effect without {ATTEMPTS}"),
+        ({BUDGET: "10%"}, BUDGET, f"has no effect without {ATTEMPTS}"),
+        ({BACKOFF: "10ms"}, BACKOFF, f"has no effect without {ATTEMPTS}"),
+        ({ATTEMPTS: "2", METHODS: "post"}, METHODS, '"post" is not a method that can be sent again'),
+        ({ATTEMPTS: "2", METHODS: "CONNECT"}, METHODS, '"CONNECT" is not a method that can be sent again'),
+        ({ATTEMPTS: "2", METHODS: "POST,"}, METHODS, '"" is not a method that can be sent again'),
+        ({ATTEMPTS: "2", BUDGET: "20"}, BUDGET, '"20" is not a percentage'),
+        ({ATTEMPTS: "2", BUDGET: "101%"}, BUDGET, '"101%" is not a percentage'),
+        ({ATTEMPTS: "2", BUDGET: "0% min=0"}, BUDGET, "it allows no retry"),
+        ({ATTEMPTS: "2", BUDGET: "20% min=5/m"}, BUDGET, "min=5/m is less than one in 10 s"),
+        ({ATTEMPTS: "2", BUDGET: "20% min=10"}, BUDGET, '"10" is not a rate'),
+        ({ATTEMPTS: "2", BUDGET: "20% max=10/s"}, BUDGET, '"max" is not known'),
+        ({ATTEMPTS: "2", BUDGET: "20% min=1/s min=2/s"}, BUDGET, "min is given twice"),
+        ({ATTEMPTS: "2", BUDGET: "20% 10/s"}, BUDGET, '"10/s" is not name=value'),
+        ({HEDGE: "95"}, HEDGE, '"95" is not a percentage'),
+        ({HEDGE: "100%"}, HEDGE, "100% is out of range"),
+        ({HEDGE: "49.99%"}, HEDGE, "49.99% is out of range"),
+        ({HEDGE: "95%", ON: "5xx"}, ON, f"has no effect without {ATTEMPTS}"),
+        ({ATTEMPTS: "2", BACKOFF: ""}, BACKOFF, '"" is not a duration'),
+        ({ATTEMPTS: "2", BACKOFF: "0"}, BACKOFF, "0 is out of range"),
+        ({ATTEMPTS: "2", BACKOFF: "1s max=999ms"}, BACKOFF, "999ms is out of range"),
+        ({ATTEMPTS: "2", BACKOFF: "1s retry-after=soon"}, BACKOFF, '"soon" is not a duration'),
     ],
 )
 def test_a_bad_value_is_a_problem(annotations: dict[str, str], annotation: str, reason: str) -> None:
@@ -143,7 +195,7 @@ def test_which_errors_are_retried(
     assert is_retriable_error(error, "POST", frozenset(statuses)) is post
 
 
-def retrying(options: Options, *outcomes: int | BaseException) -> tuple[Handler, Scripted, FakeContext]:
+def retrying(options: Options, *outcomes: Outcome) -> tuple[Handler, Scripted, FakeContext]:
     context = FakeContext()
     handler, scripted = handler_of(build(options, context, sleep=at_once, fraction=lambda: 1.0), *outcomes)
     return handler, scripted, context
@@ -158,7 +210,11 @@ def test_another_try_brings_the_answer() -> None:
     request = FakeRequest()
     assert run(handler(request)).status == 200
     assert scripted.requests == [request] * 3
-    assert context.metrics == {"svcmesh_retries": 2, "svcmesh_retry_budget_exhausted": 0}
+    assert context.metrics == {
+        "svcmesh_retries": 2,
+        "svcmesh_retry_budget_exhausted": 0,
+        "svcmesh_hedges": 0,
+    }
 
 
 def test_a_retried_response_is_discarded_the_last_one_is_not() -> None:
@@ -239,6 +295,117 @@ def test_the_wait_is_random_and_bounded(retry: int, fraction: float) -> None:
     assert backoff(retry, 0) == 0
 
 
+@given(st.integers(1, 10), st.floats(0, 1), st.floats(0.001, 60), st.floats(1, 100))
+def test_full_jitter_doubles_up_to_its_limit(retry: int, fraction: float, base: float, factor: float) -> None:
+    limit = base * factor
+    assert full_jitter(retry, 0.0, base, limit) == 0
+    assert full_jitter(retry, fraction, base, limit) <= full_jitter(retry, 1.0, base, limit) <= limit
+    assert full_jitter(retry, 1.0, base, limit) == min(limit, base * 2 ** (retry - 1))
+
+
+class Pauses:
+    """Notes for how long a layer sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+    def layer(self, options: Options, fraction: float = 1.0, wall: float = 0.0) -> Layer:
+        return build(options, FakeContext(), sleep=self.sleep, fraction=lambda: fraction, wall=lambda: wall)
+
+
+def test_waits_that_the_owner_has_set() -> None:
+    pauses = Pauses()
+    handler, _ = handler_of(pauses.layer(Options(6, base=0.1, limit=1.0)), UpstreamReset("cut"))
+    assert status_of(handler(FakeRequest())) == "upstream_reset"
+    assert pauses.seconds == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+
+
+NOON = "Sat, 28 Nov 2026 12:00:00 GMT"
+NOON_SECONDS = 1795867200.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 0.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "3"}, 3.0),
+        ({"Retry-After": "9" * 5000}, float("9" * 18)),
+        ({"Retry-After": "Sat, 28 Nov 2026 12:00:07 GMT"}, 7.0),
+        ({"Retry-After": "Sat, 28 Nov 2026 11:59:00 GMT"}, 0.0),
+        ({"Retry-After": NOON, "Date": "Sat, 28 Nov 2026 11:59:58 GMT"}, 2.0),
+        ({"Retry-After": NOON, "Date": "yesterday"}, 0.0),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": "-1"}, 0.0),
+        ({"Retry-After": "1.5"}, 0.0),
+        ({"Retry-After": ""}, 0.0),
+        ({"Retry-After": "Sat, 28 Nov 99999 12:00:07 GMT"}, 0.0),
+    ],
+)
+def test_what_an_endpoint_asks_for(fields: dict[str, str], seconds: float) -> None:
+    assert asked_to_wait(ReplyHeaders(fields.items()), NOON_SECONDS) == seconds
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_no_value_of_an_endpoint_does_harm(text: str, date: str) -> None:
+    headers = FakeResponse().headers
+    headers._fields = [("Retry-After", text), ("Date", date)]
+    assert asked_to_wait(headers, NOON_SECONDS) >= 0
+
+
+@pytest.mark.parametrize(
+    ("longest", "asked", "waited"),
+    [(1.0, "1", [1.025]), (1.0, "2", None), (5.0, "2", [2.025]), (None, "3600", [0.025]), (0.0, "1", None)],
+)
+def test_what_an_endpoint_asks_for_is_waited_for_or_not_tried_again(
+    longest: float | None, asked: str, waited: list[float] | None
+) -> None:
+    pauses = Pauses()
+    busy = FakeResponse(503, {"Retry-After": asked})
+    layer = pauses.layer(Options(1, ("503",), base=0.025, limit=0.25, retry_after=longest))
+    handler, scripted = handler_of(layer, busy, 200)
+    response = run(handler(FakeRequest()))
+    if waited is None:
+        assert (response, busy.discarded, len(scripted.requests)) == (busy, False, 1)
+    else:
+        assert (response.status, busy.discarded) == (200, True)
+    assert pauses.seconds == pytest.approx(waited or [])
+
+
+def test_what_is_not_tried_again_costs_no_budget() -> None:
+    handler, scripted, context = retrying(Options(1, ("503",)), FakeResponse(503, {"Retry-After": "60"}))
+    for _ in range(20):
+        assert status_of(handler(FakeRequest())) == 503
+    assert len(scripted.requests) == 20
+    assert set(context.metrics.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "method", "again"),
+    [
+        (("POST",), "POST", True),
+        (("POST",), "PATCH", False),
+        (("POST",), "PUT", True),
+        (("any",), "PATCH", True),
+        (("any",), "X-OWN", True),
+    ],
+)
+def test_further_methods_are_sent_again(methods: tuple[str, ...], method: str, again: bool) -> None:
+    for outcome in (503, UpstreamReset("cut"), TryTooSlow("slow")):
+        handler, scripted, _ = retrying(Options(1, ("503",), methods), outcome, 200)
+        assert (status_of(handler(FakeRequest(method))) == 200) is again
+        assert len(scripted.requests) == 1 + again
+
+
+def test_further_methods_do_not_mean_calls() -> None:
+    handler, scripted = calling(Options(1, ("503",), ("any",)), UpstreamReset("cut"), 200)
+    assert status_of(handler(grpc_call())) == "upstream_reset"
+    assert len(scripted.requests) == 1
+
+
 @pytest.mark.parametrize("base", [ConnectFailed, UpstreamReset])
 def test_a_request_that_is_over_is_not_sent_again(base: type[ExchangeError]) -> None:
     error = base("over")
@@ -271,9 +438,8 @@ def test_retries_stop_when_the_budget_is_used_up() -> None:
     assert context.metrics["svcmesh_retry_budget_exhausted"] >= 800
 
 
-def withdrawals(steps: list[tuple[float, bool]]) -> Iterator[tuple[float, bool, bool]]:
+def withdrawals(steps: list[tuple[float, bool]], budget: RetryBudget) -> Iterator[tuple[float, bool, bool]]:
     """Play steps of (seconds passed, whether it is a retry) and yield (now, whether a retry, granted)."""
-    budget = RetryBudget()
     now = 100.0
     for gap, is_retry in steps:
         now += gap
@@ -284,16 +450,29 @@ def withdrawals(steps: list[tuple[float, bool]]) -> Iterator[tuple[float, bool, 
             yield now, False, True
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.001, 0.1, 3.0]), st.booleans()), max_size=300))
-def test_retries_never_exceed_a_fifth_of_live_traffic(steps: list[tuple[float, bool]]) -> None:
-    played = list(withdrawals(steps))
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.001, 0.1, 3.0]), st.booleans()), max_size=300),
+    st.sampled_from([(2000, BUDGET_FLOOR), (0, 3), (10_000, 0), (1, 0), (5050, 1)]),
+)
+def test_retries_never_exceed_the_budget(steps: list[tuple[float, bool]], allowed: tuple[int, int]) -> None:
+    share, floor = allowed
+    played = list(withdrawals(steps, RetryBudget(share, floor)))
     for end, (now, is_retry, granted) in enumerate(played):
         if is_retry and granted:
             window = [step for step in played[: end + 1] if step[0] >= now - 10]
             requests = sum(not retry for _, retry, _ in window)
             recent = [step for step in played[: end + 1] if step[0] > now - 9]
             retries = sum(retry and given for _, retry, given in recent)
-            assert retries <= max(BUDGET_FLOOR, requests / 5)
+            assert retries <= max(floor, requests * share / 10_000)
+
+
+@given(st.integers(0, 400), st.integers(0, 10_000), st.integers(0, 50))
+def test_the_whole_budget_may_be_used(requests: int, share: int, floor: int) -> None:
+    budget = RetryBudget(share, floor)
+    for _ in range(requests):
+        budget.deposit(100.0)
+    granted = sum(budget.withdraw(100.5) for _ in range(500))
+    assert granted == max(floor, requests * share // 10_000)
 
 
 def test_a_quiet_service_may_retry_a_little() -> None:

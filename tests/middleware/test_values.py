@@ -13,7 +13,9 @@ from middleware.values import (
     parse_choice,
     parse_duration,
     parse_integer,
+    parse_percentage,
     parse_rate,
+    split_settings,
 )
 
 
@@ -157,3 +159,38 @@ def test_a_misspelt_choice_names_the_nearest() -> None:
         parse_choice("sorce", ("service", "source"), also=" or a number")
     assert error.value.reason == '"sorce" is not known'
     assert error.value.expected == "one of service, source or a number; did you mean source?"
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("0%", 0), ("100%", 10_000), (" 12.5%\n", 1250), ("0.01%", 1), ("007%", 700)]
+)
+def test_percentages(text: str, share: int) -> None:
+    assert parse_percentage(text, least=0) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "5", "100.01%", "1.234%", "-1%", "٣%", "1e1%", "1000%"])
+def test_what_is_no_percentage(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        parse_percentage(text, least=0)
+    with pytest.raises(InvalidValue, match=r"a percentage from 0\.01% to 100%"):
+        parse_percentage("0%")
+
+
+def test_a_value_and_its_settings() -> None:
+    assert split_settings(" 10%  min=5/s\nmax=1=2 ", ("min", "max")) == ("10%", {"min": "5/s", "max": "1=2"})
+    assert split_settings("", ()) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10% 5/s", '"5/s" is not name=value; expected min=, max= after the value'),
+        ("10% mim=1", '"mim" is not known; expected one of min, max; did you mean min?'),
+        ("10% min=1 min=1", "min is given twice; expected min once"),
+        ("10% =1", '"" is not known; expected one of min, max'),
+    ],
+)
+def test_what_is_no_setting(text: str, message: str) -> None:
+    with pytest.raises(InvalidValue) as error:
+        split_settings(text, ("min", "max"))
+    assert str(error.value) == message

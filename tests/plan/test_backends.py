@@ -115,6 +115,22 @@ def test_one_that_is_not_in_the_mesh_is_reported_until_it_is() -> None:
     assert [*found, cluster.problems] == [(problem,), (), (problem,)]
 
 
+def test_the_annotation_that_names_it_is_reported() -> None:
+    fallback = {"svc.mesh/circuit-breaker-force": "open", "svc.mesh/circuit-breaker-fallback": "spare"}
+    (problem,) = Cluster(shop(fallback)).problems
+    assert (problem.field, problem.value) == ("svc.mesh/circuit-breaker-fallback", "spare")
+
+
+def test_a_service_that_one_port_alone_names() -> None:
+    ports = [HTTP, ServicePort("admin", 8080)]
+    cluster = Cluster(shop({"svc.mesh/split.admin": "v1=1"}, ports=ports), named("v1", 11, ports=ports))
+    plain, admin = cluster.plan.services[SHOP].listeners
+    assert (plain.backends, admin.backends) == ((), (("v1", BackendKey(V1.key, 8080)),))
+    assert cluster.plan.referrers == {V1.key: frozenset({SHOP})}
+    cluster.drop(V1)
+    assert [problem.reason for problem in cluster.problems] == ["default/v1 is not in the mesh"]
+
+
 def test_one_whose_port_changes_is_followed() -> None:
     cluster = Cluster(shop(), V1, V2)
     cluster.put(named("v1", 11, ports=[ServicePort("web", 8080)]))
