@@ -55,6 +55,33 @@ class HealthCheck(msgspec.Struct, frozen=True):
     """Of the kind `"grpc"`: the service whose status is asked for; empty: the whole server."""
 
 
+class OutlierDetection(msgspec.Struct, frozen=True):
+    """How workers find the endpoints that do worse than the others, and for how long these are ejected."""
+
+    failures: tuple[str, ...]
+    """What counts: `connect-failure`, `reset`, `timeout`, `5xx`, `gateway-error`."""
+    consecutive: int = 5
+    """Failures in a row after which an endpoint is ejected."""
+    success_rate: int = 50
+    """Percent: an endpoint of which fewer requests succeeded in an interval is ejected."""
+    requests: int = 20
+    """The fewest in an interval that a success rate is made of."""
+    interval: Seconds = 10.0
+    ejection: Seconds = 30.0
+    """The first one; the second one is twice as long, the third one three times."""
+    longest: Seconds = 300.0
+    share: int = 50
+    """Percent of the endpoints that may be ejected at once, rounded down."""
+
+
+class Locality(msgspec.Struct, frozen=True):
+    """Whether endpoints in the client's zone go before others."""
+
+    kind: Literal["prefer", "strict"]
+    healthy: int = 70
+    """Of the kind `"prefer"`: percent of the zone's endpoints; if fewer are healthy, all zones are used."""
+
+
 class BackendSpec(msgspec.Struct, frozen=True):
     """The endpoints of one Service port, and how they are used; all rules that send to them share it."""
 
@@ -70,6 +97,12 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """What requests are sent in; the bytes of a tcp port pass as they are."""
     health_check: HealthCheck | None = None
     """None: endpoints are not checked."""
+    outlier_detection: OutlierDetection | None = None
+    """None: `nodeagent.proxy.health` alone judges by requests."""
+    locality: Locality | None = None
+    """None: zones make no difference."""
+    failover: BackendKey | None = None
+    """Where requests go while none of the endpoints is healthy."""
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from middleware.contract import (
     UpstreamReset,
 )
 from middleware.grpc import GrpcStatus
-from nodeagent.proxy.backend import Target, describe_failure
+from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
 from nodeagent.proxy.errors import (
     LayerBroke,
@@ -337,6 +337,9 @@ class Exchange(LayerRequest):
                 # Every endpoint has had its try: begin again rather than give up early.
                 self._tried = ()
                 target = backend.pick((), now)
+            if target is None and backend.failover is not None:
+                backend, target = backend.otherwise(self._tried, now)
+                self._backend = backend
         if target is None:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
@@ -384,7 +387,8 @@ class Exchange(LayerRequest):
         backend.failed(target, Verdict.CONNECT_FAILED, now)
         self._connect_failures += 1
         self._tried_in_vain()
-        if self._connect_failures < CONNECT_TRIES and any(one not in self._tried for one in backend.targets):
+        elsewhere = backend.failover is not None or any(one not in self._tried for one in backend.targets)
+        if self._connect_failures < CONNECT_TRIES and elsewhere:
             self._dispatch_again()
             return
         self._connect_failures = 0
@@ -522,14 +526,19 @@ class Exchange(LayerRequest):
         backend, target = self._backend, self._target
         assert backend is not None
         assert target is not None
-        if backend.health.troubles:
-            backend.answered(target)
+        if backend.attentive:
+            self._report(backend, target, head, end and not data)
         if self._chain is None:
             self._commit(head, data, end)
             return
         response = self._response = UpstreamResponse(self, head, data, end)
         self._chain.step(response)
         self._hold_response(response)
+
+    def _report(self, backend: Backend, target: Target, head: ResponseHead, whole: bool) -> None:
+        """Tell a backend of its endpoint's answer; `whole` if it is nothing but the head."""
+        backend.answered(target)
+        backend.said(target, head.status)
 
     def response_data(self, data: bytes, end: bool) -> None:
         """More bytes of the response have come; in a tunnel `end` is the endpoint's half-close."""

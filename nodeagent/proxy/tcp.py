@@ -214,6 +214,8 @@ class TcpConnection(TcpSide):
         rule = listener.rule
         backend = (rule.backend or rule.choose()) if rule is not None else None
         target = backend.pick(self._tried, self.runtime.now()) if backend is not None else None
+        if target is None and backend is not None and backend.failover is not None:
+            backend, target = backend.otherwise(self._tried, self.runtime.now())
         if backend is None or target is None:
             if not self._tried:
                 listener.count(UPSTREAM_NO_ENDPOINT)
@@ -226,12 +228,14 @@ class TcpConnection(TcpSide):
         def done(_: Connection | None, error: Exception | None) -> None:
             if error is None:
                 backend.connected(target)
+                backend.accepted(target)
             elif self._pending is not None:  # else it was joined, and broke: the two have dealt with that
                 self._pending = None
                 timed_out = isinstance(error, TimeoutError)
                 listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
                 backend.failed(target, Outcome.CONNECT_FAILED, self.runtime.now())
-                if len(self._tried) < CONNECT_TRIES and len(self._tried) < len(backend.targets):
+                elsewhere = backend.failover is not None or len(self._tried) < len(backend.targets)
+                if len(self._tried) < CONNECT_TRIES and elsewhere:
                     self._connect()
                 elif len(self._tried) == 1:
                     self._fail(ConnectFailed(describe_failure(target, error)))

@@ -31,7 +31,7 @@ from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.observer import ALL, Closed, Refused
+from nodeagent.proxy.observer import ALL, Circulation, Closed, Refused
 from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.shared_pool import SharedPool
@@ -98,6 +98,9 @@ class Watcher:
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         self.bugs.append(error)
+
+    def circulated(self, circulation: Circulation) -> None:
+        raise AssertionError(circulation)
 
 
 class Plane:

@@ -245,6 +245,9 @@ def test_middlewares_of_one_page_are_one_section() -> None:
         "The mesh",
         "Connections",
         "Health check",
+        "Outlier detection",
+        "Locality",
+        "Failover",
         "Timeout",
         "Retry",
     ]
