@@ -333,13 +333,14 @@ class Exchange(LayerRequest):
         if backend is not None:
             now = self.listener.runtime.now() if tried else self.started
             target = backend.pick(tried, now)
-            if target is None and tried:
-                # Every endpoint has had its try: begin again rather than give up early.
-                self._tried = ()
-                target = backend.pick((), now)
-            if target is None and backend.failover is not None:
-                backend, target = backend.otherwise(self._tried, now)
-                self._backend = backend
+            if target is None:
+                if tried:
+                    # Every endpoint has had its try: begin again rather than give up early.
+                    self._tried = ()
+                    target = backend.pick((), now)
+                if target is None and backend.failover is not None:
+                    self._backend, target = backend.otherwise((), now)
+                    backend = self._backend
         if target is None:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
