@@ -69,6 +69,7 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         "SVCMESH_ADMIN_LISTEN": "127.0.0.1:15999",
         "SVCMESH_WORKERS": "2",
         "SVCMESH_NODE_NAME": "n1",
+        "SVCMESH_NODE_ZONE": "eu-1a",
         "SVCMESH_DRAIN_TIMEOUT": "1m",
         "SVCMESH_LOG_LEVEL": "debug",
         "SVCMESH_LOG_FORMAT": "console",
