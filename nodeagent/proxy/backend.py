@@ -51,6 +51,7 @@ class Backend:
         "_balancer",
         "_circulating",
         "_counters",
+        "_fewest",
         "_handlers",
         "_layer_set",
         "_most",
@@ -83,8 +84,9 @@ class Backend:
         """Those that fail the agent's health checks."""
         self._circulating: tuple[Target, ...] = ()
         """Where requests go: all others, or those of them in this zone; if there are no others, `_spare`."""
+        self._fewest = 1
         self._wider: tuple[Target, ...] = ()
-        """Where they go if too few of `_circulating` accept connections: the others of all zones."""
+        """Where they go if fewer than `_fewest` of `_circulating` accept connections: those of all zones."""
         self._spare: tuple[Target, ...] = ()
         """Where they go rather than nowhere."""
         self.health: Health[Target] = Health()
@@ -179,7 +181,7 @@ class Backend:
             ejected = self.outliers.ejected
             well = tuple(one for one in well if one not in ejected) or (well if self.failover is None else ())
         self._spare = self._targets
-        wider = None
+        self._fewest, wider = 1, None
         locality = spec.locality if spec is not None else None
         if locality is not None and self.zone:
             places = near([one.endpoint for one in self._targets], self.zone)
@@ -188,8 +190,8 @@ class Backend:
             near_well = tuple(one for one in well if one in inside)
             if locality.kind == "strict":
                 self._spare, well = tuple(here), near_well
-            elif enough(len(near_well), len(here), locality.healthy):
-                wider, well = well, near_well
+            elif len(near_well) >= (fewest := enough(len(here), locality.healthy)):
+                self._fewest, wider, well = fewest, well, near_well
         self._circulating = well or (self._spare if self.failover is None else ())
         self._wider = self._circulating if wider is None else wider
 
@@ -253,8 +255,8 @@ class Backend:
         circulating = self._circulating
         if health.troubles:
             usable = health.usable(circulating, now)
-            if usable is not circulating and (circulating is not self._wider or self.failover is not None):
-                usable = self._beyond(usable, now)
+            if len(usable) < self._fewest:
+                usable = health.usable(self._wider, now)
                 if not usable and self.failover is not None:
                     return None
             target = balancer.pick(usable, avoid, key)
@@ -264,16 +266,6 @@ class Backend:
         if target is None and self.failover is None:
             target = balancer.pick(self._spare, avoid, key)
         return target
-
-    def _beyond(self, usable: tuple[Target, ...], now: float) -> tuple[Target, ...]:
-        """Return `usable`, or those of all zones that are worth a try if it holds too few."""
-        locality = self.spec.locality if self.spec is not None else None
-        percent = locality.healthy if locality is not None else 0
-        return (
-            usable
-            if enough(len(usable), len(self._circulating), percent)
-            else self.health.usable(self._wider, now)
-        )
 
     def otherwise(self, avoid: Collection[Target], now: float) -> tuple[Backend, Target | None]:
         """Return where to send a request for which `pick` has nobody, and whose endpoint that is."""
@@ -332,6 +324,12 @@ class Backend:
         if not outliers.counts(status):
             outliers.passed(target)
         elif change := outliers.failed(target, str(status), self._pools.runtime.now()):
+            self._tell((change,))
+
+    def garbled(self, target: Target) -> None:
+        """Take note, for outlier detection, of an answer that cannot be passed on."""
+        outliers = self.outliers
+        if outliers is not None and (change := outliers.failed(target, RESET, self._pools.runtime.now())):
             self._tell((change,))
 
     def failed(self, target: Target, outcome: Outcome, now: float) -> None:

@@ -476,6 +476,8 @@ class Exchange(LayerRequest):
         if self.committed:
             self._break_off(error)
         else:
+            if self._backend is not None and self._target is not None:
+                self._backend.garbled(self._target)
             self._tried_in_vain()
             self._give_try_up()
             self._raise(error)

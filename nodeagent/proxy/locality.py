@@ -24,6 +24,6 @@ def zone_of(node: str, endpoints: Iterable[Endpoint]) -> str:
     return next((one.zone for one in endpoints if one.node == node and one.zone), "")
 
 
-def enough(healthy: int, of: int, percent: int) -> bool:
-    """Whether so many healthy ones of a zone are enough to send everything to them."""
-    return healthy > 0 and 100 * healthy >= percent * of
+def enough(count: int, percent: int) -> int:
+    """Return how many of a zone's endpoints must be healthy for everything to be sent to them."""
+    return max(1, -(-percent * count // 100))

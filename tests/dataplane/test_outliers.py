@@ -52,7 +52,13 @@ def ejected(mesh: Mesh) -> int:
     return mesh.count(columns.OUTLIER_EJECTIONS)
 
 
-@pytest.mark.parametrize("bad", [saying(b"500 Oops"), saying(b"503 Unwell"), reset_unanswered])
+async def garbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that answers something that is not HTTP."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"220 ready\r\n\r\n")
+
+
+@pytest.mark.parametrize("bad", [saying(b"500 Oops"), saying(b"503 Unwell"), reset_unanswered, garbling])
 async def test_an_endpoint_that_fails_leaves_circulation(mesh: Mesh, bad: Handler) -> None:
     mesh.more = {"outlier_detection": THREE}
     await mesh.serve(await mesh.endpoint(bad), await mesh.endpoint(answering()))

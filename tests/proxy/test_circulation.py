@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
@@ -15,7 +17,7 @@ from nodeagent.plan.outlier_detection import ALL
 from nodeagent.proxy.backend import Backend, Backends, Target
 from nodeagent.proxy.data_plane import make_pools
 from nodeagent.proxy.health import Outcome
-from nodeagent.proxy.locality import near
+from nodeagent.proxy.locality import enough, near
 from nodeagent.proxy.observer import Circulation, NoObserver
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.settings import Limits
@@ -170,6 +172,13 @@ def test_hints_count_if_all_have_one() -> None:
     assert near([], "b") == []
 
 
+@pytest.mark.parametrize(
+    ("count", "percent", "fewest"), [(2, 70, 2), (10, 70, 7), (10, 71, 8), (3, 0, 1), (0, 70, 1), (4, 100, 4)]
+)
+def test_how_many_are_enough(count: int, percent: int, fewest: int) -> None:
+    assert enough(count, percent) == fewest
+
+
 class TestLocality:
     def test_those_in_the_zone_go_first(self, world: World) -> None:
         world.backends.locate("node", "a")
@@ -189,6 +198,16 @@ class TestLocality:
         world.serve(HERE, HERE_TOO, THERE, locality=PREFER)
         world.fail(HERE)
         assert world.picks() == {HERE_TOO, THERE}
+
+    def test_both_kinds_of_trouble_add_up(self, world: World) -> None:
+        near_ones = [at(number, "a") for number in range(1, 11)]
+        world.backends.locate("node", "a")
+        world.serve(*near_ones, at(11, "b"), locality=PREFER)
+        world.web.set_condition([("10.0.0.1", 80), ("10.0.0.2", 80)])
+        world.fail(near_ones[2])
+        assert world.picks(30) == set(near_ones[3:])
+        world.fail(near_ones[3])
+        assert world.picks(30) == {*near_ones[4:], at(11, "b")}
 
     def test_a_zone_without_endpoints(self, world: World) -> None:
         world.backends.locate("node", "c")
@@ -277,3 +296,50 @@ class TestFailover:
         assert len(world.backends) == 2
         world.serve(A)
         assert len(world.backends) == 1
+
+
+EVERYBODY = tuple(at(number, "ab"[number % 2]) for number in range(1, 7))
+Trouble = tuple[str, int]
+WORDS = ("refuse", "reset", "error", "unhealthy", "well", "later")
+
+
+@given(
+    kind=st.sampled_from((None, PREFER, STRICT, Locality("prefer", 100))),
+    zone=st.sampled_from(("", "a", "c")),
+    fails_over=st.booleans(),
+    troubles=st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 5)), max_size=30),
+)
+def test_somebody_is_found_whatever_happens(
+    kind: Locality | None, zone: str, fails_over: bool, troubles: list[Trouble]
+) -> None:
+    """Nobody is picked only where that is meant; and nobody who is out while somebody is left."""
+    world = World()
+    world.backends.locate("node", zone)
+    detection = OutlierDetection(ALL, consecutive=2, ejection=5.0)
+    standby = STANDBY if fails_over else None
+    world.serve(*EVERYBODY, outlier_detection=detection, locality=kind, failover=standby)
+    unhealthy: set[tuple[str, int]] = set()
+    for what, number in troubles:
+        endpoint = EVERYBODY[number]
+        if what == "refuse":
+            world.fail(endpoint)
+        elif what == "reset":
+            world.fail(endpoint, Outcome.RESET)
+        elif what == "error":
+            world.answer(endpoint, 503, 2)
+        elif what == "later":
+            world.time += number
+            world.backends.tick(world.time)
+        else:
+            (unhealthy.add if what == "unhealthy" else unhealthy.discard)((endpoint.address, endpoint.port))
+            world.web.set_condition(unhealthy)
+        out = unhealthy | world.web.ejected().keys()
+        well = {one for one in EVERYBODY if (one.address, one.port) not in out}
+        reachable = {one for one in EVERYBODY if kind is not STRICT or not zone or one.zone == zone}
+        picked = world.picks(6)
+        if None in picked:
+            assert fails_over or not reachable
+        picked.discard(None)
+        assert picked <= reachable
+        if well & reachable:
+            assert picked <= well
