@@ -97,7 +97,7 @@ class Backend:
         self.zone = ""
         """The node's, if the plan asks for locality and it is known."""
         self.failover: Backend | None = None
-        """Where requests go while no endpoint is healthy: then `pick` returns None, and `otherwise` helps."""
+        """Where requests go while no endpoint is healthy: then `pick` returns None."""
         self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
         self._most = pools.runtime.limits.upstream_connections
         self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
@@ -267,16 +267,13 @@ class Backend:
             target = balancer.pick(self._spare, avoid, key)
         return target
 
-    def otherwise(self, avoid: Collection[Target], now: float) -> tuple[Backend, Target | None]:
-        """Return where to send a request for which `pick` has nobody, and whose endpoint that is."""
-        other = self.failover
-        if other is None:
-            return self, None
-        target = other.pick(avoid, now)
-        if target is not None:
-            self._counters.count(FAILOVERS)
-            return other, target
-        return self, self._balancer.pick(self._spare, avoid, b"")
+    def failed_over(self) -> None:
+        """Count a request that goes to an endpoint of `failover`."""
+        self._counters.count(FAILOVERS)
+
+    def last_resort(self, avoid: Collection[Target]) -> Target | None:
+        """Return an endpoint rather than none, if `failover` has none either."""
+        return self._balancer.pick(self._spare, avoid, b"")
 
     def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
         """Ask for a stream that is not there yet; raises `PoolFull`."""

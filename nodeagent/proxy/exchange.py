@@ -339,8 +339,7 @@ class Exchange(LayerRequest):
                     self._tried = ()
                     target = backend.pick((), now)
                 if target is None and backend.failover is not None:
-                    self._backend, target = backend.otherwise((), now)
-                    backend = self._backend
+                    backend, target = self._fail_over(backend, backend.failover, now)
         if target is None:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
@@ -356,6 +355,15 @@ class Exchange(LayerRequest):
         except PoolFull:
             self.listener.count(UPSTREAM_OVERLOADED)
             raise
+
+    def _fail_over(self, backend: Backend, other: Backend, now: float) -> tuple[Backend, Target | None]:
+        """Choose an endpoint of another Service, as this one has no healthy one."""
+        target = other.pick((), now)
+        if target is None:
+            return backend, backend.last_resort(())
+        backend.failed_over()
+        self._backend = other
+        return other, target
 
     def _why_none(self) -> str:
         if self._backend is None:

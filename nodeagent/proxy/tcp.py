@@ -215,7 +215,12 @@ class TcpConnection(TcpSide):
         backend = (rule.backend or rule.choose()) if rule is not None else None
         target = backend.pick(self._tried, self.runtime.now()) if backend is not None else None
         if target is None and backend is not None and backend.failover is not None:
-            backend, target = backend.otherwise(self._tried, self.runtime.now())
+            target = backend.failover.pick(self._tried, self.runtime.now())
+            if target is not None:
+                backend.failed_over()
+                backend = backend.failover
+            else:
+                target = backend.last_resort(self._tried)
         if backend is None or target is None:
             if not self._tried:
                 listener.count(UPSTREAM_NO_ENDPOINT)

@@ -181,6 +181,17 @@ async def test_another_service_answers_when_all_of_ours_are_ejected(mesh: Mesh) 
     await until_only(mesh, b"standby")
 
 
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+async def test_if_the_other_has_none_either_ours_are_tried(mesh: Mesh, protocol: Any) -> None:
+    mesh.more = {"failover": STANDBY}
+    ours = await mesh.endpoint(closing(b"ours"))
+    listener = await mesh.serve(ours, protocol=protocol)
+    backend = mesh.proxy.backends.acquire(BackendKey(listener.service, listener.port))
+    backend.set_condition([(ours.address, ours.port)])
+    assert (await mesh.ask(GET_CLOSE)).endswith(b"ours")
+    assert mesh.count(columns.FAILOVERS) == 0
+
+
 async def test_it_works_with_layers(mesh: Mesh) -> None:
     await failing_over(mesh, closed_port(), annotations={"svc.mesh/retry-attempts": "2"})
     assert (await mesh.ask(GET_CLOSE)).endswith(b"standby")
