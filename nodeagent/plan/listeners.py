@@ -93,6 +93,7 @@ def compile_ports(
     ports = Ports(service, resolution, settings, addresses)
     scopes = {name: middleware.scope for name, middleware in middlewares.items()}
     named = _named_services(resolution.layers, middlewares)
+    balancing = resolution.balancing
     listeners, backends = [], []
     for port, mesh_port in ports.carried:
         protocol: Protocol = protocol_of(port, resolution.annotations)
@@ -128,6 +129,8 @@ def compile_ports(
                 layers=layers("backend"),
                 protocol=upstream_protocol_of(port, resolution.annotations) if http else "http1",
                 health_check=resolution.health_checks.of(port),
+                balance=balancing.balance_of(port),
+                affinity=balancing.affinity_of(service.key, port, service.object.uid) if http else None,
             )
         )
     ports.note_unbacked()
