@@ -236,8 +236,21 @@ class TestEwma:
             balancer.begun("bad", 0.0)
             balancer.failed("bad", 0.0001, 0.0)
             balancer.ended("bad", 0.0, 0.0)
-        assert balancer.cost("bad", 0.0) >= 4 * FAILED
+        assert balancer.cost("bad", 0.0) == FAILED
         assert balancer.pick(("good", "bad"), (), b"", 0.0) == "good"
+
+    @given(st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 60), st.booleans()), max_size=50))
+    def test_the_average_is_never_more_than_the_slowest_of_all(self, tries: list[Any]) -> None:
+        """However many failures there were: else they would cut an endpoint off for good."""
+        balancer: Ewma[str] = Ewma()
+        now, slowest = 0.0, FAILED
+        for took, passes, well in tries:
+            now += passes
+            slowest = max(slowest, took)
+            balancer.begun("a", now)
+            (balancer.answered if well else balancer.failed)("a", took, now)
+            balancer.ended("a", 0.0, now)
+            assert 0 < balancer.cost("a", now) <= slowest * (1 + 1e-9)
 
     def test_what_was_waited_for_in_vain_took_at_least_that_long(self) -> None:
         balancer: Ewma[str] = Ewma()

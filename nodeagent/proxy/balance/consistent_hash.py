@@ -25,8 +25,7 @@ from nodeagent.proxy.balance.round_robin import RoundRobin
 
 POINTS: Final = 128
 """Places of each endpoint. The shares of the keys then differ from even by a tenth or so."""
-_PER_DIGEST: Final = 8
-_PLACES: Final = struct.Struct(f"<{_PER_DIGEST}Q")
+_PLACES: Final = struct.Struct(f"<{POINTS}Q")
 _KEY: Final = struct.Struct("<Q")
 _SLOT: Final = 0xFFFF
 """The bits of a place that say whose it is; the others are its hash."""
@@ -135,10 +134,6 @@ class ConsistentHash(Unwatching[T]):
         return first
 
 
-def _places(name: str) -> list[int]:
+def _places(name: str) -> tuple[int, ...]:
     """Return the places of an endpoint of this name: the same in every process."""
-    return [
-        place
-        for number in range(POINTS // _PER_DIGEST)
-        for place in _PLACES.unpack(hashlib.blake2b(f"{name} {number}".encode()).digest())
-    ]
+    return _PLACES.unpack(hashlib.shake_128(name.encode()).digest(_PLACES.size))

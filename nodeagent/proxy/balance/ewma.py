@@ -24,8 +24,9 @@ UNHEARD: Final = 1.0
 """The latency of an endpoint that has never answered, in seconds, while it has a first try: until its answer
 comes it gets no further one unless the others are that slow."""
 FAILED: Final = 0.1
-"""A failure counts as an answer that took at least this long, in seconds, and twice as long as the average.
-Else one that fails at once would seem to be the fastest."""
+"""A failure counts as an answer that took at least this long, in seconds, and at least the average: else one
+that fails at once would seem to be the fastest. No more than that: an endpoint that rightly answers 500 now
+and then must not be cut off."""
 
 
 class _Known:
@@ -96,7 +97,7 @@ class Ewma(Unwatching[T]):
         """Count it as a slow answer."""
         known = self._known.get(endpoint)
         if known is not None:
-            self._hear(known, max(took, FAILED, 2 * self._average(known, now)), now)
+            self._hear(known, max(took, FAILED, self._average(known, now)), now)
 
     def ended(self, endpoint: T, waited: float, now: float) -> None:
         """One less is under way; one that was waited for in vain would have taken longer still."""
