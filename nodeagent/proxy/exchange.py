@@ -41,7 +41,7 @@ from nodeagent.proxy.listeners import RunningListener, send
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
-from nodeagent.proxy.steering import Try
+from nodeagent.proxy.steering import FIRST_ERROR, Try
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
     RESENDS,
@@ -552,7 +552,7 @@ class Exchange(LayerRequest):
         if backend.health.troubles:
             backend.answered(target)
         if self._try is not None:
-            self._try.answered(head, self.listener.runtime.now())
+            self._try.heard(head.status < FIRST_ERROR, self.listener.runtime.now())
         if self._chain is None:
             self._commit(head, data, end)
             return
@@ -616,6 +616,8 @@ class Exchange(LayerRequest):
         self.replayable = False
         self._kept = None
         self.status = head.status
+        if self._try is not None:
+            self._try.mark(head)
         if head.status == 101:
             self.tunnel = True
             head.upgrade = head.upgrade or self._head.upgrade

@@ -22,6 +22,7 @@ from nodeagent.proxy.streams import Source
 KeyOf = Callable[[RequestHead | None, Source], bytes]
 """Returns the key of a request, or of a tcp connection, which has no head; empty: it has none."""
 FIRST_ERROR: Final = 500
+"""The first status that is the endpoint's failure."""
 
 
 class Steered(Protocol):
@@ -138,12 +139,13 @@ class Try(Generic[T]):
         self._began = now
         self._heard = False
 
-    def answered(self, head: ResponseHead, now: float) -> None:
-        """The head of an answer has come."""
-        well = head.status < FIRST_ERROR
-        if well and self._cookie is not None:
+    def mark(self, head: ResponseHead) -> None:
+        """Put the cookie into the head that goes to the client.
+
+        That comes after all layers: what they keep for others, a cache say, is without it.
+        """
+        if self._cookie is not None and head.status < FIRST_ERROR:
             self._cookie.give(head, self._target)
-        self.heard(well, now)
 
     def heard(self, well: bool, now: float) -> None:
         """The endpoint has answered, or connected if that is all that is asked of it; or it has failed."""

@@ -296,3 +296,24 @@ async def test_a_plain_backend_has_no_steering(shop: Shop, three: tuple[Endpoint
     assert shop.backend.pick_for(None, Source("10.0.0.1"), (), 0.0) is not None
     shop.use(three, Balance("random"))
     assert Shop(shop.mesh, shop.listener).backend.steering is None
+
+
+async def test_layers_do_not_see_the_cookie(mesh: Mesh, three: tuple[Endpoint, ...]) -> None:
+    """Else one that keeps responses, or counts the header's fields, would take it for the endpoint's."""
+    remove = {"svc.mesh/response-headers": "remove set-cookie"}
+    shop = Shop(mesh, await mesh.serve(*three, annotations=remove))
+    shop.use(three, affinity=Affinity(COOKIE))
+    name, cookie = await shop.get()
+    assert cookie.startswith(f"{COOKIE}=")
+    assert await shop.get(f"Cookie: {cookie.partition(';')[0]}\r\n") == (name, "")
+
+
+async def test_a_retry_gives_the_cookie_of_the_endpoint_that_answered(mesh: Mesh) -> None:
+    retry = {"svc.mesh/retry-attempts": "2", "svc.mesh/retry-on": "5xx"}
+    bad, good = await mesh.endpoint(naming("bad", "503 No")), await mesh.endpoint(naming("good"))
+    shop = Shop(mesh, await mesh.serve(bad, good, annotations=retry))
+    shop.use((bad, good), affinity=Affinity(COOKIE))
+    for _ in range(4):
+        name, cookie = await shop.get()
+        assert name == "good"
+        assert await shop.get(f"Cookie: {cookie.partition(';')[0]}\r\n") == ("good", "")
