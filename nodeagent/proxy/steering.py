@@ -156,7 +156,8 @@ class Try(Generic[T]):
         tell(self._target, now - self._began, now)
 
     def end(self, now: float) -> None:
-        """It is over."""
+        """It is over; what goes to the client from now on is another try's."""
+        self._cookie = None
         balancer, self._balancer = self._balancer, None
         if balancer is not None:
             balancer.ended(self._target, 0.0 if self._heard else now - self._began, now)

@@ -12,7 +12,9 @@ import pytest
 
 from discovery.model import Endpoint
 from nodeagent.plan.model import Affinity, BackendKey, BackendSpec, Balance, HashKey, Listener
-from nodeagent.proxy.backend import Backend
+from nodeagent.proxy.backend import Backend, Target
+from nodeagent.proxy.message import ResponseHead
+from nodeagent.proxy.steering import SessionCookie, Steering
 from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import FIRST_SLOT
 from tests.dataplane.harness import Mesh, until
@@ -306,6 +308,20 @@ async def test_layers_do_not_see_the_cookie(mesh: Mesh, three: tuple[Endpoint, .
     name, cookie = await shop.get()
     assert cookie.startswith(f"{COOKIE}=")
     assert await shop.get(f"Cookie: {cookie.partition(';')[0]}\r\n") == (name, "")
+
+
+async def test_a_try_that_is_over_gives_no_cookie() -> None:
+    """The plan may have taken the cookie away before the next try."""
+    target = Target(Endpoint("10.0.0.1", 80))
+    cookie: SessionCookie[Target] = SessionCookie(Affinity(COOKIE))
+    cookie.keep([target])
+    head = ResponseHead(200, b"1", b"200 OK", b"", 0)
+    over = Steering(None, None, cookie).begin(target, None, 0.0)
+    over.end(0.0)
+    over.mark(head)
+    assert not head.fields
+    Steering(None, None, cookie).begin(target, None, 0.0).mark(head)
+    assert COOKIE.encode() in head.fields
 
 
 async def test_a_retry_gives_the_cookie_of_the_endpoint_that_answered(mesh: Mesh) -> None:
