@@ -9,6 +9,7 @@ import msgspec
 
 from middleware.contract import Annotation, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
+from nodeagent.plan.balancing import BALANCING
 from nodeagent.plan.failover import FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECKS
 from nodeagent.plan.locality import LOCALITIES
@@ -75,4 +76,4 @@ CONNECTIONS: Final = Setting(
     ),
     parse=parse_connections,
 )
-SETTINGS: Final = (CONNECTIONS, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS)
+SETTINGS: Final = (CONNECTIONS, BALANCING, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS)

@@ -18,6 +18,8 @@ from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject
 from middleware import contract
 from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections
+from nodeagent.plan.balancing import BALANCING, Balancing
+from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
 from nodeagent.plan.failover import FAILOVER_OF_PORT, FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
 from nodeagent.plan.locality import LOCALITIES, LOCALITY_OF_PORT
@@ -27,9 +29,15 @@ from nodeagent.plan.outlier_detection import OUTLIER_DETECTION_OF_PORT, OUTLIERS
 from nodeagent.plan.problems import service_problem
 from nodeagent.plan.setting import Setting
 
-_OF_ENDPOINTS = (HEALTH_CHECK_OF_PORT, OUTLIER_DETECTION_OF_PORT, LOCALITY_OF_PORT, FAILOVER_OF_PORT)
-"""The prefixes of settings for a single port."""
-_OF_PORT = (*OF_PORT, *_OF_ENDPOINTS)
+_OF_PORT_HERE = (
+    HEALTH_CHECK_OF_PORT,
+    *BALANCING_OF_PORT,
+    OUTLIER_DETECTION_OF_PORT,
+    LOCALITY_OF_PORT,
+    FAILOVER_OF_PORT,
+)
+"""The prefixes of annotations for a single port that are checked here, as against those of `discovery`."""
+_OF_PORT = (*OF_PORT, *_OF_PORT_HERE)
 """The prefixes of annotations for a single port."""
 
 
@@ -44,6 +52,7 @@ class Resolution(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     connections: Connections = Connections()
     health_checks: HealthChecks = HealthChecks()
+    balancing: Balancing = Balancing()
     outlier_detection: OfPort[OutlierDetection] = OfPort()
     locality: OfPort[Locality] = OfPort()
     failover: OfPort[str] = OfPort()
@@ -74,6 +83,8 @@ def resolve_annotations(
     problems += _drop_portless(service, in_force)
     health_checks, faults = _read_options(HEALTH_CHECKS, in_force, last_good)
     problems += [_reader_problem(service, HEALTH_CHECKS, f, health_checks, in_force) for f in faults]
+    balancing, faults = _read_options(BALANCING, in_force, last_good)
+    problems += [_reader_problem(service, BALANCING, f, balancing, in_force) for f in faults]
     others: dict[str, Any] = {}
     for setting in (OUTLIERS, LOCALITIES, FAILOVERS):
         others[setting.name], faults = _read_options(setting, in_force, last_good)
@@ -96,6 +107,7 @@ def resolve_annotations(
         tuple(problems),
         connections or Connections(),
         health_checks or HealthChecks(),
+        balancing or Balancing(),
         others[OUTLIERS.name] or OfPort(),
         others[LOCALITIES.name] or OfPort(),
         others[FAILOVERS.name] or OfPort(),
@@ -155,9 +167,9 @@ def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Pro
     selectors = {one for port in service.ports for one in (port.name, str(port.port)) if one}
     problems = []
     for name in sorted(in_force):
-        prefix = next((one for one in _OF_ENDPOINTS if name.startswith(one)), None)
-        selector = name.removeprefix(prefix or "")
-        if prefix is not None and selector not in selectors:
+        prefix = next((one for one in _OF_PORT_HERE if name.startswith(one)), "")
+        selector = name.removeprefix(prefix)
+        if prefix and selector not in selectors:
             known = ", ".join(port.name or str(port.port) for port in service.ports[:MOST_PROBLEMS]) or "none"
             reason = f"the Service has no port {shorten(selector)!r}"
             expected = f"a port of this Service: {known}"

@@ -94,6 +94,7 @@ def compile_ports(
     ports = Ports(service, resolution, settings, addresses)
     scopes = {name: middleware.scope for name, middleware in middlewares.items()}
     named = _named_services(resolution.layers, middlewares)
+    balancing = resolution.balancing
     listeners, backends = [], []
     refers = {ServiceKey(service.key.namespace, name) for name, _ in named}
     for port, mesh_port in ports.carried:
@@ -133,6 +134,8 @@ def compile_ports(
                 layers=layers("backend"),
                 protocol=upstream_protocol_of(port, resolution.annotations) if http else "http1",
                 health_check=resolution.health_checks.of(port),
+                balance=balancing.balance_of(port),
+                affinity=balancing.affinity_of(service.key, port, service.object.uid) if http else None,
                 outlier_detection=resolution.outlier_detection.of(port),
                 locality=resolution.locality.of(port),
                 failover=standby,

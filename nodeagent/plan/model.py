@@ -82,13 +82,46 @@ class Locality(msgspec.Struct, frozen=True):
     """Of the kind `"prefer"`: percent of the zone's endpoints; if fewer are healthy, all zones are used."""
 
 
+class HashKey(msgspec.Struct, frozen=True):
+    """What of a request says which endpoint it belongs to."""
+
+    place: Literal["source", "header", "cookie", "query"]
+    name: str = ""
+    """Of the header, cookie or parameter."""
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """How the next endpoint is chosen."""
+
+    policy: str = "round-robin"
+    """The name of a balancer (`nodeagent.proxy.balance`)."""
+    key: HashKey | None = None
+    """Of `consistent-hash`."""
+    factor: int = 0
+    """Of `consistent-hash`: what one endpoint may have under way, in per cent of the mean; 0: any number."""
+    decay: Seconds = 10.0
+    """Of `ewma`: after this time a latency counts for 1/e."""
+    slow_start: Seconds = 0.0
+    """How long a new endpoint takes to get its whole share."""
+
+
+class Affinity(msgspec.Struct, frozen=True):
+    """The cookie that keeps a client with its endpoint."""
+
+    name: str
+    max_age: Seconds = 0.0
+    """0: as long as the browser runs."""
+    salt: str = ""
+    """Makes the cookie's values what nobody outside of the cluster can guess; not shown anywhere."""
+
+
 class BackendSpec(msgspec.Struct, frozen=True):
     """The endpoints of one Service port, and how they are used; all rules that send to them share it."""
 
     key: BackendKey
     endpoints: tuple[Endpoint, ...]
     """Those that may be used, in address order; may be empty."""
-    balance: str = "round-robin"
+    balance: Balance = Balance()
     max_connections: int = 0
     """To each endpoint, for each worker; 0: `Limits.upstream_connections`."""
     layers: tuple[LayerSpec, ...] = ()
@@ -97,6 +130,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """What requests are sent in; the bytes of a tcp port pass as they are."""
     health_check: HealthCheck | None = None
     """None: endpoints are not checked."""
+    affinity: Affinity | None = None
+    """None: a client's requests go to any endpoint."""
     outlier_detection: OutlierDetection | None = None
     """None: `nodeagent.proxy.health` alone judges by requests."""
     locality: Locality | None = None

@@ -11,7 +11,9 @@ from msgspec import inspect
 
 from discovery.model import Endpoint, Problem
 from middleware.values import format_duration
+from nodeagent.plan.balancing import written
 from nodeagent.plan.model import (
+    Affinity,
     BackendKey,
     BackendSpec,
     LayerSpec,
@@ -87,10 +89,13 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _backend(backend: BackendSpec, out: Mapping[str, Unhealthy]) -> dict[str, Any]:
     reasons = {word: those[backend.key] for word, those in out.items() if backend.key in those}
+    balance = backend.balance
     return {
         "backend": _name(backend.key),
         "endpoints": [_endpoint(one, reasons) for one in backend.endpoints],
-        "balance": backend.balance,
+        "balance": written(balance),
+        **({"slow_start": format_duration(balance.slow_start)} if balance.slow_start else {}),
+        **({"session_affinity": _affinity(backend.affinity)} if backend.affinity is not None else {}),
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
         **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),
         **({"layers": _layers(backend.layers)} if backend.layers else {}),
@@ -103,6 +108,12 @@ def _backend(backend: BackendSpec, out: Mapping[str, Unhealthy]) -> dict[str, An
         **({"locality": as_written(backend.locality)} if backend.locality is not None else {}),
         **({"failover": _name(backend.failover)} if backend.failover is not None else {}),
     }
+
+
+def _affinity(affinity: Affinity) -> dict[str, str]:
+    """Return the cookie without its salt, with which its values could be made."""
+    age = {"max_age": format_duration(affinity.max_age)} if affinity.max_age else {}
+    return {"cookie": affinity.name, **age}
 
 
 def _endpoint(endpoint: Endpoint, reasons: Mapping[str, Mapping[tuple[str, int], str]]) -> dict[str, str]:

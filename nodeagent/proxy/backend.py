@@ -9,16 +9,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from discovery.model import Endpoint
 from middleware.contract import Handler, Layer
-from nodeagent.plan.model import BackendKey, BackendSpec, UpstreamProtocol
-from nodeagent.proxy.balance import BALANCERS, Balancer
+from nodeagent.plan.model import Affinity, BackendKey, BackendSpec, Balance, UpstreamProtocol
+from nodeagent.proxy.balance import Balancer, make_balancer
 from nodeagent.proxy.connection import Connection
 from nodeagent.proxy.health import Health, Outcome
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
 from nodeagent.proxy.locality import enough, near, zone_of
+from nodeagent.proxy.message import RequestHead
 from nodeagent.proxy.observer import Circulation
 from nodeagent.proxy.outliers import CONNECT_FAILURE, RESET, TIMEOUT, Change, Outliers
 from nodeagent.proxy.pool import Address, EndpointPool, Pools
-from nodeagent.proxy.streams import Pending, StreamTaker
+from nodeagent.proxy.steering import SessionCookie, Steering, Try, key_reader
+from nodeagent.proxy.streams import Pending, Source, StreamTaker
 from nodeagent.stats.columns import FAILOVERS, OUTLIER_EJECTIONS, OVERFLOW_SLOT
 
 _KINDS = {Outcome.CONNECT_FAILED: CONNECT_FAILURE, Outcome.RESET: RESET, Outcome.TIMEOUT: TIMEOUT}
@@ -50,6 +52,7 @@ class Backend:
     __slots__ = (
         "_balancer",
         "_circulating",
+        "_cookie",
         "_counters",
         "_fewest",
         "_handlers",
@@ -68,6 +71,7 @@ class Backend:
         "layers",
         "outliers",
         "spec",
+        "steering",
         "users",
         "zone",
     )
@@ -98,7 +102,10 @@ class Backend:
         """The node's, if the plan asks for locality and it is known."""
         self.failover: Backend | None = None
         """Where requests go while no endpoint is healthy: then `pick` returns None."""
-        self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
+        self._balancer: Balancer[Target] = make_balancer(Balance(), pools.runtime.index)
+        self._cookie: SessionCookie[Target] | None = None
+        self.steering: Steering[Target] | None = None
+        """What choosing an endpoint needs of a request and its tries; None, as nearly always: nothing."""
         self._most = pools.runtime.limits.upstream_connections
         self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
         context = LayerContext(pools.runtime, str(key.service), key.port, self._counters)
@@ -152,10 +159,23 @@ class Backend:
         self.health.keep(self._targets)
         self._listen()
         if spec is not None:
-            if self.spec is None or spec.balance != self.spec.balance:
-                self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
+            if self.spec is None or (spec.balance, spec.affinity) != (self.spec.balance, self.spec.affinity):
+                self._steer(spec.balance, spec.affinity)
             self._most = spec.max_connections or self._pools.runtime.limits.upstream_connections
         self.spec = spec
+        self._balancer.keep(self._targets)
+        if self._cookie is not None:
+            self._cookie.keep(self._targets)
+
+    def _steer(self, balance: Balance, affinity: Affinity | None) -> None:
+        """Take another balancer or cookie into use; a balancer with equal options keeps what it knows."""
+        if self.spec is None or balance != self.spec.balance:
+            self._balancer = make_balancer(balance, self._pools.runtime.index)
+        self._cookie = SessionCookie(affinity) if affinity is not None else None
+        key_of = key_reader(balance.key) if balance.key is not None else None
+        watching = self._balancer if self._balancer.watches else None
+        needed = watching is not None or key_of is not None or self._cookie is not None
+        self.steering = Steering(watching, key_of, self._cookie) if needed else None
 
     def set_condition(self, unhealthy: Collection[Address]) -> None:
         """Take note of all endpoints that fail the agent's health checks; there may be none."""
@@ -259,21 +279,41 @@ class Backend:
                 usable = health.usable(self._wider, now)
                 if not usable and self.failover is not None:
                     return None
-            target = balancer.pick(usable, avoid, key)
+            target = balancer.pick(usable, avoid, key, now)
             if target is not None:
                 return target
-        target = balancer.pick(circulating, avoid, key)
+        target = balancer.pick(circulating, avoid, key, now)
         if target is None and self.failover is None:
-            target = balancer.pick(self._spare, avoid, key)
+            target = balancer.pick(self._spare, avoid, key, now)
         return target
 
     def failed_over(self) -> None:
         """Count a request that goes to an endpoint of `failover`."""
         self._counters.count(FAILOVERS)
 
-    def last_resort(self, avoid: Collection[Target]) -> Target | None:
+    def last_resort(self, avoid: Collection[Target], now: float) -> Target | None:
         """Return an endpoint rather than none, if `failover` has none either."""
-        return self._balancer.pick(self._spare, avoid, b"")
+        return self._balancer.pick(self._spare, avoid, b"", now)
+
+    def pick_for(
+        self, head: RequestHead | None, source: Source, avoid: Collection[Target], now: float
+    ) -> tuple[Target, Try[Target]] | None:
+        """Return the endpoint for a request (a tcp connection has no head), and the try that begins there.
+
+        As `pick`, for a backend that has `steering`.
+        """
+        steering = self.steering
+        assert steering is not None
+        wish = steering.wish(head)
+        if wish is not None and wish not in avoid and self._is_well(wish, now):
+            target: Target | None = wish
+        else:
+            target = self.pick(avoid, now, steering.key(head, source))
+        return (target, steering.begin(target, wish, now)) if target is not None else None
+
+    def _is_well(self, target: Target, now: float) -> bool:
+        circulating = self._circulating
+        return target in (self.health.usable(circulating, now) if self.health.troubles else circulating)
 
     def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
         """Ask for a stream that is not there yet; raises `PoolFull`."""

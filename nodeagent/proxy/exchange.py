@@ -41,6 +41,7 @@ from nodeagent.proxy.listeners import RunningListener, send
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
+from nodeagent.proxy.steering import FIRST_ERROR, Try
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
     RESENDS,
@@ -81,6 +82,7 @@ class Exchange(LayerRequest):
         "_response",
         "_target",
         "_trailers",
+        "_try",
         "_tunnel_ends",
         "_upstream",
         "committed",
@@ -122,6 +124,7 @@ class Exchange(LayerRequest):
         self._chain: Chain | None = None
         self._response: UpstreamResponse | None = None
         self._expired: ExchangeError | None = None
+        self._try: Try[Target] | None = None
         self._limits = None
         self._at_end = None
         self._ended = False
@@ -332,12 +335,13 @@ class Exchange(LayerRequest):
         target = None
         if backend is not None:
             now = self.listener.runtime.now() if tried else self.started
-            target = backend.pick(tried, now)
+            steered = backend.steering is not None
+            target = self._pick_for(backend, tried) if steered else backend.pick(tried, now)
             if target is None:
                 if tried:
                     # Every endpoint has had its try: begin again rather than give up early.
                     self._tried = ()
-                    target = backend.pick((), now)
+                    target = self._pick_for(backend, ()) if steered else backend.pick((), now)
                 if target is None and backend.failover is not None:
                     backend, target = self._fail_over(backend, backend.failover, now)
         if target is None:
@@ -358,12 +362,23 @@ class Exchange(LayerRequest):
 
     def _fail_over(self, backend: Backend, other: Backend, now: float) -> tuple[Backend, Target | None]:
         """Choose an endpoint of another Service, as this one has no healthy one."""
-        target = other.pick((), now)
+        target = self._pick_for(other, ()) if other.steering is not None else other.pick((), now)
         if target is None:
-            return backend, backend.last_resort(())
+            return backend, backend.last_resort((), now)
         backend.failed_over()
         self._backend = other
         return other, target
+
+    def _pick_for(self, backend: Backend, avoid: tuple[Target, ...]) -> Target | None:
+        """Choose with all that this backend's balancer wants to know."""
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
+            self._try = None
+        picked = backend.pick_for(self._head, self.client.source, avoid, self.listener.runtime.now())
+        if picked is None:
+            return None
+        target, self._try = picked
+        return target
 
     def _why_none(self) -> str:
         if self._backend is None:
@@ -394,6 +409,7 @@ class Exchange(LayerRequest):
         timed_out = isinstance(error, TimeoutError)
         self.listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
         backend.failed(target, Verdict.CONNECT_FAILED, now)
+        self._try_failed()
         self._connect_failures += 1
         self._tried_in_vain()
         elsewhere = backend.failover is not None or any(one not in self._tried for one in backend.targets)
@@ -480,6 +496,7 @@ class Exchange(LayerRequest):
     def response_failed(self, detail: str) -> None:
         """The endpoint answered something that cannot be passed on."""
         self.listener.count(UPSTREAM_PROTOCOL_ERROR)
+        self._try_failed()
         error = UpstreamProtocolError(f"{self._target} {detail}")
         if self.committed:
             self._break_off(error)
@@ -501,15 +518,25 @@ class Exchange(LayerRequest):
         self._break_off(UpstreamReset(f"{self._target} closed the connection within its response"))
 
     def _blame(self, verdict: Verdict) -> None:
+        self._try_failed()
         if self._backend is not None and self._target is not None:
             self._backend.failed(self._target, verdict, self.listener.runtime.now())
+
+    def _try_failed(self) -> None:
+        """Let the balancer know that the endpoint has failed."""
+        if self._try is not None:
+            self._try.heard(False, self.listener.runtime.now())
 
     def _tried_in_vain(self) -> None:
         if self._target is not None:
             self._tried = (*self._tried, self._target)
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
 
     def _give_try_up(self) -> None:
         """End what is under way towards an endpoint."""
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -539,6 +566,8 @@ class Exchange(LayerRequest):
         assert target is not None
         if backend.attentive:
             self._report(backend, target, head, end and not data)
+        if self._try is not None:
+            self._try.heard(head.status < FIRST_ERROR, self.listener.runtime.now())
         if self._chain is None:
             self._commit(head, data, end)
             return
@@ -607,6 +636,8 @@ class Exchange(LayerRequest):
         self.replayable = False
         self._kept = None
         self.status = head.status
+        if self._try is not None:
+            self._try.mark(head)
         if head.status == 101:
             self.tunnel = True
             head.upgrade = head.upgrade or self._head.upgrade
@@ -662,6 +693,8 @@ class Exchange(LayerRequest):
         """Count the exchange and report its end, once, however it ended."""
         assert not self._ended
         self._ended = True
+        if self._try is not None:
+            self._try.end(now)
         if self._limits is not None:
             for limit in self._limits:
                 limit.cancel()

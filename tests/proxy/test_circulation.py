@@ -244,7 +244,7 @@ class TestFailover:
     def elsewhere(self, world: World) -> Endpoint | None:
         assert world.web.pick((), world.time) is None
         assert world.web.failover is not None
-        found = world.web.failover.pick((), world.time) or world.web.last_resort(())
+        found = world.web.failover.pick((), world.time) or world.web.last_resort((), world.time)
         return found.endpoint if found is not None else None
 
     def test_while_one_is_healthy_nothing_goes_there(self, world: World) -> None:
