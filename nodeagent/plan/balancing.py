@@ -229,7 +229,11 @@ def _annotations() -> tuple[Annotation, ...]:
             example="svc.mesh/slow-start: 30s",
         ),
     )
-    examples = ("load-balancing.http: ewma decay=5s", "session-affinity.http: off", 'slow-start.http: "off"')
+    examples = (
+        "load-balancing.http: ewma decay=5s",
+        'session-affinity.http: "off"',
+        'slow-start.http: "off"',
+    )
     of_port = (
         Annotation(
             name=f"{one.name}.<port name or number>",
