@@ -31,6 +31,7 @@ from middleware.contract import (
     Response,
     check_field,
 )
+from middleware.cookies import COOKIE_NAME, find_cookie
 from middleware.values import (
     InvalidValue,
     Seconds,
@@ -54,7 +55,6 @@ MOST_SKIPPED: Final = 1000
 """Requests of a cycle that are skipped at the beginning; building a layer must not take long."""
 
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ def parse_choice_of_client(text: str) -> Choice:
         raise InvalidValue(f"{quote(text.strip())} is not two words", "header NAME or cookie NAME")
     place = cast("Literal['header', 'cookie']", parse_choice(words[0], ("header", "cookie")))
     name = words[1]
-    if place == "cookie" and not _COOKIE_NAME.fullmatch(name):
+    if place == "cookie" and not COOKIE_NAME.fullmatch(name):
         raise InvalidValue(f"{quote(name)} is not the name of a cookie", "a name such as version")
     if place == "header":
         try:
@@ -186,20 +186,6 @@ class Cookie:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def find_cookie(name: str) -> Callable[[Headers], str | None]:
-    """Return what finds the value of the first cookie of this name (RFC 6265 section 5.4)."""
-    search = re.compile(rf'(?:^|;)[ \t]*{re.escape(name)}="?([^;"]*)').search
-
-    def find(headers: Headers) -> str | None:
-        for field in headers.get_all("Cookie"):
-            match = search(field)
-            if match is not None:
-                return match[1].rstrip()
-        return None
-
-    return find
 
 
 def build(options: Options, context: Context, *, fraction: Callable[[], float] = random.random) -> Layer:

@@ -91,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Files only: endpoints that go before those in the files."""
     state_dir: str = ""
     """Where the last good snapshot is kept for a start without the source; empty: it is not."""
+    node_zone: str = ""
+    """The zone of this node; empty: workers learn it from endpoints on this node."""
     ready_file: str = ""
     """A file that exists while this agent is ready; empty for none."""
     worker_port: int = 15001

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from hack.bench import (
+    balance_case,
     cluster_case,
     dns_case,
     grpc_case,
@@ -25,14 +26,27 @@ from hack.bench import (
 )
 from hack.bench.figures import Sample, targets
 from hack.bench.http2_cases import HTTP2_CASES
-from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
+from hack.bench.http_cases import CONNECTIONS, HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.machine import Cores, choose_cores, describe_machine, install_missing, program, versions
 from hack.bench.processes import BenchError, ProcessGroup
 from hack.bench.report import Report, render_report, write_report
 from hack.kit.processes import ProcessFailed
 
-PARTS = ("python", "http", "http2", "grpc", "idle", "latency", "tcp", "dns", "scale", "stepping", "cluster")
-ON_REQUEST = ("cluster",)
+PARTS = (
+    "python",
+    "http",
+    "http2",
+    "grpc",
+    "idle",
+    "latency",
+    "tcp",
+    "dns",
+    "scale",
+    "stepping",
+    "balance",
+    "cluster",
+)
+ON_REQUEST = ("balance", "cluster")
 """Parts that need more than the rest and take long: run only when named."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "python": (),
@@ -45,6 +59,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "dns": ("dnsperf",),
     "scale": ("nginx",),
     "stepping": ("wrk", "nginx"),
+    "balance": ("wrk",),
     "cluster": ("nginx", "nft"),
 }
 """Without these a part cannot be measured at all; every other program is a peer."""
@@ -56,6 +71,7 @@ PEERS: Mapping[str, tuple[str, ...]] = {
     "latency": ("haproxy", "envoy"),
     "tcp": ("haproxy", "envoy"),
     "dns": ("dnsmasq",),
+    "balance": ("envoy",),
 }
 TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *HTTP2_CASES, *LATENCY_CASES, *TCP_CASES)},
@@ -65,6 +81,11 @@ TITLES = {
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
     "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",
     "stepping, one": "The same, one connection",
+    balance_case.WORKERS: (
+        "The balancers in a time of their own: four endpoints, one of them ten times as slow; p99 by workers"
+    ),
+    balance_case.PICK: "What the choice of an endpoint costs",
+    balance_case.CASE: f"Four endpoints, one of them ten times as slow, {CONNECTIONS} connections",
     "10 services": "10 Services with 10 endpoints, agent and one worker on one core",
     "1000 services": "1,000 Services with 10 endpoints, agent and one worker on one core",
     "10000 services": "10,000 Services with 10 endpoints, a real API server, agent and worker on one core",
@@ -86,7 +107,7 @@ TITLES = {
     "--only",
     type=click.Choice(PARTS),
     multiple=True,
-    help="Leave out the other parts; may be repeated. `cluster` runs only so (needs `make kube-assets`).",
+    help="Leave out the other parts; may be repeated. `balance` and `cluster` run only so.",
 )
 @click.option(
     "--case",
@@ -173,6 +194,7 @@ def _measure(
             "tcp": lambda: http_cases.measure(group, cores, TCP_CASES, rounds, seconds, _progress),
             "dns": lambda: dns_case.measure(group, cores, rounds, seconds, _progress),
             "stepping": lambda: stepping.measure(group, cores, rounds, seconds, _progress),
+            "balance": lambda: balance_case.measure(group, cores, rounds, seconds, _progress),
             "cluster": lambda: cluster_case.measure(
                 cores, changes, 60.0 if changes > 20 else 10.0, _progress
             ),

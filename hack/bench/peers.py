@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -130,12 +130,14 @@ static_resources:
   clusters:
     - name: backend
       type: STATIC
+      lb_policy: $policy
       load_assignment:
         cluster_name: backend
         endpoints:
           - lb_endpoints:
-              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $backend}}}
+$endpoints
 """
+_ENVOY_ENDPOINT = "- endpoint: {address: {socket_address: {address: $address, port_value: $port}}}"
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -166,7 +168,7 @@ def start_backend(
 
 def start_peers(group: ProcessGroup, cores: Cores, backend: int) -> list[Peer]:
     """Start every peer that is installed."""
-    starters = {"nginx": _start_nginx_proxy, "haproxy": _start_haproxy, "envoy": _start_envoy}
+    starters = {"nginx": _start_nginx_proxy, "haproxy": _start_haproxy, "envoy": _start_plain_envoy}
     return [start(group, cores.proxy, backend) for name, start in starters.items() if program(name)]
 
 
@@ -202,10 +204,25 @@ def _start_haproxy(group: ProcessGroup, core: int, backend: int) -> Peer:
     return _peer("haproxy", process, ports)
 
 
-def _start_envoy(group: ProcessGroup, core: int, backend: int) -> Peer:
-    ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
+def _start_plain_envoy(group: ProcessGroup, core: int, backend: int) -> Peer:
+    return start_envoy(group, core, [(LOCALHOST, backend)])
+
+
+def start_envoy(
+    group: ProcessGroup, core: int, endpoints: Sequence[tuple[str, int]], policy: str = "ROUND_ROBIN"
+) -> Peer:
+    """Start Envoy in front of these endpoints, which it chooses by this policy."""
+    ports = {"http_port": free_port(), "tcp_port": free_port()}
+    lines = [Template(_ENVOY_ENDPOINT).substitute(address=address, port=port) for address, port in endpoints]
     config = group.directory / "envoy.yaml"
-    config.write_text(Template(_ENVOY).substitute(ports, extensions=_ENVOY_EXTENSIONS))
+    config.write_text(
+        Template(_ENVOY).substitute(
+            ports,
+            extensions=_ENVOY_EXTENSIONS,
+            policy=policy,
+            endpoints="\n".join(" " * 14 + line for line in lines),
+        )
+    )
     command = [program("envoy") or "envoy", "--concurrency", "1", "--disable-hot-restart"]
     process = group.start("envoy", [*command, "--log-level", "error", "-c", str(config)], core)
     return _peer("envoy", process, ports)

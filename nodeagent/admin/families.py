@@ -197,6 +197,26 @@ _FIXED = (
             Series(column, reason, usual=False) for reason, column in columns.UPSTREAM_ERRORS.items()
         ),
     ),
+    PortFamily(
+        "svcmesh_outlier_ejections_total",
+        "counter",
+        "Times that outlier detection of a worker has ejected an endpoint.",
+        "endpoints",
+        PORT_LABELS,
+        "See `endpoint_ejected` in the log. An endpoint that several workers eject is counted for each.",
+        "for a port that has had an ejection",
+        series=(Series(columns.OUTLIER_EJECTIONS),),
+    ),
+    PortFamily(
+        "svcmesh_failovers_total",
+        "counter",
+        "Requests and tcp connections sent to the Service of `svc.mesh/failover`, each try counted.",
+        "endpoints",
+        PORT_LABELS,
+        "It grows: none of the port's own endpoints is healthy.",
+        "for a port that has failed over",
+        series=(Series(columns.FAILOVERS),),
+    ),
 )
 
 

@@ -54,6 +54,8 @@ class AgentState(msgspec.Struct, frozen=True):
     ready: bool = False
     """Whether `/readyz` says that the mesh is served."""
     health: HealthState = HealthState()
+    ejected: Mapping[BackendKey, int] = {}
+    """Endpoints that outlier detection has ejected, by backend."""
 
 
 class AgentCollector(Collector):
@@ -72,6 +74,9 @@ class AgentCollector(Collector):
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
+        yield _family(
+            own_families.ENDPOINTS_EJECTED, [(_of_backend(key), many) for key, many in state.ejected.items()]
+        )
         yield _family(own_families.DNS_QUERIES, _by_label(state.dns_queries))
         yield _family(own_families.DNS_RESPONSES, _by_label(state.dns_responses))
         yield _family(own_families.ADMIN_MALFORMED_REQUESTS, _one(state.admin_malformed))

@@ -169,6 +169,16 @@ ENDPOINTS_UNHEALTHY: Final = Family(
     "for a port that has had an unhealthy endpoint",
 )
 
+ENDPOINTS_EJECTED: Final = Family(
+    "svcmesh_endpoints_ejected",
+    "gauge",
+    "Endpoints that outlier detection of at least one worker has ejected.",
+    "endpoints",
+    PORT_LABELS,
+    "`/plan` names them, with the reason.",
+    "for a port that has an ejected endpoint",
+)
+
 DNS_QUERIES: Final = Family(
     "svcmesh_dns_queries_total",
     "counter",
@@ -337,6 +347,7 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     HEALTH_CHECKS,
     ENDPOINT_EJECTIONS,
     ENDPOINTS_UNHEALTHY,
+    ENDPOINTS_EJECTED,
     MALFORMED_REQUESTS,
     CONNECTIONS_REFUSED,
     DNS_QUERIES,

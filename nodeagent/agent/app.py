@@ -55,7 +55,7 @@ from nodeagent.log.configure import configure_logging, lost_lines
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
-from nodeagent.plan.model import EMPTY_PLAN, ListenerKey, NodePlan
+from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
@@ -110,7 +110,11 @@ class Agent:
         self._readiness = Readiness()
         self._serving = 0
         self._workers = self._readiness.register("workers")
-        self._supervisor = Supervisor(settings, self._ports_failed, self._workers_serve)
+        self._supervisor = Supervisor(
+            settings, self._ports_failed, self._workers_serve, self._ejected_changed
+        )
+        self._ejected: Mapping[BackendKey, Mapping[tuple[str, int], str]] = {}
+        """Why workers have ejected endpoints."""
         self._prober = Prober(self._conditions_changed)
         self._capture = make_capture(settings)
         self._zone = empty_zone(settings)
@@ -155,6 +159,7 @@ class Agent:
             ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
+            ejected={key: len(out) for key, out in self._ejected.items()},
         )
 
     def _notes(self) -> Iterable[str]:
@@ -392,9 +397,14 @@ class Agent:
         self._supervisor.tell_conditions(conditions)
         self._show_in_force()
 
+    def _ejected_changed(self, ejected: Mapping[BackendKey, Mapping[tuple[str, int], str]]) -> None:
+        """Workers have ejected endpoints, or use them again."""
+        self._ejected = ejected
+        self._show_in_force()
+
     def _show_in_force(self) -> None:
         shown = self._unserved.shown_in(self._plan, self._keys)
-        self._in_force = InForce(shown, self._prober.unhealthy)
+        self._in_force = InForce(shown, self._prober.unhealthy, self._ejected)
 
     async def _steer(self) -> None:
         await self._attempt_capture("apply", self._capture.apply(self._keys))

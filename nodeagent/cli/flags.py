@@ -45,6 +45,8 @@ ANYWHERE = "0.0.0.0"
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
 Listen = tuple[str, int]
 
 
@@ -60,6 +62,7 @@ class Given(msgspec.Struct, frozen=True):
     admin_listen: Listen | None = None
     workers: int | None = None
     node_name: str | None = None
+    node_zone: str = ""
     drain_timeout: float = 30.0
     log_level: str = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -98,6 +101,7 @@ def resolve_settings(given: Given) -> Settings:
         workers=workers,
         limits=Limits(memory=worker_memory(workers)),
         node_name=given.node_name or _host_name(),
+        node_zone=given.node_zone,
         drain_timeout=given.drain_timeout,
         log_level=given.log_level,
         log_format=_log_format(given.log_format),
@@ -289,6 +293,18 @@ def parse_node_name(text: str) -> str:
         hint = f"; did you mean {name.lower()}?" if name != name.lower() else ""
         raise ValueError(f"{text!r} is not the name of a Node as `kubectl get nodes` shows it{hint}")
     return name
+
+
+def parse_node_zone(text: str) -> str:
+    """Read the zone of a Node. An empty text, as from an environment variable that is not set, means none.
+
+    Raises:
+        ValueError: no label of a Node can have this value.
+    """
+    zone = text.strip()
+    if zone and not _LABEL_VALUE.fullmatch(zone):
+        raise ValueError(f"{text!r} is not a value of the label topology.kubernetes.io/zone, such as eu-1a")
+    return zone
 
 
 def parse_workers(text: str) -> int:

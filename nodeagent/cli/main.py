@@ -21,6 +21,7 @@ from nodeagent.cli.flags import (
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
+    parse_node_zone,
     parse_override,
     parse_range,
     parse_source,
@@ -179,6 +180,13 @@ def main() -> None:
     type=Parsed("NAME", "the name of a Node", parse_node_name),
     show_default="the host name in lower case",
     help="The name of this node in Kubernetes. The access log can name the pods that run on it.",
+)
+@_flag(
+    "--node-zone",
+    type=Parsed("ZONE", "a value of the label topology.kubernetes.io/zone", parse_node_zone),
+    default="",
+    show_default="the zone that EndpointSlices say of endpoints on this node",
+    help="The zone of this node, for svc.mesh/locality. It has nothing to do with --zone, which is for DNS.",
 )
 @_flag(
     "--ready-file",

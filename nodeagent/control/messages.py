@@ -2,7 +2,8 @@
 
 A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
 and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
-leave (`Drain`). It answers each `Apply` with `Applied`.
+leave (`Drain`). It answers each `Apply` with `Applied`, and says which endpoints it has ejected itself
+(`Ejections`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     outlives_agent: bool
     """When the agent is gone: continue to serve until another one is ready. If not set, end with the
     agent."""
+    node: str = ""
+    """The name of the node."""
+    zone: str = ""
+    """Where the node is; empty if the agent does not know."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):
@@ -127,7 +132,20 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
     failures: tuple[PortFailure, ...] = ()
 
 
-Message = Configure | Apply | Sources | Conditions | Drain | Applied
+class BackendEjections(msgspec.Struct, frozen=True, array_like=True):
+    """All endpoints of a backend that outlier detection has ejected, with the reason; may be empty."""
+
+    backend: BackendKey
+    ejected: tuple[tuple[str, int, str], ...]
+
+
+class Ejections(msgspec.Struct, frozen=True, tag=True):
+    """The backends whose ejected endpoints have changed, as this worker has it. There is no answer."""
+
+    backends: tuple[BackendEjections, ...]
+
+
+Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

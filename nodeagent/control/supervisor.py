@@ -22,6 +22,7 @@ import structlog
 
 from discovery.model import PodObject
 from middleware.registry import installed
+from nodeagent.control import ejections
 from nodeagent.control.listener import open_listener
 from nodeagent.control.messages import (
     Applied,
@@ -31,6 +32,7 @@ from nodeagent.control.messages import (
     Conditions,
     Configure,
     Drain,
+    Ejections,
     Message,
     PortFailure,
     SlottedBackend,
@@ -87,6 +89,8 @@ class _Place:
         self.failures: Mapping[ListenerKey, PortFailure] = {}
         """The ports that the worker does not serve as the plan says; of a new worker, until it reports, those
         of the last one."""
+        self.ejected: ejections.OfWorker = {}
+        """The endpoints that the worker has ejected."""
 
     @property
     def serves(self) -> bool:
@@ -103,8 +107,8 @@ class _Place:
 class Supervisor:
     """The workers of this agent.
 
-    `failed` is told which ports are not served as the plan says, `serving` how many workers serve, whenever
-    that may have changed.
+    `failed` is told which ports are not served as the plan says, `serving` how many workers serve, `ejected`
+    which endpoints workers have ejected, whenever that may have changed.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Supervisor:
         settings: Settings,
         failed: Callable[[Mapping[ListenerKey, PortFailure]], None],
         serving: Callable[[int], None] = lambda _: None,
+        ejected: Callable[[Mapping[BackendKey, Mapping[tuple[str, int], str]]], None] = lambda _: None,
     ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
         self.allocator = SlotAllocator()
@@ -119,6 +124,7 @@ class Supervisor:
         self._settings = settings
         self._failed = failed
         self._serving = serving
+        self._ejected = ejected
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
         self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
@@ -180,6 +186,8 @@ class Supervisor:
                 settings.log_format,
                 successor_address(settings.mesh_range),
                 settings.workers_outlive,
+                settings.node_name,
+                settings.node_zone,
             )
         )
         channel.send(self._sources.everything())
@@ -204,10 +212,19 @@ class Supervisor:
                 place.failures = failures
                 self._failed({key: one for each in self._places for key, one in each.failures.items()})
             self._tell_who_serves()
+        elif isinstance(message, Ejections):
+            place.ejected = ejections.follow(place.ejected, message)
+            self._tell_ejected()
+
+    def _tell_ejected(self) -> None:
+        self._ejected(ejections.merged(place.ejected for place in self._places))
 
     def _lost(self, place: _Place) -> None:
         place.channel = None
         place.changed.set()
+        if place.ejected:
+            place.ejected = {}
+            self._tell_ejected()
         self._tell_who_serves()
 
     def _tell_who_serves(self) -> None:

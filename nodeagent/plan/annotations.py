@@ -9,7 +9,11 @@ import msgspec
 
 from middleware.contract import Annotation, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
+from nodeagent.plan.balancing import BALANCING
+from nodeagent.plan.failover import FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECKS
+from nodeagent.plan.locality import LOCALITIES
+from nodeagent.plan.outlier_detection import OUTLIERS
 from nodeagent.plan.setting import Setting
 
 MAX_CONNECTIONS: Final = "svc.mesh/max-connections"
@@ -72,4 +76,4 @@ CONNECTIONS: Final = Setting(
     ),
     parse=parse_connections,
 )
-SETTINGS: Final = (CONNECTIONS, HEALTH_CHECKS)
+SETTINGS: Final = (CONNECTIONS, BALANCING, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS)

@@ -18,13 +18,27 @@ from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject, ServicePort
 from middleware import contract
 from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections
+from nodeagent.plan.balancing import BALANCING, Balancing
+from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
+from nodeagent.plan.failover import FAILOVER_OF_PORT, FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
-from nodeagent.plan.model import LayerSpec
+from nodeagent.plan.locality import LOCALITIES, LOCALITY_OF_PORT
+from nodeagent.plan.model import LayerSpec, Locality, OutlierDetection
+from nodeagent.plan.of_port import OfPort
+from nodeagent.plan.outlier_detection import OUTLIER_DETECTION_OF_PORT, OUTLIERS
 from nodeagent.plan.port_layers import PortLayers, annotation_for_all, read_port_layers
 from nodeagent.plan.problems import service_problem
 from nodeagent.plan.setting import Setting
 
-_OF_PORT = (*OF_PORT, HEALTH_CHECK_OF_PORT)
+_OF_PORT_HERE = (
+    HEALTH_CHECK_OF_PORT,
+    *BALANCING_OF_PORT,
+    OUTLIER_DETECTION_OF_PORT,
+    LOCALITY_OF_PORT,
+    FAILOVER_OF_PORT,
+)
+"""The prefixes of annotations for a single port that are checked here, as against those of `discovery`."""
+_OF_PORT = (*OF_PORT, *_OF_PORT_HERE)
 """The prefixes of annotations for a single port."""
 
 
@@ -39,6 +53,10 @@ class Resolution(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     connections: Connections = Connections()
     health_checks: HealthChecks = HealthChecks()
+    balancing: Balancing = Balancing()
+    outlier_detection: OfPort[OutlierDetection] = OfPort()
+    locality: OfPort[Locality] = OfPort()
+    failover: OfPort[str] = OfPort()
     port_layers: PortLayers = {}
     """Of the ports that have annotations of their own; the others have `layers`."""
 
@@ -72,6 +90,12 @@ def resolve_annotations(
     problems += _drop_portless(service, in_force)
     health_checks, faults = _read_options(HEALTH_CHECKS, in_force, last_good)
     problems += [_reader_problem(service, HEALTH_CHECKS, f, health_checks, in_force) for f in faults]
+    balancing, faults = _read_options(BALANCING, in_force, last_good)
+    problems += [_reader_problem(service, BALANCING, f, balancing, in_force) for f in faults]
+    others: dict[str, Any] = {}
+    for setting in (OUTLIERS, LOCALITIES, FAILOVERS):
+        others[setting.name], faults = _read_options(setting, in_force, last_good)
+        problems += [_reader_problem(service, setting, f, others[setting.name], in_force) for f in faults]
     layers = []
     asked_by = []
     for middleware in middlewares:
@@ -92,6 +116,10 @@ def resolve_annotations(
         tuple(problems),
         connections or Connections(),
         health_checks or HealthChecks(),
+        balancing or Balancing(),
+        others[OUTLIERS.name] or OfPort(),
+        others[LOCALITIES.name] or OfPort(),
+        others[FAILOVERS.name] or OfPort(),
         port_layers=port_layers,
     )
 
@@ -150,12 +178,13 @@ def _drop_unknown(
 
 
 def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Problem]:
-    """Remove the health checks of ports that do not exist."""
+    """Remove the settings of ports that do not exist."""
     selectors = {one for port in service.ports for one in (port.name, str(port.port)) if one}
     problems = []
     for name in sorted(in_force):
-        selector = name.removeprefix(HEALTH_CHECK_OF_PORT)
-        if selector != name and selector not in selectors:
+        prefix = next((one for one in _OF_PORT_HERE if name.startswith(one)), "")
+        selector = name.removeprefix(prefix)
+        if prefix and selector not in selectors:
             known = ", ".join(port.name or str(port.port) for port in service.ports[:MOST_PROBLEMS]) or "none"
             reason = f"the Service has no port {shorten(selector)!r}"
             expected = f"a port of this Service: {known}"

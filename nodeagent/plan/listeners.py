@@ -22,6 +22,7 @@ from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObjec
 from middleware.contract import Middleware
 from nodeagent.plan.addresses import AddressRange, parse_ipv4
 from nodeagent.plan.effective import Resolution
+from nodeagent.plan.failover import FAILOVER
 from nodeagent.plan.model import (
     BackendKey,
     BackendSpec,
@@ -94,7 +95,9 @@ def compile_ports(
     ports = Ports(service, resolution, settings, addresses)
     scopes = {name: middleware.scope for name, middleware in middlewares.items()}
     named = _named_services([*resolution.layers, *chain(*resolution.port_layers.values())], middlewares)
+    balancing = resolution.balancing
     listeners, backends = [], []
+    refers = {ServiceKey(service.key.namespace, name) for name, _ in named}
     for port, mesh_port in ports.carried:
         protocol: Protocol = protocol_of(port, resolution.annotations)
         http = protocol == "http"
@@ -126,6 +129,9 @@ def compile_ports(
                 http and resolution.connections.trailers,
             )
         )
+        standby = failover_of(service, port, resolution.failover.of(port), others, ports.problems)
+        if standby is not None:
+            refers.add(standby.service)
         backends.append(
             BackendSpec(
                 key,
@@ -134,6 +140,11 @@ def compile_ports(
                 layers=layers("backend"),
                 protocol=upstream_protocol_of(port, resolution.annotations) if http else "http1",
                 health_check=resolution.health_checks.of(port),
+                balance=balancing.balance_of(port),
+                affinity=balancing.affinity_of(service.key, port, service.object.uid) if http else None,
+                outlier_detection=resolution.outlier_detection.of(port),
+                locality=resolution.locality.of(port),
+                failover=standby,
             )
         )
     ports.note_unbacked()
@@ -145,7 +156,7 @@ def compile_ports(
         resolution.annotations,
         tuple(dict.fromkeys(ports.problems)),
         address,
-        tuple(sorted({ServiceKey(service.key.namespace, name) for name, _ in named} - {service.key})),
+        tuple(sorted(refers - {service.key})),
     )
 
 
@@ -190,6 +201,42 @@ def _named_backends(
                 )
             )
     return tuple(backends)
+
+
+def failover_of(
+    service: Service,
+    port: ServicePort,
+    name: str | None,
+    others: Mapping[ServiceKey, Service],
+    problems: list[Problem],
+) -> BackendKey | None:
+    """Return the backend that a port fails over to, of a Service `name` or `name.namespace`."""
+    if name is None:
+        return None
+    other_name, _, namespace = name.partition(".")
+    key = ServiceKey(namespace or service.key.namespace, other_name)
+    other = others.get(key)
+    found = _port_like(port, other.object) if other is not None and _opted_in(other) else None
+    reason = ""
+    if key == service.key:
+        reason = f"{key} is this Service itself"
+    elif found is None:
+        absent = other is None or not _opted_in(other)
+        reason = f"{key} is not in the mesh" if absent else f"{key} has no such port"
+    if reason:
+        problems.append(
+            service_problem(
+                service.object,
+                FAILOVER,
+                name,
+                reason,
+                f'another Service with svc.mesh/enabled: "true" and a port {port.name or port.port}',
+                f"port {_label(port)} does not fail over",
+                severity="error" if key == service.key else "warning",
+            )
+        )
+    # Kept although it may not be there yet: it comes into use with it, and until then has no endpoint.
+    return BackendKey(key, found.port if found is not None else port.port) if key != service.key else None
 
 
 def _opted_in(service: Service) -> bool:

@@ -55,13 +55,73 @@ class HealthCheck(msgspec.Struct, frozen=True):
     """Of the kind `"grpc"`: the service whose status is asked for; empty: the whole server."""
 
 
+class OutlierDetection(msgspec.Struct, frozen=True):
+    """How workers find the endpoints that do worse than the others, and for how long these are ejected."""
+
+    failures: tuple[str, ...]
+    """What counts: `connect-failure`, `reset`, `timeout`, `5xx`, `gateway-error`."""
+    consecutive: int = 5
+    """Failures in a row after which an endpoint is ejected."""
+    success_rate: int = 50
+    """Percent: an endpoint of which fewer requests succeeded in an interval is ejected."""
+    requests: int = 20
+    """The fewest in an interval that a success rate is made of."""
+    interval: Seconds = 10.0
+    ejection: Seconds = 30.0
+    """The first one; the second one is twice as long, the third one three times."""
+    longest: Seconds = 300.0
+    share: int = 50
+    """Percent of the endpoints that may be ejected at once, rounded down."""
+
+
+class Locality(msgspec.Struct, frozen=True):
+    """Whether endpoints in the client's zone go before others."""
+
+    kind: Literal["prefer", "strict"]
+    healthy: int = 70
+    """Of the kind `"prefer"`: percent of the zone's endpoints; if fewer are healthy, all zones are used."""
+
+
+class HashKey(msgspec.Struct, frozen=True):
+    """What of a request says which endpoint it belongs to."""
+
+    place: Literal["source", "header", "cookie", "query"]
+    name: str = ""
+    """Of the header, cookie or parameter."""
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """How the next endpoint is chosen."""
+
+    policy: str = "round-robin"
+    """The name of a balancer (`nodeagent.proxy.balance`)."""
+    key: HashKey | None = None
+    """Of `consistent-hash`."""
+    factor: int = 0
+    """Of `consistent-hash`: what one endpoint may have under way, in per cent of the mean; 0: any number."""
+    decay: Seconds = 10.0
+    """Of `ewma`: after this time a latency counts for 1/e."""
+    slow_start: Seconds = 0.0
+    """How long a new endpoint takes to get its whole share."""
+
+
+class Affinity(msgspec.Struct, frozen=True):
+    """The cookie that keeps a client with its endpoint."""
+
+    name: str
+    max_age: Seconds = 0.0
+    """0: as long as the browser runs."""
+    salt: str = ""
+    """Makes the cookie's values what nobody outside of the cluster can guess; not shown anywhere."""
+
+
 class BackendSpec(msgspec.Struct, frozen=True):
     """The endpoints of one Service port, and how they are used; all rules that send to them share it."""
 
     key: BackendKey
     endpoints: tuple[Endpoint, ...]
     """Those that may be used, in address order; may be empty."""
-    balance: str = "round-robin"
+    balance: Balance = Balance()
     max_connections: int = 0
     """To each endpoint, for each worker; 0: `Limits.upstream_connections`."""
     layers: tuple[LayerSpec, ...] = ()
@@ -70,6 +130,14 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """What requests are sent in; the bytes of a tcp port pass as they are."""
     health_check: HealthCheck | None = None
     """None: endpoints are not checked."""
+    affinity: Affinity | None = None
+    """None: a client's requests go to any endpoint."""
+    outlier_detection: OutlierDetection | None = None
+    """None: `nodeagent.proxy.health` alone judges by requests."""
+    locality: Locality | None = None
+    """None: zones make no difference."""
+    failover: BackendKey | None = None
+    """Where requests go while none of the endpoints is healthy."""
 
 
 class Match(msgspec.Struct, frozen=True):

@@ -11,7 +11,9 @@ from msgspec import inspect
 
 from discovery.model import Endpoint, Problem
 from middleware.values import format_duration
+from nodeagent.plan.balancing import written
 from nodeagent.plan.model import (
+    Affinity,
     BackendKey,
     BackendSpec,
     LayerSpec,
@@ -26,20 +28,23 @@ Unhealthy = Mapping[BackendKey, Mapping[tuple[str, int], str]]
 
 
 class InForce(msgspec.Struct, frozen=True):
-    """The plan in force, and which endpoints of it fail their health checks."""
+    """The plan in force, and which endpoints of it fail their health checks or are ejected."""
 
     plan: NodePlan
     unhealthy: Unhealthy = {}
+    ejected: Unhealthy = {}
 
 
 def in_force_document(shown: InForce) -> dict[str, Any]:
     """Return all that is in force as values that JSON can hold."""
-    return plan_document(shown.plan, shown.unhealthy)
+    return plan_document(shown.plan, shown.unhealthy, shown.ejected)
 
 
-def plan_document(plan: NodePlan, unhealthy: Unhealthy | None = None) -> dict[str, Any]:
+def plan_document(
+    plan: NodePlan, unhealthy: Unhealthy | None = None, ejected: Unhealthy | None = None
+) -> dict[str, Any]:
     """Return the plan as values that JSON can hold, Services by `namespace/name` in order."""
-    out = unhealthy or {}
+    out = {"unhealthy": unhealthy or {}, "ejected": ejected or {}}
     return {
         "version": plan.version,
         "services": {str(key): _service(plan.services[key], out) for key in sorted(plan.services)},
@@ -47,12 +52,12 @@ def plan_document(plan: NodePlan, unhealthy: Unhealthy | None = None) -> dict[st
     }
 
 
-def _service(service: ServicePlan, unhealthy: Unhealthy) -> dict[str, Any]:
+def _service(service: ServicePlan, out: Mapping[str, Unhealthy]) -> dict[str, Any]:
     return {
         "address": service.address,
         "annotations": dict(sorted(service.effective.items())),
         "listeners": [_listener(listener) for listener in service.listeners],
-        "backends": [_backend(one, unhealthy.get(one.key, {})) for one in service.backends],
+        "backends": [_backend(one, out) for one in service.backends],
         "problems": _problems(service.problems),
     }
 
@@ -82,21 +87,40 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _backend(backend: BackendSpec, unhealthy: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _backend(backend: BackendSpec, out: Mapping[str, Unhealthy]) -> dict[str, Any]:
+    reasons = {word: those[backend.key] for word, those in out.items() if backend.key in those}
+    balance = backend.balance
     return {
         "backend": _name(backend.key),
-        "endpoints": [_endpoint(one, unhealthy) for one in backend.endpoints],
-        "balance": backend.balance,
+        "endpoints": [_endpoint(one, reasons) for one in backend.endpoints],
+        "balance": written(balance),
+        **({"slow_start": format_duration(balance.slow_start)} if balance.slow_start else {}),
+        **({"session_affinity": _affinity(backend.affinity)} if backend.affinity is not None else {}),
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
         **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),
         **({"layers": _layers(backend.layers)} if backend.layers else {}),
         **({"health_check": as_written(backend.health_check)} if backend.health_check is not None else {}),
+        **(
+            {"outlier_detection": as_written(backend.outlier_detection)}
+            if backend.outlier_detection is not None
+            else {}
+        ),
+        **({"locality": as_written(backend.locality)} if backend.locality is not None else {}),
+        **({"failover": _name(backend.failover)} if backend.failover is not None else {}),
     }
 
 
-def _endpoint(endpoint: Endpoint, unhealthy: Mapping[tuple[str, int], str]) -> dict[str, str]:
-    reason = unhealthy.get((endpoint.address, endpoint.port), "")
-    document = {"address": str(endpoint), "pod": endpoint.pod, "unhealthy": reason}
+def _affinity(affinity: Affinity) -> dict[str, str]:
+    """Return the cookie without its salt, with which its values could be made."""
+    age = {"max_age": format_duration(affinity.max_age)} if affinity.max_age else {}
+    return {"cookie": affinity.name, **age}
+
+
+def _endpoint(endpoint: Endpoint, reasons: Mapping[str, Mapping[tuple[str, int], str]]) -> dict[str, str]:
+    """Return an endpoint, and why it is not used."""
+    place = (endpoint.address, endpoint.port)
+    document = {"address": str(endpoint), "pod": endpoint.pod}
+    document |= {word: those.get(place, "") for word, those in reasons.items()}
     return {field: value for field, value in document.items() if value}
 
 

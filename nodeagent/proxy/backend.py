@@ -5,17 +5,24 @@ Shared by every rule that names it, and by all protocols. Taking a change into u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from discovery.model import Endpoint
 from middleware.contract import Handler, Layer
-from nodeagent.plan.model import BackendKey, BackendSpec, UpstreamProtocol
-from nodeagent.proxy.balance import BALANCERS, Balancer
+from nodeagent.plan.model import Affinity, BackendKey, BackendSpec, Balance, UpstreamProtocol
+from nodeagent.proxy.balance import Balancer, make_balancer
 from nodeagent.proxy.health import Health, Outcome
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
+from nodeagent.proxy.locality import enough, near, zone_of
+from nodeagent.proxy.message import RequestHead
+from nodeagent.proxy.observer import Circulation
+from nodeagent.proxy.outliers import CONNECT_FAILURE, RESET, TIMEOUT, Change, Outliers
 from nodeagent.proxy.pool import Address, EndpointPool, Made, Pools
-from nodeagent.proxy.streams import Pending, StreamTaker
-from nodeagent.stats.columns import OVERFLOW_SLOT
+from nodeagent.proxy.steering import SessionCookie, Steering, Try, key_reader
+from nodeagent.proxy.streams import Pending, Source, StreamTaker
+from nodeagent.stats.columns import FAILOVERS, OUTLIER_EJECTIONS, OVERFLOW_SLOT
+
+_KINDS = {Outcome.CONNECT_FAILED: CONNECT_FAILURE, Outcome.RESET: RESET, Outcome.TIMEOUT: TIMEOUT}
 
 
 class Target:
@@ -44,19 +51,28 @@ class Backend:
     __slots__ = (
         "_balancer",
         "_circulating",
+        "_cookie",
         "_counters",
+        "_fewest",
         "_handlers",
         "_layer_set",
         "_most",
         "_pools",
         "_protocol",
+        "_spare",
         "_targets",
         "_unhealthy",
+        "_wider",
+        "attentive",
+        "failover",
         "health",
         "key",
         "layers",
+        "outliers",
         "spec",
+        "steering",
         "users",
+        "zone",
     )
 
     def __init__(self, key: BackendKey, pools: Pools) -> None:
@@ -70,9 +86,25 @@ class Backend:
         self._unhealthy: frozenset[Address] = frozenset()
         """Those that fail the agent's health checks."""
         self._circulating: tuple[Target, ...] = ()
-        """All others; if there are no others, all endpoints."""
+        """Where requests go: all others, or those of them in this zone; if there are no others, `_spare`."""
+        self._fewest = 1
+        self._wider: tuple[Target, ...] = ()
+        """Where they go if fewer than `_fewest` of `_circulating` accept connections: those of all zones."""
+        self._spare: tuple[Target, ...] = ()
+        """Where they go rather than nowhere."""
         self.health: Health[Target] = Health()
-        self._balancer: Balancer = BALANCERS["round-robin"](pools.runtime.index)
+        self.outliers: Outliers[Target] | None = None
+        """If the plan asks for outlier detection."""
+        self.attentive = False
+        """Whether `answered` is to be called."""
+        self.zone = ""
+        """The node's, if the plan asks for locality and it is known."""
+        self.failover: Backend | None = None
+        """Where requests go while no endpoint is healthy: then `pick` returns None."""
+        self._balancer: Balancer[Target] = make_balancer(Balance(), pools.runtime.index)
+        self._cookie: SessionCookie[Target] | None = None
+        self.steering: Steering[Target] | None = None
+        """What choosing an endpoint needs of a request and its tries; None, as nearly always: nothing."""
         self._most = pools.runtime.limits.upstream_connections
         self._counters = PortCounters(pools.runtime, OVERFLOW_SLOT)
         context = LayerContext(pools.runtime, str(key.service), key.port, self._counters)
@@ -121,23 +153,115 @@ class Backend:
             for target in after.values():
                 self._leave_pool(target)
         self._targets = tuple(after.values())
-        self._circulate()
+        self._detect(spec)
+        self._circulate(spec)
         self.health.keep(self._targets)
+        self._listen()
         if spec is not None:
-            if self.spec is None or spec.balance != self.spec.balance:
-                self._balancer = BALANCERS[spec.balance](self._pools.runtime.index)
+            if self.spec is None or (spec.balance, spec.affinity) != (self.spec.balance, self.spec.affinity):
+                self._steer(spec.balance, spec.affinity)
             self._most = spec.max_connections or self._pools.runtime.limits.upstream_connections
         self.spec = spec
+        self._balancer.keep(self._targets)
+        if self._cookie is not None:
+            self._cookie.keep(self._targets)
+
+    def _steer(self, balance: Balance, affinity: Affinity | None) -> None:
+        """Take another balancer or cookie into use; a balancer with equal options keeps what it knows."""
+        if self.spec is None or balance != self.spec.balance:
+            self._balancer = make_balancer(balance, self._pools.runtime.index)
+        self._cookie = SessionCookie(affinity) if affinity is not None else None
+        key_of = key_reader(balance.key) if balance.key is not None else None
+        watching = self._balancer if self._balancer.watches else None
+        needed = watching is not None or key_of is not None or self._cookie is not None
+        self.steering = Steering(watching, key_of, self._cookie) if needed else None
 
     def set_condition(self, unhealthy: Collection[Address]) -> None:
         """Take note of all endpoints that fail the agent's health checks; there may be none."""
         self._unhealthy = frozenset(unhealthy)
-        self._circulate()
+        self._circulate(self.spec)
 
-    def _circulate(self) -> None:
+    def locate(self, zone: str) -> None:
+        """Take note of the node's zone."""
+        if zone != self.zone:
+            self.zone = zone
+            self._circulate(self.spec)
+
+    def fail_over_to(self, other: Backend | None) -> None:
+        """Send requests there while no endpoint is healthy."""
+        self.failover = other
+        self._circulate(self.spec)
+
+    def _circulate(self, spec: BackendSpec | None) -> None:
+        """Find out anew where requests go."""
         out = self._unhealthy
         well = tuple(one for one in self._targets if one.address not in out) if out else self._targets
-        self._circulating = well or self._targets
+        if self.outliers is not None and self.outliers.ejected:
+            ejected = self.outliers.ejected
+            well = tuple(one for one in well if one not in ejected) or (well if self.failover is None else ())
+        self._spare = self._targets
+        self._fewest, wider = 1, None
+        locality = spec.locality if spec is not None else None
+        if locality is not None and self.zone:
+            places = near([one.endpoint for one in self._targets], self.zone)
+            here = [one for one, is_near in zip(self._targets, places, strict=True) if is_near]
+            inside = frozenset(here)
+            near_well = tuple(one for one in well if one in inside)
+            if locality.kind == "strict":
+                self._spare, well = tuple(here), near_well
+            elif len(near_well) >= (fewest := enough(len(here), locality.healthy)):
+                self._fewest, wider, well = fewest, well, near_well
+        self._circulating = well or (self._spare if self.failover is None else ())
+        self._wider = self._circulating if wider is None else wider
+
+    def _detect(self, spec: BackendSpec | None) -> None:
+        """Make outlier detection follow the plan."""
+        options = spec.outlier_detection if spec is not None else None
+        now = self._pools.runtime.now()
+        if options is None:
+            self.outliers = None
+        elif self.outliers is None:
+            self.outliers = Outliers(options, self._targets, now)
+        else:
+            self._tell(self.outliers.update(options, self._targets))
+
+    def advance(self, now: float) -> None:
+        """Let time pass for outlier detection, which is on."""
+        if self.outliers is not None:
+            self._tell(self.outliers.advance(now))
+
+    def ejected(self) -> Mapping[Address, str]:
+        """Return the endpoints that outlier detection has ejected, each with the reason."""
+        if self.outliers is None:
+            return {}
+        return {target.address: known.reason for target, known in self.outliers.ejected.items()}
+
+    def _tell(self, changes: Iterable[Change[Target]]) -> None:
+        """Take changes of outlier detection into use, count them and tell of them."""
+        outliers = self.outliers
+        assert outliers is not None
+        told = False
+        for change in changes:
+            told = True
+            if change.ejected:
+                self._counters.count(OUTLIER_EJECTIONS)
+            self._pools.runtime.observer.circulated(
+                Circulation(
+                    str(self.key.service),
+                    self.key.port,
+                    str(change.endpoint),
+                    change.ejected,
+                    change.reason,
+                    change.seconds,
+                    change.times,
+                    len(self._targets) - len(outliers.ejected),
+                )
+            )
+        if told:
+            self._circulate(self.spec)
+
+    def _listen(self) -> None:
+        self.attentive = self.outliers is not None or bool(self.health.troubles)
 
     def _leave_pool(self, target: Target) -> None:
         if target.pool is not None:
@@ -149,10 +273,46 @@ class Backend:
         health, balancer = self.health, self._balancer
         circulating = self._circulating
         if health.troubles:
-            target = balancer.pick(health.usable(circulating, now), avoid, key)
+            usable = health.usable(circulating, now)
+            if len(usable) < self._fewest:
+                usable = health.usable(self._wider, now)
+                if not usable and self.failover is not None:
+                    return None
+            target = balancer.pick(usable, avoid, key, now)
             if target is not None:
                 return target
-        return balancer.pick(circulating, avoid, key) or balancer.pick(self._targets, avoid, key)
+        target = balancer.pick(circulating, avoid, key, now)
+        if target is None and self.failover is None:
+            target = balancer.pick(self._spare, avoid, key, now)
+        return target
+
+    def failed_over(self) -> None:
+        """Count a request that goes to an endpoint of `failover`."""
+        self._counters.count(FAILOVERS)
+
+    def last_resort(self, avoid: Collection[Target], now: float) -> Target | None:
+        """Return an endpoint rather than none, if `failover` has none either."""
+        return self._balancer.pick(self._spare, avoid, b"", now)
+
+    def pick_for(
+        self, head: RequestHead | None, source: Source, avoid: Collection[Target], now: float
+    ) -> tuple[Target, Try[Target]] | None:
+        """Return the endpoint for a request (a tcp connection has no head), and the try that begins there.
+
+        As `pick`, for a backend that has `steering`.
+        """
+        steering = self.steering
+        assert steering is not None
+        wish = steering.wish(head)
+        if wish is not None and wish not in avoid and self._is_well(wish, now):
+            target: Target | None = wish
+        else:
+            target = self.pick(avoid, now, steering.key(head, source))
+        return (target, steering.begin(target, wish, now)) if target is not None else None
+
+    def _is_well(self, target: Target, now: float) -> bool:
+        circulating = self._circulating
+        return target in (self.health.usable(circulating, now) if self.health.troubles else circulating)
 
     def connect(self, target: Target, taker: StreamTaker, seconds: float) -> Pending:
         """Ask for a stream that is not there yet; raises `PoolFull`."""
@@ -179,16 +339,43 @@ class Backend:
         """Take note that an endpoint accepts connections."""
         if self.health.troubles:
             self.health.connected(target)
+            self._listen()
 
     def answered(self, target: Target) -> None:
-        """Take note that an endpoint has answered."""
+        """Take note that an endpoint has answered, whatever it said."""
         if self.health.troubles:
             self.health.report(target, Outcome.ANSWERED, 0)
+            self._listen()
+
+    def accepted(self, target: Target) -> None:
+        """Take note that an endpoint has accepted a tcp connection, of which nothing more is known."""
+        if self.outliers is not None:
+            self.outliers.passed(target)
+
+    def said(self, target: Target, status: int) -> None:
+        """Take note of an answer, for outlier detection; `status` is that of HTTP, or corresponds to it."""
+        outliers = self.outliers
+        if outliers is None:
+            return
+        if not outliers.counts(status):
+            outliers.passed(target)
+        elif change := outliers.failed(target, str(status), self._pools.runtime.now()):
+            self._tell((change,))
+
+    def garbled(self, target: Target) -> None:
+        """Take note, for outlier detection, of an answer that cannot be passed on."""
+        outliers = self.outliers
+        if outliers is not None and (change := outliers.failed(target, RESET, self._pools.runtime.now())):
+            self._tell((change,))
 
     def failed(self, target: Target, outcome: Outcome, now: float) -> None:
         """Take note of an endpoint's failure."""
-        if not target.gone:
-            self.health.report(target, outcome, now)
+        if target.gone:
+            return
+        self.health.report(target, outcome, now)
+        self.attentive = True
+        if self.outliers is not None and (change := self.outliers.failed(target, _KINDS[outcome], now)):
+            self._tell((change,))
 
 
 class Backends:
@@ -199,6 +386,16 @@ class Backends:
     def __init__(self, pools: Pools) -> None:
         self.pools = pools
         self._backends: dict[BackendKey, Backend] = {}
+        self._node = ""
+        self._zone = ""
+        self._local: set[Backend] = set()
+        """Those with locality."""
+        self._detecting: set[Backend] = set()
+        """Those with outlier detection."""
+        self._told: dict[BackendKey, Mapping[Address, str]] = {}
+        """What `tick` has returned last of each that has ejected endpoints."""
+        self._searched = False
+        """Whether the endpoints that there were have been searched for the node's zone."""
 
     def __len__(self) -> int:
         return len(self._backends)
@@ -209,9 +406,62 @@ class Backends:
             backend = self._backends.get(key)
             if backend is not None:
                 backend.update(None)
+                self._follow(backend, None)
                 self._drop_unused(backend)
+        specs = []
         for spec, slot in upserted:
-            self._get(spec.key).update(spec, slot)
+            backend = self._get(spec.key)
+            backend.update(spec, slot)
+            self._follow(backend, spec)
+            specs.append(spec)
+        if self._local:
+            self._locate(specs)
+
+    def locate(self, node: str, zone: str) -> None:
+        """Take note of the node's name, and of its zone if that is known."""
+        self._node, self._zone = node, zone
+
+    @property
+    def lost(self) -> bool:
+        """Whether the node's zone is needed and not known."""
+        return bool(self._local) and not self._zone
+
+    def tick(self, now: float) -> list[tuple[BackendKey, Mapping[Address, str]]]:
+        """Once a second: end ejections whose time is over; return the backends whose ejected endpoints have
+        changed, each with all that are ejected now.
+        """
+        if not self._detecting and not self._told:
+            return []
+        ejected = {}
+        for backend in self._detecting:
+            backend.advance(now)
+            if out := backend.ejected():
+                ejected[backend.key] = out
+        keys = sorted(self._told.keys() | ejected.keys())
+        changed = [(key, ejected.get(key, {})) for key in keys if ejected.get(key) != self._told.get(key)]
+        self._told = ejected
+        return changed
+
+    def _follow(self, backend: Backend, spec: BackendSpec | None) -> None:
+        """Give a backend what it needs of others."""
+        wanted = spec.failover if spec is not None else None
+        before = backend.failover
+        if wanted != (before.key if before is not None else None):
+            backend.fail_over_to(self.acquire(wanted) if wanted is not None else None)
+            if before is not None:
+                self.release(before)
+        _put(self._detecting, backend, spec is not None and spec.outlier_detection is not None)
+        _put(self._local, backend, spec is not None and spec.locality is not None)
+
+    def _locate(self, changed: Iterable[BackendSpec]) -> None:
+        """Learn the node's zone if it is not known, and tell it to those that need it."""
+        if not self._zone:
+            known = (backend.spec for backend in self._backends.values())
+            specs = changed if self._searched else (spec for spec in known if spec is not None)
+            self._searched = True
+            self._zone = zone_of(self._node, (one for spec in specs for one in spec.endpoints))
+        for backend in self._local:
+            backend.locate(self._zone)
 
     def set_condition(self, key: BackendKey, unhealthy: Collection[Address]) -> None:
         """Take note of a backend's endpoints that fail the agent's health checks."""
@@ -239,6 +489,14 @@ class Backends:
     def _drop_unused(self, backend: Backend) -> None:
         if backend.spec is None and not backend.users:
             del self._backends[backend.key]
+
+
+def _put(backends: set[Backend], backend: Backend, within: bool) -> None:
+    """Make a set have this one, or not."""
+    if within:
+        backends.add(backend)
+    else:
+        backends.discard(backend)
 
 
 def describe_failure(target: Target, error: Exception) -> str:

@@ -42,6 +42,7 @@ from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
 from nodeagent.proxy.second import SecondTry
+from nodeagent.proxy.steering import FIRST_ERROR, Try
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
     RESENDS,
@@ -83,6 +84,7 @@ class Exchange(LayerRequest):
         "_second",
         "_target",
         "_trailers",
+        "_try",
         "_tunnel_ends",
         "_upstream",
         "committed",
@@ -124,6 +126,7 @@ class Exchange(LayerRequest):
         self._chain: Chain | None = None
         self._response: UpstreamResponse | None = None
         self._expired: ExchangeError | None = None
+        self._try: Try[Target] | None = None
         self._limits = None
         self._at_end = None
         self._ended = False
@@ -371,11 +374,15 @@ class Exchange(LayerRequest):
         target = None
         if backend is not None:
             now = self.listener.runtime.now() if tried else self.started
-            target = backend.pick(tried, now)
-            if target is None and tried:
-                # Every endpoint has had its try: begin again rather than give up early.
-                self._tried = ()
-                target = backend.pick((), now)
+            steered = backend.steering is not None
+            target = self._pick_for(backend, tried) if steered else backend.pick(tried, now)
+            if target is None:
+                if tried:
+                    # Every endpoint has had its try: begin again rather than give up early.
+                    self._tried = ()
+                    target = self._pick_for(backend, ()) if steered else backend.pick((), now)
+                if target is None and backend.failover is not None:
+                    backend, target = self._fail_over(backend, backend.failover, now)
         if target is None:
             self.listener.count(UPSTREAM_NO_ENDPOINT)
             raise NoEndpoint(self._why_none())
@@ -391,6 +398,26 @@ class Exchange(LayerRequest):
         except PoolFull:
             self.listener.count(UPSTREAM_OVERLOADED)
             raise
+
+    def _fail_over(self, backend: Backend, other: Backend, now: float) -> tuple[Backend, Target | None]:
+        """Choose an endpoint of another Service, as this one has no healthy one."""
+        target = self._pick_for(other, ()) if other.steering is not None else other.pick((), now)
+        if target is None:
+            return backend, backend.last_resort((), now)
+        backend.failed_over()
+        self._backend = other
+        return other, target
+
+    def _pick_for(self, backend: Backend, avoid: tuple[Target, ...]) -> Target | None:
+        """Choose with all that this backend's balancer wants to know."""
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
+            self._try = None
+        picked = backend.pick_for(self._head, self.client.source, avoid, self.listener.runtime.now())
+        if picked is None:
+            return None
+        target, self._try = picked
+        return target
 
     def _why_none(self) -> str:
         if self._backend is None:
@@ -421,9 +448,11 @@ class Exchange(LayerRequest):
         timed_out = isinstance(error, TimeoutError)
         self.listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
         backend.failed(target, Verdict.CONNECT_FAILED, now)
+        self._try_failed()
         self._connect_failures += 1
         self._tried_in_vain()
-        if self._connect_failures < CONNECT_TRIES and any(one not in self._tried for one in backend.targets):
+        elsewhere = backend.failover is not None or any(one not in self._tried for one in backend.targets)
+        if self._connect_failures < CONNECT_TRIES and elsewhere:
             self._dispatch_again()
             return
         self._connect_failures = 0
@@ -506,10 +535,13 @@ class Exchange(LayerRequest):
     def response_failed(self, detail: str) -> None:
         """The endpoint answered something that cannot be passed on."""
         self.listener.count(UPSTREAM_PROTOCOL_ERROR)
+        self._try_failed()
         error = UpstreamProtocolError(f"{self._target} {detail}")
         if self.committed:
             self._break_off(error)
         else:
+            if self._backend is not None and self._target is not None:
+                self._backend.garbled(self._target)
             self._tried_in_vain()
             self._give_try_up()
             self._raise(error)
@@ -525,15 +557,25 @@ class Exchange(LayerRequest):
         self._break_off(UpstreamReset(f"{self._target} closed the connection within its response"))
 
     def _blame(self, verdict: Verdict) -> None:
+        self._try_failed()
         if self._backend is not None and self._target is not None:
             self._backend.failed(self._target, verdict, self.listener.runtime.now())
+
+    def _try_failed(self) -> None:
+        """Let the balancer know that the endpoint has failed."""
+        if self._try is not None:
+            self._try.heard(False, self.listener.runtime.now())
 
     def _tried_in_vain(self) -> None:
         if self._target is not None:
             self._tried = (*self._tried, self._target)
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
 
     def _give_try_up(self) -> None:
         """End what is under way towards an endpoint."""
+        if self._try is not None:
+            self._try.end(self.listener.runtime.now())
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -561,14 +603,21 @@ class Exchange(LayerRequest):
         backend, target = self._backend, self._target
         assert backend is not None
         assert target is not None
-        if backend.health.troubles:
-            backend.answered(target)
+        if backend.attentive:
+            self._report(backend, target, head, end and not data)
+        if self._try is not None:
+            self._try.heard(head.status < FIRST_ERROR, self.listener.runtime.now())
         if self._chain is None:
             self._commit(head, data, end)
             return
         response = self._response = UpstreamResponse(self, head, data, end)
         self._chain.step(response)
         self._hold_response(response)
+
+    def _report(self, backend: Backend, target: Target, head: ResponseHead, whole: bool) -> None:
+        """Tell a backend of its endpoint's answer; `whole` if it is nothing but the head."""
+        backend.answered(target)
+        backend.said(target, head.status)
 
     def response_data(self, data: bytes, end: bool) -> None:
         """More bytes of the response have come; in a tunnel `end` is the endpoint's half-close."""
@@ -626,6 +675,8 @@ class Exchange(LayerRequest):
         self.replayable = False
         self._kept = None
         self.status = head.status
+        if self._try is not None:
+            self._try.mark(head)
         if head.status == 101:
             self.tunnel = True
             head.upgrade = head.upgrade or self._head.upgrade
@@ -681,6 +732,8 @@ class Exchange(LayerRequest):
         """Count the exchange and report its end, once, however it ended."""
         assert not self._ended
         self._ended = True
+        if self._try is not None:
+            self._try.end(now)
         if self._limits is not None:
             for limit in self._limits:
                 limit.cancel()

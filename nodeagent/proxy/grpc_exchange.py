@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from middleware.contract import ExchangeError, Reply
+from middleware.contract import Ended, ExchangeError, Reply
 from middleware.grpc import GrpcStatus, http_code, of_http
+from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.errors import reply_to
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.grpc_reply import grpc_trailers
-from nodeagent.proxy.grpc_status import in_reply, said_in
+from nodeagent.proxy.grpc_status import in_head, in_reply, said_in
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import CHUNKED, RequestHead, ResponseHead
 from nodeagent.proxy.observer import FAILURES
@@ -73,6 +74,21 @@ class GrpcExchange(Exchange):
             known = self._status  # of a response whose head is not one of gRPC
             self._learn(said_in(lines), GrpcStatus.UNKNOWN if known is None else known)
         super().response_trailers(lines)
+
+    def _report(self, backend: Backend, target: Target, head: ResponseHead, whole: bool) -> None:
+        """Tell a backend of its endpoint's answer: of its status, which comes at the end of a call."""
+        backend.answered(target)
+        if backend.outliers is None:
+            return
+        if head.status != 200 or whole:
+            backend.said(target, http_code(head.status, in_head(head) if head.status == 200 else None))
+            return
+
+        def at_end(ended: Ended) -> None:
+            if self._target is target and self.answered:
+                backend.said(target, http_code(ended.status, ended.grpc_status))
+
+        self.at_end(at_end)
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
         if head.status != 200 or (end and not data):

@@ -54,6 +54,23 @@ class Closed(msgspec.Struct, frozen=True):
     """It did not end because one side had said all it wanted, or the client had left."""
 
 
+class Circulation(msgspec.Struct, frozen=True):
+    """An endpoint is ejected by outlier detection, or used again."""
+
+    service: str
+    port: int
+    endpoint: str
+    """`address:port`."""
+    ejected: bool
+    reason: str
+    seconds: float
+    """How long it will be ejected, or was to be."""
+    times: int
+    """How often it was ejected lately."""
+    left: int
+    """How many endpoints of the port are not ejected."""
+
+
 class Observer(Protocol):
     """Who is told."""
 
@@ -78,6 +95,10 @@ class Observer(Protocol):
         """Learn that a middleware raised what it may not raise."""
         ...
 
+    def circulated(self, circulation: Circulation) -> None:
+        """Learn that an endpoint is not used any more, or again."""
+        ...
+
 
 class NoObserver:
     """Nobody is told anything."""
@@ -95,4 +116,7 @@ class NoObserver:
         """Not told."""
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
+        """Not told."""
+
+    def circulated(self, circulation: Circulation) -> None:
         """Not told."""

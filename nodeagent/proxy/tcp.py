@@ -10,13 +10,14 @@ import asyncio
 from typing import Final, NamedTuple
 
 from middleware.contract import ConnectFailed, ExchangeError, NoEndpoint
-from nodeagent.proxy.backend import Target, describe_failure
+from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection, probe_peer
 from nodeagent.proxy.exchange import CONNECT_TRIES
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.observer import Closed
 from nodeagent.proxy.runtime import FOREVER
+from nodeagent.proxy.steering import Try
 from nodeagent.proxy.streams import Pending, Source
 from nodeagent.stats.columns import (
     BYTES_RECEIVED,
@@ -167,6 +168,7 @@ class TcpConnection(TcpSide):
         "_pending",
         "_started",
         "_tried",
+        "_try",
         "_upstream",
         "source",
     )
@@ -185,6 +187,7 @@ class TcpConnection(TcpSide):
         self._early_end = False
         self._pending: Pending | None = None
         self._tried: tuple[Target, ...] = ()
+        self._try: Try[Target] | None = None
         self._upstream: TcpUpstream | None = None
         """The endpoint's side, also when it is gone."""
         self._started = 0.0
@@ -213,7 +216,14 @@ class TcpConnection(TcpSide):
         listener = self.listener
         rule = listener.rule
         backend = (rule.backend or rule.choose()) if rule is not None else None
-        target = backend.pick(self._tried, self.runtime.now()) if backend is not None else None
+        target = self._pick(backend) if backend is not None else None
+        if target is None and backend is not None and backend.failover is not None:
+            target = self._pick(backend.failover)
+            if target is not None:
+                backend.failed_over()
+                backend = backend.failover
+            else:
+                target = backend.last_resort(self._tried, self.runtime.now())
         if backend is None or target is None:
             if not self._tried:
                 listener.count(UPSTREAM_NO_ENDPOINT)
@@ -224,14 +234,18 @@ class TcpConnection(TcpSide):
         self._tried = (*self._tried, target)
 
         def done(_: Connection | None, error: Exception | None) -> None:
+            if self._try is not None:
+                self._try.heard(error is None, self.runtime.now())
             if error is None:
                 backend.connected(target)
+                backend.accepted(target)
             elif self._pending is not None:  # else it was joined, and broke: the two have dealt with that
                 self._pending = None
                 timed_out = isinstance(error, TimeoutError)
                 listener.count(UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED)
                 backend.failed(target, Outcome.CONNECT_FAILED, self.runtime.now())
-                if len(self._tried) < CONNECT_TRIES and len(self._tried) < len(backend.targets):
+                elsewhere = backend.failover is not None or len(self._tried) < len(backend.targets)
+                if len(self._tried) < CONNECT_TRIES and elsewhere:
                     self._connect()
                 elif len(self._tried) == 1:
                     self._fail(ConnectFailed(describe_failure(target, error)))
@@ -240,6 +254,23 @@ class TcpConnection(TcpSide):
                     self._fail(ConnectFailed(f"none of {tried} accepts connections"))
 
         self._pending = backend.dial(target, lambda: TcpUpstream(self), self._connect_time, done)
+
+    def _pick(self, backend: Backend) -> Target | None:
+        now = self.runtime.now()
+        if backend.steering is None:
+            return backend.pick(self._tried, now)
+        self._end_try()
+        picked = backend.pick_for(None, self.source, self._tried, now)
+        if picked is None:
+            return None
+        target, self._try = picked
+        return target
+
+    def _end_try(self) -> None:
+        """Let the balancer know that it is over with this endpoint."""
+        if self._try is not None:
+            self._try.end(self.runtime.now())
+            self._try = None
 
     def _fail(self, error: ExchangeError) -> None:
         self.ends(error.reason, error.detail)
@@ -285,6 +316,7 @@ class TcpConnection(TcpSide):
         """The client's connection is gone."""
         self.runtime.leave(self.source.address)
         self.listener.count(CONNECTIONS_ACTIVE, -1)
+        self._end_try()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()

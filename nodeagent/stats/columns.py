@@ -66,7 +66,12 @@ UPSTREAM_TIMEOUT = DURATION_SUM + 14
 UPSTREAM_OVERLOADED = DURATION_SUM + 15
 """No connection to an endpoint was free in time."""
 
-GRPC_CALLS = DURATION_SUM + 16
+OUTLIER_EJECTIONS = DURATION_SUM + 16
+"""Times that outlier detection has ejected an endpoint."""
+FAILOVERS = DURATION_SUM + 17
+"""Requests and tcp connections sent to the Service of `svc.mesh/failover`, each try counted."""
+
+GRPC_CALLS = DURATION_SUM + 18
 """gRPC calls by the status that the caller got: the column is `GRPC_CALLS + status`."""
 
 SLOT_COLUMNS = GRPC_CALLS + len(GrpcStatus)

@@ -21,7 +21,7 @@ from middleware.contract import Ended
 from middleware.grpc import http_code
 from nodeagent.log.budget import LineBudgets
 from nodeagent.log.configure import utc
-from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Closed, Refused
+from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Circulation, Closed, Refused
 from nodeagent.settings import AccessLog
 from nodeagent.worker.sources import SourcePods
 
@@ -154,6 +154,26 @@ class AccessLogger:
             )
         else:
             self.left_out += 1
+
+    def circulated(self, circulation: Circulation) -> None:
+        """Write that outlier detection has ejected an endpoint, or uses it again."""
+        about = (circulation.service, circulation.port)
+        if not self._budgets.spend(about, self._now()):
+            self.left_out += 1
+            return
+        fields = {
+            "service": circulation.service,
+            "port": circulation.port,
+            "endpoint": circulation.endpoint,
+            "reason": circulation.reason,
+            "ejection_ms": round(circulation.seconds * 1000),
+            "times": circulation.times,
+            "left": circulation.left,
+        }
+        if circulation.ejected:
+            self._log.warning("endpoint_ejected", **fields)
+        else:
+            self._log.info("endpoint_returned", **fields)
 
     def tick(self) -> None:
         """Once a second, and at the end: say which lines were left out since."""

@@ -26,10 +26,12 @@ from nodeagent.control.messages import (
     Applied,
     Apply,
     BackendCondition,
+    BackendEjections,
     Channel,
     Conditions,
     Configure,
     Drain,
+    Ejections,
     Message,
     PortFailure,
     Sources,
@@ -110,6 +112,8 @@ class Worker:
         self._ended = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._agent_gone = False
+        self._channel: Channel | None = None
+        self._zone_doubted = False
         self._access_log: AccessLogger | None = None
         self._missing_lines = (0, 0, 0)
         """As counted last; see `_count_missing_lines`."""
@@ -120,6 +124,7 @@ class Worker:
         _, channel = await self._loop.create_connection(
             lambda: Channel(self._applying.put_nowait, self._agent_lost), sock=control
         )
+        self._channel = channel
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._told_to_leave)
         ended = self._loop.create_task(self._ended.wait())
@@ -179,6 +184,7 @@ class Worker:
             settings.index,
             methods=MethodRows(self._region.methods),
         )
+        self._data_plane.backends.locate(settings.node, settings.zone)
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
         self._beat(self._loop.time())
@@ -196,6 +202,7 @@ class Worker:
             self._failures.pop(key, None)
         self._failures.update({failure.key: failure for failure in apply_change(data_plane, message)})
         self._set_conditions(message.conditions)
+        self._check_zone(settings.node)
         if settings.capture == "loopback":
             await self._listeners.follow(keys, message.removed)
         elif self._server is None:
@@ -213,6 +220,31 @@ class Worker:
         assert self._data_plane is not None
         for one in conditions:
             self._data_plane.backends.set_condition(one.backend, one.unhealthy)
+
+    def _check_zone(self, node: str) -> None:
+        """Warn once if a Service asks for locality and nobody says where this node is."""
+        assert self._data_plane is not None
+        if self._data_plane.backends.lost and not self._zone_doubted:
+            self._zone_doubted = True
+            log.warning(
+                "zone_unknown",
+                node=node,
+                reason="a Service has svc.mesh/locality, but no endpoint on this node says its zone, so all "
+                "zones are used; set --node-zone",
+            )
+
+    def _tell_ejections(self) -> None:
+        assert self._data_plane is not None
+        changed = self._data_plane.backends.tick(self._data_plane.runtime.now())
+        if changed and self._channel is not None:
+            self._channel.send(
+                Ejections(
+                    tuple(
+                        BackendEjections(key, tuple((*address, reason) for address, reason in out.items()))
+                        for key, out in changed
+                    )
+                )
+            )
 
     async def _serve_here(self, listener: socket.socket) -> asyncio.Server:
         data_plane = self._data_plane
@@ -233,6 +265,7 @@ class Worker:
         self._count_missing_lines((lost_lines(), lost_access_lines(), self._access_log.left_out))
         assert self._data_plane is not None
         self._data_plane.sweep()
+        self._tell_ejections()
         assert self._memory is not None
         self._memory.look()
         self._data_plane.count()

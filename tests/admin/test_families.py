@@ -52,6 +52,7 @@ def text() -> Iterator[str]:
         worker_restarts=0,
         dns_queries={"noerror": 1},
         dns_responses={"udp": 1},
+        ejected={BackendKey(KEY, 80): 1},
         health=HealthState(unhealthy={BackendKey(KEY, 80): 1}, ejections={BackendKey(KEY, 80): 1}),
     )
     yield b"".join(MetricsPage(layout, allocator, lambda: state, "1.2.3", "node").render()).decode()

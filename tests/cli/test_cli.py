@@ -16,7 +16,7 @@ from nodeagent.settings import Settings
 FLAGS = [
     "--source", "--capture", "--mesh-range", "--zone", "--alias-zone", "--dns-listen", "--admin-listen",
     "--workers", "--node-name", "--drain-timeout", "--log-level", "--log-format", "--access-log",
-    "--compat", "--endpoints",
+    "--compat", "--endpoints", "--node-zone",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_flags_reach_the_agent(started: list[Settings]) -> None:
     arguments = (
         "run --source file:shop --capture loopback --mesh-range 127.128.0.0/9 --zone mesh.test "
         "--alias-zone a.test --alias-zone b.test --dns-listen 127.0.0.1:53530 "
-        "--admin-listen 127.0.0.1:15999 --workers 2 "
+        "--admin-listen 127.0.0.1:15999 --workers 2 --node-zone eu-1a "
         "--node-name n1 --drain-timeout 1m --log-level debug --log-format json --access-log all"
     )
     result = CliRunner().invoke(main, arguments.split())
@@ -54,6 +54,7 @@ def test_flags_reach_the_agent(started: list[Settings]) -> None:
     assert settings.dns_listen == ("127.0.0.1", 53530)
     assert settings.admin_listen == ("127.0.0.1", 15999)
     assert (settings.workers, settings.node_name, settings.drain_timeout) == (2, "n1", 60.0)
+    assert settings.node_zone == "eu-1a"
     assert (settings.log_level, settings.log_format, settings.access_log) == ("debug", "json", "all")
 
 
@@ -68,6 +69,7 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         "SVCMESH_ADMIN_LISTEN": "127.0.0.1:15999",
         "SVCMESH_WORKERS": "2",
         "SVCMESH_NODE_NAME": "n1",
+        "SVCMESH_NODE_ZONE": "eu-1a",
         "SVCMESH_DRAIN_TIMEOUT": "1m",
         "SVCMESH_LOG_LEVEL": "debug",
         "SVCMESH_LOG_FORMAT": "console",

@@ -41,6 +41,8 @@ def test_every_column_of_a_slot_is_its_own() -> None:
         columns.CONNECTIONS_ACTIVE,
         columns.UPSTREAM_CONNECTIONS,
         columns.RESENDS,
+        columns.OUTLIER_EJECTIONS,
+        columns.FAILOVERS,
         *columns.UPSTREAM_ERRORS.values(),
         *(columns.GRPC_CALLS + status for status in GrpcStatus),
     ]

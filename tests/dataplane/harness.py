@@ -58,6 +58,8 @@ class Mesh:
         self.layers: dict[BackendKey, tuple[LayerSpec, ...]] = {}
         self.listener: Listener | None = None
         self.upstream: UpstreamProtocol = "http1"
+        self.more: dict[str, Any] = {}
+        """Further fields of the Service's backend."""
         self.sockets: list[socket.socket] = []
 
     async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
@@ -135,7 +137,8 @@ class Mesh:
     def endpoints(self, listener: Listener, *endpoints: Endpoint) -> None:
         """Give the Service of a listener other endpoints."""
         key = BackendKey(listener.service, listener.port)
-        spec = BackendSpec(key, tuple(endpoints), layers=self.layers.get(key, ()), protocol=self.upstream)
+        layers = self.layers.get(key, ())
+        spec = BackendSpec(key, tuple(endpoints), layers=layers, protocol=self.upstream, **self.more)
         self.proxy.apply(backends=[(spec, FIRST_SLOT)])
 
     @property

@@ -14,7 +14,7 @@ import pytest
 from middleware.contract import Ended, Reply
 from middleware.grpc import GrpcStatus
 from nodeagent.proxy.accept import Accepted
-from nodeagent.proxy.observer import ALL, FAILURES, Closed, Refused
+from nodeagent.proxy.observer import ALL, FAILURES, Circulation, Closed, Refused
 from tests.dataplane.harness import Handler, Mesh, sweeping, until
 from tests.dataplane.peers import limited
 from tests.dataplane.test_grpc import Handlers, channel_to, serving
@@ -42,6 +42,9 @@ class Told:
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         raise AssertionError from error
+
+    def circulated(self, circulation: Circulation) -> None:
+        raise AssertionError(circulation)
 
 
 def watch(mesh: Mesh, everything: bool = False) -> Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from unittest import mock
@@ -14,6 +15,7 @@ from middleware import registry
 from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope
 from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import (
+    Affinity,
     BackendKey,
     BackendSpec,
     LayerSpec,
@@ -23,14 +25,16 @@ from nodeagent.plan.model import (
     UpstreamProtocol,
     Weighted,
 )
+from nodeagent.proxy import backend
 from nodeagent.proxy.accept import Accepted
-from nodeagent.proxy.backend import Backends
+from nodeagent.proxy.backend import Backends, Target
+from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
 from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.observer import ALL, Closed, Refused
+from nodeagent.proxy.observer import ALL, Circulation, Closed, Refused
 from nodeagent.proxy.pool import Dialer, EndpointPool, Pool, Pooled, Pools, SocketDialer
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.shared_pool import SharedPool
@@ -47,6 +51,26 @@ NAMES: Final = {(one.address, one.port): name for name, one in ENDPOINTS.items()
 
 class Options(msgspec.Struct, frozen=True):
     """A test's own middleware has none."""
+
+
+class CountingTurns(RoundRobin[Target]):
+    """Everybody in turn, with a count of the tries that are under way: each must end, and once."""
+
+    watches = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: Counter[Target] = Counter()
+        self.begins = 0
+
+    def begun(self, endpoint: Target, now: float) -> None:
+        self.under_way[endpoint] += 1
+        self.begins += 1
+
+    def ended(self, endpoint: Target, waited: float, now: float) -> None:
+        assert waited >= 0
+        self.under_way[endpoint] -= 1
+        assert self.under_way[endpoint] >= 0
 
 
 class Watcher:
@@ -73,6 +97,9 @@ class Watcher:
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         self.bugs.append(error)
 
+    def circulated(self, circulation: Circulation) -> None:
+        raise AssertionError(circulation)
+
 
 class Plane:
     """One Service, `default/web`, with the endpoints named; and `default/other`, with endpoint `d`.
@@ -90,6 +117,7 @@ class Plane:
         protocol: Protocol = "http",
         trailers: bool = False,
         upstream: UpstreamProtocol = "http1",
+        affinity: Affinity | None = None,
         make: Callable[[Pool], Pooled] = Http1Upstream,
         dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
     ) -> None:
@@ -127,7 +155,17 @@ class Plane:
         self._installed = registry.Installed((*registry.MIDDLEWARES, *own))
         self.web = BackendKey(ServiceKey("default", "web"), 80)
         self.other = BackendKey(ServiceKey("default", "other"), 80)
-        with mock.patch.object(registry, "installed", return_value=self._installed):
+        self.balancers: list[CountingTurns] = []
+        self.affinity = affinity
+
+        def make_balancer(*_: object) -> CountingTurns:
+            self.balancers.append(CountingTurns())
+            return self.balancers[-1]
+
+        with (
+            mock.patch.object(registry, "installed", return_value=self._installed),
+            mock.patch.object(backend, "make_balancer", make_balancer),
+        ):
             scopes = {spec.name: registry.by_name(spec.name).scope for spec in specs}
             placed = {
                 place: tuple(spec for spec in specs if scopes[spec.name] in place)
@@ -155,7 +193,13 @@ class Plane:
     def endpoints(self, names: str) -> None:
         """Have the plan say so."""
         chosen = tuple(ENDPOINTS[name] for name in names)
-        spec = BackendSpec(self.web, chosen, layers=self.backend_layers, protocol=self.upstream)
+        spec = BackendSpec(
+            self.web,
+            chosen,
+            layers=self.backend_layers,
+            protocol=self.upstream,
+            affinity=self.affinity,
+        )
         self.backends.apply([(spec, FIRST_SLOT)], ())
 
     def removed(self) -> None:
@@ -210,6 +254,7 @@ class Plane:
         assert not self.loop.attempts
         assert not self.runtime.connections
         assert self.runtime.clients == 0
+        assert not any(one.under_way.total() for one in self.balancers)
         assert not self.runtime._by_source
         assert self.count(columns.CONNECTIONS_ACTIVE) == 0
         for pool in self.pools:

@@ -256,7 +256,11 @@ def test_middlewares_of_one_page_are_one_section() -> None:
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
         "The mesh",
         "Connections",
+        "Load balancing",
         "Health check",
+        "Outlier detection",
+        "Locality",
+        "Failover",
         "Timeout",
         "Retry",
     ]

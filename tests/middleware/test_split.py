@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from middleware import registry
 from middleware.contract import ConnectFailed, Handler, Problem
+from middleware.cookies import find_cookie
 from middleware.split import (
     HEAVIEST,
     MIDDLEWARE,
@@ -17,7 +18,6 @@ from middleware.split import (
     Choice,
     Options,
     build,
-    find_cookie,
     parse,
 )
 from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of

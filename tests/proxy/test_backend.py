@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeTable, FakeWindows
-from nodeagent.plan.model import BackendKey, BackendSpec
+from nodeagent.plan.model import BackendKey, BackendSpec, Balance
 from nodeagent.proxy.backend import Backend, Backends, Target
-from nodeagent.proxy.balance import BALANCERS
+from nodeagent.proxy.balance import BALANCERS, make_balancer
 from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.data_plane import make_pools
 from nodeagent.proxy.health import FAILURES_IN_A_ROW, FIRST_PAUSE, LONGEST_PAUSE, Health, Outcome
@@ -95,7 +95,7 @@ def test_everybody_in_turn(backend: Backend) -> None:
 
 
 def test_workers_may_begin_at_different_places() -> None:
-    balancer = RoundRobin(5)
+    balancer: RoundRobin[Endpoint] = RoundRobin(5)
     assert [balancer.pick((A, B, C), (), b"") for _ in range(3)] == [C, A, B]
 
 
@@ -281,7 +281,7 @@ def test_somebody_is_picked_whenever_there_is_somebody(
     endpoints: set[Endpoint], failed: list[Endpoint], avoid: set[Endpoint], name: str, first: int
 ) -> None:
     health: Health[Endpoint] = Health()
-    balancer = BALANCERS[name](first)
+    balancer = make_balancer(Balance(name), first)
     everybody = tuple(sorted(endpoints, key=str))
     for one in failed:
         health.report(one, Outcome.CONNECT_FAILED, 0.0)

@@ -11,7 +11,7 @@ from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeWindows
 from nodeagent.control.messages import Apply, SlottedBackend, SlottedListener
-from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
+from nodeagent.plan.model import BackendKey, BackendSpec, Balance, LayerSpec, Listener, Rule, Weighted
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import REFUSALS, Layout
@@ -26,7 +26,7 @@ def listener(name: str, address: str) -> Listener:
 
 def backend(name: str, balance: str = "round-robin") -> BackendSpec:
     spec = BackendSpec(BackendKey(ServiceKey("shop", name), 80), (Endpoint("10.0.0.1", 80),))
-    return msgspec.structs.replace(spec, balance=balance)
+    return msgspec.structs.replace(spec, balance=Balance(balance))
 
 
 async def test_what_cannot_be_taken_harms_nothing_else() -> None:

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
+from nodeagent.plan.model import Balance
+from nodeagent.proxy.balance.consistent_hash import ConsistentHash
 from nodeagent.proxy.balance.contract import Balancer
+from nodeagent.proxy.balance.ewma import Ewma
+from nodeagent.proxy.balance.least_request import LeastRequest
+from nodeagent.proxy.balance.random_choice import Random
 from nodeagent.proxy.balance.round_robin import RoundRobin
+from nodeagent.proxy.balance.slow_start import SlowStart
 
-BALANCERS: Final[Mapping[str, Callable[[int], Balancer]]] = {
-    "round-robin": RoundRobin,
+BALANCERS: Final[Mapping[str, Callable[[Balance, int], Balancer[Any]]]] = {
+    "round-robin": lambda _, worker: RoundRobin(worker),
+    "least-request": lambda _, __: LeastRequest(),
+    "ewma": lambda balance, _: Ewma(balance.decay),
+    "random": lambda _, __: Random(),
+    "consistent-hash": lambda balance, worker: ConsistentHash(worker, balance.factor),
 }
-"""By name. Each is called with the worker's number, so that workers do not all begin at the same place."""
+"""By name. Each is called with its options and the worker's number, so that not all workers begin at the same
+place."""
 
-__all__ = ["BALANCERS", "Balancer"]
+
+def make_balancer(balance: Balance, worker: int = 0) -> Balancer[Any]:
+    """Return the balancer that a plan asks for.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    balancer = BALANCERS[balance.policy](balance, worker)
+    return SlowStart(balancer, balance.slow_start) if balance.slow_start else balancer
+
+
+__all__ = ["BALANCERS", "Balancer", "make_balancer"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nodeagent.proxy.balance.contract import T
+from nodeagent.proxy.balance.contract import T, Unwatching
 
 
-class RoundRobin:
+class RoundRobin(Unwatching[T]):
     """Takes endpoints in turn; retries have a turn of their own.
 
     With one turn for both, and one of two endpoints failing, each retry would take the good one's turn and
@@ -20,8 +20,10 @@ class RoundRobin:
         self._next = first
         self._next_retry = first
 
-    def pick(self, endpoints: tuple[T, ...], avoid: Collection[T], key: bytes) -> T | None:
-        """Return the next endpoint that is not in `avoid`; None if there is none. `key` is not looked at."""
+    def pick(
+        self, endpoints: tuple[T, ...], avoid: Collection[T], key: bytes = b"", now: float = 0.0
+    ) -> T | None:
+        """Return the next endpoint that is not in `avoid`; None if there is none."""
         count = len(endpoints)
         if not avoid:
             if not count:
