@@ -85,6 +85,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--admin-listen": "15000",
     "--workers": "0",
     "--node-name": "Node_1",
+    "--middleware-path": "/nowhere",
     "--drain-timeout": "30",
     "--log-level": "verbose",
     "--log-format": "text",

@@ -552,3 +552,7 @@ class Middleware(msgspec.Struct, frozen=True):
     `Request.backend`. Those that are not in the mesh are reported."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
+    custom: bool = False
+    """Set by the registry: it is a user's, and takes part only where `svc.mesh/middleware` names it."""
+    budget: float = 0.05
+    """Of a user's: for how many seconds its layer or gate may hold the loop without a pause."""

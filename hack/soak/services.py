@@ -91,6 +91,7 @@ SERVICES: tuple[SoakService, ...] = (
         {"health-check": "ping"},
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
+        {"middleware": "nobody"},
         bad=("refuse",),
     ),
     _service(

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from middleware import custom
 from middleware.contract import Annotation, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
 from nodeagent.plan.health_check import HEALTH_CHECKS
@@ -72,4 +73,10 @@ CONNECTIONS: Final = Setting(
     ),
     parse=parse_connections,
 )
-SETTINGS: Final = (CONNECTIONS, HEALTH_CHECKS)
+CUSTOM: Final = Setting(
+    name="own middleware",
+    annotations=(custom.ANNOTATION,),
+    parse=custom.parse_chosen,
+    page="middleware/writing-one",
+)
+SETTINGS: Final = (CONNECTIONS, HEALTH_CHECKS, CUSTOM)

@@ -245,6 +245,7 @@ def test_middlewares_of_one_page_are_one_section() -> None:
         "The mesh",
         "Connections",
         "Health check",
+        "Own middleware",
         "Timeout",
         "Retry",
     ]
