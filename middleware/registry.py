@@ -21,7 +21,18 @@ from typing import Any, Final, Protocol, get_args
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, fault, headers, rate_limit, retry, split, timeout
+from middleware import (
+    circuit_breaker,
+    cors,
+    fault,
+    headers,
+    rate_limit,
+    redirect,
+    retry,
+    rewrite,
+    split,
+    timeout,
+)
 from middleware.contract import Middleware, Scope
 from middleware.custom import guard, unloaded
 
@@ -30,6 +41,9 @@ log = structlog.get_logger()
 MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # The times of a connection hold for all that travels on it.
     timeout.CONNECTION_TIMES,
+    # Around all that may refuse, so that a page may read why; a browser's preflight is no request of its own,
+    # and no limit counts it.
+    cors.MIDDLEWARE,
     # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
     # what is refused says nothing about the endpoints, so the breaker must not see it.
     rate_limit.MIDDLEWARE,
@@ -41,6 +55,10 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
     # that such answers look like those of the Service.
     headers.MIDDLEWARE,
+    # Goes by the URL that the client sees, so before that is rewritten; below headers, like all that answers.
+    redirect.MIDDLEWARE,
+    # Once for each request, and before what looks at the endpoints alone.
+    rewrite.MIDDLEWARE,
     # For clients to see: above the breaker, which would open, and retry, which would make up for it.
     fault.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no

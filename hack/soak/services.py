@@ -146,6 +146,14 @@ SERVICES: tuple[SoakService, ...] = (
         {"request-headers": "turn x-soak=4", "response-headers": "set x-mesh=1"},
     ),
     _service(
+        "routes",
+        25,
+        {"rewrite": "prefix /nothing /else; strip /none", "cors": "https://shop.example max-age=1m"},
+        {"redirect": "307 prefix=/nowhere path=/there", "cors": "*"},
+        {"rewrite": r"regex /no-([a-z]+) /\1", "redirect": "308 prefix=/nowhere path=/there port=81"},
+        {"rewrite": "turn /a /b", "redirect": "200"},
+    ),
+    _service(
         "fault",
         16,
         {"fault": "delay 20ms 10%; abort 503 5%"},
