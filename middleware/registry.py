@@ -26,6 +26,7 @@ from middleware import (
     cors,
     fault,
     headers,
+    mirror,
     rate_limit,
     redirect,
     retry,
@@ -59,6 +60,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     redirect.MIDDLEWARE,
     # Once for each request, and before what looks at the endpoints alone.
     rewrite.MIDDLEWARE,
+    # Copies what endpoints see, each request once; above all that stands for them.
+    mirror.MIDDLEWARE,
     # For clients to see: above the breaker, which would open, and retry, which would make up for it.
     fault.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no

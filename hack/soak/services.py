@@ -149,6 +149,8 @@ SERVICES: tuple[SoakService, ...] = (
         "routes",
         25,
         {"rewrite": "prefix /nothing /else; strip /none", "cors": "https://shop.example max-age=1m"},
+        {"mirror": "split-a 10%"},
+        {"mirror": "split-b.soak"},
         {"redirect": "307 prefix=/nowhere path=/there", "cors": "*"},
         {"rewrite": r"regex /no-([a-z]+) /\1", "redirect": "308 prefix=/nowhere path=/there port=81"},
         {"rewrite": "turn /a /b", "redirect": "200"},

@@ -139,7 +139,7 @@ def compile_ports(
         resolution.annotations,
         tuple(dict.fromkeys(ports.problems)),
         address,
-        tuple(sorted({ServiceKey(service.key.namespace, name) for name, _ in named} - {service.key})),
+        tuple(sorted({_key_of(service, name) for name, _ in named} - {service.key})),
     )
 
 
@@ -166,7 +166,7 @@ def _named_backends(
     """Return the backend of each named Service for requests to this port."""
     backends = []
     for name, annotation in named:
-        key = ServiceKey(service.key.namespace, name)
+        key = _key_of(service, name)
         other = service if key == service.key else others.get(key)
         found = _port_like(port, other.object) if other is not None and _opted_in(other) else None
         # Kept in any case: the layer may choose it, and then learns that it has no endpoint.
@@ -184,6 +184,12 @@ def _named_backends(
                 )
             )
     return tuple(backends)
+
+
+def _key_of(service: Service, name: str) -> ServiceKey:
+    """Return which Service a layer means by `name` or `name.namespace`."""
+    own, _, namespace = name.partition(".")
+    return ServiceKey(namespace or service.key.namespace, own)
 
 
 def _opted_in(service: Service) -> bool:
