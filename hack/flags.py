@@ -86,6 +86,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--workers": "0",
     "--node-name": "Node_1",
     "--node-zone": "eu 1a",
+    "--middleware-path": "/nowhere",
     "--drain-timeout": "30",
     "--log-level": "verbose",
     "--log-format": "text",

@@ -264,6 +264,15 @@ class Request(Protocol):
         """Have `call` called when the exchange has ended: with its last byte, or when it was broken off."""
         ...
 
+    def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
+        """Send a copy of the request to a backend that the middleware's `backends` gave, beside the request.
+
+        Nobody waits for it, and its response is thrown away; after `seconds` it is given up. `done` is called
+        later with the response's status, 0 if there was none. To be called when the next handler has returned
+        or raised: False, and nothing happens, if the body has not come whole, or is too large to be kept.
+        """
+        ...
+
 
 class Response(Protocol):
     """The head of a response; the body follows it, streamed, once a layer has returned it."""
@@ -558,9 +567,13 @@ class Middleware(msgspec.Struct, frozen=True):
     metrics: tuple[Metric, ...] = ()
     scope: Scope = "rule"
     backends: Callable[[Any], tuple[str, ...]] | None = None
-    """`backends(options)`: the other Services of the namespace, by name, that its layer may choose as
-    `Request.backend`. Those that are not in the mesh are reported."""
+    """`backends(options)`: the other Services, by `name` or `name.namespace`, that its layer may choose as
+    `Request.backend`, or send copies to. Those that are not in the mesh are reported."""
     backends_by: str = ""
     """The annotation in which an owner names those Services; empty: the first of `annotations`."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
+    custom: bool = False
+    """Set by the registry: it is a user's, and takes part only where `svc.mesh/middleware` names it."""
+    budget: float = 0.05
+    """Of a user's: for how many seconds its layer or gate may hold the loop without a pause."""

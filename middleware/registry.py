@@ -1,40 +1,50 @@
 """All middleware, in the one order in which requests pass through it: outermost first.
 
 A middleware is added by one line in `MIDDLEWARES`, among those of its scope. A user's own middleware is an
-installed package with an entry point in the group `svcmesh.middleware` that names a `Middleware` value. It
-comes after ours of the same scope, in the order of the entry points' names. If it cannot be used, it is
-reported and left out; it never stops an agent.
+installed package with an entry point in the group `svcmesh.middleware` that names a `Middleware` value, or a
+file of a folder (`FOLDER_VARIABLE`), which has one as `MIDDLEWARE`. It comes after ours of the same scope, in
+the order of the entry points' names. If it cannot be used, that is reported, and Services that choose it
+refuse their requests; it never stops an agent.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
+import os
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final, Protocol, get_args
 
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, fault, headers, rate_limit, retry, split, timeout
-from middleware.contract import (
-    Connection,
-    Context,
-    Gate,
-    Handler,
-    Layer,
-    Middleware,
-    Rejected,
-    Request,
-    Response,
-    Scope,
+from middleware import (
+    circuit_breaker,
+    cors,
+    fault,
+    headers,
+    mirror,
+    rate_limit,
+    redirect,
+    retry,
+    rewrite,
+    split,
+    timeout,
 )
+from middleware.contract import Middleware, Scope
+from middleware.custom import guard, unloaded
 
 log = structlog.get_logger()
 
 MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # The times of a connection hold for all that travels on it.
     timeout.CONNECTION_TIMES,
+    # Around all that may refuse, so that a page may read why; a browser's preflight is no request of its own,
+    # and no limit counts it.
+    cors.MIDDLEWARE,
     # Counts what clients send, each request once however often it is retried; refusing is cheapest here, and
     # what is refused says nothing about the endpoints, so the breaker must not see it.
     rate_limit.MIDDLEWARE,
@@ -46,6 +56,12 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so
     # that such answers look like those of the Service.
     headers.MIDDLEWARE,
+    # Goes by the URL that the client sees, so before that is rewritten; below headers, like all that answers.
+    redirect.MIDDLEWARE,
+    # Once for each request, and before what looks at the endpoints alone.
+    rewrite.MIDDLEWARE,
+    # Copies what endpoints see, each request once; above all that stands for them.
+    mirror.MIDDLEWARE,
     # For clients to see: above the breaker, which would open, and retry, which would make up for it.
     fault.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
@@ -60,6 +76,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 """From the outside in."""
 ENTRY_POINT_GROUP: Final = "svcmesh.middleware"
+FOLDER_VARIABLE: Final = "SVCMESH_MIDDLEWARE_PATH"
+"""The variable that names a folder of modules. Workers get it from their agent, as they get all variables."""
 ANNOTATION_PREFIX: Final = "svc.mesh/"
 METRIC_PREFIX: Final = "svcmesh_"
 
@@ -82,6 +100,38 @@ class EntryPoint(Protocol):
         ...
 
 
+class FileEntry(msgspec.Struct, frozen=True):
+    """A module in a file, which stands for an entry point. Implements `EntryPoint`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's name without its end."""
+        return self.path.stem
+
+    @property
+    def value(self) -> str:
+        """Where the middleware is."""
+        return f"{self.path}:MIDDLEWARE"
+
+    def load(self) -> Any:
+        """Run the file as a module of its own, and return its `MIDDLEWARE`."""
+        name = f"svcmesh_middleware_{self.path.stem}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # msgspec looks up the annotations of Structs there
+        spec.loader.exec_module(module)
+        return module.MIDDLEWARE
+
+
+def modules_in(folder: Path) -> list[FileEntry]:
+    """Return the modules of a folder, in the order of their names."""
+    return [FileEntry(path) for path in sorted(folder.glob("*.py"))]
+
+
 class LoadProblem(msgspec.Struct, frozen=True):
     """An entry point that is left out, and why."""
 
@@ -97,18 +147,12 @@ class Installed(msgspec.Struct, frozen=True):
     problems: tuple[LoadProblem, ...] = ()
 
 
-class Broken(Rejected):
-    """A user's middleware could not be built for a port: all is refused, it may be there to protect (500)."""
-
-    status = 500
-    proxy_error = "proxy_configuration_error"
-    reason = "middleware_broken"
-
-
 @functools.cache
 def installed() -> Installed:
     """Return our middleware and the users', loaded once for each process; problems are also logged."""
-    found = load(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    folder = os.environ.get(FOLDER_VARIABLE, "")
+    files = modules_in(Path(folder)) if folder else []
+    found = load([*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), *files])
     for problem in found.problems:
         log.error("middleware_not_loaded", entry_point=problem.entry_point, reason=problem.reason)
     return found
@@ -139,6 +183,8 @@ def load(entry_points: Iterable[EntryPoint]) -> Installed:
             reason = f"cannot be loaded: {type(error).__name__}: {error}"
         if loaded is None or reason:
             problems.append(LoadProblem(f"{entry_point.name} = {entry_point.value}", reason))
+            if all(entry_point.name != other.name for other in middlewares):
+                middlewares.append(unloaded(entry_point.name))
         else:
             middlewares.append(guard(loaded))
     middlewares.sort(key=lambda middleware: SCOPES.index(middleware.scope))
@@ -175,36 +221,3 @@ def names(middleware: Middleware) -> set[str]:
     own.update(f"the annotation {annotation.name}" for annotation in middleware.annotations)
     own.update(f"the metric {metric.name}" for metric in middleware.metrics)
     return own
-
-
-def guard(middleware: Middleware) -> Middleware:
-    """Return a user's middleware that refuses all requests to a port if its layer cannot be built."""
-
-    def build(options: Any, context: Context) -> Any:
-        try:
-            return middleware.build(options, context)
-        except Exception:
-            log.exception(
-                "middleware_broken", middleware=middleware.name, service=context.service, port=context.port
-            )
-            refuse = _refuse_connections if middleware.scope == "connection" else _refuse_requests
-            return refuse(middleware.name)
-
-    return msgspec.structs.replace(middleware, build=build)
-
-
-def _refuse_requests(name: str) -> Layer:
-    def layer(_handler: Handler) -> Handler:
-        async def refuse(_request: Request) -> Response:
-            raise Broken(f"the middleware {name} could not be built")
-
-        return refuse
-
-    return layer
-
-
-def _refuse_connections(name: str) -> Gate:
-    def refuse(_connection: Connection) -> None:
-        raise Broken(f"the middleware {name} could not be built")
-
-    return refuse

@@ -79,6 +79,8 @@ class FakeRequest:
         self.grpc = grpc
         self.deadlines: list[FakeDeadline] = []
         self.calls_at_end: list[Callable[[Ended], None]] = []
+        self.asides: list[tuple[str, Callable[[int], None]]] = []
+        """The backends that copies were sent to, and what is to be called with their status."""
         self.races: list[FakeRace] = []
 
     def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
@@ -96,6 +98,13 @@ class FakeRequest:
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Note the call; `end` makes it."""
         self.calls_at_end.append(call)
+
+    def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
+        """Note the copy, if there can be one."""
+        if not self.replayable or self.completed is None:
+            return False
+        self.asides.append((backend, done))
+        return True
 
     def end(
         self,

@@ -99,6 +99,7 @@ SERVICES: tuple[SoakService, ...] = (
         {"load-balancing": "fastest", "slow-start": "soon"},
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
+        {"middleware": "nobody"},
         bad=("refuse",),
     ),
     _service(
@@ -164,6 +165,16 @@ SERVICES: tuple[SoakService, ...] = (
             "forwarded-headers": "x-forwarded keep",
         },
         {"request-headers": "turn x-soak=4", "response-headers": "set x-mesh=1"},
+    ),
+    _service(
+        "routes",
+        25,
+        {"rewrite": "prefix /nothing /else; strip /none", "cors": "https://shop.example max-age=1m"},
+        {"mirror": "split-a 10%"},
+        {"mirror": "split-b.soak"},
+        {"redirect": "307 prefix=/nowhere path=/there", "cors": "*"},
+        {"rewrite": r"regex /no-([a-z]+) /\1", "redirect": "308 prefix=/nowhere path=/there port=81"},
+        {"rewrite": "turn /a /b", "redirect": "200"},
     ),
     _service(
         "fault",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from middleware.registry import FOLDER_VARIABLE
 from nodeagent import compiled
 from nodeagent.cli.flags import (
     Given,
@@ -207,6 +210,14 @@ def main() -> None:
     "the source is out of reach.",
 )
 @_flag(
+    "--middleware-path",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    show_default="no folder",
+    help="A folder of Python files, each with a middleware of your own as MIDDLEWARE; it may be a mounted "
+    "ConfigMap. Services choose them with svc.mesh/middleware. See docs/middleware/writing-one.md.",
+)
+@_flag(
     "--drain-timeout",
     type=Parsed("DURATION", "a Go duration of at most 1h, such as 30s or 1m30s", parse_drain_timeout),
     default="30s",
@@ -231,7 +242,7 @@ def main() -> None:
     help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
 )
 @click.pass_obj
-def run(kept: Kept | None, /, **given: Any) -> None:
+def run(kept: Kept | None, /, middleware_path: str | None, **given: Any) -> None:
     """Run the agent in the foreground until SIGTERM or SIGINT.
 
     On a laptop, without privileges:
@@ -243,6 +254,8 @@ def run(kept: Kept | None, /, **given: Any) -> None:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if middleware_path:
+        os.environ[FOLDER_VARIABLE] = str(Path(middleware_path).absolute())  # workers read it too
     # Imported here so that --help and mistakes are answered at once.
     from nodeagent.agent.app import run_agent
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from middleware import custom
 from middleware.contract import Annotation, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
 from nodeagent.plan.balancing import BALANCING
@@ -76,4 +77,10 @@ CONNECTIONS: Final = Setting(
     ),
     parse=parse_connections,
 )
-SETTINGS: Final = (CONNECTIONS, BALANCING, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS)
+CUSTOM: Final = Setting(
+    name="own middleware",
+    annotations=(custom.ANNOTATION,),
+    parse=custom.parse_chosen,
+    page="middleware/writing-one",
+)
+SETTINGS: Final = (CONNECTIONS, BALANCING, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS, CUSTOM)

@@ -17,7 +17,7 @@ from discovery.annotations import ANNOTATIONS, ENABLED, OF_PORT, check_annotatio
 from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject, ServicePort
 from middleware import contract
-from nodeagent.plan.annotations import CONNECTIONS, SETTINGS, Connections
+from nodeagent.plan.annotations import CONNECTIONS, CUSTOM, SETTINGS, Connections
 from nodeagent.plan.balancing import BALANCING, Balancing
 from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
 from nodeagent.plan.failover import FAILOVER_OF_PORT, FAILOVERS
@@ -96,6 +96,9 @@ def resolve_annotations(
     for setting in (OUTLIERS, LOCALITIES, FAILOVERS):
         others[setting.name], faults = _read_options(setting, in_force, last_good)
         problems += [_reader_problem(service, setting, f, others[setting.name], in_force) for f in faults]
+    chosen, faults = _read_options(CUSTOM, in_force, last_good)
+    problems += [_reader_problem(service, CUSTOM, f, chosen, in_force) for f in faults]
+    problems += _unknown_names(service, chosen.names if chosen is not None else (), middlewares)
     layers = []
     asked_by = []
     for middleware in middlewares:
@@ -105,7 +108,8 @@ def resolve_annotations(
         if options is not None:
             layers.append(LayerSpec(middleware.name, options))
             present = [a.name for a in middleware.annotations if a.name in in_force]
-            asked_by.append((middleware.name, present[0] if present else ENABLED))
+            asked = CUSTOM.annotations[0].name if middleware.custom else ENABLED
+            asked_by.append((middleware.name, present[0] if present else asked))
     port_layers, faulty = read_port_layers(service, in_force, last_good, middlewares, _parse)
     problems += faulty
     return Resolution(
@@ -177,6 +181,29 @@ def _drop_unknown(
     return problems
 
 
+def _unknown_names(
+    service: ServiceObject, names: Sequence[str], middlewares: Sequence[contract.Middleware]
+) -> Iterator[Problem]:
+    """Yield what is wrong with the names of middlewares that a Service chooses."""
+    field = CUSTOM.annotations[0].name
+    known = {middleware.name: middleware.custom for middleware in middlewares}
+    own = [name for name, custom in known.items() if custom]
+    for name in names:
+        if known.get(name):
+            continue
+        shown = shorten(name)
+        if name in known:
+            reason, expected = f"{name} is the mesh's own", "its annotations, which turn it on"
+            effect = f"{field} does nothing about {name}"
+        else:
+            close = difflib.get_close_matches(shown, own, n=1)
+            reason = f"no middleware here is called {shown}"
+            known_ones = f"one of {', '.join(own)}" if own else "none: no middleware of your own is installed"
+            expected = f"did you mean {close[0]}?" if close else known_ones
+            effect = f"requests pass without {shown}"
+        yield service_problem(service, field, service.annotations.get(field, name), reason, expected, effect)
+
+
 def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Problem]:
     """Remove the settings of ports that do not exist."""
     selectors = {one for port in service.ports for one in (port.name, str(port.port)) if one}
@@ -211,12 +238,19 @@ def _read_options(
         good = last_good.get(name)
         seen = name in faults
         faults.setdefault(name, result)
-        if name not in in_force:
+        if name not in in_force or _is_foreign(reader, name):
             return None, list(faults.values())
         if seen or good is None or good == in_force[name]:
             del in_force[name]
         else:
             in_force[name] = good
+
+
+def _is_foreign(reader: contract.Middleware | Setting, name: str) -> bool:
+    """Whether a user's middleware speaks of an annotation that others read too, and may not take away."""
+    if isinstance(reader, Setting) or not reader.custom:
+        return False
+    return all(name != annotation.name for annotation in reader.annotations)
 
 
 def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]) -> Any:
@@ -225,7 +259,7 @@ def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]
         return reader.parse(annotations)
     except Exception as error:
         present = [a.name for a in reader.annotations if a.name in annotations]
-        name = present[0] if present else reader.annotations[0].name
+        name = (present or [a.name for a in reader.annotations] or [CUSTOM.annotations[0].name])[0]
         reason = f"the {reader.name} middleware failed to read it: {error!r}"
         return contract.Problem(name, annotations.get(name, ""), reason, "a report to its author")
 
@@ -261,6 +295,8 @@ def _effect(
     reader: contract.Middleware | Setting, name: str, options: Any, in_force: Mapping[str, str]
 ) -> str:
     """Return what is in force in place of a bad value of the annotation `name`."""
+    if _is_foreign(reader, name):
+        return f"{reader.name} is off"
     if name in in_force:
         return f"{name}={in_force[name]} stays in force"
     if options is None and not isinstance(reader, Setting):

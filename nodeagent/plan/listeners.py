@@ -97,7 +97,7 @@ def compile_ports(
     named = _named_services([*resolution.layers, *chain(*resolution.port_layers.values())], middlewares)
     balancing = resolution.balancing
     listeners, backends = [], []
-    refers = {ServiceKey(service.key.namespace, name) for name, _ in named}
+    refers = {_key_of(service, name) for name, _ in named}
     for port, mesh_port in ports.carried:
         protocol: Protocol = protocol_of(port, resolution.annotations)
         http = protocol == "http"
@@ -183,7 +183,7 @@ def _named_backends(
     """Return the backend of each named Service for requests to this port."""
     backends = []
     for name, annotation in named:
-        key = ServiceKey(service.key.namespace, name)
+        key = _key_of(service, name)
         other = service if key == service.key else others.get(key)
         found = _port_like(port, other.object) if other is not None and _opted_in(other) else None
         # Kept in any case: the layer may choose it, and then learns that it has no endpoint.
@@ -237,6 +237,12 @@ def failover_of(
         )
     # Kept although it may not be there yet: it comes into use with it, and until then has no endpoint.
     return BackendKey(key, found.port if found is not None else port.port) if key != service.key else None
+
+
+def _key_of(service: Service, name: str) -> ServiceKey:
+    """Return which Service a layer means by `name` or `name.namespace`."""
+    own, _, namespace = name.partition(".")
+    return ServiceKey(namespace or service.key.namespace, own)
 
 
 def _opted_in(service: Service) -> bool:

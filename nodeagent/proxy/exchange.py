@@ -11,7 +11,7 @@ protocol. Pausing one side because of the other is done only here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
 
 from middleware.contract import (
@@ -299,6 +299,10 @@ class Exchange(LayerRequest):
         self._tried_in_vain()
         self._give_try_up()
         self._raise(error)
+
+    def whole_body(self) -> Sequence[bytes] | None:
+        """Return the request's body, if all of it has come and is kept; else None."""
+        return (self._kept or ()) if self.replayable and self.completed is not None else None
 
     def limit_passed(self, error: ExchangeError) -> None:
         """A layer's limit has passed: end what is under way with its error."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 from middleware.contract import Ended, ExchangeError
+from nodeagent.proxy.aside import Aside
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.listeners import RunningListener, RunningRule
@@ -120,6 +121,27 @@ class LayerRequest:
         if self._at_end is None:
             self._at_end = []
         self._at_end.append(call)
+
+    def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
+        """Send a copy to another backend; see the contract."""
+        body = self.whole_body()
+        if body is None or self._head.upgrade:
+            return False
+        listener = self.listener
+
+        def tell(status: int) -> None:
+            try:
+                done(status)
+            except Exception as error:  # a layer's bug, in the midst of another's callback
+                listener.runtime.observer.layer_failed(listener.service, listener.port, error)
+
+        chosen = listener.backend_named(backend)
+        Aside(listener.runtime, chosen, self._head, self.client.source, body, tell).start(seconds)
+        return True
+
+    @abc.abstractmethod
+    def whole_body(self) -> Sequence[bytes] | None:
+        """Return the request's body, if all of it has come and is kept; else None."""
 
     @abc.abstractmethod
     def limit_passed(self, error: ExchangeError) -> None:

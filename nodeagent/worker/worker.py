@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final
@@ -20,6 +21,7 @@ import msgspec
 import structlog
 import uvloop
 
+from middleware.custom import WATCH
 from middleware.registry import installed
 from nodeagent.capture.privileges import die_with_parent, drop_capabilities
 from nodeagent.control.messages import (
@@ -62,6 +64,7 @@ from nodeagent.stats.windows import SharedWindows
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.applying import apply_change
 from nodeagent.worker.heap import keep_buffers
+from nodeagent.worker.layer_watch import LayerWatch
 from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
@@ -168,6 +171,8 @@ class Worker:
             drop_capabilities()
         form = configure_logging(settings.log_level, settings.log_format)
         lines = AccessLines(form, settings.log_level)
+        if any(middleware.custom for middleware in installed().middlewares):
+            LayerWatch(WATCH, threading.get_ident()).start()
         observer = AccessLogger(settings.access_log, settings.index, self._sources, lines)
         self._access_log = observer
         limits = settings.limits

@@ -32,6 +32,7 @@ ALL_VALUES = (
     "agent.extraArgs={--dns-listen=127.0.0.1:10053}",
     "agent.extraEnv[0].name=TZ",
     "agent.extraEnv[0].value=UTC",
+    "agent.middlewareConfigMap=middlewares",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields=null",
     "image.pullSecrets[0].name=registry",
     "nodeSelector.mesh=yes",

@@ -261,6 +261,7 @@ def test_middlewares_of_one_page_are_one_section() -> None:
         "Outlier detection",
         "Locality",
         "Failover",
+        "Own middleware",
         "Timeout",
         "Retry",
     ]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import structlog
 
-from middleware import registry, retry
+from middleware import custom, registry, retry
 from middleware.contract import (
     Annotation,
     Context,
@@ -105,7 +105,8 @@ def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
         name for scope in registry.SCOPES for name in ours[scope] + theirs.get(scope, [])
     ]
     (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
-    assert own.parse({}) == Options()
+    assert own.parse({}) is None
+    assert own.parse({"svc.mesh/middleware": "second own"}) == Options()
     handler, _ = handler_of(own.build(Options(), FakeContext()))
     assert status_of(handler(FakeRequest())) == 200
 
@@ -148,7 +149,13 @@ def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
 )
 def test_a_broken_entry_point_is_reported_and_left_out(loaded: Any, reason: str) -> None:
     installed = registry.load([FakeEntryPoint(loaded, "broken")])
-    assert installed.middlewares == registry.MIDDLEWARES
+    assert [one for one in installed.middlewares if not one.custom] == [*registry.MIDDLEWARES]
+    (broken,) = [one for one in installed.middlewares if one.custom]
+    assert broken.parse({}) is None
+    options = broken.parse({"svc.mesh/middleware": "broken"})
+    handler, scripted = handler_of(broken.build(options, FakeContext()), 200)
+    assert status_of(handler(FakeRequest())) == "middleware_broken"
+    assert scripted.requests == []
     assert installed.problems == (registry.LoadProblem("broken = package.broken:MIDDLEWARE", reason),)
 
 
@@ -158,7 +165,7 @@ def test_problems_of_installed_entry_points_are_logged(monkeypatch: pytest.Monke
     )
     with structlog.testing.capture_logs() as logs:
         installed = registry.installed.__wrapped__()
-    assert installed.middlewares == registry.MIDDLEWARES
+    assert [one for one in installed.middlewares if not one.custom] == [*registry.MIDDLEWARES]
     assert [(line["event"], line["entry_point"]) for line in logs] == [
         ("middleware_not_loaded", "own = package.own:MIDDLEWARE")
     ]
@@ -183,7 +190,7 @@ def test_a_users_gate_that_cannot_be_built_refuses_connections() -> None:
     (own,) = [middleware for middleware in installed.middlewares if middleware.name == "own"]
     with structlog.testing.capture_logs():
         gate = own.build(Options(), FakeContext())
-    with pytest.raises(registry.Broken):
+    with pytest.raises(custom.Broken):
         gate(FakeConnection())
 
 

@@ -193,3 +193,15 @@ def test_connections_to_endpoints() -> None:
     cluster.put(shop({"svc.mesh/request-trailers": "keep"}))
     (problem,) = cluster.problems
     assert problem.effect == "svc.mesh/request-trailers=pass stays in force"
+
+
+def test_one_of_another_namespace() -> None:
+    """Of the mirror: `name.namespace`; by its name alone it is one of the same namespace."""
+    there = ServiceKey("staging", "v2")
+    other = msgspec.structs.replace(V2, object=msgspec.structs.replace(V2.object, key=there))
+    cluster = Cluster(shop({"svc.mesh/mirror": "v2.staging 10%"}), other)
+    assert cluster.backends == {"v2.staging": BackendKey(there, 80)}
+    assert cluster.problems == ()
+    assert cluster.plan.referrers == {there: frozenset({SHOP})}
+    (problem,) = Cluster(shop({"svc.mesh/mirror": "v2.nowhere"}), other).problems
+    assert (problem.field, problem.reason) == ("svc.mesh/mirror", "nowhere/v2 is not in the mesh")

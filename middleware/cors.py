@@ -1,0 +1,256 @@
+"""`svc.mesh/cors: https://shop.example methods=GET,PUT`: which pages of other origins may use a Service.
+
+As the Fetch standard has it (section 3.3). The mesh answers preflights, and replaces what endpoints say in
+the `Access-Control-` fields. CORS is a browser's protection of its user: requests are never refused for their
+origin, because whoever is not a browser can say what it likes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from middleware.contract import (
+    Annotation,
+    Context,
+    ExchangeError,
+    Handler,
+    Headers,
+    Layer,
+    Metric,
+    Middleware,
+    Problem,
+    Reply,
+    Request,
+    Response,
+)
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    problem,
+    quote,
+    split_settings,
+)
+
+CORS: Final = "svc.mesh/cors"
+PREFLIGHTS: Final = Metric("svcmesh_cors_preflights", "Preflights that the mesh answered, allowed or not.")
+LONGEST_VALUE: Final = 4096
+MOST_ORIGINS: Final = 64
+MOST_NAMES: Final = 64
+LONGEST_AGE: Final = 86_400.0
+ANY: Final = "*"
+DEFAULT_METHODS: Final = ("GET", "HEAD", "POST")
+
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]{0,31}://)(\*\.)?([a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])"
+    r"(:[0-9]{1,5})?"
+)
+_LABELS: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*+")
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+_OF_ENDPOINT: Final = (
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Credentials",
+    "Access-Control-Expose-Headers",
+)
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Who may do what. Origins are in lower case; `*` alone stands for all."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: Seconds | None = None
+
+
+def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
+    """Read `svc.mesh/cors`."""
+    text = annotations.get(CORS)
+    if text is None:
+        return None
+    try:
+        return parse_cors(text)
+    except InvalidValue as invalid:
+        return problem(CORS, text, invalid)
+
+
+def parse_cors(text: str) -> Options:
+    """Read origins, and what pages of them may do.
+
+    Raises:
+        InvalidValue: it says what is wrong, and why.
+    """
+    if len(text) > LONGEST_VALUE:
+        raise InvalidValue(f"it has {len(text)} characters", f"at most {LONGEST_VALUE}")
+    value, given = split_settings(text, ("methods", "headers", "expose", "credentials", "max-age"))
+    origins = tuple(dict.fromkeys(value.lower().split(",")))
+    if len(origins) > MOST_ORIGINS:
+        raise InvalidValue(f"there are {len(origins)} origins", f"at most {MOST_ORIGINS}")
+    for origin in origins:
+        if origin != ANY and not _ORIGIN.fullmatch(origin):
+            raise InvalidValue(
+                f"{quote(origin)} is not an origin",
+                "origins such as https://shop.example,https://*.shop.example",
+            )
+    if ANY in origins and len(origins) > 1:
+        raise InvalidValue("there are origins beside *", "* alone, or origins alone")
+    credentials = parse_choice(given.get("credentials", "false"), ("true", "false")) == "true"
+    if credentials and ANY in origins:
+        raise InvalidValue(
+            "credentials=true with any origin would let every page act for its user", "origins"
+        )
+    age = given.get("max-age")
+    return Options(
+        origins,
+        _tokens("methods", given["methods"].upper()) if "methods" in given else DEFAULT_METHODS,
+        _tokens("headers", given["headers"].lower()) if "headers" in given else (),
+        _tokens("expose", given["expose"].lower()) if "expose" in given else (),
+        credentials,
+        parse_duration(age, most=LONGEST_AGE) if age is not None else None,
+    )
+
+
+def _tokens(name: str, text: str) -> tuple[str, ...]:
+    tokens = tuple(dict.fromkeys(text.split(",")))
+    for token in tokens:
+        # `*` would mean a header of that name where credentials are allowed.
+        if not _TOKEN.fullmatch(token) or token == ANY:
+            raise InvalidValue(
+                f"{quote(token)} is no name for {name}=", f"{name}= and names with commas between"
+            )
+    if len(tokens) > MOST_NAMES:
+        raise InvalidValue(f"{name}= has {len(tokens)} names", f"at most {MOST_NAMES}")
+    return tokens
+
+
+class Cors:
+    """What is said to pages of which origin."""
+
+    def __init__(self, options: Options) -> None:
+        self._any = options.origins == (ANY,)
+        self._exact = frozenset(one for one in options.origins if "*." not in one)
+        self._below = tuple(
+            (match[1], f".{match[3]}{match[4] or ''}")
+            for match in map(_ORIGIN.fullmatch, options.origins)
+            if match is not None and match[2]
+        )
+        self._options = options
+
+    @property
+    def varies(self) -> bool:
+        """Whether responses depend on the request's origin."""
+        return not self._any
+
+    def allows(self, origin: str) -> bool:
+        """Whether pages of this origin may use the Service."""
+        if self._any:
+            return True
+        origin = origin.lower()
+        if origin in self._exact:
+            return True
+        for scheme, end in self._below:
+            name = origin[len(scheme) : -len(end)]
+            if origin.startswith(scheme) and origin.endswith(end) and _LABELS.fullmatch(name):
+                return True
+        return False
+
+    def response_fields(self, origin: str | None) -> list[tuple[str, str]]:
+        """Return the fields of a response to a page of this origin; None: the request named none."""
+        options = self._options
+        fields = []
+        if origin is not None and self.allows(origin):
+            fields.append(("Access-Control-Allow-Origin", ANY if self._any else origin))
+            if options.credentials:
+                fields.append(("Access-Control-Allow-Credentials", "true"))
+            if options.expose:
+                fields.append(("Access-Control-Expose-Headers", ", ".join(options.expose)))
+        return fields
+
+    def preflight(self, origin: str) -> Reply:
+        """Return the answer to a preflight."""
+        options = self._options
+        if not self.allows(origin):
+            return Reply(403, [("Vary", "Origin")], b"this origin is not allowed\n", "cors_denied")
+        fields = [("Access-Control-Allow-Origin", ANY if self._any else origin)]
+        fields.append(("Access-Control-Allow-Methods", ", ".join(options.methods)))
+        if options.headers:
+            fields.append(("Access-Control-Allow-Headers", ", ".join(options.headers)))
+        if options.credentials:
+            fields.append(("Access-Control-Allow-Credentials", "true"))
+        if options.max_age is not None:
+            fields.append(("Access-Control-Max-Age", str(int(options.max_age))))
+        if self.varies:
+            fields.append(("Vary", "Origin"))
+        return Reply(204, fields, reason="cors_preflight")
+
+
+def build(options: Options, context: Context) -> Layer:
+    """Return the layer for one port of a Service."""
+    policy = Cors(options)
+    preflights = context.counter(PREFLIGHTS)
+
+    def layer(handler: Handler) -> Handler:
+        async def cors(request: Request) -> Response:
+            headers = request.headers
+            origin = headers.get("Origin")
+            if (
+                origin is not None
+                and request.method == "OPTIONS"
+                and headers.get("Access-Control-Request-Method") is not None
+            ):
+                preflights(1)
+                return policy.preflight(origin)
+            try:
+                response = await handler(request)
+            except ExchangeError as error:
+                # Without these a page learns nothing but that something has failed.
+                varies = [("Vary", "Origin")] if policy.varies else []
+                error.headers = (*error.headers, *policy.response_fields(origin), *varies)
+                raise
+            change(response.headers, policy, origin)
+            return response
+
+        return cors
+
+    return layer
+
+
+def change(headers: Headers, policy: Cors, origin: str | None) -> None:
+    """Make the fields of a response those of the policy."""
+    for name in _OF_ENDPOINT:
+        headers.remove(name)
+    for name, value in policy.response_fields(origin):
+        headers.add(name, value)
+    if policy.varies:
+        said = {one.strip().lower() for field in headers.get_all("Vary") for one in field.split(",")}
+        if not said & {"*", "origin"}:
+            headers.add("Vary", "Origin")
+
+
+MIDDLEWARE = Middleware(
+    name="cors",
+    annotations=(
+        Annotation(
+            name=CORS,
+            values=(
+                "* or ORIGIN[,ORIGIN...], then [methods=GET,...] [headers=NAME,...] [expose=NAME,...] "
+                "[credentials=true] [max-age=DURATION]"
+            ),
+            default="the mesh leaves CORS to the endpoints; methods=GET,HEAD,POST",
+            summary="Which pages of other origins may use the Service from a browser, and how.",
+            example="svc.mesh/cors: https://shop.example,https://*.shop.example methods=GET,PUT max-age=10m",
+        ),
+    ),
+    options=Options,
+    parse=parse,
+    build=build,
+    metrics=(PREFLIGHTS,),
+    scope="listener",
+)
