@@ -36,6 +36,8 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 RATE = re.compile(r"([0-9]+)/([smh])")
+SIZE = re.compile(r"([0-9]+)(Gi|Mi|Ki|)")
+SIZE_BITS: Final = {"Gi": 30, "Mi": 20, "Ki": 10, "": 0}
 
 
 Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"})]
@@ -133,6 +135,29 @@ def format_duration(seconds: float) -> str:
     return ("-" if seconds < 0 else "") + "".join(parts)
 
 
+def parse_size(text: str, *, least: int, most: int) -> int:
+    """Read a size in bytes, as Kubernetes writes it: a whole number, maybe with Ki, Mi or Gi.
+
+    Raises:
+        InvalidValue: it is not one, or not from `least` to `most` bytes.
+    """
+    text = text.strip()
+    expected = f"a size from {format_size(least)} to {format_size(most)}, such as 512Ki or 64Mi"
+    match = SIZE.fullmatch(text) if len(text) <= LONGEST else None
+    if match is None:
+        raise InvalidValue(f"{quote(text)} is not a size", expected)
+    size = int(match[1]) << SIZE_BITS[match[2]]
+    if not least <= size <= most:
+        raise InvalidValue(f"{text} is out of range", expected)
+    return size
+
+
+def format_size(size: int) -> str:
+    """Return a size as `parse_size` reads it, in the largest unit that it is a whole number of."""
+    unit = next((unit for unit, bits in SIZE_BITS.items() if size and size % (1 << bits) == 0), "")
+    return f"{size >> SIZE_BITS[unit]}{unit}"
+
+
 def parse_rate(text: str, *, most: int) -> Rate:
     """Read a rate such as `100/s`, `600/m` or `1000/h`, of at most `most` per second.
 
@@ -162,6 +187,24 @@ def parse_choice(text: str, choices: Sequence[str], *, also: str = "") -> str:
     nearest = difflib.get_close_matches(text[:LONGEST], choices, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise InvalidValue(f"{quote(text)} is not known", f"one of {', '.join(choices)}{also}{hint}")
+
+
+def split_settings(text: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Read `value name=setting name=setting`: return the value, and the settings by their names.
+
+    Raises:
+        InvalidValue: what follows the value is no setting of `names`, or is given twice.
+    """
+    value, *parts = text.split() or [""]
+    settings: dict[str, str] = {}
+    for part in parts:
+        name, equals, setting = part.partition("=")
+        if not equals:
+            raise InvalidValue(f"{quote(part)} is not name=value", f"{'=, '.join(names)}= after the value")
+        if parse_choice(name, names) in settings:
+            raise InvalidValue(f"{name} is given twice", f"{name} once")
+        settings[name] = setting
+    return value, settings
 
 
 def quote(text: str) -> str:

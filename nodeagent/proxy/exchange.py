@@ -11,7 +11,7 @@ protocol. Pausing one side because of the other is done only here.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from middleware.contract import (
@@ -25,6 +25,7 @@ from middleware.contract import (
 from middleware.grpc import GrpcStatus
 from nodeagent.proxy.backend import Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
+from nodeagent.proxy.collector import Collector
 from nodeagent.proxy.errors import (
     LayerBroke,
     NoRule,
@@ -580,6 +581,10 @@ class Exchange(LayerRequest):
         if upstream is not None:
             self.client.resume_reading()
             upstream.release(response.end and self.completed is not None, self.listener.runtime.now())
+
+    def collect(self, head: ResponseHead, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Have the body of this response collected as it passes to the client."""
+        self.client = Collector(self.client, head, limit, done)
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head to the client, and what has come of the body."""

@@ -26,6 +26,7 @@ from nodeagent.plan.model import (
 from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends
 from nodeagent.proxy.connection import Connection
+from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
@@ -136,6 +137,7 @@ class Plane:
             now=self.loop.time,
             methods=MethodRows(self.methods),
         )
+        self.runtime.run_apart = run_apart
         self.runtime.connections = InOrder()
         dials = dialer(self.loop.asyncio)
         self.backends = Backends(
