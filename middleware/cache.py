@@ -23,6 +23,7 @@ from middleware.contract import (
     Handler,
     Layer,
     Middleware,
+    Reply,
     Request,
     Response,
 )
@@ -34,7 +35,8 @@ def build(options: Options, context: Context, *, wall: Callable[[], float] = tim
 
     def layer(handler: Handler) -> Handler:
         async def answer_from_cache(request: Request) -> Response:
-            return await cache.serve(request, handler)
+            found = cache.look(request, handler)
+            return found if isinstance(found, Reply) else await cache.send(found, request, handler)
 
         return answer_from_cache
 

@@ -51,6 +51,7 @@ MOST_ERRANDS: Final = 32
 """Validations beside answers that run at once, in one worker."""
 ERRAND_TIME: Final = 60.0
 """Seconds that one may take."""
+_KEPT: Final = frozenset({"GET", "HEAD"})
 CONDITIONS: Final = ("If-None-Match", "If-Modified-Since")
 BYPASS: Final = frozenset({"authorization", "range", "if-match", "if-unmodified-since", "if-range"})
 """Fields of requests that the cache has no part in: they are private, or about parts of a response."""
@@ -132,31 +133,46 @@ class Cache:
         self._flights: dict[FlightKey, Flight] = {}
         self._errands = 0
 
-    async def serve(self, request: Request, handler: Handler) -> Response:
-        """Answer a request, or have it answered."""
+    def look(self, request: Request, handler: Handler) -> Reply | Ask | str:
+        """Return the answer to a request, or what is known of one that has to be sent; a text says why it is
+        no matter of the cache.
+        """
         method = request.method
-        if method not in ("GET", "HEAD") or request.grpc:
-            return await self._other(request, handler)
+        if method not in _KEPT or request.grpc:
+            return "method"
         headers = request.headers
         special = headers.has_any(SPECIAL)
         if not request.head_only or (special and headers.has_any(BYPASS)):
-            return _tell(await handler(request), "fwd=bypass")
+            return "bypass"
         wish = wish_of(headers) if special else ANYTHING
         now, moment = self._now(), self._invalid.moment()
         key = ((headers.get("Host") or "").lower(), request.target, request.backend)
-        found = self._find(key, headers, moment)
-        if found.stored is not None:
-            reply = self._answer(request, handler, key, found, wish, special, now)
-            if reply is not None:
-                return reply
-        if wish.only_if_cached:
-            raise OnlyIfCached("the request is only-if-cached, and no usable response is kept")
+        stored = self._store.get(key, headers)
+        if stored is not None and (stored.moment == moment or self._invalid.valid(key, stored, moment)):
+            usage = use(stored, wish, now)
+            if usage == "fresh":
+                self._hit(1)
+                return self._reply(stored, request if special else None, now, "hit")
+            if usage in ("stale", "revalidate"):
+                self._stale(1)
+                if usage == "revalidate":
+                    self._validate_beside(request, handler, key, self._find(key, headers, moment))
+                return self._reply(stored, request if special else None, now, "hit")
         conditional = special and any(headers.get(name) is not None for name in CONDITIONS)
-        ask = Ask(request, key, wish, conditional, found, now, moment)
-        if method == "HEAD":
+        return Ask(request, key, wish, conditional, self._find(key, headers, moment), now, moment)
+
+    async def send(self, asked: Ask | str, request: Request, handler: Handler) -> Response:
+        """Have a request answered that `look` has found no answer for."""
+        if isinstance(asked, str):
+            if asked == "method":
+                return await self._other(request, handler)
+            return _tell(await handler(request), f"fwd={asked}")
+        if asked.wish.only_if_cached:
+            raise OnlyIfCached("the request is only-if-cached, and no usable response is kept")
+        if request.method == "HEAD":
             self._missed(1)
-            return await self._head(ask, handler)
-        return await self._fetch(ask, handler)
+            return await self._head(asked, handler)
+        return await self._fetch(asked, handler)
 
     def _find(self, key: Key, headers: Headers, moment: int) -> Found:
         found = self._store.find(key, headers)
@@ -166,30 +182,6 @@ class Cache:
             self._holds(self._store.held)
             return self._store.find(key, headers)
         return found
-
-    def _answer(
-        self,
-        request: Request,
-        handler: Handler,
-        key: Key,
-        found: Found,
-        wish: Wish,
-        special: bool,
-        now: float,
-    ) -> Reply | None:
-        """Return the answer from what is kept, if it may be used."""
-        stored = found.stored
-        assert stored is not None
-        usage = use(stored, wish, now)
-        if usage == "fresh":
-            self._hit(1)
-        elif usage == "stale" or usage == "revalidate":
-            self._stale(1)
-            if usage == "revalidate":
-                self._validate_beside(request, handler, key, found)
-        else:
-            return None
-        return self._reply(stored, request if special else None, now, "hit")
 
     def _reply(
         self, stored: Stored, request: Request | None, now: float, status: str, reason: str = "cached"

@@ -198,7 +198,7 @@ def vary_of(headers: Headers) -> tuple[str, ...] | None:
 
 def selecting(headers: Headers, vary: Sequence[str]) -> tuple[str, ...]:
     """Return the values of these fields of a request (RFC 9111 section 4.1), those of one name joined."""
-    return tuple([", ".join(headers.get_all(name)) if name else "" for name in vary])
+    return tuple([values[0] if len(values := headers.get_all(n)) == 1 else ", ".join(values) for n in vary])
 
 
 def storable(status: int, headers: Headers, policy: Policy) -> bool:

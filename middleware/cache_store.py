@@ -62,17 +62,24 @@ class Store:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def get(self, key: Key, headers: Headers) -> Stored | None:
+        """Return the response that is kept for a request with these fields."""
+        resource = self._resources.get(key)
+        if resource is None:
+            return None
+        at = (key, selecting(headers, resource.vary) if resource.vary else ())
+        stored = self._entries.get(at)
+        if stored is not None:
+            self._entries.move_to_end(at)
+        return stored
+
     def find(self, key: Key, headers: Headers) -> Found:
         """Return what is kept for a request with these fields."""
         resource = self._resources.get(key)
         if resource is None:
             return Found(None, False, ())
-        values = selecting(headers, resource.vary) if resource.vary else ()
-        at = (key, values)
-        stored = self._entries.get(at)
-        if stored is not None:
-            self._entries.move_to_end(at)
-        return Found(stored, True, values)
+        values = selecting(headers, resource.vary)
+        return Found(self._entries.get((key, values)), True, values)
 
     def put(self, key: Key, headers: Headers, stored: Stored) -> bool:
         """Keep a response to a request with these fields; return False if it is too large for that."""

@@ -91,6 +91,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"health-check": "ping"},
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
+        {"cache": "on size=1Mi stale-while-revalidate=5s stale-if-error=1m"},
+        {"cache": "on size=lots"},
         bad=("refuse",),
     ),
     _service(

@@ -1,4 +1,5 @@
-"""The cache on a real data plane: what endpoints are asked, and what clients get, over HTTP/1.1 and HTTP/2."""
+"""The cache on a real data plane: what endpoints are asked, and what clients get. For HTTP/2 see
+`tests/http2/test_cache.py`."""
 
 from __future__ import annotations
 

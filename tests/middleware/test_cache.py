@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
@@ -32,6 +33,7 @@ from middleware.testing import (
     sent_over,
     status_of,
 )
+from tests.middleware.pages import options_of_example, page, rows
 
 WALL = 1_700_000_000.0
 HOST = {"Host": "web"}
@@ -380,7 +382,7 @@ class TestErrors:
             raise UpstreamReset("")
 
         response = site.answer()
-        response.read = broken  # type: ignore[method-assign]
+        response.read = broken  # type: ignore[method-assign, assignment]
         site.endpoint.response = lambda _: response
         assert status_of(site.handler(site.request())) == "upstream_reset"
         site.endpoint.response = lambda _: site.answer()
@@ -764,3 +766,42 @@ def test_calls_of_grpc_and_what_has_a_body_pass() -> None:
     ):
         assert how(run(site.handler(request))) in ("fwd=method", "fwd=bypass")
     assert site.asked == 3
+
+
+TABLE = "| response | second request | answer |"
+
+
+@pytest.mark.parametrize("row", rows(page("cache"), TABLE), ids=lambda row: " ".join(row[:2]))
+def test_what_the_page_says(row: list[str]) -> None:
+    said, asked, expected = (cell.strip("`") for cell in row)
+    options = options_of_example(MIDDLEWARE)
+    context = FakeContext()
+    (field,) = [said.split(": ", 1)]
+    endpoint = Endpoint(lambda _: FakeResponse(200, dict([field]), b"body"))
+    handler = build(options, context, wall=lambda: WALL + context.time - 1000)(endpoint)
+    run(handler(FakeRequest(fields=HOST)))
+    context.time += 10
+    again = FakeRequest(fields=HOST | dict([asked.split(": ", 1)] if asked else []))
+    response = run(handler(again))
+    found = ["kept" if len(endpoint.asked) == 1 else "asked"]
+    found += ["304"] if response.status == 304 else []
+    found += ["stale"] if again.errands else []
+    assert ", ".join(found) == expected
+
+
+def test_the_page_says_how_each_answer_came_about() -> None:
+    said = {row[0].strip("`") for row in rows(page("cache"), "| `Cache-Status` | meaning |")}
+    shapes = {re.sub(r"-?\d+", "N", one).removeprefix("svc.mesh; ") for one in said}
+    site = Site("max-age=60, stale-if-error=60", Vary="X-A", ETag='"1"')
+    found = [site.get(), site.get(), site.get(Range="bytes=0-1"), site.get(method="PUT")]
+    site.passes(1)
+    found += [site.get(), site.get(Cache_Control="no-cache, no-store")]
+    site.length = None
+    found += [site.get(X_A="1")]
+    site.length = -1
+    site.passes(69)
+    site.status = 503
+    found += [site.get()]
+    site.status = 304
+    found += [site.get()]
+    assert {re.sub(r"-?\d+", "N", how(one)) for one in found} | {"hit; collapsed; ttl=N"} == shapes

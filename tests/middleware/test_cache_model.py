@@ -33,7 +33,8 @@ class Given(msgspec.Struct):
     vary: str
     value: str
     """Of the field that it varies by."""
-    max_age: int | None
+    max_age: int
+    word: str
     kept: bool
     beside: int
     at: float
@@ -91,8 +92,11 @@ class CacheMachine(RuleBasedStateMachine):
             request.target,
             control["vary"],
             request.headers.get("X-A") or "",
-            control["max_age"],
-            control["word"] not in ("no-store", "private") and control["vary"] != "*",
+            control["max_age"] or 0,
+            control["word"],
+            control["word"] not in ("no-store", "private")
+            and control["vary"] != "*"
+            and (control["max_age"] is not None or control["word"] in ("public", "no-cache")),
             control["beside"],
             self.context.time,
         )
@@ -143,7 +147,8 @@ class CacheMachine(RuleBasedStateMachine):
         """The endpoint was not asked: that must have been allowed."""
         age = now - given.at
         assert given.kept
-        assert given.max_age is not None
+        assert given.word != "no-cache"
+        assert given.word != "must-revalidate" or age < given.max_age
         assert not given.vary or given.value == value
         assert control != "no-cache"
         assert control != "max-age=5" or age <= 5
