@@ -187,14 +187,19 @@ class Cache:
         self, stored: Stored, request: Request | None, now: float, status: str, reason: str = "cached"
     ) -> Reply:
         """Return the answer that a stored response makes; `request`: it may be conditional."""
-        age = int(now - stored.born)
-        left = stored.fresh_until - now
-        ttl = f"; ttl={int(left)}" if left > -1e10 else ""
-        own = (("Age", str(max(0, age))), ("Cache-Status", f"svc.mesh; {status}{ttl}"))
+        age, fields = stored.told
+        if status != "hit" or age != int(now - stored.born):
+            age = int(now - stored.born)
+            left = stored.fresh_until - now
+            ttl = f"; ttl={int(left)}" if left > -1e10 else ""
+            own = (("Age", str(max(age, 0))), ("Cache-Status", f"svc.mesh; {status}{ttl}"))
+            fields = stored.fields + own
+            if status == "hit":
+                stored.told = (age, fields)
         if request is not None and not_modified(stored, request.headers, self._wall()):
-            fields = [field for field in stored.fields if field[0].lower() in NOT_MODIFIED_FIELDS]
-            return Reply(304, (*fields, *own), reason=reason)
-        return Reply(stored.status, stored.fields + own, stored.body, reason)
+            few = [field for field in fields if field[0].lower() in NOT_MODIFIED_FIELDS]
+            return Reply(304, few, reason=reason)
+        return Reply(stored.status, fields, stored.body, reason)
 
     # What has to be sent
 

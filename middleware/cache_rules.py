@@ -111,6 +111,8 @@ class Stored(msgspec.Struct):
     """Whether it may be used stale at all."""
     etag: str
     last_modified: str
+    told: tuple[int | None, Fields] = (None, ())
+    """The age that it was last used at, and the fields that say so: they are the same for a second."""
     moment: int = 0
     """The last invalidation that it has been compared with (`middleware.cache_store`)."""
 
@@ -348,7 +350,17 @@ def not_modified(stored: Stored, headers: Headers, wall: float) -> bool:
 
 
 NOT_MODIFIED_FIELDS: Final = frozenset(
-    {"cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"}
+    {
+        "age",
+        "cache-control",
+        "cache-status",
+        "content-location",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "vary",
+    }
 )
 """What a 304 carries of the response that it stands for (RFC 9110 section 15.4.5)."""
 

@@ -117,6 +117,9 @@ class TimedRequestHead(GrpcRequestHead):
 class ResponseHead:
     """A response's head: `fields` and `length` as in `RequestHead`; `status_line` is `200 OK`."""
 
+    forwarded_for: ClassVar[bytes] = b""
+    """Responses have none; so what reads the fields of either need not ask which it is."""
+
     __slots__ = ("end", "fields", "keep_alive", "length", "minor", "status", "status_line", "upgrade")
 
     def __init__(self, status: int, minor: bytes, status_line: bytes, fields: bytes, end: int) -> None:
@@ -187,7 +190,7 @@ class Fields:
 
     def _raw(self) -> bytes:
         head = self._head
-        if isinstance(head, RequestHead) and head.forwarded_for:
+        if head.forwarded_for:
             return head.fields + b"X-Forwarded-For: " + head.forwarded_for + b"\r\n"
         return head.fields
 
