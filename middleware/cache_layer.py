@@ -207,7 +207,7 @@ class Cache:
         """Pass on what is no matter of the cache; it may make invalid what is kept (RFC 9111 section 4.4)."""
         host, target, method = (request.headers.get("Host") or "").lower(), request.target, request.method
         response = await handler(request)
-        if method not in SAFE and 200 <= response.status < 400:
+        if method not in SAFE and 200 <= response.status < 400 and not request.grpc:
             now = self._now()
             self._invalid.invalidate(host, target, now)
             for name in ("Location", "Content-Location"):

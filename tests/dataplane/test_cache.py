@@ -304,3 +304,25 @@ async def test_changes_of_responses_for_one_client_are_not_kept(mesh: Mesh) -> N
     for _ in range(3):
         assert (await mesh.ask(GET_CLOSE)).count(b"x-for: you\r\n") == 1
     assert len(seen) == 1
+
+
+async def test_a_validation_that_hangs_ends_when_the_plane_does(mesh: Mesh) -> None:
+    """And it holds no connection to the endpoint open longer than that."""
+    asked = 0
+
+    async def hanging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            if asked == 1:
+                caching = b"Cache-Control: max-age=0, stale-while-revalidate=60\r\n"
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n%b\r\none" % caching)
+
+    await mesh.serve(await mesh.endpoint(hanging), annotations=ON)
+    for _ in range(3):
+        assert body_of(await mesh.ask(GET_CLOSE)) == b"one"
+    assert asked == 2
+    assert sum(bool(one.busy) for one in mesh.upstreams) == 1
+    await mesh.close()
+    assert not mesh.upstreams

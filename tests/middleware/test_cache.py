@@ -765,7 +765,9 @@ def test_calls_of_grpc_and_what_has_a_body_pass() -> None:
         FakeRequest("GET", target="/a", fields=HOST, head_only=False),
     ):
         assert how(run(site.handler(request))) in ("fwd=method", "fwd=bypass")
-    assert site.asked == 3
+    run(site.handler(FakeRequest("POST", target="/a", fields=HOST, grpc=True)))
+    assert how(site.get()).startswith("hit"), "calls change nothing that is kept"
+    assert site.asked == 4
 
 
 TABLE = "| response | second request | answer |"
