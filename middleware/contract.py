@@ -165,6 +165,14 @@ class Headers(Protocol):
         """Remove all fields of this name."""
         ...
 
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Go through all fields in order: their names, as they were sent, and values."""
+        ...
+
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Return whether a field of one of these names, in lower case, is there, by one search for all."""
+        ...
+
 
 class Deadline(Protocol):
     """A limit that runs; see `Request.within`."""
@@ -231,6 +239,11 @@ class Request(Protocol):
         ...
 
     @property
+    def head_only(self) -> bool:
+        """Whether it is nothing but its head: there is no body, and no change of protocols is asked for."""
+        ...
+
+    @property
     def replayable(self) -> bool:
         """True while the request can be sent again: all of its body so far is kept."""
         ...
@@ -273,6 +286,14 @@ class Request(Protocol):
         """
         ...
 
+    def apart(self, serve: Handler) -> None:
+        """Have `serve` called at once with a copy of this request's head that belongs to no client.
+
+        It may send that on, and goes on when this request has ended. Nobody gets the response, nor hears of
+        an error; the request is not counted. Give it a limit with the copy's `within`: it has no other.
+        """
+        ...
+
 
 class Response(Protocol):
     """The head of a response; the body follows it, streamed, once a layer has returned it."""
@@ -285,6 +306,11 @@ class Response(Protocol):
     @property
     def headers(self) -> Headers:
         """The end-to-end header fields."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """The size of the body in bytes, if its head says so."""
         ...
 
     @property
@@ -310,6 +336,14 @@ class Response(Protocol):
         """Wait for the whole body and return it; None if it has more than `limit` bytes.
 
         The response can be returned afterwards as before: nothing of it is lost.
+        """
+        ...
+
+    def collect(self, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Have `done` called with the whole body once all of it has passed to the client, None if it has more
+        than `limit` bytes. Nothing waits for that; return the response as usual.
+
+        `done` is not called if the response is broken off or not returned: `Request.at_end` tells of both.
         """
         ...
 
@@ -341,6 +375,10 @@ class ReplyHeaders:
         check_field(name, value)
         self._fields.append((name, value))
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Return whether a field of one of these names is there."""
+        return any(name.lower() in names for name, _ in self._fields)
+
     def remove(self, name: str) -> None:
         """Remove all fields of this name."""
         self._fields = [field for field in self._fields if field[0].lower() != name.lower()]
@@ -363,6 +401,11 @@ class Reply:
         self.reason = reason
 
     @property
+    def length(self) -> int:
+        """The size of the body."""
+        return len(self.body)
+
+    @property
     def grpc_status(self) -> GrpcStatus | None:
         """The status for callers of gRPC; None: the one that corresponds to `status`."""
         return None
@@ -377,6 +420,10 @@ class Reply:
     async def read(self, limit: int) -> bytes | None:
         """Return the body."""
         return self.body if len(self.body) <= limit else None
+
+    def collect(self, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Give the body at once: it is there."""
+        done(self.body if len(self.body) <= limit else None)
 
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from middleware import (
+    cache,
     circuit_breaker,
     cors,
     fault,
@@ -64,6 +65,10 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     mirror.MIDDLEWARE,
     # For clients to see: above the breaker, which would open, and retry, which would make up for it.
     fault.MIDDLEWARE,
+    # What it answers by itself costs no try and counts for no breaker, and while that is open it may answer
+    # with what is stale. Below headers, so that its answers are changed like those of endpoints; below fault,
+    # which would not be seen if it were kept.
+    cache.MIDDLEWARE,
     # Sees outcomes after retries, as clients do: one bad endpoint of ten that retries make up for is no
     # reason to cut off the Service. While it is open nothing is retried. (In Traefik users choose the order.)
     circuit_breaker.MIDDLEWARE,

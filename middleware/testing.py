@@ -68,6 +68,7 @@ class FakeRequest:
         fields: Mapping[str, str] | None = None,
         completed: float | None = 1000.0,
         grpc: bool = False,
+        head_only: bool = True,
     ) -> None:
         self.method = method
         self.target = target
@@ -77,6 +78,9 @@ class FakeRequest:
         self.replayable = replayable
         self.completed = completed
         self.grpc = grpc
+        self.head_only = head_only
+        self.errands: list[tuple[FakeRequest, Handler]] = []
+        """What was to be done apart: with which request, and what."""
         self.deadlines: list[FakeDeadline] = []
         self.calls_at_end: list[Callable[[Ended], None]] = []
         self.asides: list[tuple[str, Callable[[int], None]]] = []
@@ -106,6 +110,12 @@ class FakeRequest:
         self.asides.append((backend, done))
         return True
 
+    def apart(self, serve: Handler) -> None:
+        """Note what is to be done with a copy of this request; tests run it."""
+        copy = FakeRequest(self.method, source=self.source, target=self.target, fields=dict(self.headers))
+        copy.backend = self.backend
+        self.errands.append((copy, serve))
+
     def end(
         self,
         status: int = 200,
@@ -133,8 +143,10 @@ class FakeRequest:
 
 
 class FakeResponse:
-    """A response whose body is `body`. For a gRPC call, give `grpc_status` if it is known at once, or `early`
-    if it is only known after waiting for it; give neither if it is not known before the call ends.
+    """A response whose body is `body`; `length` None: its head does not say how long it is.
+
+    For a gRPC call, give `grpc_status` if it is known at once, or `early` if it is only known after waiting
+    for it; give neither if it is not known before the call ends.
     """
 
     def __init__(
@@ -145,10 +157,13 @@ class FakeResponse:
         *,
         grpc_status: GrpcStatus | None = None,
         early: GrpcStatus | ExchangeError | None = None,
+        length: int | None = -1,
     ) -> None:
         self.status = status
         self.headers = ReplyHeaders((fields or {}).items())
         self.body = body
+        self.length = len(body) if length == -1 else length
+        self.collecting: tuple[int, Callable[[bytes | None], None]] | None = None
         self.grpc_status = grpc_status
         self.waited: list[float] = []
         """How long those would have waited who asked for an early status."""
@@ -171,6 +186,16 @@ class FakeResponse:
     async def read(self, limit: int) -> bytes | None:
         """Return the body if it is small enough."""
         return self.body if len(self.body) <= limit else None
+
+    def collect(self, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Note who wants the body; `passed` gives it."""
+        self.collecting = (limit, done)
+
+    def passed(self) -> None:
+        """The whole body has passed to the client."""
+        if self.collecting is not None:
+            limit, done = self.collecting
+            done(self.body if len(self.body) <= limit else None)
 
 
 class FakeConnection:

@@ -39,6 +39,8 @@ RATE = re.compile(r"([0-9]+)/([smh])")
 PERCENTAGE = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 WHOLE: Final = 10_000
 """100 %: shares are whole numbers of hundredths of a per cent."""
+SIZE = re.compile(r"([0-9]+)(Gi|Mi|Ki|)")
+SIZE_BITS: Final = {"Gi": 30, "Mi": 20, "Ki": 10, "": 0}
 
 
 Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"})]
@@ -134,6 +136,29 @@ def format_duration(seconds: float) -> str:
         fraction = f"{rest:0{len(str(UNIT_NANOSECONDS[unit])) - 1}d}".rstrip("0") if rest else ""
         parts.append(f"{whole}{fraction and '.'}{fraction}{unit}")
     return ("-" if seconds < 0 else "") + "".join(parts)
+
+
+def parse_size(text: str, *, least: int, most: int) -> int:
+    """Read a size in bytes, as Kubernetes writes it: a whole number, maybe with Ki, Mi or Gi.
+
+    Raises:
+        InvalidValue: it is not one, or not from `least` to `most` bytes.
+    """
+    text = text.strip()
+    expected = f"a size from {format_size(least)} to {format_size(most)}, such as 512Ki or 64Mi"
+    match = SIZE.fullmatch(text) if len(text) <= LONGEST else None
+    if match is None:
+        raise InvalidValue(f"{quote(text)} is not a size", expected)
+    size = int(match[1]) << SIZE_BITS[match[2]]
+    if not least <= size <= most:
+        raise InvalidValue(f"{text} is out of range", expected)
+    return size
+
+
+def format_size(size: int) -> str:
+    """Return a size as `parse_size` reads it, in the largest unit that it is a whole number of."""
+    unit = next((unit for unit, bits in SIZE_BITS.items() if size and size % (1 << bits) == 0), "")
+    return f"{size >> SIZE_BITS[unit]}{unit}"
 
 
 def parse_rate(text: str, *, most: int) -> Rate:

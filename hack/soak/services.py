@@ -100,6 +100,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
         {"middleware": "nobody"},
+        {"cache": "on size=1Mi stale-while-revalidate=5s stale-if-error=1m"},
+        {"cache": "on size=lots"},
         bad=("refuse",),
     ),
     _service(

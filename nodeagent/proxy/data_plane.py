@@ -16,6 +16,7 @@ from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey,
 from nodeagent.proxy.accept import Accepted, Destination
 from nodeagent.proxy.backend import Backends
 from nodeagent.proxy.census import CensusTaker
+from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
@@ -70,6 +71,7 @@ class DataPlane:
         methods: MethodRows | None = None,
     ) -> None:
         self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now, methods)
+        self.runtime.run_apart = run_apart
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
         self.listeners = ListenerTable(self.runtime, self.backends)
         self._census = CensusTaker()

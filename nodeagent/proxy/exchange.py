@@ -25,6 +25,7 @@ from middleware.contract import (
 from middleware.grpc import GrpcStatus
 from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.chain import Chain, Outcome
+from nodeagent.proxy.collector import Collector
 from nodeagent.proxy.errors import (
     LayerBroke,
     NoRule,
@@ -672,6 +673,10 @@ class Exchange(LayerRequest):
         if upstream is not None:
             self.client.resume_reading()
             upstream.release(response.end and self.completed is not None, self.listener.runtime.now())
+
+    def collect(self, head: ResponseHead, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Have the body of this response collected as it passes to the client."""
+        self.client = Collector(self.client, head, limit, done)
 
     def _commit(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head to the client, and what has come of the body."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from middleware.contract import check_field
@@ -116,6 +117,9 @@ class TimedRequestHead(GrpcRequestHead):
 class ResponseHead:
     """A response's head: `fields` and `length` as in `RequestHead`; `status_line` is `200 OK`."""
 
+    forwarded_for: ClassVar[bytes] = b""
+    """Responses have none; so what reads the fields of either need not ask which it is."""
+
     __slots__ = ("end", "fields", "keep_alive", "length", "minor", "status", "status_line", "upgrade")
 
     def __init__(self, status: int, minor: bytes, status_line: bytes, fields: bytes, end: int) -> None:
@@ -174,9 +178,19 @@ class Fields:
         else:
             head.fields = _lines_of(name).sub(b"", b"\n" + head.fields)[1:]
 
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for line in self._raw().decode("latin-1").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                yield name, value.strip(" \t")
+
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Return whether a field of one of these names, in lower case, is there."""
+        return _lines_of_any(names).search(b"\n" + self._raw()) is not None
+
     def _raw(self) -> bytes:
         head = self._head
-        if isinstance(head, RequestHead) and head.forwarded_for:
+        if head.forwarded_for:
             return head.fields + b"X-Forwarded-For: " + head.forwarded_for + b"\r\n"
         return head.fields
 
@@ -204,6 +218,14 @@ def _line(name: str, value: str) -> tuple[bool, bytes]:
 def _lines_of(name: str) -> re.Pattern[bytes]:
     """Return what matches the lines of this field, each with the line feed in front and without its own."""
     return re.compile(rb"\n(?i:%b):([^\n\r]*+)\r" % re.escape(name.encode("latin-1", "replace")))
+
+
+@functools.lru_cache(maxsize=256)
+def _lines_of_any(names: frozenset[str]) -> re.Pattern[bytes]:
+    """Return what matches the beginning of a line of one of these fields."""
+    return re.compile(
+        rb"\n(?i:(?:%b)):" % b"|".join(sorted(re.escape(name.encode("latin-1")) for name in names))
+    )
 
 
 def check_target(target: str) -> bytes:

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from middleware.contract import Ended, ExchangeError
+from middleware.contract import Ended, ExchangeError, Handler
 from nodeagent.proxy.aside import Aside
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.listeners import RunningListener, RunningRule
-from nodeagent.proxy.message import Fields, RequestHead, check_target
+from nodeagent.proxy.message import NO_BODY, Fields, RequestHead, check_target
 from nodeagent.proxy.streams import ClientStream
 
 _METHOD: Final = re.compile(r"(?!CONNECT\Z)[!#$%&'*+\-.^_`|~0-9A-Z]+")
@@ -85,6 +85,12 @@ class LayerRequest:
         return self.client.source.address
 
     @property
+    def head_only(self) -> bool:
+        """Whether there is neither a body nor a change of protocols."""
+        head = self._head
+        return head.length == NO_BODY and not head.upgrade
+
+    @property
     def backend(self) -> str:
         """The Service whose endpoints get the request; empty: the one that was asked."""
         return self._backend_name
@@ -142,6 +148,10 @@ class LayerRequest:
     @abc.abstractmethod
     def whole_body(self) -> Sequence[bytes] | None:
         """Return the request's body, if all of it has come and is kept; else None."""
+
+    def apart(self, serve: Handler) -> None:
+        """Have `serve` called with a copy that belongs to no client; see the contract."""
+        self.listener.runtime.run_apart(self, serve)
 
     @abc.abstractmethod
     def limit_passed(self, error: ExchangeError) -> None:

@@ -29,6 +29,10 @@ class ResponseOwner(Protocol):
         """Throw it away."""
         ...
 
+    def collect(self, head: ResponseHead, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Have the body of the response with this head collected as it passes."""
+        ...
+
     def read_on(self) -> None:
         """Have more of it come."""
         ...
@@ -62,6 +66,12 @@ class UpstreamResponse:
     def status(self) -> int:
         """The status code."""
         return self.head.status
+
+    @property
+    def length(self) -> int | None:
+        """The size of the body, if the head says so."""
+        length = self.head.length
+        return length if length >= 0 else None
 
     @property
     def headers(self) -> Fields:
@@ -132,6 +142,13 @@ class UpstreamResponse:
             await Outcome()
         body = Unchunked().payload(self.data) if self.head.length == CHUNKED else self.data
         return body if len(body) <= limit else None
+
+    def collect(self, limit: int, done: Callable[[bytes | None], None]) -> None:
+        """Have the body collected as it passes to the client; see the contract."""
+        if self.head.length > limit:
+            done(None)
+        else:
+            self._owner.collect(self.head, limit, done)
 
     def take(self, data: bytes, end: bool) -> None:
         """More of the body has come."""

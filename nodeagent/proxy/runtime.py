@@ -10,9 +10,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from middleware.contract import NodeWindow, SharedTable
+from middleware.contract import Handler, NodeWindow, SharedTable
 from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
@@ -114,6 +114,8 @@ class Runtime:
         self.deadlines = Deadlines(loop, now)
         self.flush = Flush(loop)
         self.window_budget = Budget(limits.windows)
+        self.run_apart: Callable[[Any, Handler], None] = _nowhere
+        """Serves a copy of an exchange's request that belongs to no client (`nodeagent.proxy.errand`)."""
         self.draining = False
         self.connections: dict[Timed, None] = {}
         """Every open connection of both sides, in the order in which they came, from `connection_made` to
@@ -181,3 +183,7 @@ class Runtime:
         for connection in list(self.connections):
             connection.reset()
         self.deadlines.close()
+
+
+def _nowhere(_exchange: Any, _serve: Handler) -> None:
+    """What a runtime without a data plane does with requests of nobody."""

@@ -29,6 +29,7 @@ from nodeagent.proxy import backend
 from nodeagent.proxy.accept import Accepted
 from nodeagent.proxy.backend import Backends, Target
 from nodeagent.proxy.balance.round_robin import RoundRobin
+from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream
 from nodeagent.proxy.http1.server import Http1Connection
 from nodeagent.proxy.http2.client import Http2Upstream
@@ -138,6 +139,7 @@ class Plane:
             now=self.loop.time,
             methods=MethodRows(self.methods),
         )
+        self.runtime.run_apart = run_apart
         dials = dialer(self.loop.asyncio)
         self.backends = Backends(
             Pools(

@@ -1,0 +1,502 @@
+"""What a cache does with a request: answer it, send it and keep the response, or wait for an equal one.
+
+What may be kept and used is decided in `middleware.cache_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from middleware.cache_directives import opaque
+from middleware.cache_flights import Flight, FlightKey, Landing
+from middleware.cache_options import Options
+from middleware.cache_rules import (
+    ANYTHING,
+    ERRORS,
+    NOT_MODIFIED_FIELDS,
+    SAFE,
+    Stored,
+    Wish,
+    freshen,
+    keep,
+    not_modified,
+    storable,
+    usable_on_error,
+    use,
+    wish_of,
+)
+from middleware.cache_store import Found, Invalidations, Key, Store
+from middleware.contract import (
+    Context,
+    Ended,
+    ExchangeError,
+    GatewayTimeout,
+    Handler,
+    Headers,
+    Metric,
+    Rejected,
+    Reply,
+    ReplyHeaders,
+    Request,
+    Response,
+)
+
+MOST_WAITING: Final = 1000
+"""Requests that wait for the response to an equal one; more are sent."""
+MOST_ERRANDS: Final = 32
+"""Validations beside answers that run at once, in one worker."""
+ERRAND_TIME: Final = 60.0
+"""Seconds that one may take."""
+_KEPT: Final = frozenset({"GET", "HEAD"})
+CONDITIONS: Final = ("If-None-Match", "If-Modified-Since")
+BYPASS: Final = frozenset({"authorization", "range", "if-match", "if-unmodified-since", "if-range"})
+"""Fields of requests that the cache has no part in: they are private, or about parts of a response."""
+WISHES: Final = frozenset({"cache-control", "pragma"})
+SPECIAL: Final = BYPASS | WISHES | {name.lower() for name in CONDITIONS}
+
+HITS = Metric(
+    "svcmesh_cache_hits", "Requests that were answered with a fresh response that the cache had kept."
+)
+STALE = Metric(
+    "svcmesh_cache_stale", "Requests that were answered with a stale response that the cache had kept."
+)
+MISSES = Metric("svcmesh_cache_misses", "Requests that the cache had no usable response for, and sent on.")
+VALIDATED = Metric("svcmesh_cache_validated", "Kept responses that an endpoint said are still valid (304).")
+COLLAPSED = Metric(
+    "svcmesh_cache_collapsed",
+    "Requests that were answered with the response to an equal one that they waited for.",
+)
+STORED = Metric("svcmesh_cache_stored", "Responses that the cache has kept.")
+EVICTED = Metric("svcmesh_cache_evicted", "Kept responses that were dropped to make room for others.")
+HELD = Metric("svcmesh_cache_bytes", "Bytes of kept responses, of the worker that has most.", "gauge")
+
+
+class OnlyIfCached(Rejected):
+    """The client wants a kept response only, and there is none (504, RFC 9111 section 5.2.1.7)."""
+
+    fault = "client"
+    status = 504
+    proxy_error = "http_request_error"
+    reason = "not_cached"
+
+
+class WaitedEnough(GatewayTimeout):
+    """The response to an equal request has not come in time, so this one is sent. No client sees it."""
+
+
+class ErrandTimeout(GatewayTimeout):
+    """A validation beside an answer took too long. No client sees it."""
+
+    final = True
+
+
+class Ask(msgspec.Struct):
+    """A request to the cache, and what is known of it."""
+
+    request: Request
+    key: Key
+    wish: Wish
+    conditional: bool
+    found: Found
+    requested: float
+    moment: int
+    apart: bool = False
+    """It belongs to no client."""
+    collapsed: bool = False
+    """It has waited for an equal one."""
+
+    @property
+    def why(self) -> str:
+        """Why it is sent on, as `Cache-Status` says it (RFC 9211 section 2.2)."""
+        if self.found.stored is not None:
+            return "request" if self.wish is not ANYTHING else "stale"
+        return "vary-miss" if self.found.known else "uri-miss"
+
+
+class Cache:
+    """The cache of one port in one worker."""
+
+    def __init__(self, options: Options, context: Context, wall: Callable[[], float]) -> None:
+        self._options = options
+        self._policy = options.policy
+        self._now = context.now
+        self._wall = wall
+        self._hit, self._stale, self._missed = map(context.counter, (HITS, STALE, MISSES))
+        self._validated, self._collapsed = context.counter(VALIDATED), context.counter(COLLAPSED)
+        self._stored, self._holds = context.counter(STORED), context.gauge(HELD)
+        self._store = Store(options.size, context.counter(EVICTED))
+        self._invalid = Invalidations(context)
+        self._flights: dict[FlightKey, Flight] = {}
+        self._errands = 0
+
+    def look(self, request: Request, handler: Handler) -> Reply | Ask | str:
+        """Return the answer to a request, or what is known of one that has to be sent; a text says why it is
+        no matter of the cache.
+        """
+        method = request.method
+        if method not in _KEPT or request.grpc:
+            return "method"
+        headers = request.headers
+        special = headers.has_any(SPECIAL)
+        if not request.head_only or (special and headers.has_any(BYPASS)):
+            return "bypass"
+        wish = wish_of(headers) if special else ANYTHING
+        now, moment = self._now(), self._invalid.moment()
+        key = ((headers.get("Host") or "").lower(), request.target, request.backend)
+        stored = self._store.get(key, headers)
+        if stored is not None and (stored.moment == moment or self._invalid.valid(key, stored, moment)):
+            usage = use(stored, wish, now)
+            if usage == "fresh":
+                self._hit(1)
+                return self._reply(stored, request if special else None, now, "hit")
+            if usage in ("stale", "revalidate"):
+                self._stale(1)
+                if usage == "revalidate":
+                    self._validate_beside(request, handler, key, self._find(key, headers, moment))
+                return self._reply(stored, request if special else None, now, "hit")
+        conditional = special and any(headers.get(name) is not None for name in CONDITIONS)
+        return Ask(request, key, wish, conditional, self._find(key, headers, moment), now, moment)
+
+    async def send(self, asked: Ask | str, request: Request, handler: Handler) -> Response:
+        """Have a request answered that `look` has found no answer for."""
+        if isinstance(asked, str):
+            if asked == "method":
+                return await self._other(request, handler)
+            return _tell(await handler(request), f"fwd={asked}")
+        if asked.wish.only_if_cached:
+            raise OnlyIfCached("the request is only-if-cached, and no usable response is kept")
+        if request.method == "HEAD":
+            self._missed(1)
+            return await self._head(asked, handler)
+        return await self._fetch(asked, handler)
+
+    def _find(self, key: Key, headers: Headers, moment: int) -> Found:
+        found = self._store.find(key, headers)
+        stored = found.stored
+        if stored is not None and stored.moment != moment and not self._invalid.valid(key, stored, moment):
+            self._store.drop(key, headers)
+            self._holds(self._store.held)
+            return self._store.find(key, headers)
+        return found
+
+    def _reply(
+        self, stored: Stored, request: Request | None, now: float, status: str, reason: str = "cached"
+    ) -> Reply:
+        """Return the answer that a stored response makes; `request`: it may be conditional."""
+        age, fields = stored.told
+        if status != "hit" or age != int(now - stored.born):
+            age = int(now - stored.born)
+            left = stored.fresh_until - now
+            ttl = f"; ttl={int(left)}" if left > -1e10 else ""
+            own = (("Age", str(max(age, 0))), ("Cache-Status", f"svc.mesh; {status}{ttl}"))
+            fields = stored.fields + own
+            if status == "hit":
+                stored.told = (age, fields)
+        if request is not None and not_modified(stored, request.headers, self._wall()):
+            few = [field for field in fields if field[0].lower() in NOT_MODIFIED_FIELDS]
+            return Reply(304, few, reason=reason)
+        return Reply(stored.status, fields, stored.body, reason)
+
+    # What has to be sent
+
+    async def _other(self, request: Request, handler: Handler) -> Response:
+        """Pass on what is no matter of the cache; it may make invalid what is kept (RFC 9111 section 4.4)."""
+        host, target, method = (request.headers.get("Host") or "").lower(), request.target, request.method
+        response = await handler(request)
+        if method not in SAFE and 200 <= response.status < 400 and not request.grpc:
+            now = self._now()
+            self._invalid.invalidate(host, target, now)
+            for name in ("Location", "Content-Location"):
+                other = _same_host(response.headers.get(name), host, target)
+                if other is not None and other != target:
+                    self._invalid.invalidate(host, other, now)
+        return _tell(response, "fwd=method")
+
+    async def _head(self, ask: Ask, handler: Handler) -> Response:
+        """Send a HEAD; what it says may show that what is kept is another response (section 4.3.5)."""
+        response = await handler(ask.request)
+        stored, etag = ask.found.stored, response.headers.get("ETag")
+        if stored is not None and response.status == 200 and etag is not None and stored.etag:
+            another = opaque(etag) != opaque(stored.etag)
+            if another:
+                self._drop(ask)
+        return _tell(response, f"fwd={ask.why}")
+
+    async def _fetch(self, ask: Ask, handler: Handler) -> Response:
+        """Send a GET, or wait for the response to an equal one."""
+        flight: Flight | None = None
+        at = (ask.key, ask.found.values)
+        collapses = self._options.collapse and ask.wish is ANYTHING
+        if collapses and not self._store.passes(ask.key, ask.requested):
+            if at in self._flights:
+                reply = await self._wait(ask)
+                if reply is not None:
+                    return reply
+                at = (ask.key, ask.found.values)
+            # One with a condition may be answered with 304, which is of no use to others.
+            if at not in self._flights and (not ask.conditional or ask.found.stored is not None):
+                flight = self._flights[at] = Flight()
+        self._missed(1)
+        return await self._lead(ask, handler, flight)
+
+    async def _wait(self, ask: Ask) -> Reply | None:
+        """Wait for the response to an equal request; None: this one has to be sent."""
+        request, headers = ask.request, ask.request.headers
+        limit = request.within(self._options.collapse, _waited_enough)
+        try:
+            while (flight := self._flights.get((ask.key, ask.found.values))) is not None:
+                if flight.waiting >= MOST_WAITING:
+                    return None
+                flight.waiting += 1
+                try:
+                    outcome = await flight.landed()
+                finally:
+                    flight.waiting -= 1
+                ask.requested, ask.moment = self._now(), self._invalid.moment()
+                ask.found = self._find(ask.key, headers, ask.moment)
+                ask.collapsed = True
+                stored = ask.found.stored
+                if stored is not None and use(stored, ANYTHING, ask.requested) == "fresh":
+                    self._collapsed(1)
+                    return self._reply(
+                        stored, request if ask.conditional else None, ask.requested, "hit; collapsed"
+                    )
+                if outcome != "left":
+                    return None
+        except WaitedEnough:
+            pass
+        finally:
+            limit.cancel()
+        return None
+
+    async def _lead(self, ask: Ask, handler: Handler, flight: Flight | None) -> Response:
+        """Send a request and keep its response if that may be; others may wait for it in `flight`."""
+        landing = Landing(self._flights, (ask.key, ask.found.values), flight)
+        try:
+            response = await self._send(ask, handler, landing)
+        except ExchangeError:
+            landing.land("failed")
+            raise
+        else:
+            if not landing.later:
+                landing.land("failed")
+            return response
+        finally:
+            if not landing.later:
+                landing.land("left")
+
+    async def _send(self, ask: Ask, handler: Handler, landing: Landing) -> Response:
+        request, stored = ask.request, ask.found.stored
+        before = [(name, value) for name in CONDITIONS for value in request.headers.get_all(name)]
+        if stored is not None:
+            _set_conditions(request.headers, stored)
+        try:
+            response = await handler(request)
+        except ExchangeError as error:
+            reply = self._instead(ask, before, f'detail="{error.reason}"')
+            if reply is None:
+                raise
+            return reply
+        if response.status in ERRORS:
+            reply = self._instead(ask, before, f"fwd-status={response.status}")
+            if reply is not None:
+                response.discard()
+                return reply
+        if stored is not None and stored.valid_by and response.status == 304:
+            valid = self._freshen(ask, stored, response)
+            response.discard()
+            if valid is not None:
+                landing.land("kept")
+                _restore(request.headers, before)
+                self._validated(1)
+                return self._reply(
+                    valid, request if ask.conditional else None, self._now(), f"fwd={ask.why}; fwd-status=304"
+                )
+            _set_conditions(request.headers, None)
+            response = await handler(request)
+        return await self._take(ask, response, landing)
+
+    def _instead(self, ask: Ask, before: list[tuple[str, str]], why: str) -> Reply | None:
+        """Return what is kept in place of an error, if that is allowed."""
+        stored, now = ask.found.stored, self._now()
+        if stored is None or ask.apart or not usable_on_error(stored, ask.wish, now):
+            return None
+        _restore(ask.request.headers, before)
+        self._stale(1)
+        return self._reply(
+            stored, ask.request if ask.conditional else None, now, f"fwd={ask.why}; {why}", "stale_if_error"
+        )
+
+    def _freshen(self, ask: Ask, stored: Stored, response: Response) -> Stored | None:
+        """Return what is kept after a 304; None: the 304 is about another response."""
+        valid = freshen(
+            stored,
+            response.headers,
+            self._policy,
+            requested=ask.requested,
+            now=self._now(),
+            wall=self._wall(),
+        )
+        if ask.wish.no_store:
+            return valid
+        if valid is not None and storable(valid.status, ReplyHeaders(valid.fields), self._policy):
+            self._put(ask, valid)
+        else:
+            self._drop(ask)
+        return valid
+
+    async def _take(self, ask: Ask, response: Response, landing: Landing) -> Response:
+        """Return an endpoint's response; keep it if that may be."""
+        why = f"fwd={ask.why}; fwd-status={response.status}" + ("; collapsed" if ask.collapsed else "")
+        if ask.wish.no_store:
+            return _tell(response, why)
+        if ask.found.stored is not None and response.status < 500:
+            self._drop(ask)  # it is not what the endpoint answers now
+        stored = None
+        if storable(response.status, response.headers, self._policy):
+            stored = self._stored_form(ask, response)
+        length = response.length
+        if stored is None or (length or 0) > self._options.object:
+            self._pass_by(ask, response.status, landing)
+        elif length is not None or ask.apart:
+            if await self._read(response, stored, self._options.object if length is None else length):
+                if self._put(ask, stored):
+                    landing.land("kept")
+                    return _tell(response, f"{why}; stored")
+            else:
+                self._pass_by(ask, response.status, landing)
+        else:
+            self._collect(ask, response, stored, landing)
+        return _tell(response, why)
+
+    def _stored_form(self, ask: Ask, response: Response) -> Stored | None:
+        """Return what would be kept of a response, without its body."""
+        return keep(
+            response.status,
+            response.headers,
+            b"",
+            self._policy,
+            requested=ask.requested,
+            now=self._now(),
+            wall=self._wall(),
+        )
+
+    async def _read(self, response: Response, stored: Stored, most: int) -> bool:
+        """Read a body of at most so many bytes; return False if it is not kept."""
+        if not self._store.reserve(most):
+            return False
+        try:
+            body = await response.read(most)
+        finally:
+            self._store.release(most)
+        stored.body = body or b""
+        return body is not None
+
+    def _collect(self, ask: Ask, response: Response, stored: Stored, landing: Landing) -> None:
+        """Keep a body of unknown size when it has passed to the client, if it is small enough."""
+        most, status = self._options.object, response.status
+        if not self._store.reserve(most):
+            return
+        landing.later = True
+
+        def done(body: bytes | None) -> None:
+            if body is None:
+                self._pass_by(ask, status, landing)
+            else:
+                stored.body = body
+                self._put(ask, stored)
+                landing.land("kept")
+
+        def ended(_ended: Ended) -> None:
+            self._store.release(most)
+            landing.land("left")
+
+        ask.request.at_end(ended)
+        response.collect(most, done)
+
+    def _pass_by(self, ask: Ask, status: int, landing: Landing) -> None:
+        """Let nobody wait for a response like this one, for a while; an error passes sooner."""
+        if status < 500 and status != 304:
+            self._store.remember(ask.key, self._now())
+        landing.land("failed")
+
+    def _put(self, ask: Ask, stored: Stored) -> bool:
+        stored.moment = ask.moment
+        kept = self._store.put(ask.key, ask.request.headers, stored)
+        if kept:
+            self._stored(1)
+        self._holds(self._store.held)
+        return kept
+
+    def _drop(self, ask: Ask) -> None:
+        self._store.drop(ask.key, ask.request.headers)
+        self._holds(self._store.held)
+
+    def _validate_beside(self, request: Request, handler: Handler, key: Key, found: Found) -> None:
+        """Have a stale response validated while the client has its answer already."""
+        at = (key, found.values)
+        if at in self._flights or self._errands >= MOST_ERRANDS:
+            return
+        flight = self._flights[at] = Flight()
+        self._errands += 1
+        moment = self._invalid.moment()
+
+        async def validate(copy: Request) -> Response:
+            try:
+                copy.within(ERRAND_TIME, lambda: ErrandTimeout("validating took too long"))
+                copy.method = "GET"
+                for name in WISHES:
+                    copy.headers.remove(name)
+                ask = Ask(copy, key, ANYTHING, False, found, self._now(), moment, apart=True)
+                return await self._lead(ask, handler, flight)
+            finally:
+                self._errands -= 1
+
+        request.apart(validate)
+
+
+def _waited_enough() -> WaitedEnough:
+    return WaitedEnough("the response to an equal request has not come")
+
+
+def _tell(response: Response, how: str) -> Response:
+    """Add what the cache has done with a request (RFC 9211)."""
+    response.headers.add("Cache-Status", f"svc.mesh; {how}")
+    return response
+
+
+def _set_conditions(headers: Headers, stored: Stored | None) -> None:
+    """Have an endpoint say whether this response is still valid (RFC 9111 section 4.3.1); None: have it send
+    the whole response.
+    """
+    for name in CONDITIONS:
+        headers.remove(name)
+    if stored is not None and stored.etag:
+        headers.set("If-None-Match", stored.etag)
+    if stored is not None and stored.last_modified:
+        headers.set("If-Modified-Since", stored.last_modified)
+
+
+def _restore(headers: Headers, before: Iterable[tuple[str, str]]) -> None:
+    """Give a request the conditions back that its client has sent."""
+    for name in CONDITIONS:
+        headers.remove(name)
+    for name, value in before:
+        headers.add(name, value)
+
+
+def _same_host(reference: str | None, host: str, target: str) -> str | None:
+    """Return the target that a reference means, if it is one of this host (RFC 9111 section 4.4)."""
+    if not reference:
+        return None
+    try:
+        parts = urlsplit(urljoin(f"http://{host}{target}", reference))
+    except ValueError:
+        return None
+    if parts.netloc.lower() != host:
+        return None
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

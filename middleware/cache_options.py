@@ -1,0 +1,86 @@
+"""What a Service's owner says of its cache: `svc.mesh/cache: on size=64Mi stale-if-error=1h`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from middleware.cache_rules import (
+    Policy,
+)
+from middleware.contract import (
+    Problem,
+)
+from middleware.values import (
+    InvalidValue,
+    Seconds,
+    parse_choice,
+    parse_duration,
+    parse_size,
+    problem,
+    split_settings,
+)
+
+CACHE: Final = "svc.mesh/cache"
+LEAST_SIZE: Final = 1 << 16
+LARGEST_SIZE: Final = 1 << 32
+LONGEST_WAIT: Final = 60.0
+LONGEST_STALE: Final = 31_536_000.0
+"""Seconds: 365 days."""
+_SETTINGS: Final = (
+    "size", "object", "collapse", "stale-while-revalidate", "stale-if-error", "heuristic",
+)  # fmt: skip
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Bounds of the cache of one port in each worker, and what it may do beyond what responses say."""
+
+    size: int = 64 << 20
+    """Bytes of all responses."""
+    object: int = 1 << 20
+    """Bytes of one response's body."""
+    collapse: Seconds = 5.0
+    """How long a request waits for the response to an equal one; 0: not at all."""
+    stale_while_revalidate: Seconds = 0.0
+    stale_if_error: Seconds = 0.0
+    heuristic: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        """What the rules go by."""
+        return Policy(self.stale_while_revalidate, self.stale_if_error, self.heuristic)
+
+
+def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
+    """Read `svc.mesh/cache`: `on` or `off`, then settings in any order, at most once each."""
+    value = annotations.get(CACHE)
+    if value is None:
+        return None
+    try:
+        return _parse(value)
+    except InvalidValue as invalid:
+        return problem(CACHE, value, invalid)
+
+
+def _parse(value: str) -> Options | None:
+    word, settings = split_settings(value, _SETTINGS)
+    if parse_choice(word, ("on", "off")) == "off":
+        if settings:
+            raise InvalidValue("off has no settings", "off alone, or on with settings")
+        return None
+    size = parse_size(settings.get("size", "64Mi"), least=LEAST_SIZE, most=LARGEST_SIZE)
+    largest = (
+        parse_size(settings["object"], least=1024, most=size) if "object" in settings else min(size, 1 << 20)
+    )
+    return Options(
+        size=size,
+        object=largest,
+        collapse=parse_duration(settings.get("collapse", "5s"), most=LONGEST_WAIT),
+        stale_while_revalidate=parse_duration(
+            settings.get("stale-while-revalidate", "0"), most=LONGEST_STALE
+        ),
+        stale_if_error=parse_duration(settings.get("stale-if-error", "0"), most=LONGEST_STALE),
+        heuristic=parse_choice(settings.get("heuristic", "off"), ("on", "off")) == "on",
+    )
