@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, get_args
 import msgspec
 import structlog
 
-from middleware import circuit_breaker, fault, headers, rate_limit, retry, split, timeout
+from middleware import circuit_breaker, fault, headers, max_requests, rate_limit, retry, split, timeout
 from middleware.contract import (
     Connection,
     Context,
@@ -41,6 +41,9 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Its limit covers everything below: all tries of a request, and everything that delays it. What is
     # refused above needs no limit.
     timeout.MIDDLEWARE,
+    # Waiting for others to end is part of the time that a request may take. Once for all tries; above all
+    # that delays or answers, which is in progress, too; what it refuses says nothing about the endpoints.
+    max_requests.MIDDLEWARE,
     # Goes by what the client sent, so before that is changed, and once: tries of a request are not spread.
     split.MIDDLEWARE,
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so

@@ -164,6 +164,24 @@ def parse_choice(text: str, choices: Sequence[str], *, also: str = "") -> str:
     raise InvalidValue(f"{quote(text)} is not known", f"one of {', '.join(choices)}{also}{hint}")
 
 
+def split_settings(text: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Read `value name=setting name=setting`: return the value, and the settings by their names.
+
+    Raises:
+        InvalidValue: what follows the value is no setting of `names`, or is given twice.
+    """
+    value, *parts = text.split() or [""]
+    settings: dict[str, str] = {}
+    for part in parts:
+        name, equals, setting = part.partition("=")
+        if not equals:
+            raise InvalidValue(f"{quote(part)} is not name=value", f"{'=, '.join(names)}= after the value")
+        if parse_choice(name, names) in settings:
+            raise InvalidValue(f"{name} is given twice", f"{name} once")
+        settings[name] = setting
+    return value, settings
+
+
 def quote(text: str) -> str:
     """Show a user's text inside a message, shortened to what fits a line."""
     return f'"{text}"' if len(text) <= LONGEST else f'"{text[:LONGEST]}…"'

@@ -121,6 +121,15 @@ SERVICES: tuple[SoakService, ...] = (
         {"rate-limit": "-1/s"},
     ),
     _service(
+        "crowded",
+        31,
+        {"max-requests": "8 queue=16 queue-time=500ms"},
+        {"max-requests": "2"},
+        {"max-requests": "adaptive min=2 max=50 queue=20"},
+        {"max-requests": "1 queue=0"},
+        {"max-requests": "lots"},
+    ),
+    _service(
         "timed",
         14,
         {"timeout": "4s", "connect-timeout": "2s", "idle-timeout": "30s"},
