@@ -231,6 +231,14 @@ class Request(Protocol):
         ...
 
     @property
+    def workload(self) -> str:
+        """What the client's pod belongs to: `namespace/deployment/name`.
+
+        Empty if it is not known, as of a pod that has just begun, or of the node itself.
+        """
+        ...
+
+    @property
     def replayable(self) -> bool:
         """True while the request can be sent again: all of its body so far is kept."""
         ...

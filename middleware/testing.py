@@ -55,12 +55,14 @@ class FakeRequest:
         fields: Mapping[str, str] | None = None,
         completed: float | None = 1000.0,
         grpc: bool = False,
+        workload: str = "",
     ) -> None:
         self.method = method
         self.target = target
         self.backend = ""
         self.headers = ReplyHeaders((fields or {}).items())
         self.source = source
+        self.workload = workload
         self.replayable = replayable
         self.completed = completed
         self.grpc = grpc

@@ -118,6 +118,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"rate-limit": "20/s burst=20"},
         {"rate-limit": "5/s burst=5 per=source"},
         {"rate-limit": "100/m"},
+        {"rate-limit": "5/s burst=5 per=workload headers=on"},
+        {"rate-limit": "5/s burst=5 per=header:x-secret keys=2"},
         {"rate-limit": "-1/s"},
     ),
     _service(

@@ -68,8 +68,11 @@ class DataPlane:
         dialer: Dialer | None = None,
         now: Callable[[], float] = time.monotonic,
         methods: MethodRows | None = None,
+        workload: Callable[[str], str] = lambda _address: "",
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now, methods)
+        self.runtime = Runtime(
+            loop, limits, layout, cells, shared, windows, observer, index, now, methods, workload
+        )
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
         self.listeners = ListenerTable(self.runtime, self.backends)
         self._census = CensusTaker()

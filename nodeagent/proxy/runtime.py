@@ -99,6 +99,7 @@ class Runtime:
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
         methods: MethodRows | None = None,
+        workload: Callable[[str], str] = lambda _address: "",
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -111,6 +112,8 @@ class Runtime:
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now
+        self.workload = workload
+        """What the pod with this address belongs to; empty if that is not known."""
         self.deadlines = Deadlines(loop, now)
         self.flush = Flush(loop)
         self.window_budget = Budget(limits.windows)

@@ -178,6 +178,7 @@ class Worker:
             observer,
             settings.index,
             methods=MethodRows(self._region.methods),
+            workload=self._sources.workload,
         )
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()

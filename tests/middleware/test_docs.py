@@ -152,6 +152,17 @@ def test_what_happens_at_the_limit(row: list[str]) -> None:
     assert (statuses.count(200), statuses.count("rate_limited")) == (int(served), int(refused))
 
 
+def test_the_fields_that_say_what_is_left() -> None:
+    text = page("rate-limit")
+    (value,) = re.findall(r"With `(svc.mesh/rate-limit: .*headers=on)`", text)
+    (fields,) = blocks(text, "http")
+    options = rate_limit.parse(yaml.safe_load(value))
+    assert isinstance(options, rate_limit.Options)
+    handler, _ = handler_of(rate_limit.build(options, FakeContext()), FakeResponse(200))
+    headers = run(handler(FakeRequest())).headers
+    assert "".join(f"{name}: {value}\n" for name, value in headers) == fields
+
+
 @pytest.mark.parametrize(
     "row", rows(page("max-requests"), "| requests at once | in progress | waiting | 503 |")
 )
