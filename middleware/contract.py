@@ -448,6 +448,26 @@ class SharedTable(Protocol):
         ...
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """What a `TokenStore` gives: some tokens, or none and the seconds until there is one."""
+
+    count: int
+    wait: float
+
+
+class TokenStore(Protocol):
+    """Limits that all nodes of the cluster share, kept outside of them."""
+
+    def take(
+        self, key: str, interval: float, burst: int, most: int, answered: Callable[[Grant | None], None]
+    ) -> None:
+        """Take up to `most` tokens of a limit of one token each `interval` seconds, `burst` after a pause.
+
+        `answered` is called once, maybe at once, with None if the store cannot be reached.
+        """
+        ...
+
+
 WINDOW_SECONDS: Final = 10
 """How far back a `NodeWindow` reaches."""
 MOST_COUNTERS: Final = 31
@@ -513,6 +533,11 @@ class Context(Protocol):
     @property
     def shared(self) -> SharedTable:
         """Numbers shared by the node's workers; start keys with the middleware's name, service and port."""
+        ...
+
+    @property
+    def tokens(self) -> TokenStore | None:
+        """Limits that all nodes share; None: the agent has no store for them."""
         ...
 
     def window(self, name: str, counters: int) -> NodeWindow:

@@ -23,6 +23,7 @@ from typing import Final, Literal, cast
 
 import msgspec
 
+from middleware.cluster_limit import AWAY, Away, ClusterLimit, build_cluster, retry_after
 from middleware.contract import (
     Annotation,
     Context,
@@ -59,6 +60,8 @@ DEFAULT_KEYS: Final = 1000
 MOST_KEYS: Final = 10_000
 """The node's table holds 32,768 numbers, of all Services."""
 
+SCOPES: Final = ("node", "cluster")
+
 Per = Literal["service", "source", "workload", "header"]
 
 RATE_LIMITED = Metric(
@@ -86,6 +89,9 @@ class Options(msgspec.Struct, frozen=True):
     """Values of that field that may have one at the same time."""
     headers: bool = False
     """Responses say what is left."""
+    scope: Literal["node", "cluster"] = "node"
+    away: Away = "open"
+    """With the scope `cluster`: what happens while the store of these limits is away."""
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
@@ -100,7 +106,7 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
 
 
 def _parse(value: str) -> Options:
-    rate_text, settings = split_settings(value, ("burst", "per", "keys", "headers"))
+    rate_text, settings = split_settings(value, ("burst", "per", "keys", "headers", "scope", "away"))
     rate = parse_rate(rate_text, most=FASTEST)
     burst = max(1, SECOND // rate.interval)
     if "burst" in settings:
@@ -112,7 +118,15 @@ def _parse(value: str) -> Options:
             raise InvalidValue("keys has no effect without per=header:NAME", "per=header:NAME beside it")
         keys = parse_integer(settings["keys"], least=1, most=MOST_KEYS)
     headers = parse_choice(settings.get("headers", "off"), ("on", "off")) == "on"
-    return Options(rate, burst, per, header, keys, headers)
+    scope = cast('Literal["node", "cluster"]', parse_choice(settings.get("scope", "node"), SCOPES))
+    if scope == "cluster" and headers:
+        raise InvalidValue(
+            "no node knows what is left of a limit of the whole cluster", "headers=off with scope=cluster"
+        )
+    if "away" in settings and scope != "cluster":
+        raise InvalidValue("away has no effect without scope=cluster", "scope=cluster beside it")
+    away = cast("Away", parse_choice(settings.get("away", "open"), ("open", "closed")))
+    return Options(rate, burst, per, header, keys, headers, scope, away)
 
 
 def _parse_per(text: str) -> tuple[Per, str]:
@@ -238,6 +252,14 @@ def build(options: Options, context: Context) -> Layer:
             seconds = ceil(limiter.wait / SECOND)
             raise RateLimited(f"over the limit of {whose}, {limit}", (("Retry-After", str(seconds)),))
 
+    if options.scope == "cluster":
+        shared = ClusterLimit(context, options.rate.interval / SECOND, options.burst)
+
+        def refused(wait: float) -> RateLimited:
+            limited(1)
+            return RateLimited(f"over the limit of {whose} in the cluster, {limit}", retry_after(wait))
+
+        return build_cluster(shared, options.away, context, name, refused, decide_on)
     if options.headers:
         return _telling(options, limiter, decide_on)
 
@@ -290,15 +312,18 @@ MIDDLEWARE = Middleware(
         Annotation(
             name=RATE_LIMIT,
             values=(
-                "RATE [burst=N] [per=service|source|workload|header:NAME] [keys=1000] [headers=on];"
-                " RATE is a number per s, m or h"
+                "RATE [burst=N] [per=service|source|workload|header:NAME] [keys=1000] [headers=on]"
+                " [scope=node|cluster] [away=open|closed]; RATE is a number per s, m or h"
             ),
-            default="no limit; burst is one second's worth, at least 1; per=service; headers=off",
+            default=(
+                "no limit; burst is one second's worth, at least 1; per=service; headers=off; scope=node;"
+                " away=open"
+            ),
             summary=(
                 "Requests that each node lets through to a port of the Service: of all clients together, of"
                 " each client pod, each workload, or with each value of a header field, at most `keys` of"
                 " them. More are answered with 429 and Retry-After. With `headers=on` responses say how many"
-                " are left."
+                " are left. With `scope=cluster` all nodes share the limit, in the store of `--token-store`."
             ),
             example="svc.mesh/rate-limit: 100/s burst=50 per=source",
         ),
@@ -306,6 +331,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
-    metrics=(RATE_LIMITED,),
+    metrics=(RATE_LIMITED, AWAY),
     scope="listener",
 )

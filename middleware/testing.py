@@ -25,6 +25,7 @@ from middleware.contract import (
     ReplyHeaders,
     Request,
     Response,
+    TokenStore,
 )
 from middleware.grpc import GrpcStatus
 
@@ -243,11 +244,13 @@ class FakeContext:
         shared: FakeTable | None = None,
         windows: FakeWindows | None = None,
         port: int = 80,
+        tokens: TokenStore | None = None,
     ) -> None:
         self.service = "default/whoami"
         self.port = port
         self.shared = shared or FakeTable()
         self.windows = windows or FakeWindows()
+        self.tokens = tokens
         self.time = 1000.0
         self.metrics: dict[str, int] = {}
 

@@ -120,6 +120,7 @@ SERVICES: tuple[SoakService, ...] = (
         {"rate-limit": "100/m"},
         {"rate-limit": "5/s burst=5 per=workload headers=on"},
         {"rate-limit": "5/s burst=5 per=header:x-secret keys=2"},
+        {"rate-limit": "20/s scope=cluster away=open"},
         {"rate-limit": "-1/s"},
     ),
     _service(

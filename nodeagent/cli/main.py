@@ -23,6 +23,7 @@ from nodeagent.cli.flags import (
     parse_override,
     parse_range,
     parse_source,
+    parse_store,
     parse_workers,
     parse_zone,
     resolve_settings,
@@ -198,6 +199,22 @@ def main() -> None:
     show_default="no folder: nothing is kept",
     help="The folder in which the agent keeps the last good snapshot, so that it can start and serve while "
     "the source is out of reach.",
+)
+@_flag(
+    "--token-store",
+    type=Parsed("URL", "redis://[USER@]HOST[:PORT][/DATABASE]", parse_store),
+    metavar="URL",
+    show_default="none: each node limits for itself",
+    help="The Redis or Valkey that keeps the rate limits of the whole cluster (scope=cluster in "
+    "svc.mesh/rate-limit). See docs/middleware/rate-limit.md.",
+)
+@_flag(
+    "--token-store-password-file",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="PATH",
+    show_default="no password",
+    help="A file with the password for --token-store. It is read anew for each connection.",
 )
 @_flag(
     "--drain-timeout",

@@ -16,7 +16,7 @@ import msgspec
 
 from middleware.registry import by_name
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
-from nodeagent.settings import AccessLog, CaptureKind, Limits
+from nodeagent.settings import AccessLog, CaptureKind, Limits, StoreAddress
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -34,6 +34,7 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     outlives_agent: bool
     """When the agent is gone: continue to serve until another one is ready. If not set, end with the
     agent."""
+    token_store: StoreAddress | None = None
 
 
 class SlottedListener(msgspec.Struct, frozen=True):

@@ -180,6 +180,7 @@ class Supervisor:
                 settings.log_format,
                 successor_address(settings.mesh_range),
                 settings.workers_outlive,
+                settings.token_store,
             )
         )
         channel.send(self._sources.everything())

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from middleware.contract import NodeWindow, SharedTable
+from middleware.contract import NodeWindow, SharedTable, TokenStore
 from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
@@ -100,6 +100,7 @@ class Runtime:
         now: Callable[[], float] = time.monotonic,
         methods: MethodRows | None = None,
         workload: Callable[[str], str] = lambda _address: "",
+        tokens: TokenStore | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -112,6 +113,8 @@ class Runtime:
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now
+        self.tokens = tokens
+        """Limits that all nodes share, if the agent has a store for them."""
         self.workload = workload
         """What the pod with this address belongs to; empty if that is not known."""
         self.deadlines = Deadlines(loop, now)

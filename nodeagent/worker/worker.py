@@ -64,6 +64,7 @@ from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
+from nodeagent.worker.token_store import RedisTokens
 
 log = structlog.get_logger()
 
@@ -96,6 +97,7 @@ class Worker:
         self._shared = SharedCells.open(descriptors.shared, alone, self._lock_forgone)
         self._base = self._layout.base(WORKER_SLOT)
         self._sources = SourcePods()
+        self._tokens: RedisTokens | None = None
         self._data_plane: DataPlane | None = None
         self._memory: MemoryGuard | None = None
         self._server: asyncio.Server | None = None
@@ -133,6 +135,8 @@ class Worker:
         if self._data_plane is not None:
             self._data_plane.close()
             await asyncio.sleep(0)  # connections that are broken off are told of in the loop's next turn
+        if self._tokens is not None:
+            self._tokens.close()
         if self._access_log is not None:
             self._access_log.tick()
         channel.close()
@@ -166,6 +170,8 @@ class Worker:
         observer = AccessLogger(settings.access_log, settings.index, self._sources, lines)
         self._access_log = observer
         limits = settings.limits
+        if settings.token_store is not None:
+            self._tokens = RedisTokens(self._loop, settings.token_store)
         self._data_plane = DataPlane(
             self._loop,
             msgspec.structs.replace(limits, connections=most_clients(raise_limit(), limits.connections)),
@@ -179,6 +185,7 @@ class Worker:
             settings.index,
             methods=MethodRows(self._region.methods),
             workload=self._sources.workload,
+            tokens=self._tokens,
         )
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
