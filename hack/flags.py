@@ -87,6 +87,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--node-name": "Node_1",
     "--node-zone": "eu 1a",
     "--middleware-path": "/nowhere",
+    "--token-store": "redis.shop:6379",
     "--drain-timeout": "30",
     "--log-level": "verbose",
     "--log-format": "text",
@@ -101,6 +102,8 @@ LATER: Final[Mapping[str, str]] = {
     "affected, but a probe that looks for the file fails.",
     "--state-dir": "If the agent cannot write to the folder, it logs `snapshot_not_written` and serves "
     "without a snapshot.",
+    "--token-store-password-file": "Workers that cannot read the file log `token_store_lost` and go on "
+    "without the store.",
 }
 """What a bad value gets whose harm shows only when the agent runs."""
 

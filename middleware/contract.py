@@ -244,6 +244,14 @@ class Request(Protocol):
         ...
 
     @property
+    def workload(self) -> str:
+        """What the client's pod belongs to: `namespace/deployment/name`.
+
+        Empty if it is not known, as of a pod that has just begun, or of the node itself.
+        """
+        ...
+
+    @property
     def replayable(self) -> bool:
         """True while the request can be sent again: all of its body so far is kept."""
         ...
@@ -506,6 +514,26 @@ class SharedTable(Protocol):
         ...
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """What a `TokenStore` gives: some tokens, or none and the seconds until there is one."""
+
+    count: int
+    wait: float
+
+
+class TokenStore(Protocol):
+    """Limits that all nodes of the cluster share, kept outside of them."""
+
+    def take(
+        self, key: str, interval: float, burst: int, most: int, answered: Callable[[Grant | None], None]
+    ) -> None:
+        """Take up to `most` tokens of a limit of one token each `interval` seconds, `burst` after a pause.
+
+        `answered` is called once, maybe at once, with None if the store cannot be reached.
+        """
+        ...
+
+
 WINDOW_SECONDS: Final = 10
 """How far back a `NodeWindow` reaches."""
 MOST_COUNTERS: Final = 31
@@ -571,6 +599,11 @@ class Context(Protocol):
     @property
     def shared(self) -> SharedTable:
         """Numbers shared by the node's workers; start keys with the middleware's name, service and port."""
+        ...
+
+    @property
+    def tokens(self) -> TokenStore | None:
+        """Limits that all nodes share; None: the agent has no store for them."""
         ...
 
     def window(self, name: str, counters: int) -> NodeWindow:

@@ -27,6 +27,7 @@ from middleware import (
     cors,
     fault,
     headers,
+    max_requests,
     mirror,
     rate_limit,
     redirect,
@@ -52,6 +53,9 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # Its limit covers everything below: all tries of a request, and everything that delays it. What is
     # refused above needs no limit.
     timeout.MIDDLEWARE,
+    # Waiting for others to end is part of the time that a request may take. Once for all tries; above all
+    # that delays or answers, which is in progress, too; what it refuses says nothing about the endpoints.
+    max_requests.MIDDLEWARE,
     # Goes by what the client sent, so before that is changed, and once: tries of a request are not spread.
     split.MIDDLEWARE,
     # Above retry, so that each request is changed once; outside of what may answer in an endpoint's place, so

@@ -25,6 +25,7 @@ from middleware.contract import (
     ReplyHeaders,
     Request,
     Response,
+    TokenStore,
 )
 from middleware.grpc import GrpcStatus
 
@@ -69,12 +70,14 @@ class FakeRequest:
         completed: float | None = 1000.0,
         grpc: bool = False,
         head_only: bool = True,
+        workload: str = "",
     ) -> None:
         self.method = method
         self.target = target
         self.backend = ""
         self.headers = ReplyHeaders((fields or {}).items())
         self.source = source
+        self.workload = workload
         self.replayable = replayable
         self.completed = completed
         self.grpc = grpc
@@ -295,11 +298,13 @@ class FakeContext:
         shared: FakeTable | None = None,
         windows: FakeWindows | None = None,
         port: int = 80,
+        tokens: TokenStore | None = None,
     ) -> None:
         self.service = "default/whoami"
         self.port = port
         self.shared = shared or FakeTable()
         self.windows = windows or FakeWindows()
+        self.tokens = tokens
         self.time = 1000.0
         self.metrics: dict[str, int] = {}
 

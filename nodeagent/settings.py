@@ -63,6 +63,18 @@ class Limits(msgspec.Struct, frozen=True):
     """From all clients, for each worker; fewer where it may not have the descriptors for them."""
 
 
+class StoreAddress(msgspec.Struct, frozen=True):
+    """Where the Redis or Valkey is that keeps the limits of the whole cluster."""
+
+    host: str
+    port: int
+    user: str
+    """Empty: the default user."""
+    database: int
+    password_file: str
+    """Read for each connection; empty: no password."""
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The settings of one agent. Addresses are text; `*_listen` are (address, port)."""
 
@@ -101,6 +113,9 @@ class Settings(msgspec.Struct, frozen=True):
     workers_outlive: bool = False
     """Whether workers serve on when the agent is killed, until the next one is ready: on a node, where there
     will be a next one. On a laptop nothing outlives the agent."""
+
+    token_store: StoreAddress | None = None
+    """What keeps the limits that all nodes share; None: there are none."""
 
     @property
     def network(self) -> ipaddress.IPv4Network:

@@ -25,6 +25,7 @@ MEANT: Mapping[str, frozenset[tuple[int, str]]] = {
     "breaker": frozenset({(503, "circuit_open"), (429, "circuit_open"), (502, "upstream_reset")}),
     "limited": frozenset({(429, "rate_limited")}),
     "fault": frozenset({(503, "fault_injected")}),
+    "crowded": frozenset({(503, "concurrency_limited"), (503, "queue_timeout")}),
 }
 """Answers of the mesh (status and reason) that a Service's annotations cause, or a reset by an endpoint
 without retries."""

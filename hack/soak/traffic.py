@@ -35,6 +35,7 @@ class Traffic(Clients):
             self.go_round(7, 0.5, lambda name=name: self._keep_alive(name))  # type: ignore[misc]
         for name in ("breaker", "limited", "fault"):
             self.go_round(2, 1.0, lambda name=name: self._keep_alive(name, name == "breaker"))  # type: ignore[misc]
+        self.go_round(12, 0.2, lambda: self._keep_alive("crowded"))
         self.go_round(2, 0.2, self._changed_headers)
         self.go_round(2, 0.2, self._timed)
         self.go_round(6, 0.1, self._narrow)

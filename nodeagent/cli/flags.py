@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -32,12 +33,14 @@ from nodeagent.settings import (
     CaptureKind,
     Limits,
     Settings,
+    StoreAddress,
 )
 
 SHORTEST_PREFIX = 4
 MAX_WORKERS = 256
 MAX_DRAIN = 3600.0
 ADMIN_PORT = 15000
+STORE_PORT = 6379
 LAPTOP_DNS_PORT = 10053
 LOCALHOST = "127.0.0.1"
 ANYWHERE = "0.0.0.0"
@@ -72,6 +75,8 @@ class Given(msgspec.Struct, frozen=True):
     compat: Compat | None = None
     service_selector: str = ""
     overrides: tuple[Override, ...] = ()
+    token_store: str | None = None
+    token_store_password_file: str = ""
     kept: bool = False
     """Whether process 1 starts another agent when this one dies."""
 
@@ -113,10 +118,47 @@ def resolve_settings(given: Given) -> Settings:
         overrides=given.overrides,
         first_bindable_port=first_bindable_port() if laptop else 1,
         workers_outlive=given.kept or not laptop,
+        token_store=_token_store(given),
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
     return settings
+
+
+def parse_store(text: str) -> str:
+    """Check `redis://[USER@]HOST[:PORT][/DATABASE]`.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    store_address(text, "")
+    return text
+
+
+def store_address(url: str, password_file: str) -> StoreAddress:
+    """Read the address of a store, as `parse_store` takes it."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{url!r} is not redis://[USER@]HOST[:PORT][/DATABASE]")
+    if parts.password is not None:
+        raise ValueError(
+            "everybody who may list processes could read a password here: put it into a file, and give that "
+            "with --token-store-password-file"
+        )
+    database = parts.path.removeprefix("/") or "0"
+    if not (database.isascii() and database.isdigit()):
+        raise ValueError(f"{database!r} is not the number of a database, such as 0")
+    return StoreAddress(
+        parts.hostname, parts.port or STORE_PORT, unquote(parts.username or ""), int(database), password_file
+    )
+
+
+def _token_store(given: Given) -> StoreAddress | None:
+    if given.token_store:
+        return store_address(given.token_store, given.token_store_password_file)
+    if given.token_store_password_file:
+        raise ValueError("--token-store-password-file has no meaning without --token-store")
+    return None
 
 
 def _check_source(given: Given) -> None:

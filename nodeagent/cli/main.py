@@ -28,6 +28,7 @@ from nodeagent.cli.flags import (
     parse_override,
     parse_range,
     parse_source,
+    parse_store,
     parse_workers,
     parse_zone,
     resolve_settings,
@@ -216,6 +217,22 @@ def main() -> None:
     show_default="no folder",
     help="A folder of Python files, each with a middleware of your own as MIDDLEWARE; it may be a mounted "
     "ConfigMap. Services choose them with svc.mesh/middleware. See docs/middleware/writing-one.md.",
+)
+@_flag(
+    "--token-store",
+    type=Parsed("URL", "redis://[USER@]HOST[:PORT][/DATABASE]", parse_store),
+    metavar="URL",
+    show_default="none: each node limits for itself",
+    help="The Redis or Valkey that keeps the rate limits of the whole cluster (scope=cluster in "
+    "svc.mesh/rate-limit). See docs/middleware/rate-limit.md.",
+)
+@_flag(
+    "--token-store-password-file",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="PATH",
+    show_default="no password",
+    help="A file with the password for --token-store. It is read anew for each connection.",
 )
 @_flag(
     "--drain-timeout",

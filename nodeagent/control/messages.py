@@ -17,7 +17,7 @@ import msgspec
 
 from middleware.registry import by_name
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
-from nodeagent.settings import AccessLog, CaptureKind, Limits
+from nodeagent.settings import AccessLog, CaptureKind, Limits, StoreAddress
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -39,6 +39,7 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     """The name of the node."""
     zone: str = ""
     """Where the node is; empty if the agent does not know."""
+    token_store: StoreAddress | None = None
 
 
 class SlottedListener(msgspec.Struct, frozen=True):

@@ -188,6 +188,7 @@ class Supervisor:
                 settings.workers_outlive,
                 settings.node_name,
                 settings.node_zone,
+                settings.token_store,
             )
         )
         channel.send(self._sources.everything())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from middleware.contract import SharedTable
+from middleware.contract import SharedTable, TokenStore
 from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey, UpstreamProtocol
 from nodeagent.proxy.accept import Accepted, Destination
 from nodeagent.proxy.backend import Backends
@@ -69,8 +69,12 @@ class DataPlane:
         dialer: Dialer | None = None,
         now: Callable[[], float] = time.monotonic,
         methods: MethodRows | None = None,
+        workload: Callable[[str], str] = lambda _address: "",
+        tokens: TokenStore | None = None,
     ) -> None:
-        self.runtime = Runtime(loop, limits, layout, cells, shared, windows, observer, index, now, methods)
+        self.runtime = Runtime(
+            loop, limits, layout, cells, shared, windows, observer, index, now, methods, workload, tokens
+        )
         self.runtime.run_apart = run_apart
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
         self.listeners = ListenerTable(self.runtime, self.backends)

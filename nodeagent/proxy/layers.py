@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable
+from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable, TokenStore
 from middleware.registry import by_name
 from nodeagent.plan.model import LayerSpec
 from nodeagent.proxy.runtime import Runtime
@@ -44,6 +44,7 @@ class LayerContext:
         self.service = service
         self.port = port
         self.shared: SharedTable = runtime.shared
+        self.tokens: TokenStore | None = runtime.tokens
         self.now = runtime.now
 
     def of_rule(self, name: str) -> LayerContext:

@@ -91,6 +91,11 @@ class LayerRequest:
         return head.length == NO_BODY and not head.upgrade
 
     @property
+    def workload(self) -> str:
+        """What the client's pod belongs to; empty if that is not known."""
+        return self.listener.runtime.workload(self.client.source.address)
+
+    @property
     def backend(self) -> str:
         """The Service whose endpoints get the request; empty: the one that was asked."""
         return self._backend_name

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from middleware.contract import Handler, NodeWindow, SharedTable
+from middleware.contract import Handler, NodeWindow, SharedTable, TokenStore
 from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
@@ -99,6 +99,8 @@ class Runtime:
         index: int = 0,
         now: Callable[[], float] = time.monotonic,
         methods: MethodRows | None = None,
+        workload: Callable[[str], str] = lambda _address: "",
+        tokens: TokenStore | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -111,6 +113,10 @@ class Runtime:
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now
+        self.tokens = tokens
+        """Limits that all nodes share, if the agent has a store for them."""
+        self.workload = workload
+        """What the pod with this address belongs to; empty if that is not known."""
         self.deadlines = Deadlines(loop, now)
         self.flush = Flush(loop)
         self.window_budget = Budget(limits.windows)

@@ -20,3 +20,8 @@ class SourcePods:
     def find(self, address: str) -> SourcePod | None:
         """Return the pod with this address; None if it is the node's own, a stranger's, or too new."""
         return self._pods.get(address)
+
+    def workload(self, address: str) -> str:
+        """Return what the pod with this address belongs to, `namespace/deployment/name`; empty: unknown."""
+        pod = self._pods.get(address)
+        return f"{pod.namespace}/{pod.workload}" if pod is not None and pod.workload else ""

@@ -69,6 +69,7 @@ from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
+from nodeagent.worker.token_store import RedisTokens
 
 log = structlog.get_logger()
 
@@ -101,6 +102,7 @@ class Worker:
         self._shared = SharedCells.open(descriptors.shared, alone, self._lock_forgone)
         self._base = self._layout.base(WORKER_SLOT)
         self._sources = SourcePods()
+        self._tokens: RedisTokens | None = None
         self._data_plane: DataPlane | None = None
         self._memory: MemoryGuard | None = None
         self._server: asyncio.Server | None = None
@@ -141,6 +143,8 @@ class Worker:
         if self._data_plane is not None:
             self._data_plane.close()
             await asyncio.sleep(0)  # connections that are broken off are told of in the loop's next turn
+        if self._tokens is not None:
+            self._tokens.close()
         if self._access_log is not None:
             self._access_log.tick()
         channel.close()
@@ -176,6 +180,8 @@ class Worker:
         observer = AccessLogger(settings.access_log, settings.index, self._sources, lines)
         self._access_log = observer
         limits = settings.limits
+        if settings.token_store is not None:
+            self._tokens = RedisTokens(self._loop, settings.token_store)
         self._data_plane = DataPlane(
             self._loop,
             msgspec.structs.replace(limits, connections=most_clients(raise_limit(), limits.connections)),
@@ -188,6 +194,8 @@ class Worker:
             observer,
             settings.index,
             methods=MethodRows(self._region.methods),
+            workload=self._sources.workload,
+            tokens=self._tokens,
         )
         self._data_plane.backends.locate(settings.node, settings.zone)
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)

@@ -102,6 +102,13 @@ def test_workers_know_the_same_whenever_they_started(changes: list[Pods], start:
     assert all(early.find(f"10.1.0.{n}") is None for n in range(8) if f"10.1.0.{n}" not in last)
 
 
+def test_a_worker_knows_the_workload_of_a_pod() -> None:
+    worker = SourcePods()
+    worker.change(Sources({"10.1.0.1": told("a"), "10.1.0.2": SourcePod("shop", "bare", "")}))
+    assert worker.workload("10.1.0.1") == f"{told('a').namespace}/{told('a').workload}"
+    assert worker.workload("10.1.0.2") == worker.workload("10.1.0.9") == ""
+
+
 def take(worker: SourcePods, message: Sources) -> None:
     for one in received(encode(message)):
         assert isinstance(one, Sources)

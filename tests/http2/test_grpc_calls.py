@@ -201,6 +201,17 @@ def test_what_the_mesh_says_itself_counts(wires: Wires, case: str) -> None:
     assert stage.plane.count(columns.MESH_RESPONSES) == counted(stage)[expected]
 
 
+def test_calls_that_wait_for_others(wires: Wires) -> None:
+    stage = called(wires, annotations={"svc.mesh/max-requests": "1 queue=1"})
+    assert stage.does(client >> call(3)) == {}
+    refused = stage.does(client >> call(5))["client"]
+    assert f" grpc-status={GrpcStatus.UNAVAILABLE.value} " in refused[0]
+    assert "concurrency_limited" in refused[0]
+    said = stage.does(a1 >> begins(1), a1 >> data(1, MESSAGE, end=False), a1 >> trailers(1, 0))
+    assert said["a1"][0].startswith("3: POST /shop.Cart/Add ")
+    assert counted(stage) == {"UNAVAILABLE": 1, "OK": 1}
+
+
 def test_without_endpoints(wires: Wires) -> None:
     stage = wires(endpoints="")
     stage.does(client >> HELLO, client >> call())

@@ -7,16 +7,17 @@ import importlib
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import msgspec
 import pytest
 import yaml
 
 from hack.annotations import render
-from middleware import circuit_breaker, rate_limit, registry, retry, timeout
+from middleware import circuit_breaker, max_requests, rate_limit, registry, retry, timeout
 from middleware.contract import (
     Annotation,
     ConnectFailed,
@@ -24,6 +25,7 @@ from middleware.contract import (
     Middleware,
     NoEndpoint,
     Problem,
+    Response,
     UpstreamProtocolError,
     UpstreamReset,
 )
@@ -160,6 +162,34 @@ def test_what_happens_at_the_limit(row: list[str]) -> None:
         context.time += int(match[2]) / 1000
         statuses += [status_of(handler(FakeRequest())) for _ in range(int(match[3]))]
     assert (statuses.count(200), statuses.count("rate_limited")) == (int(served), int(refused))
+
+
+def test_the_fields_that_say_what_is_left() -> None:
+    text = page("rate-limit")
+    (value,) = re.findall(r"With `(svc.mesh/rate-limit: .*headers=on)`", text)
+    (fields,) = blocks(text, "http")
+    options = rate_limit.parse(yaml.safe_load(value))
+    assert isinstance(options, rate_limit.Options)
+    handler, _ = handler_of(rate_limit.build(options, FakeContext()), FakeResponse(200))
+    headers = run(handler(FakeRequest())).headers
+    assert "".join(f"{name}: {value}\n" for name, value in headers) == fields
+
+
+@pytest.mark.parametrize(
+    "row", rows(page("max-requests"), "| requests at once | in progress | waiting | 503 |")
+)
+async def test_what_happens_to_requests_at_once(row: list[str]) -> None:
+    requests, in_progress, waiting, refused = map(int, row)
+    context = FakeContext()
+    handler, scripted = handler_of(max_requests.build(options_of_example(max_requests.MIDDLEWARE), context))
+    calls = [cast("Coroutine[Any, Any, Response]", handler(FakeRequest())) for _ in range(requests)]
+    for call in calls:
+        with contextlib.suppress(StopIteration, max_requests.ConcurrencyLimited):
+            call.send(None)
+    assert (len(scripted.requests), context.metrics[max_requests.QUEUED.name]) == (in_progress, waiting)
+    assert context.metrics[max_requests.LIMITED.name] == refused
+    for call in calls:
+        call.close()
 
 
 def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:

@@ -37,7 +37,7 @@ def is_bad(annotations: Mapping[str, str]) -> bool:
 
 
 def test_every_middleware_gets_bad_annotations_too() -> None:
-    for name in ("retry", "breaker", "limited", "timed", "headers", "fault", "split", "routes"):
+    for name in ("retry", "breaker", "limited", "timed", "headers", "fault", "split", "routes", "crowded"):
         one = BY_NAME[name]
         assert not is_bad(one.annotations), name
         assert any(is_bad(variant) for variant in one.variants), name
