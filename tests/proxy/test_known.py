@@ -95,7 +95,8 @@ def test_what_is_refused_is_never_remembered() -> None:
     "head", [RequestHead(b"a", b"b", b"c", b"d", 1), ResponseHead(2, b"e", b"f", b"g", 3)], ids=type
 )
 def test_a_copy_has_all_that_the_original_has(head: Any) -> None:
-    for number, name in enumerate(names := [one for one in fields(head) if one != "grpc"]):
+    names = [one for one in fields(head) if not isinstance(getattr(type(head), one), bytes | bool)]
+    for number, name in enumerate(names):
         value = getattr(head, name)
         new: Any = not value if isinstance(value, bool) else 100 + number
         setattr(head, name, b"value %d" % number if isinstance(value, bytes) else new)
