@@ -15,8 +15,9 @@ PATTERNS: Final = (
     "nodeagent/stats/windows.py",
 )
 """What a request passes through, but for middleware, which others may subclass and extend."""
-PLAIN: Final = frozenset({"nodeagent/proxy/errors.py"})
-"""Exceptions have class attributes that subclasses replace, which a compiled class cannot have."""
+PLAIN: Final = frozenset({"nodeagent/proxy/errors.py", "nodeagent/proxy/observer.py"})
+"""Exceptions have class attributes that subclasses replace, which a compiled class cannot have; and what an
+observer is told is values that msgspec makes, for classes outside of the data plane."""
 DOUBLES: Final = ("tests/http2/outflow.py",)
 """Of the tests: an interpreted class cannot inherit from a compiled one."""
 

@@ -54,13 +54,15 @@ class Options(msgspec.Struct, frozen=True):
     """A test's own middleware has none."""
 
 
-class CountingTurns(RoundRobin[Target]):
+class CountingTurns:
     """Everybody in turn, with a count of the tries that are under way: each must end, and once."""
 
     watches = True
 
     def __init__(self) -> None:
-        super().__init__()
+        self._turns: RoundRobin[Target] = RoundRobin()
+        self.pick, self.keep = self._turns.pick, self._turns.keep
+        self.answered, self.failed = self._turns.answered, self._turns.failed
         self.under_way: Counter[Target] = Counter()
         self.begins = 0
 

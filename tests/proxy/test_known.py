@@ -91,11 +91,20 @@ def test_what_is_refused_is_never_remembered() -> None:
             known.RequestReader().read(bad)
 
 
+def is_its_own(head: Any, name: str) -> bool:
+    """Whether a head has this field, and not its class for all of them."""
+    try:
+        setattr(head, name, getattr(head, name))
+    except AttributeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "head", [RequestHead(b"a", b"b", b"c", b"d", 1), ResponseHead(2, b"e", b"f", b"g", 3)], ids=type
 )
 def test_a_copy_has_all_that_the_original_has(head: Any) -> None:
-    names = [one for one in fields(head) if not isinstance(getattr(type(head), one), bytes | bool)]
+    names = [one for one in fields(head) if is_its_own(head, one)]
     for number, name in enumerate(names):
         value = getattr(head, name)
         new: Any = not value if isinstance(value, bool) else 100 + number
