@@ -12,7 +12,6 @@ from typing import Any, cast
 from middleware.contract import ExchangeError, Handler, Reply
 from nodeagent.proxy.chain import Chain
 from nodeagent.proxy.exchange import Exchange
-from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import ResponseHead
 from nodeagent.proxy.streams import Source
 
@@ -52,19 +51,6 @@ class Nobody:
         """There is nothing to read."""
 
 
-class Unrecorded:
-    """A listener that does not count what ends; all else is the listener's own."""
-
-    def __init__(self, listener: RunningListener) -> None:
-        self._listener = listener
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._listener, name)
-
-    def record(self, exchange: object, now: float) -> None:
-        """Count nothing."""
-
-
 class Errand(Exchange):
     """An exchange of nobody. `like` is the exchange whose request it sends."""
 
@@ -75,7 +61,7 @@ class Errand(Exchange):
         now = listener.runtime.now()
         super().__init__(
             Nobody(like.client.source, like.client.connect_time),
-            cast("RunningListener", Unrecorded(listener)),
+            listener,
             like.head.copy(0),
             now,
         )
@@ -102,6 +88,9 @@ class Errand(Exchange):
         """It has failed, which is told to nobody."""
         self.error = error
         self._over()
+
+    def _record(self, now: float) -> None:
+        """Count nothing: no client has sent it."""
 
     def _over(self) -> None:
         if not self._ended:

@@ -746,7 +746,7 @@ class Exchange(LayerRequest):
         if self._limits is not None:
             for limit in self._limits:
                 limit.cancel()
-        self.listener.record(self, now)
+        self._record(now)
         if self._at_end is not None:
             ended = self.listener.describe(self, now)
             for call in self._at_end:
@@ -754,6 +754,10 @@ class Exchange(LayerRequest):
                     call(ended)
                 except Exception as error:  # a layer's bug; nothing else is lost by it
                     self._tell_of_bug(error)
+
+    def _record(self, now: float) -> None:
+        """Count it as a request to the Service."""
+        self.listener.record(self, now)
 
     # The chain of layers
 
