@@ -2,7 +2,7 @@
 
 As the Fetch standard has it (section 3.3). The mesh answers preflights, and replaces what endpoints say in
 the `Access-Control-` fields. CORS is a browser's protection of its user: requests are never refused for their
-origin, because whoever is not a browser can say what it likes.
+origin, because a client that is no browser can say what it likes.
 """
 
 from __future__ import annotations

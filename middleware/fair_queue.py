@@ -1,8 +1,8 @@
 """A limit of what is in progress at once, and a queue before it that is fair between sources. Pure.
 
-Whoever has least in progress is next. So a source that asks for less than an equal share of the limit waits
-for the next request to end, never for the queue of another source: shares are max-min fair (Bertsekas and
-Gallager, Data Networks, section 6.5.2), counted in requests in progress, which is what a server's threads are
+The source with the fewest requests in progress is next. So a source that asks for less than an equal share of
+the limit waits for the next request to end, never for the queue of another source: shares are max-min fair
+(Bertsekas and Gallager, Data Networks, section 6.5.2), counted in requests in progress, which is what a server's threads are
 taken up by. Within a source it is first come, first served, and so it is between sources that have equally
 much: who came down to that number first is next. No place stays empty while anybody waits.
 

@@ -185,8 +185,8 @@ class Keys:
     """Which values of a header field have a limit of their own: at most `most` at the same time.
 
     A value is forgotten for another one only when nothing is lost by it, since its burst is full again after
-    `refill` seconds. Until then the further values have one limit together. So whoever sends a new value with
-    each request gets `most` bursts and then the pace of one client, and the others keep their limits.
+    `refill` seconds. Until then the further values have one limit together. So a client that sends a new value
+    with each request gets `most` bursts and then the pace of one client, and the others keep their limits.
     """
 
     OTHERS: Final = b"others"
@@ -274,7 +274,7 @@ def build(options: Options, context: Context) -> Layer:
 
 
 def _telling(options: Options, limiter: Limiter, decide_on: Callable[[Request], None]) -> Layer:
-    """Return the layer that also says what is left, in every response, whoever made it."""
+    """Return the layer that also says what is left, in every response, of an endpoint or of the mesh."""
     window = ceil(options.rate.interval * options.burst / SECOND)
     policy = ("RateLimit-Policy", f'"svc.mesh";q={options.burst};w={window}')
 

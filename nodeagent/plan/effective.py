@@ -254,7 +254,7 @@ def _is_foreign(reader: contract.Middleware | Setting, name: str) -> bool:
 
 
 def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]) -> Any:
-    """Parse; a middleware that fails (it may not be ours) is switched off and harms nothing else."""
+    """Parse; a middleware that fails (it may not be ours) is switched off, and affects nothing else."""
     try:
         return reader.parse(annotations)
     except Exception as error:

@@ -93,7 +93,7 @@ OUTLIERS: Final = Setting(
             name=f"{OUTLIER_DETECTION_OF_PORT}<port name or number>",
             values="as svc.mesh/outlier-detection",
             default="svc.mesh/outlier-detection",
-            summary="The same for the endpoints of this port; goes before svc.mesh/outlier-detection.",
+            summary="The same for this port's endpoints; takes precedence over svc.mesh/outlier-detection.",
             example="svc.mesh/outlier-detection.grpc: 5xx,timeout",
         ),
     ),

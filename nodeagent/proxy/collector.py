@@ -83,7 +83,7 @@ class Collector:
         self._client.informational(head)
 
     def finished(self, now: float, abort: bool) -> None:
-        """Pass it on; a body that is broken off is nobody's."""
+        """Pass it on; a body that is broken off is not collected."""
         self._done = None
         self._parts.clear()
         self._client.finished(now, abort)

@@ -30,7 +30,7 @@ class EndpointPool(Protocol):
 
     address: Address
     users: int
-    """Backends that name it. Nobody's pool keeps nothing."""
+    """Backends that name it. A pool that none names keeps no idle connections."""
 
     @property
     def waiting(self) -> int:

@@ -61,7 +61,7 @@ class SessionCookie(Generic[T]):
     """Which endpoint a client's cookie means, and the cookie for each endpoint.
 
     A value is a hash of the endpoint's pod and address, keyed by the UID of the Service. So it means the same
-    on all nodes, and whoever does not know the UID cannot find out the address from it.
+    on all nodes, and without the UID nobody can find out the address from it.
     """
 
     __slots__ = ("_affinity", "_attributes", "_find", "_targets", "_values")

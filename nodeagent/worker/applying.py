@@ -1,4 +1,4 @@
-"""Applies a change of the plan; a part that cannot be applied harms nothing else.
+"""Applies a change of the plan; a part that cannot be applied affects no other.
 
 The plan is checked before it is sent, so nothing should fail here. If something does, it is a bug that one
 Service triggers. It must not end every worker of every node again and again.
