@@ -1,10 +1,11 @@
 """A limit of what is in progress at once, and a queue before it that is fair between sources. Pure.
 
-The source with the fewest requests in progress is next. So a source that asks for less than an equal share of
-the limit waits for the next request to end, never for the queue of another source: shares are max-min fair
-(Bertsekas and Gallager, Data Networks, section 6.5.2), counted in requests in progress, which is what a server's threads are
-taken up by. Within a source it is first come, first served, and so it is between sources that have equally
-much: who came down to that number first is next. No place stays empty while anybody waits.
+The source with the fewest requests in progress is next. So a source that asks for less than an equal share
+of the limit waits for the next request to end, never for the queue of another source: shares are max-min
+fair (Bertsekas and Gallager, Data Networks, section 6.5.2), counted in requests in progress, which is what a
+server's threads are taken up by. Within a source it is first come, first served, and so it is between
+sources that have equally much: who came down to that number first is next. No place stays empty while
+anybody waits.
 
 A full queue does not shut out those who have little: the newest request of the source that has most gives way
 to theirs (longest queue drop: Suter, Lakshman, Stiliadis and Choudhury, INFOCOM 1998).

@@ -185,8 +185,9 @@ class Keys:
     """Which values of a header field have a limit of their own: at most `most` at the same time.
 
     A value is forgotten for another one only when nothing is lost by it, since its burst is full again after
-    `refill` seconds. Until then the further values have one limit together. So a client that sends a new value
-    with each request gets `most` bursts and then the pace of one client, and the others keep their limits.
+    `refill` seconds. Until then the further values have one limit together. So a client that sends a new
+    value with each request gets `most` bursts and then the pace of one client, and the others keep their
+    limits.
     """
 
     OTHERS: Final = b"others"
