@@ -16,10 +16,10 @@ from middleware.contract import (
 from middleware.values import (
     InvalidValue,
     Seconds,
+    parse_annotation,
     parse_choice,
     parse_duration,
     parse_size,
-    problem,
     split_settings,
 )
 
@@ -55,13 +55,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/cache`: `on` or `off`, then settings in any order, at most once each."""
-    value = annotations.get(CACHE)
-    if value is None:
-        return None
-    try:
-        return _parse(value)
-    except InvalidValue as invalid:
-        return problem(CACHE, value, invalid)
+    return parse_annotation(annotations, CACHE, _parse)
 
 
 def _parse(value: str) -> Options | None:

@@ -30,9 +30,9 @@ from middleware.contract import (
 from middleware.values import (
     InvalidValue,
     Seconds,
+    parse_annotation,
     parse_choice,
     parse_duration,
-    problem,
     quote,
     split_settings,
 )
@@ -72,13 +72,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/cors`."""
-    text = annotations.get(CORS)
-    if text is None:
-        return None
-    try:
-        return parse_cors(text)
-    except InvalidValue as invalid:
-        return problem(CORS, text, invalid)
+    return parse_annotation(annotations, CORS, parse_cors)
 
 
 def parse_cors(text: str) -> Options:

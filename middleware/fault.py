@@ -36,11 +36,11 @@ from middleware.values import (
     WHOLE,
     InvalidValue,
     Seconds,
+    parse_annotation,
     parse_choice,
     parse_duration,
     parse_integer,
     parse_percentage,
-    problem,
     quote,
 )
 
@@ -76,13 +76,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/fault`."""
-    text = annotations.get(FAULT)
-    if text is None:
-        return None
-    try:
-        return parse_faults(text)
-    except InvalidValue as invalid:
-        return problem(FAULT, text, invalid)
+    return parse_annotation(annotations, FAULT, parse_faults)
 
 
 def parse_faults(text: str, *, in_header: bool = False) -> Options:

@@ -43,9 +43,9 @@ from middleware.values import (
     InvalidValue,
     Seconds,
     format_duration,
+    parse_annotation,
     parse_duration,
     parse_integer,
-    problem,
     quote,
     split_settings,
 )
@@ -100,13 +100,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/max-requests`."""
-    value = annotations.get(MAX_REQUESTS)
-    if value is None:
-        return None
-    try:
-        return _parse(value)
-    except InvalidValue as invalid:
-        return problem(MAX_REQUESTS, value, invalid)
+    return parse_annotation(annotations, MAX_REQUESTS, _parse)
 
 
 def _parse(text: str) -> Options:

@@ -26,7 +26,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import WHOLE, InvalidValue, parse_percentage, problem, quote
+from middleware.values import WHOLE, InvalidValue, parse_annotation, parse_percentage, quote
 
 MIRROR: Final = "svc.mesh/mirror"
 LONGEST_TIME: Final = 15.0
@@ -53,13 +53,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/mirror`."""
-    text = annotations.get(MIRROR)
-    if text is None:
-        return None
-    try:
-        return parse_mirror(text)
-    except InvalidValue as invalid:
-        return problem(MIRROR, text, invalid)
+    return parse_annotation(annotations, MIRROR, parse_mirror)
 
 
 def parse_mirror(text: str) -> Options:

@@ -41,10 +41,10 @@ from middleware.contract import (
 from middleware.values import (
     InvalidValue,
     Rate,
+    parse_annotation,
     parse_choice,
     parse_integer,
     parse_rate,
-    problem,
     split_settings,
 )
 
@@ -96,13 +96,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/rate-limit`: a rate, then its settings in any order, at most once each."""
-    value = annotations.get(RATE_LIMIT)
-    if value is None:
-        return None
-    try:
-        return _parse(value)
-    except InvalidValue as invalid:
-        return problem(RATE_LIMIT, value, invalid)
+    return parse_annotation(annotations, RATE_LIMIT, _parse)
 
 
 def _parse(value: str) -> Options:

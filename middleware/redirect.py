@@ -25,7 +25,14 @@ from middleware.contract import (
     Response,
 )
 from middleware.paths import PATH, PREFIX, has_prefix
-from middleware.values import InvalidValue, parse_choice, parse_integer, problem, quote, split_settings
+from middleware.values import (
+    InvalidValue,
+    parse_annotation,
+    parse_choice,
+    parse_integer,
+    quote,
+    split_settings,
+)
 
 REDIRECT: Final = "svc.mesh/redirect"
 REDIRECTED: Final = Metric("svcmesh_redirects", "Requests that were answered with a redirect.")
@@ -51,13 +58,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/redirect`."""
-    text = annotations.get(REDIRECT)
-    if text is None:
-        return None
-    try:
-        return parse_redirect(text)
-    except InvalidValue as invalid:
-        return problem(REDIRECT, text, invalid)
+    return parse_annotation(annotations, REDIRECT, parse_redirect)
 
 
 def parse_redirect(text: str) -> Options:

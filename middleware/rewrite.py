@@ -25,7 +25,7 @@ from middleware.contract import (
     Response,
 )
 from middleware.paths import PATH, PREFIX, has_prefix
-from middleware.values import InvalidValue, parse_choice, problem, quote
+from middleware.values import InvalidValue, parse_annotation, parse_choice, quote
 
 REWRITE: Final = "svc.mesh/rewrite"
 REWRITTEN: Final = Metric("svcmesh_rewrites", "Requests whose path was rewritten.")
@@ -62,13 +62,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     """Read `svc.mesh/rewrite`."""
-    text = annotations.get(REWRITE)
-    if text is None:
-        return None
-    try:
-        return parse_rewrite(text)
-    except InvalidValue as invalid:
-        return problem(REWRITE, text, invalid)
+    return parse_annotation(annotations, REWRITE, parse_rewrite)
 
 
 def parse_rewrite(text: str) -> Options:

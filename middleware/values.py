@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ UNIT_NANOSECONDS: Final = {
     "h": 3_600_000_000_000,
 }
 
+T = TypeVar("T")
 INTEGER = re.compile(r"[+-]?[0-9]+")
 DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
@@ -72,6 +73,19 @@ class Rate(msgspec.Struct, frozen=True):
 def problem(annotation: str, value: str, invalid: InvalidValue) -> Problem:
     """Say of which annotation the value was."""
     return Problem(annotation=annotation, value=value, reason=invalid.reason, expected=invalid.expected)
+
+
+def parse_annotation(
+    annotations: Mapping[str, str], name: str, parse: Callable[[str], T]
+) -> T | Problem | None:
+    """Read one annotation with `parse`, which raises InvalidValue; None if it is not there."""
+    text = annotations.get(name)
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except InvalidValue as invalid:
+        return problem(name, text, invalid)
 
 
 def parse_integer(text: str, *, least: int, most: int) -> int:

@@ -52,7 +52,7 @@ class Resolution(msgspec.Struct, frozen=True):
     """For each layer its name and the first annotation, in force, that asks for it."""
     problems: tuple[Problem, ...]
     connections: Connections = Connections()
-    health_checks: HealthChecks = HealthChecks()
+    health_checks: HealthChecks = OfPort()
     balancing: Balancing = Balancing()
     outlier_detection: OfPort[OutlierDetection] = OfPort()
     locality: OfPort[Locality] = OfPort()
@@ -119,7 +119,7 @@ def resolve_annotations(
         tuple(asked_by),
         tuple(problems),
         connections or Connections(),
-        health_checks or HealthChecks(),
+        health_checks or OfPort(),
         balancing or Balancing(),
         others[OUTLIERS.name] or OfPort(),
         others[LOCALITIES.name] or OfPort(),

@@ -6,9 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-import msgspec
-
-from discovery.model import ServicePort
 from middleware.contract import Annotation, Problem
 from middleware.values import (
     InvalidValue,
@@ -16,10 +13,10 @@ from middleware.values import (
     parse_choice,
     parse_duration,
     parse_integer,
-    problem,
     quote,
 )
 from nodeagent.plan.model import HealthCheck
+from nodeagent.plan.of_port import OfPort, parse_of_port
 from nodeagent.plan.setting import Setting
 
 HEALTH_CHECK: Final = "svc.mesh/health-check"
@@ -33,34 +30,13 @@ LONGEST_TIMEOUT: Final = 60.0
 MOST_IN_A_ROW: Final = 100
 
 
-class HealthChecks(msgspec.Struct, frozen=True):
-    """The health checks of one Service, None where there is none."""
-
-    usual: HealthCheck | None = None
-    of_port: Mapping[str, HealthCheck | None] = {}
-    """By the port's name or number."""
-
-    def of(self, port: ServicePort) -> HealthCheck | None:
-        """Return the one for the endpoints of a port."""
-        for selector in (port.name, str(port.port)):
-            if selector and selector in self.of_port:
-                return self.of_port[selector]
-        return self.usual
+HealthChecks = OfPort[HealthCheck]
+"""The health checks of one Service, None where there is none."""
 
 
 def parse_health_checks(annotations: Mapping[str, str]) -> HealthChecks | Problem | None:
     """Read `svc.mesh/health-check` and those of single ports."""
-    found: dict[str, HealthCheck | None] = {}
-    for name in sorted(annotations):
-        if name == HEALTH_CHECK or name.startswith(HEALTH_CHECK_OF_PORT):
-            try:
-                found[name] = _parse(annotations[name])
-            except InvalidValue as invalid:
-                return problem(name, annotations[name], invalid)
-    if not found:
-        return None
-    usual = found.pop(HEALTH_CHECK, None)
-    return HealthChecks(usual, {name.removeprefix(HEALTH_CHECK_OF_PORT): one for name, one in found.items()})
+    return parse_of_port(annotations, HEALTH_CHECK, _parse)
 
 
 def _parse(value: str) -> HealthCheck | None:

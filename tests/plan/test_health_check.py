@@ -9,10 +9,10 @@ from middleware.contract import Problem
 from nodeagent.plan.health_check import (
     HEALTH_CHECK,
     HEALTH_CHECK_OF_PORT,
-    HealthChecks,
     parse_health_checks,
 )
 from nodeagent.plan.model import EMPTY_PLAN, HealthCheck
+from nodeagent.plan.of_port import OfPort
 from tests.plan.builders import HTTP, compile_services, make_service
 
 RPC, RAW = ServicePort("rpc", 81), ServicePort("tcp-raw", 9000)
@@ -20,7 +20,7 @@ RPC, RAW = ServicePort("rpc", 81), ServicePort("tcp-raw", 9000)
 
 def parsed(value: str) -> HealthCheck | None:
     checks = parse_health_checks({HEALTH_CHECK: value})
-    assert isinstance(checks, HealthChecks)
+    assert isinstance(checks, OfPort)
     return checks.usual
 
 
