@@ -60,7 +60,7 @@ test: lint ## lint, types, import contracts and every test this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-compiled: $(STAMP) ## the data plane's tests on the data plane as the image has it, compiled by mypyc
-	@$(BIN)/python -m hack.compile tree build/compiled >build/compiled.log 2>&1 || { tail -n 30 build/compiled.log; exit 1; }
+	@$(BIN)/python -m hack.compile tree build/compiled
 	@cd build/compiled && PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest $(COMPILED_TESTS) $(PYTEST_ARGS)
 
 test-kube: $(STAMP) ## the tests on a real Kubernetes API server alone (after make kube-assets)
@@ -92,7 +92,7 @@ node-assets: $(STAMP) ## build kubelet, kube-proxy and more, install containerd:
 image: ## build the agent's container image without Docker into build/svcmesh-agent.tar (root, Debian)
 	@sh hack/manifests/image.sh build/svcmesh-agent.tar
 
-dist: $(STAMP) ## build wheel, sdist, chart, image, SBOMs and checksums of the last commit into dist/ (WITHOUT="image ...")
+dist: $(STAMP) ## build wheels, sdist, chart, image, SBOMs and checksums of the last commit into dist/ (WITHOUT="image ...")
 	@$(BIN)/python -m hack.release dist --without $(WITHOUT)
 
 release: $(STAMP) ## release the last commit as VERSION=x.y.z: set version, commit, build dist/, tag; pushes nothing

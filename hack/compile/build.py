@@ -6,8 +6,10 @@ Runs setuptools in the tree, so it is a process of its own: `python -m hack.comp
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,7 @@ from mypyc.build import mypycify
 from setuptools import setup
 
 from hack.compile.modules import modules
+from hack.compile.quiet import quiet_unless_it_fails
 
 PACKAGES: Final = ("nodeagent", "discovery", "middleware")
 GROUP: Final = "svc_mesh"
@@ -55,16 +58,27 @@ def build_wheel(tree: Path, folder: Path, python: str) -> None:
 
 def _setup(tree: Path, commands: Sequence[str], python: str, *, doubles: bool) -> None:
     os.chdir(tree)
+    os.environ.setdefault("LDSHARED", without_folders(sysconfig.get_config_var("LDSHARED") or "cc -shared"))
     files = list(modules(tree, doubles))
-    extensions = mypycify(
-        [
-            *("--config-file", "pyproject.toml", "--explicit-package-bases"),
-            *("--follow-imports", "silent", "--python-executable", python),
-            *files,
-        ],
-        opt_level="2",
-        debug_level="0",
-        multi_file=True,
-        group_name=GROUP,
-    )
-    setup(ext_modules=extensions, script_args=list(commands))
+    with quiet_unless_it_fails():
+        extensions = mypycify(
+            [
+                *("--config-file", "pyproject.toml", "--explicit-package-bases"),
+                *("--follow-imports", "silent", "--python-executable", python),
+                *files,
+            ],
+            opt_level="2",
+            debug_level="0",
+            multi_file=True,
+            group_name=GROUP,
+        )
+        setup(ext_modules=extensions, script_args=list(commands))
+
+
+def without_folders(linker: str) -> str:
+    """Return a command that links modules, without the folders of libraries of the machine that builds.
+
+    Python's own command may have Python's folder as a run path. It would be in every module, and wrong, or
+    even somebody else's, where the module is installed. The modules link the C library only.
+    """
+    return shlex.join(word for word in shlex.split(linker) if not word.startswith(("-L", "-Wl,-rpath")))

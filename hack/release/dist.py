@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import platform
 import shutil
 import tempfile
@@ -13,13 +14,14 @@ from typing import NamedTuple
 
 from hack.manifests.image_archive import read_files
 from hack.release.archives import normalize
+from hack.release.compiled import build_compiled_wheel
 from hack.release.git import Repository
 from hack.release.packages import build_sdist, build_wheel
-from hack.release.sbom import image_bom
+from hack.release.sbom import image_bom, with_mypyc
 from hack.release.tools import LeftOut, cyclonedx, has_docker, helm, run
 from hack.release.versions import read_version
 
-PARTS = ("packages", "chart", "sbom", "image")
+PARTS = ("packages", "compiled", "chart", "sbom", "image")
 """What is built, in this order; the checksums are of all that is there in the end."""
 SUMS = "SHA256SUMS"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -78,13 +80,23 @@ def build_dist(
 
 def build_packages(work: Work) -> Iterator[Path]:
     """Build the source distribution, and the wheel from it."""
+    sdist = _sdist(work, work.out)
+    yield sdist
+    yield build_wheel(sdist, work.out, work.moment)
+
+
+def build_compiled(work: Work) -> Iterator[Path]:
+    """Build the wheel with the data plane compiled, for this machine's processor and the running Python."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield build_compiled_wheel(_sdist(work, Path(folder)), work.out, work.moment)
+
+
+def _sdist(work: Work, out: Path) -> Path:
     # In a copy, because setuptools leaves files behind.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "tree"
         shutil.copytree(work.tree, copy, symlinks=True)
-        sdist = build_sdist(copy, work.out, work.moment)
-    yield sdist
-    yield build_wheel(sdist, work.out, work.moment)
+        return build_sdist(copy, out, work.moment)
 
 
 def build_chart(work: Work) -> Iterator[Path]:
@@ -98,12 +110,13 @@ def build_chart(work: Work) -> Iterator[Path]:
 
 
 def build_sbom(work: Work) -> Iterator[Path]:
-    """Write the bill of materials of the Python packages that an agent is locked to."""
+    """Write the bill of materials of an agent: the packages it is locked to, and mypyc's library."""
     program = cyclonedx(work.tree, work.tools)
     path = work.out / f"svcmesh-{work.version}.cdx.json"
     options = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-format", "JSON"]
     lock = "hack/locks/runtime.txt"
     run([str(program), "requirements", *options, "--output-file", str(path), lock], "cyclonedx-py", work.tree)
+    path.write_bytes(with_mypyc(path.read_bytes(), importlib.metadata.version("mypy")))
     yield path
 
 
@@ -126,6 +139,7 @@ def build_image(work: Work) -> Iterator[Path]:
 
 _BUILDERS: dict[str, Callable[[Work], Iterator[Path]]] = {
     "packages": build_packages,
+    "compiled": build_compiled,
     "chart": build_chart,
     "sbom": build_sbom,
     "image": build_image,

@@ -1,4 +1,4 @@
-"""The bill of materials of an image (CycloneDX 1.6): its Python packages and its Debian packages. Pure."""
+"""Bills of materials (CycloneDX 1.6): of an image, and of what mypyc compiles into wheels. Pure."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def image_bom(python_bom: bytes, dpkg_status: str, os_release: str, name: str, v
     known = {str(one["bom-ref"]) for one in bom["components"]}
     bom["dependencies"] = [one for one in bom.get("dependencies", []) if one["ref"] in known]
     return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def with_mypyc(bom: bytes, version: str) -> bytes:
+    """Return a bill of materials with what mypyc, of this version of mypy, puts into compiled modules."""
+    document: Document = json.loads(bom)
+    name, purl = f"mypyc-lib-rt=={version}", f"pkg:pypi/mypy@{version}"
+    component = {
+        "type": "library",
+        "bom-ref": name,
+        "name": "mypyc-lib-rt",
+        "version": version,
+        "purl": purl,
+        "description": "The C library of mypyc, compiled into the modules of the wheels for Linux only",
+        "licenses": [{"license": {"id": "MIT"}}],
+    }
+    components = [*document.get("components", []), component]
+    document["components"] = sorted(components, key=lambda one: str(one["bom-ref"]))
+    document["dependencies"] = sorted(
+        [*document.get("dependencies", []), {"ref": name}], key=lambda one: str(one["ref"])
+    )
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _plain(release: Document, key: str) -> str:

@@ -19,7 +19,7 @@ FILES = (
 _PLACE = re.compile(
     r'(?:^version = "|^version: |^appVersion: |app\.kubernetes\.io/version: "|image\.version="|newTag: '
     r"|svcmesh-agent:|svcmesh-agent-|svcmesh-agent +|svcmesh-chart-|svcmesh-"
-    r"|^meshctl |^agent |agree \(| (?:ready|stale) +)"
+    r"|^meshctl |^svc\.mesh |^agent |agree \(| (?:ready|stale) +)"
     r"(\d+\.\d+\.\d+)(?![\w.]*\d)",
     re.MULTILINE,
 )

@@ -19,7 +19,7 @@ from hack.release.changelog import NoSection, release_section
 from hack.release.dist import SUMS, Work, build_dist, write_sums
 from hack.release.git import GitFailed, Repository
 from hack.release.release import NotReleased, check, make_release
-from hack.release.sbom import image_bom
+from hack.release.sbom import image_bom, with_mypyc
 from hack.release.tools import LeftOut
 from hack.release.versions import BadVersion, read_version, set_version
 from tests.packaging.conftest import BUILT
@@ -83,7 +83,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             raise LeftOut("needs root")
         yield work.out
 
-    monkeypatch.setattr(dist, "_BUILDERS", {"packages": build, "chart": build, "sbom": build, "image": fail})
+    monkeypatch.setattr(dist, "_BUILDERS", {**dict.fromkeys(dist.PARTS, build), "image": fail})
 
 
 def test_the_section_of_a_version_gets_its_date() -> None:
@@ -161,7 +161,7 @@ def test_what_keeps_a_version_from_being_released(repository: Repository) -> Non
 
 def test_packages_and_chart_of_a_commit(repository: Repository, said: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    without = ["image", "sbom"]
+    without = ["compiled", "image", "sbom"]
     left_out = build_dist(repository, out, without, said.append)
     expected = {"svcmesh-0.1.0.tar.gz", "svcmesh-0.1.0-py3-none-any.whl", SUMS}
     chart = out / "svcmesh-chart-0.1.0.tgz"
@@ -183,7 +183,9 @@ def test_without_helm_the_chart_is_left_out(
     repository: Repository, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SVCMESH_TOOLS", str(tmp_path))
-    left_out = build_dist(repository, tmp_path / "out", ["packages", "image", "sbom"], said.append)
+    left_out = build_dist(
+        repository, tmp_path / "out", ["packages", "compiled", "image", "sbom"], said.append
+    )
     assert list(left_out) == ["chart"]
     assert "make manifest-tools" in left_out["chart"]
 
@@ -236,6 +238,15 @@ def test_the_bill_of_materials_of_an_image() -> None:
     }
     descriptions = {one["name"]: one.get("description") for one in bom["components"]}
     assert descriptions["libc6"] == "GNU C Library: Shared libraries"
+
+
+def test_the_bill_of_materials_names_what_mypyc_compiles_in() -> None:
+    bom = {"components": [{"bom-ref": "uvloop==1"}], "dependencies": [{"ref": "uvloop==1"}], "version": 1}
+    added = json.loads(with_mypyc(json.dumps(bom).encode(), "2.4.1"))
+    assert [one["bom-ref"] for one in added["components"]] == ["mypyc-lib-rt==2.4.1", "uvloop==1"]
+    assert added["components"][0]["purl"] == "pkg:pypi/mypy@2.4.1"
+    assert added["dependencies"] == [{"ref": "mypyc-lib-rt==2.4.1"}, {"ref": "uvloop==1"}]
+    assert added["version"] == 1
 
 
 def test_the_next_steps_name_what_was_built() -> None:
