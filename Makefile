@@ -14,8 +14,12 @@ MANY_STEPS := tests/exchange/test_machine.py
 QUICK_1 := tests/proxy tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
 QUICK_2 := tests/discovery tests/plan tests/state tests/log tests/admin tests/cli tests/health tests/worker tests/capture
 
+# Many tests wait, so there are more processes than cores. WORKERS=0 runs all tests in one, as pytest alone does.
+WORKERS ?= 3
+SHARED := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,7 +61,10 @@ check-1 check-2: check-%: $(STAMP)
 	@$(BIN)/python -m pytest -q --no-header $(QUICK_$*) $(PYTEST_ARGS)
 
 test: lint ## lint, types, import contracts and every test this machine can run
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory tests
+
+tests: $(STAMP) ## every test this machine can run, in WORKERS=3 processes
+	@$(BIN)/python -m pytest $(SHARED) $(PYTEST_ARGS)
 
 test-compiled: $(STAMP) ## the data plane's tests on the data plane as the image has it, compiled by mypyc
 	@$(BIN)/python -m hack.compile tree build/compiled

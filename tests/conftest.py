@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from hack.kube.assets import AssetsMissing, find_assets
 from hack.kube.control_plane import ControlPlane
 from hack.lab.sandbox import SandboxError, find_mode
+from tests.sharing import place_of, unit_of
 
 LEFT_OUT = pytest.StashKey[str]()
+WORKER_LEFT_OUT = "svcmesh_left_out"
 
 # How long an example takes depends on the machine, and decides nothing.
 hypothesis.settings.register_profile("svcmesh", deadline=None)
@@ -49,13 +52,36 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the tests marked `kube` out where there is no API server for them."""
+    """Take the tests marked `kube` out where there is no API server for them; put what takes long first."""
     reason = _why_no_cluster()
     left_out = [item for item in items if reason and item.get_closest_marker("kube")]
     if left_out:
         items[:] = [item for item in items if not item.get_closest_marker("kube")]
         config.hook.pytest_deselected(items=left_out)
         config.stash[LEFT_OUT] = f"Left out: {len(left_out)} tests on a real Kubernetes API server: {reason}"
+    if (output := getattr(config, "workeroutput", None)) is not None:
+        output[WORKER_LEFT_OUT] = config.stash.get(LEFT_OUT, "")
+        items.sort(key=lambda item: place_of(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Share the tests out by file, or by folder (`tests.sharing`)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    return BySharing(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker has left out: each has looked at all tests."""
+    output = getattr(node, "workeroutput", {})
+    if line := output.get(WORKER_LEFT_OUT, ""):
+        node.config.stash[LEFT_OUT] = line
 
 
 def pytest_terminal_summary(

@@ -35,7 +35,7 @@ def stage(source: Path, tree: Path) -> None:
     shutil.copy(source / "pyproject.toml", tree)
     for path in source.iterdir():
         link = tree / path.name
-        if path.name not in (".git", "build", "dist") and not link.exists():
+        if path.name not in (".git", ".mypy_cache", "build", "dist") and not link.exists():
             link.symlink_to(path)
 
 
