@@ -1,7 +1,7 @@
 """Whatever clients and endpoints of either protocol do, in whatever order: it ends, and leaves nothing.
 
-Peers keep to the framing of their protocol, and to nothing else. What must become of the requests of peers
-that are well-behaved is in `tests/exchange/test_machine.py`.
+Peers keep to the framing of their protocol, and to nothing else; in the last test not even to that. What must
+become of the requests of peers that are well-behaved is in `tests/exchange/test_machine.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from middleware.grpc import GrpcStatus
+from nodeagent.compiled import is_compiled
 from nodeagent.proxy.http2 import frames
 from nodeagent.proxy.websocket import accept_of
 from nodeagent.settings import Limits
@@ -55,6 +56,8 @@ UPGRADE = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhl
 ONCE_BROKE = (5190,)
 CALLS_ONCE_BROKE = (3192,)
 """Seeds of conversations that found something."""
+BROKEN = 600 if is_compiled() else 150
+"""Conversations with broken bytes: compiled code has more ways to fail, such as a slice that cannot be."""
 PIECES = (b"", b"piece", b"x" * 700, b"y" * 40_000)
 CODES = (frames.NO_ERROR, frames.REFUSED_STREAM, frames.CANCEL)
 
@@ -254,10 +257,11 @@ class World:
             assert connection.held < 1_000_000
 
 
-def play(seed: int, http1: str, websockets: bool = False, grpc: bool = False) -> None:
+def play(seed: int, http1: str, websockets: bool = False, grpc: bool = False, breaking: bool = False) -> None:
     """Play a conversation that the seed decides."""
     chance = random.Random(f"{seed} {http1}")
-    world = World(chance, http1, chance.choice(FOR_CALLS if grpc else ANNOTATIONS), websockets, grpc)
+    kind = Breaking if breaking else World
+    world = kind(chance, http1, chance.choice(FOR_CALLS if grpc else ANNOTATIONS), websockets, grpc)
     acts = (*[world.client] * 5, *[world.endpoint] * 6, world.time)
     for _ in range(chance.randrange(5, 80)):
         chance.choice(acts)()
@@ -285,6 +289,46 @@ def test_calls_whatever_they_do(http1: str) -> None:
     for seed in (*range(200), *CALLS_ONCE_BROKE):
         try:
             play(seed, http1, grpc=True)
+        except Exception as error:
+            error.add_note(f"seed {seed}, {http1!r}")
+            raise
+
+
+class Breaking(World):
+    """Peers whose bytes are changed on the way: what is refused is refused in the words of its protocol."""
+
+    def _act(self, name: str, what: bytes | str) -> None:
+        # Without its preface a client would speak another protocol.
+        if isinstance(what, bytes) and what and what[:4] != HELLO[:4] and self.pick(*[False] * 4, True):
+            what = self._broken(what)
+        super()._act(name, what)
+
+    def _broken(self, what: bytes) -> bytes:
+        """Change a byte, or take away, double or put in a few."""
+        at = self.chance.randrange(min(len(what), self.pick(12, 60, 50_000)))
+        before, after = what[:at], what[at:]
+        few = self.chance.randrange(1, 12)
+        match self.chance.randrange(6):
+            case 0:
+                return before + self.chance.randbytes(1) + after[1:]
+            case 1:
+                return before + bytes((after[0] ^ 1 << self.chance.randrange(8),)) + after[1:]
+            case 2:
+                return before + after[few:]
+            case 3:
+                return before + after[:few] + after
+            case 4:
+                return before + self.chance.randbytes(few) + after
+            case _:
+                return before + self.pick(b"\r\n", b"\n", b"\x00", b"\xff" * few, b":", b" ") + after
+
+
+@pytest.mark.parametrize("http1", ["", "client", "endpoint", "client, endpoint"])
+def test_broken_bytes(http1: str) -> None:
+    """A codec refuses them, and raises nothing else; what they belong to ends and leaves nothing."""
+    for seed in range(BROKEN):
+        try:
+            play(seed, http1, websockets=bool(seed % 2), breaking=True)
         except Exception as error:
             error.add_note(f"seed {seed}, {http1!r}")
             raise

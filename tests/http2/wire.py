@@ -102,7 +102,7 @@ class Ear:
         self._heard(f"{stream}: {what}" + (" end" if end else ""))
 
     def on_data(self, stream: int, data: bytes, _size: int, end: bool) -> None:
-        shown = data.decode() if len(data) < 60 else f"{len(data)} bytes"
+        shown = data.decode("latin-1") if len(data) < 60 else f"{len(data)} bytes"
         self._tell(stream, f'"{shown}"', end)
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
@@ -128,7 +128,7 @@ class Ear:
             self._heard("ack")
 
     def on_ping(self, payload: bytes, ack: bool) -> None:
-        self._heard(f"ping {payload.decode()}" + (" ack" if ack else ""))
+        self._heard(f"ping {payload.decode('latin-1')}" + (" ack" if ack else ""))
 
     def on_goaway(self, last: int, code: int, debug: bytes) -> None:
         self._heard(f"goaway {last} {code}" + (f" {debug.decode()}" if debug else ""))
