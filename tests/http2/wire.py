@@ -107,7 +107,8 @@ class Ear:
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         self.heads.add(stream)
-        fields = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
+        found = self._decoder.decode(block, raw=True)
+        fields = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in found]
         pseudo = [value for name, value in fields if name in (":status", ":method", ":path")]
         words = [*pseudo, *(f"{name}={value}" for name, value in fields if not name.startswith(":"))]
         self._tell(stream, " ".join(words if pseudo else ["trailers", *words]), end)
