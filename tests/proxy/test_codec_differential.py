@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from nodeagent.compiled import is_compiled
 from nodeagent.proxy.message import NO_BODY, RequestHead, ResponseHead
 from tests.proxy.messages import CHUNK_BODIES, CUTS, REQUESTS, RESPONSES, mutated, random_wire
 from tests.proxy.readers import (
@@ -40,6 +41,8 @@ from tests.proxy.readers import (
 )
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "400"))
+MANY: Final = EXAMPLES * (9 if is_compiled() else 3)
+"""Without hypothesis more can be tried, and compiled code has more ways to fail."""
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -261,7 +264,7 @@ def test_responses_are_read_as_h11_and_llhttp_read_them(wire: bytes, cuts: list[
 def test_many_more_messages(to_head: bool | None) -> None:
     """Without hypothesis ten times as many can be tried; `to_head` is None for requests."""
     random = Random(f"{to_head}{datetime.now(UTC) if 'FUZZ_EXAMPLES' in os.environ else ''}")
-    for _ in range(3 * EXAMPLES):
+    for _ in range(MANY):
         wire = random_wire(random, request=to_head is None)
         cuts = random.sample(range(len(wire) + 1), random.randint(0, min(5, len(wire))))
         if to_head is None:
