@@ -224,7 +224,7 @@ class World:
     def _switched(self, name: str) -> bytes:
         """Answer as an endpoint that takes the WebSocket it was asked for last."""
         keys = re.findall(rb"Sec-WebSocket-Key: (\S+)", bytes(self.stage.wires[name].received))
-        accept = accept_of(keys[-1].decode()) if keys else "none"
+        accept = accept_of(keys[-1].decode("latin-1")) if keys else "none"
         lines = ("Connection: upgrade", "Upgrade: websocket", f"Sec-WebSocket-Accept: {accept}")
         return http("HTTP/1.1 101 Switching Protocols", *lines)
 
