@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,9 +22,9 @@ from hack.kit.manifests import Endpoint, Port, endpoint_slice, render, replace_f
 from hack.kit.ports import LOCALHOST, free_port, free_ports, listens
 from hack.kit.proc import children
 from hack.kit.waiting import until
+from tests.ranges import next_range
 
 HTTP = Port(18080, 18080, "http")
-_ranges = itertools.count(128)
 
 
 class Whoami:
@@ -75,8 +73,7 @@ class Agent:
 
     def __init__(self, cluster: Path, *arguments: str) -> None:
         self.cluster = cluster
-        number = next(_ranges) - 128
-        self.range = f"127.{128 + (os.getpid() + number) % 120}.0.0/16"
+        self.range = f"{next_range()}.0.0/16"
         self.dns_port, self.admin_port = free_ports(2)
         self.arguments = arguments
         self.log = cluster.parent / "agent.log"

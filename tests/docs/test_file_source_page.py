@@ -20,6 +20,7 @@ from hack.kit.ports import LOCALHOST, free_ports, listens
 from hack.kit.waiting import until
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.meshctl.check import plan_of
+from tests.ranges import next_range
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "file-source.md").read_text()
@@ -49,7 +50,7 @@ class Terminal:
         self.folder = folder
         self.web, self.mesh = free_ports(2)
         self.dns, self.admin = free_ports(2)
-        self.range = f"127.{128 + os.getpid() % 120}"
+        self.range = next_range()
         self.address = ""
         self.running: list[subprocess.Popen[bytes]] = []
         self.log = folder / "agent.log"

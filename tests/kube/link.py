@@ -6,7 +6,6 @@ ones that it takes, and what is sent to them never leaves the machine.
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-_numbers = itertools.count(os.getpid())
+from hack.kit.ports import claim_number
 
 
 class Link(NamedTuple):
@@ -31,11 +30,13 @@ def private_link() -> Iterator[Link]:
     """Make a namespace and the link to it; both are gone afterwards. Needs root, skips without."""
     if os.geteuid():
         pytest.skip("needs root: Kubernetes takes no loopback address, and others need a network namespace")
-    number = next(_numbers)
-    name = f"svcmesh-k{number % 100_000}"
+    number, claim = claim_number("svcmesh-test-link", 250)
+    name = f"svcmesh-k{number}"
     inner = f"{name[7:]}n"
-    subnet = f"10.254.{number % 250}"
+    subnet = f"10.254.{number}"
     link = Link(name, f"{subnet}.1", f"{subnet}.2")
+    # What a killed process of tests has left behind under this number is nobody's.
+    subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
     _ip("netns", "add", name)
     try:
         _ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", name)
@@ -47,6 +48,7 @@ def private_link() -> Iterator[Link]:
         yield link
     finally:
         _ip("netns", "delete", name)
+        claim.close()
 
 
 def _ip(*words: str) -> None:
