@@ -27,5 +27,5 @@ def _block() -> tuple[int, socket.socket]:
 
 
 def next_range() -> str:
-    """Return the beginning of a range that no other process of tests uses: `127.N`, with `.0.0/16` to follow."""
+    """Return the beginning, `127.N`, of a range that no other process of tests uses."""
     return f"127.{FIRST + _block()[0] * EACH + next(_turns) % EACH}"

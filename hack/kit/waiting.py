@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 def until(
     condition: Callable[[], T],
-    seconds: float = 20.0,
+    seconds: float = 60.0,
     every: float = 0.01,
     check: Callable[[], object] | None = None,
 ) -> T:
@@ -37,16 +37,16 @@ def until(
 
 @overload
 async def until_async(
-    condition: Callable[[], Awaitable[T]], seconds: float = 20.0, every: float = 0.01
+    condition: Callable[[], Awaitable[T]], seconds: float = 60.0, every: float = 0.01
 ) -> T: ...
 
 
 @overload
-async def until_async(condition: Callable[[], T], seconds: float = 20.0, every: float = 0.01) -> T: ...
+async def until_async(condition: Callable[[], T], seconds: float = 60.0, every: float = 0.01) -> T: ...
 
 
 async def until_async(
-    condition: Callable[[], T | Awaitable[T]], seconds: float = 20.0, every: float = 0.01
+    condition: Callable[[], T | Awaitable[T]], seconds: float = 60.0, every: float = 0.01
 ) -> T:
     """Wait as `until` does, without blocking the loop.
 
