@@ -8,10 +8,10 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 MINUTES ?= 60
-COMPILED_TESTS := tests/proxy tests/exchange tests/http2 tests/dataplane tests/interop
+COMPILED_TESTS := tests/proxy tests/conversations tests/exchange tests/http2 tests/dataplane tests/interop
 # What `make check` runs: two parts of about 35 s of one core each, side by side.
 MANY_STEPS := tests/exchange/test_machine.py
-QUICK_1 := tests/proxy tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
+QUICK_1 := tests/proxy tests/conversations tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
 QUICK_2 := tests/discovery tests/plan tests/state tests/log tests/admin tests/cli tests/health tests/worker tests/capture
 
 .DEFAULT_GOAL := help
@@ -82,6 +82,7 @@ docs: $(STAMP) ## regenerate the pages of annotations, flags and metrics, the ch
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
 	@$(BIN)/python -m hack.flags > docs/nodeagent.md
 	@$(BIN)/python -m hack.metrics > docs/metrics.md
+	@$(BIN)/python -m tests.conversations.rules > docs/conformance.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
 	@$(BIN)/python -m hack.manifests.rules

@@ -15,6 +15,7 @@ from typing import Final
 from nodeagent.proxy.message import (
     AUTHORITY,
     CHUNKED,
+    COUNTED_METHODS,
     FIELD,
     METHOD,
     NO_BODY,
@@ -22,6 +23,7 @@ from nodeagent.proxy.message import (
     HeadError,
     RequestHead,
     ResponseHead,
+    count_forward,
     split_fields,
 )
 
@@ -129,8 +131,10 @@ def parse_request(  # noqa: C901 one loop
         default_host = authority or default_host
     if hop_by_hop:
         head.fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
-    if expects and head.length == NO_BODY:
-        # Nothing to wait with (RFC 9110 section 10.1.1): some endpoints wait for it all the same.
+    if method in COUNTED_METHODS:
+        head.fields = count_forward(head.fields)
+    if expects and (head.length == NO_BODY or minor == b"0"):
+        # Nothing to wait with, or nobody who waits (RFC 9110 section 10.1.1): some endpoints do.
         head.fields = _EXPECT_LINES.sub(b"", b"\n" + head.fields)[1:]
     if not hosts:
         head.fields = b"Host: %b\r\n%b" % (default_host, head.fields)
@@ -231,8 +235,12 @@ def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
 
 def _check_coding(coding: bytes, status: int) -> None:
     # A tab after it is white space to RFC 9110, but part of the coding's name to llhttp: refused.
-    if coding.rstrip(b" ").lower() != b"chunked":
-        raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
+    if coding.rstrip(b" ").lower() == b"chunked":
+        return
+    if status == 501 and coding.rpartition(b",")[2].strip().lower() != b"chunked":
+        detail = "the last transfer coding is not `chunked` (RFC 9112 section 6.3)"
+        raise HeadError("transfer_encoding", detail)
+    raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
 
 
 def _origin_form(method: bytes, target: bytes, fields: bytes) -> tuple[bytes, bytes]:
