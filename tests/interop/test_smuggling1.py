@@ -22,6 +22,7 @@ from tests.interop.mesh import InteropMesh, installed, peer_python
 from tests.interop.raw1 import Http1Client
 from tests.interop.recorder import Recorder
 from tests.interop.test_smuggling import NGINX, Asked
+from tests.interop.tomcat import LOG, tomcat_command
 from tests.interop.victims import Victims
 
 HAPROXY = """
@@ -44,7 +45,7 @@ frontend web
 """
 SPACE_BEHIND = "CL.0: POST, white space behind"
 EXPECTS = ("CL.0: Expect of something else", "TE: with Expect")
-"""Attempts that are one request, and that some endpoints refuse: what they do not know, or read more strictly."""
+"""Attempts that are one request, and that some endpoints refuse."""
 PEER = str(Path(__file__).with_name("python_peer.py"))
 
 
@@ -139,6 +140,13 @@ def test_go(mesh: InteropMesh, go_http: Server) -> None:
 def test_node(mesh: InteropMesh, node_server: Callable[[str], Server]) -> None:
     server = node_server("http")
     check_endpoint(mesh, server.port, server.asked, (SPACE_BEHIND,))
+
+
+def test_tomcat(mesh: InteropMesh, start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    start(*tomcat_command(tmp_path, port), port=port)
+    server = Server(port, tmp_path / LOG)
+    check_endpoint(mesh, port, server.asked, ("CL.0: DELETE",))
 
 
 @pytest.mark.parametrize("name", ["gunicorn", "uvicorn-h11", "uvicorn-httptools", "cheroot", "aiohttp"])
