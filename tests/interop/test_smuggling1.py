@@ -146,7 +146,7 @@ def test_tomcat(mesh: InteropMesh, start: Start, tmp_path: Path) -> None:
     port = free_port()
     start(*tomcat_command(tmp_path, port), port=port)
     server = Server(port, tmp_path / LOG)
-    check_endpoint(mesh, port, server.asked, ("CL.0: DELETE",))
+    check_endpoint(mesh, port, server.asked, ("CL.0: DELETE", *EXPECTS))
 
 
 @pytest.mark.parametrize("name", ["gunicorn", "uvicorn-h11", "uvicorn-httptools", "cheroot", "aiohttp"])

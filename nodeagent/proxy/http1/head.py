@@ -50,6 +50,8 @@ _TRAILERS: Final = re.compile(rb"(?i:(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$))")
 _UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
 _LONGEST_LENGTH: Final = 18
 """Digits."""
+_MOST_OPTIONS: Final = 128
+"""Of Connection. Thousands of them fit into a head, and each would be looked for in all of it."""
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(AUTHORITY)
 
@@ -219,8 +221,16 @@ _known_options: Final = functools.lru_cache(maxsize=256)(_split_options)
 
 
 def _connection_options(value: bytes) -> frozenset[bytes]:
-    """Return the lower-case options of Connection; the same few values come again and again."""
-    return _known_options(value) if len(value) <= 64 else _split_options(value)
+    """Return the lower-case options of Connection; the same few values come again and again.
+
+    Raises:
+        HeadError: there are too many of them.
+    """
+    if len(value) <= 64:
+        return _known_options(value)
+    if value.count(b",") >= _MOST_OPTIONS:
+        raise HeadError("head_too_large", f"Connection has more than {_MOST_OPTIONS} options", 431)
+    return _split_options(value)
 
 
 def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
