@@ -66,9 +66,7 @@ def count_forward(fields: bytes) -> bytes:
     if len(found) > 1 or not value.isdigit() or len(value) > _MOST_FORWARDS_DIGITS:
         raise HeadError("max_forwards", "Max-Forwards is not one number (RFC 9110 section 7.6.2)")
     if not int(value):
-        detail = (
-            "Max-Forwards ends here (RFC 9110 section 7.6.2), and the mesh answers no OPTIONS and no TRACE"
-        )
+        detail = "Max-Forwards ends here, and the mesh itself answers neither OPTIONS nor TRACE"
         raise HeadError("max_forwards", detail, 501)
     return _MAX_FORWARDS.sub(b"\n%b%d" % (name, int(value) - 1), b"\n" + fields)[1:]
 

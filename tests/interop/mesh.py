@@ -41,9 +41,9 @@ def installed(name: str, package: str) -> str:
 def peer_python() -> str:
     """Return the interpreter that has Python's servers, or skip."""
     path = PEERS / "bin" / "python"
-    if path.is_file():
+    if (PEERS / ".installed").is_file():
         return str(path)
-    pytest.skip(f"{path} is not there: `make interop-peers` installs gunicorn, uvicorn, cheroot and aiohttp")
+    pytest.skip(f"{PEERS} is not there: `make interop-peers` installs gunicorn, uvicorn, cheroot and aiohttp")
 
 
 def run(*command: str, seconds: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -36,7 +36,7 @@ STILL = 500_000
 TRIES = 3
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists(),
-    reason="needs /proc/PID/schedstat (Linux with CONFIG_SCHEDSTATS)",
+    reason="needs /proc/PID/schedstat of Linux",
 )
 
 
