@@ -8,10 +8,12 @@ TOOLS := $(or $(SVCMESH_TOOLS),$(HOME)/.cache/svcmesh/bin)
 BENCH_STAMP := $(VENV)/.installed-bench
 
 MINUTES ?= 60
-COMPILED_TESTS := tests/proxy tests/exchange tests/http2 tests/dataplane tests/interop
+# What tells nothing new of the compiled data plane, and takes long.
+LEFT_OUT_COMPILED := --ignore=tests/interop/test_amplification.py $(addprefix --deselect=tests/interop/test_smuggling1.py::,test_tomcat test_python)
+COMPILED_TESTS := tests/proxy tests/conversations tests/exchange tests/http2 tests/dataplane tests/interop $(LEFT_OUT_COMPILED)
 # What `make check` runs: two parts of about 35 s of one core each, side by side.
 MANY_STEPS := tests/exchange/test_machine.py
-QUICK_1 := tests/proxy tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
+QUICK_1 := tests/proxy tests/conversations tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))
 QUICK_2 := tests/discovery tests/plan tests/state tests/log tests/admin tests/cli tests/health tests/worker tests/capture
 
 # Many tests wait, so there are more processes than cores. WORKERS=0 runs all tests in one, as pytest alone does.
@@ -19,7 +21,7 @@ WORKERS ?= 3
 SHARED := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns interop-tools interop-peers locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -89,6 +91,7 @@ docs: $(STAMP) ## regenerate the pages of annotations, flags and metrics, the ch
 	@$(BIN)/python -m hack.annotations > docs/annotations.md
 	@$(BIN)/python -m hack.flags > docs/nodeagent.md
 	@$(BIN)/python -m hack.metrics > docs/metrics.md
+	@$(BIN)/python -m tests.conversations.rules > docs/conformance.md
 	@$(BIN)/python -m hack.manifests.values > manifests/charts/svcmesh/README.md
 	@$(BIN)/python -m hack.manifests.dashboard
 	@$(BIN)/python -m hack.manifests.rules
@@ -117,11 +120,16 @@ interop-tools: ## build h2spec and Go's peers of gRPC and HTTP/2 into ~/.cache/s
 	@command -v go >/dev/null || { echo "Left out: h2spec and the tests with Go's gRPC (no Go here: https://go.dev/dl/)"; exit 1; }
 	@mkdir -p $(TOOLS) && cd hack/interop && go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/ github.com/summerwind/h2spec/cmd/h2spec ./h2peer
 
+interop-peers: ## install gunicorn, uvicorn, cheroot and aiohttp into ~/.cache/svcmesh/peers, for tests/interop
+	@test -x $(TOOLS)/../peers/bin/python || $(PYTHON) -m venv $(TOOLS)/../peers
+	@$(TOOLS)/../peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r hack/locks/peers.txt && touch $(TOOLS)/../peers/.installed
+
 locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/image.in -o hack/locks/image.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/peers.in -o hack/locks/peers.txt
 
 clean: ## remove everything that was built or installed
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

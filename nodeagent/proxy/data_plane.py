@@ -71,9 +71,22 @@ class DataPlane:
         methods: MethodRows | None = None,
         workload: Callable[[str], str] = lambda _address: "",
         tokens: TokenStore | None = None,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self.runtime = Runtime(
-            loop, limits, layout, cells, shared, windows, observer, index, now, methods, workload, tokens
+            loop,
+            limits,
+            layout,
+            cells,
+            shared,
+            windows,
+            observer,
+            index,
+            now,
+            methods,
+            workload,
+            tokens,
+            wall,
         )
         self.runtime.run_apart = run_apart
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))

@@ -33,6 +33,12 @@ TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
 AUTHORITY: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 """Expressions for the bytes of a method, for a request target whatever its form, and for a Host."""
 
+COUNTED_METHODS: Final = frozenset((b"OPTIONS", b"TRACE"))
+"""Those whose Max-Forwards counts intermediaries (RFC 9110 section 7.6.2)."""
+
+_MAX_FORWARDS: Final = re.compile(rb"\n([Mm](?i:ax-forwards):[ \t]*+)([^\r]*+)")
+_MOST_FORWARDS_DIGITS: Final = 9
+_DATE: Final = re.compile(rb"\n[Dd](?i:ate):")
 _TARGET: Final = re.compile(r"(?:/[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+|\*)")
 
 
@@ -44,6 +50,32 @@ class HeadError(Exception):
         self.reason = reason
         self.detail = detail
         self.status = status
+
+
+def count_forward(fields: bytes) -> bytes:
+    """Return the fields of a request of `COUNTED_METHODS` as they go on: one intermediary fewer may follow.
+
+    Raises:
+        HeadError: it may not go on: the mesh is its final recipient, and knows neither method.
+    """
+    found = _MAX_FORWARDS.findall(b"\n" + fields)
+    if not found:
+        return fields
+    name, value = found[0]
+    value = value.rstrip(b" \t")
+    if len(found) > 1 or not value.isdigit() or len(value) > _MOST_FORWARDS_DIGITS:
+        raise HeadError("max_forwards", "Max-Forwards is not one number (RFC 9110 section 7.6.2)")
+    if not int(value):
+        detail = "Max-Forwards ends here, and the mesh itself answers neither OPTIONS nor TRACE"
+        raise HeadError("max_forwards", detail, 501)
+    return _MAX_FORWARDS.sub(b"\n%b%d" % (name, int(value) - 1), b"\n" + fields)[1:]
+
+
+def dated(fields: bytes, date: bytes) -> bytes:
+    """Return the fields of a response with a Date: the line `date` if there was none (RFC 9110 6.6.1)."""
+    if b"\nDate: " in fields or _DATE.search(b"\n" + fields) is not None:
+        return fields
+    return fields + date
 
 
 class RequestHead:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, Final, NamedTuple, Protocol
 
 from middleware.contract import Handler, NodeWindow, SharedTable, TokenStore
@@ -85,7 +86,10 @@ class Holding(NamedTuple):
 
 
 class Runtime:
-    """The ground of one worker's data plane. `index` is the worker's number on its node, from 0."""
+    """The ground of one worker's data plane. `index` is the worker's number on its node, from 0.
+
+    `wall` tells the seconds since 1970. With it, responses without Date get one (RFC 9110 section 6.6.1).
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Runtime:
         methods: MethodRows | None = None,
         workload: Callable[[str], str] = lambda _address: "",
         tokens: TokenStore | None = None,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -117,6 +122,10 @@ class Runtime:
         """Limits that all nodes share, if the agent has a store for them."""
         self.workload = workload
         """What the pod with this address belongs to; empty if that is not known."""
+        self._wall = wall
+        self.date = b""
+        """The line of a field Date; empty without a clock that tells the time of day."""
+        self._set_date()
         self.deadlines = Deadlines(loop, now)
         self.flush = Flush(loop)
         self.window_budget = Budget(limits.windows)
@@ -158,13 +167,18 @@ class Runtime:
             del self._by_source[source]
 
     def sweep(self) -> None:
-        """Once a second: end what is over its time."""
+        """Once a second: end what is over its time, and look at the clock."""
+        self._set_date()
         now = self.now()
         for connection in list(self.connections):
             if connection.deadline <= now:
                 connection.expire(now)
             elif self.draining:
                 connection.drain(now)
+
+    def _set_date(self) -> None:
+        if self._wall is not None:
+            self.date = f"Date: {formatdate(self._wall(), usegmt=True)}\r\n".encode()
 
     def greediest(self) -> Holding | None:
         """Return the source that makes this worker hold most; None without clients."""

@@ -168,6 +168,7 @@ REFUSALS = (
     "host",
     "malformed_field",
     "malformed_line",
+    "max_forwards",
     "no_route",
     "obs_fold",
     "pseudo_field",

@@ -196,6 +196,7 @@ class Worker:
             methods=MethodRows(self._region.methods),
             workload=self._sources.workload,
             tokens=self._tokens,
+            wall=time.time,
         )
         self._data_plane.backends.locate(settings.node, settings.zone)
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)

@@ -123,6 +123,7 @@ class Plane:
         affinity: Affinity | None = None,
         make: Callable[[Pool], Pooled] = Http1Upstream,
         dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self.loop = HandLoop()
         self.watcher = Watcher()
@@ -140,6 +141,7 @@ class Plane:
             self.watcher,
             now=self.loop.time,
             methods=MethodRows(self.methods),
+            wall=wall,
         )
         self.runtime.run_apart = run_apart
         dials = dialer(self.loop.asyncio)

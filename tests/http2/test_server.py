@@ -192,6 +192,24 @@ class TestExchange:
         assert str(first).startswith("1: 503 proxy-status=svc.mesh;")
         assert str(second).endswith(" end")
 
+    def test_a_response_without_a_date_gets_one(self, wires: Wires) -> None:
+        asked(wires, wall=lambda: 784111777.0).play(
+            a1 >> ok(), client << "1: 200 content-length=0 date=Sun, 06 Nov 1994 08:49:37 GMT end"
+        )
+
+    def test_max_forwards_goes_down_and_ends_here(self, wires: Wires) -> None:
+        """Also where blocks, and blocks but for their path, are known by then."""
+        stage = greeted(wires)
+        said = stage.does(client >> asks(1, "OPTIONS", "/", ("max-forwards", "2")), a >> "accepts")
+        for stream, path in ((3, "/"), (5, "/"), (7, "/other"), (9, "/others")):
+            said = stage.does(a1 >> ok(), client >> asks(stream, "OPTIONS", path, ("max-forwards", "2")))
+            assert said["a1"] == [http(f"OPTIONS {path} HTTP/1.1", "Host: web", "max-forwards: 1", FROM)]
+        stage.does(a1 >> ok())
+        first, _ = stage.does(client >> asks(11, "TRACE", "/", ("max-forwards", "0")))["client"]
+        assert str(first).startswith("11: 501 ")
+        refused = stage.does(client >> asks(13, "TRACE", "/", ("max-forwards", "many")))["client"]
+        assert [str(what) for what in refused] == ["13: reset 1"]
+
     def test_the_client_gives_up(self, wires: Wires) -> None:
         asked(wires).play(client >> frames.reset_frame(1, frames.CANCEL), a1 << "end")
 

@@ -16,6 +16,8 @@ from hack.kit.waiting import until
 from tests.agent.harness import Agent
 
 BIN = Path(os.environ.get("SVCMESH_TOOLS", "") or Path.home() / ".cache" / "svcmesh" / "bin")
+PEERS = BIN.parent / "peers"
+"""The environment of Python's servers."""
 PORT = 18080
 NODE_PEER = str(Path(__file__).with_name("node_peer.js"))
 
@@ -34,6 +36,14 @@ def installed(name: str, package: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed (Debian: {package})")
     return path
+
+
+def peer_python() -> str:
+    """Return the interpreter that has Python's servers, or skip."""
+    path = PEERS / "bin" / "python"
+    if (PEERS / ".installed").is_file():
+        return str(path)
+    pytest.skip(f"{PEERS} is not there: `make interop-peers` installs gunicorn, uvicorn, cheroot and aiohttp")
 
 
 def run(*command: str, seconds: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -105,10 +105,13 @@ class Http1Upstream(Connection):
         if head.forwarded_for:
             forwarded = b"X-Forwarded-For: %b, %b\r\n" % (head.forwarded_for, source.address_bytes)
         if head.upgrade:
-            forwarded += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+            options = b"upgrade, TE" if head.trailers else b"upgrade"
+            forwarded += b"Connection: %b\r\nUpgrade: %b\r\n" % (options, head.upgrade)
             if isinstance(head, WebSocketHead):
                 self._key = make_key()
                 forwarded += key_line(self._key)
+        elif head.trailers:  # RFC 9112 section 7.4: TE is of one connection
+            forwarded += b"Connection: TE\r\n"
         if head.length == UNTIL_CLOSE:
             self._start_chunked(head, forwarded, body, end)
             return

@@ -15,6 +15,7 @@ from typing import Final
 from nodeagent.proxy.message import (
     AUTHORITY,
     CHUNKED,
+    COUNTED_METHODS,
     FIELD,
     METHOD,
     NO_BODY,
@@ -22,6 +23,7 @@ from nodeagent.proxy.message import (
     HeadError,
     RequestHead,
     ResponseHead,
+    count_forward,
     split_fields,
 )
 
@@ -48,6 +50,8 @@ _TRAILERS: Final = re.compile(rb"(?i:(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$))")
 _UNDERSCORED: Final = frozenset((b"content_length", b"transfer_encoding"))
 _LONGEST_LENGTH: Final = 18
 """Digits."""
+_MOST_OPTIONS: Final = 128
+"""Of Connection. Thousands of them fit into a head, and each would be looked for in all of it."""
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?@]+)([/?][\x21-\x7e]*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(AUTHORITY)
 
@@ -129,8 +133,10 @@ def parse_request(  # noqa: C901 one loop
         default_host = authority or default_host
     if hop_by_hop:
         head.fields = without_hop_by_hop(fields, tokens, forwarded_for=True)
-    if expects and head.length == NO_BODY:
-        # Nothing to wait with (RFC 9110 section 10.1.1): some endpoints wait for it all the same.
+    if method in COUNTED_METHODS:
+        head.fields = count_forward(head.fields)
+    if expects and (head.length == NO_BODY or minor == b"0"):
+        # Nothing to wait with, or nobody who waits (RFC 9110 section 10.1.1): some endpoints do.
         head.fields = _EXPECT_LINES.sub(b"", b"\n" + head.fields)[1:]
     if not hosts:
         head.fields = b"Host: %b\r\n%b" % (default_host, head.fields)
@@ -215,8 +221,16 @@ _known_options: Final = functools.lru_cache(maxsize=256)(_split_options)
 
 
 def _connection_options(value: bytes) -> frozenset[bytes]:
-    """Return the lower-case options of Connection; the same few values come again and again."""
-    return _known_options(value) if len(value) <= 64 else _split_options(value)
+    """Return the lower-case options of Connection; the same few values come again and again.
+
+    Raises:
+        HeadError: there are too many of them.
+    """
+    if len(value) <= 64:
+        return _known_options(value)
+    if value.count(b",") >= _MOST_OPTIONS:
+        raise HeadError("head_too_large", f"Connection has more than {_MOST_OPTIONS} options", 431)
+    return _split_options(value)
 
 
 def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
@@ -231,8 +245,12 @@ def _chunked(coding: bytes, length: bytes, minor: bytes, status: int) -> int:
 
 def _check_coding(coding: bytes, status: int) -> None:
     # A tab after it is white space to RFC 9110, but part of the coding's name to llhttp: refused.
-    if coding.rstrip(b" ").lower() != b"chunked":
-        raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
+    if coding.rstrip(b" ").lower() == b"chunked":
+        return
+    if status == 501 and coding.rpartition(b",")[2].strip().lower() != b"chunked":
+        detail = "the last transfer coding is not `chunked` (RFC 9112 section 6.3)"
+        raise HeadError("transfer_encoding", detail)
+    raise HeadError("transfer_encoding", "the only transfer coding understood is one `chunked`", status)
 
 
 def _origin_form(method: bytes, target: bytes, fields: bytes) -> tuple[bytes, bytes]:

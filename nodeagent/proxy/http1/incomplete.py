@@ -31,10 +31,10 @@ def check_size(data: bytes, start: int, end: int, limits: Limits) -> None:
     """Refuse a complete head, from `start` to `end`, that is larger than the limits allow.
 
     Raises:
-        HeadError: with status 431 (RFC 6585 section 5).
+        HeadError: with status 431 (RFC 6585 section 5), or 414 if the request line alone is too large.
     """
     if end - start > limits.head_bytes or data.count(b"\n", start, end) - 2 > limits.head_fields:
-        raise _too_large(limits)
+        raise _too_large(limits, data.find(b"\n", start, start + limits.head_bytes) < 0)
 
 
 def check_incomplete(data: bytes, limits: Limits, response: bool = False) -> None:
@@ -48,14 +48,14 @@ def check_incomplete(data: bytes, limits: Limits, response: bool = False) -> Non
     good = match.end()
     number = data.count(b"\n", 0, good)
     if number > limits.head_fields + 1 or good > limits.head_bytes:
-        raise _too_large(limits)
+        raise _too_large(limits, data.find(b"\n", 0, limits.head_bytes) < 0)
     end = data.find(b"\n", good, limits.head_bytes)
     line = data[good : end + 1 if end >= 0 else limits.head_bytes]
     _check_bytes(line)
     if end >= 0:
         raise _field_error(line, number) if number else _first_line_error(line, response)
     if len(data) > limits.head_bytes:
-        raise _too_large(limits)
+        raise _too_large(limits, not number)
     if not number and (_RESPONSE_START if response else _REQUEST_START).fullmatch(line) is None:
         # Refused before its line has ended: binary junk may never send a line feed.
         raise _first_line_error(line, response)
@@ -89,6 +89,9 @@ def _field_error(line: bytes, number: int) -> HeadError:
     return HeadError("malformed_field", f"header line {number} is malformed")
 
 
-def _too_large(limits: Limits) -> HeadError:
+def _too_large(limits: Limits, first_line: bool) -> HeadError:
+    """`first_line`: it is too large alone. Of a response the status is not sent to anybody."""
+    if first_line:  # RFC 9112 section 3
+        return HeadError("head_too_large", f"the request line has more than {limits.head_bytes} bytes", 414)
     detail = f"the head has more than {limits.head_bytes} bytes or {limits.head_fields} fields"
     return HeadError("head_too_large", detail, 431)

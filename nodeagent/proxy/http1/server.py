@@ -31,7 +31,15 @@ from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check
 from nodeagent.proxy.http1.known import RequestReader
 from nodeagent.proxy.http1.render import render_reply
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.message import CHUNKED, NO_BODY, UNTIL_CLOSE, HeadError, RequestHead, ResponseHead
+from nodeagent.proxy.message import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    HeadError,
+    RequestHead,
+    ResponseHead,
+    dated,
+)
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
@@ -456,7 +464,7 @@ class Http1Connection(Connection):
         if not isinstance(error, HeadTimeout):
             runtime.count(runtime.layout.malformed_column(error.reason))
         listener.refuse(self.source, error)
-        self.transport.write(render_reply(reply_to(error), keep_alive=False, to_head=False))
+        self.transport.write(render_reply(reply_to(error), False, False, runtime.date))
         self._close_gently(runtime.now())
 
     # What the exchange calls
@@ -468,6 +476,9 @@ class Http1Connection(Connection):
             self._switch(head, data)
             return
         fields = head.fields
+        date = self.runtime.date
+        if date:
+            fields = dated(fields, date)
         keep_alive = self._keep_alive
         if keep_alive:
             gone = self._eof or self.runtime.draining or self.listener.removed
@@ -530,7 +541,7 @@ class Http1Connection(Connection):
         gone = self._eof or self.runtime.draining or self.listener.removed
         keep_alive = self._keep_alive and not (gone or close) and self._body is None
         self._keep_alive = keep_alive
-        out = render_reply(reply, keep_alive, self._to_head)
+        out = render_reply(reply, keep_alive, self._to_head, self.runtime.date)
         self.sent += len(out)
         if not self.transport.is_closing():
             self.transport.write(out)

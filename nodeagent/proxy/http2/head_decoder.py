@@ -16,6 +16,7 @@ from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.shapes import RequestShape, ResponseShape, Shapes
 from nodeagent.proxy.memory import PATIENCE, SELDOM, Memory
 from nodeagent.proxy.message import (
+    COUNTED_METHODS,
     NO_BODY,
     UNTIL_CLOSE,
     GrpcRequestHead,
@@ -23,6 +24,7 @@ from nodeagent.proxy.message import (
     RequestHead,
     ResponseHead,
     TimedRequestHead,
+    count_forward,
 )
 from nodeagent.proxy.websocket import WebSocketHead
 from nodeagent.settings import Limits
@@ -280,6 +282,8 @@ class HeaderDecoder:
             head = TimedRequestHead(timeout, method, target, b"1", lines, len(block))
         head.length = length
         head.trailers = shape.trailers
+        if method in COUNTED_METHODS:
+            head.fields = _counted(lines)
         if shape.forwarded:
             head.forwarded_for = _forwarded_for(fields, shape)
         if rest is None:
@@ -383,6 +387,13 @@ class HeaderDecoder:
         added = sum([field.cost for field in known.added])
         known.cost = 2 * len(block) + len(known.fields) + len(known.target) + added + 500
         memory.keep(block, known)
+
+
+def _counted(lines: bytes) -> bytes:
+    try:
+        return count_forward(lines)
+    except HeadError as error:
+        raise StreamFault(error.reason, error.detail, error.status) from None
 
 
 def _timed(known: _Known, target: bytes, size: int) -> RequestHead:

@@ -30,6 +30,7 @@ from nodeagent.proxy.message import (
     RequestHead,
     ResponseHead,
     TimedRequestHead,
+    dated,
 )
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
@@ -121,6 +122,9 @@ class ServerStream(Stream[ServerStreamOwner]):
         """Send the response's head with the beginning of its body."""
         self._responding = True
         connection = self.connection
+        date = connection.runtime.date
+        if date:
+            head.fields = dated(head.fields, date)
         block = connection.encoder.response(head)
         self.sent += len(block) + 9
         lines = b""
