@@ -241,6 +241,8 @@ class Cache:
             if at not in self._flights and (not ask.conditional or ask.found.stored is not None):
                 flight = self._flights[at] = Flight()
         self._missed(1)
+        if flight is None:
+            return await self._send(ask, handler, Landing(self._flights, at, None))
         return await self._lead(ask, handler, flight)
 
     async def _wait(self, ask: Ask) -> Reply | None:
@@ -273,8 +275,8 @@ class Cache:
             limit.cancel()
         return None
 
-    async def _lead(self, ask: Ask, handler: Handler, flight: Flight | None) -> Response:
-        """Send a request and keep its response if that may be; others may wait for it in `flight`."""
+    async def _lead(self, ask: Ask, handler: Handler, flight: Flight) -> Response:
+        """Send a request and keep its response if that may be; others wait for it in `flight`."""
         landing = Landing(self._flights, (ask.key, ask.found.values), flight)
         try:
             response = await self._send(ask, handler, landing)
@@ -291,7 +293,9 @@ class Cache:
 
     async def _send(self, ask: Ask, handler: Handler, landing: Landing) -> Response:
         request, stored = ask.request, ask.found.stored
-        before = [(name, value) for name in CONDITIONS for value in request.headers.get_all(name)]
+        before: list[tuple[str, str]] = []
+        if ask.conditional:
+            before = [(name, value) for name in CONDITIONS for value in request.headers.get_all(name)]
         if stored is not None:
             _set_conditions(request.headers, stored)
         try:
