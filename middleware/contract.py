@@ -328,6 +328,12 @@ class Response(Protocol):
         """
         ...
 
+    def trailer(self, name: str) -> str | None:
+        """Return the first value of a field that a gRPC call has ended with: in its trailers, or in a head
+        that is all of its response. None: it is not there, or not known yet (see `grpc_status`).
+        """
+        ...
+
     async def early_status(self, seconds: float) -> GrpcStatus | None:
         """Wait for the first byte of a message, or for the end, and return `grpc_status`.
 
@@ -416,6 +422,10 @@ class Reply:
     @property
     def grpc_status(self) -> GrpcStatus | None:
         """The status for callers of gRPC; None: the one that corresponds to `status`."""
+        return None
+
+    def trailer(self, name: str) -> str | None:
+        """Return None: its fields are its head's."""
         return None
 
     async def early_status(self, seconds: float) -> GrpcStatus | None:
