@@ -21,7 +21,7 @@ from discovery.compat import (
 )
 from discovery.manifest import read_object
 from discovery.model import ServiceObject
-from middleware import circuit_breaker, rate_limit, retry_options
+from middleware import circuit_breaker_options, rate_limit, retry_options
 from middleware.contract import Problem
 
 NEW, OLD = PREFIXES
@@ -136,7 +136,7 @@ def test_notes(foreign: Mapping[str, str], severity: str, reason: str) -> None:
 def test_names_and_bounds_are_those_of_the_middleware() -> None:
     assert (RETRY_ATTEMPTS, CIRCUIT_BREAKER, RATE_LIMIT) == (
         retry_options.RETRY_ATTEMPTS,
-        circuit_breaker.CIRCUIT_BREAKER,
+        circuit_breaker_options.CIRCUIT_BREAKER,
         rate_limit.RATE_LIMIT,
     )
     assert (MOST_RETRIES, FASTEST, LARGEST_BURST) == (

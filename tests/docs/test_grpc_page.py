@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from middleware.circuit_breaker import parse as parse_breaker
+from middleware.circuit_breaker_options import parse as parse_breaker
 from middleware.contract import Problem
 from middleware.grpc import GrpcStatus, of_http, of_reply
 from middleware.retry_options import parse as parse_retry

@@ -18,7 +18,7 @@ import yaml
 
 from hack.annotations import render
 from middleware import (
-    circuit_breaker,
+    circuit_breaker_options,
     max_requests,
     rate_limit,
     registry,
@@ -205,7 +205,7 @@ def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:
     names = [row[0].strip("`").partition("(")[0] for row in rows(page("circuit-breaker"), FIGURES)]
     assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS", "RequestThreshold"]
     for name in names:
-        found = circuit_breaker.parse({circuit_breaker.CIRCUIT_BREAKER: f"{name}!"})
+        found = circuit_breaker_options.parse({circuit_breaker_options.CIRCUIT_BREAKER: f"{name}!"})
         assert isinstance(found, Problem)
         assert found.expected.startswith(f"( after {name}")
 
