@@ -15,7 +15,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from middleware.cache_layer import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED, Cache
+from middleware.cache_layer import Cache
+from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED
 from middleware.cache_options import CACHE, Options, parse
 from middleware.contract import (
     Annotation,

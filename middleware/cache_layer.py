@@ -5,14 +5,14 @@ What may be kept and used is decided in `middleware.cache_rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
-from urllib.parse import urljoin, urlsplit
 
-import msgspec
-
+from middleware.cache_ask import Ask, ErrandTimeout, OnlyIfCached, WaitedEnough
 from middleware.cache_directives import opaque
 from middleware.cache_flights import Flight, FlightKey, Landing
+from middleware.cache_heads import CONDITIONS, restore, same_host, set_conditions, tell
+from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED
 from middleware.cache_options import Options
 from middleware.cache_rules import (
     ANYTHING,
@@ -20,7 +20,6 @@ from middleware.cache_rules import (
     NOT_MODIFIED_FIELDS,
     SAFE,
     Stored,
-    Wish,
     freshen,
     keep,
     not_modified,
@@ -34,11 +33,8 @@ from middleware.contract import (
     Context,
     Ended,
     ExchangeError,
-    GatewayTimeout,
     Handler,
     Headers,
-    Metric,
-    Rejected,
     Reply,
     ReplyHeaders,
     Request,
@@ -52,69 +48,10 @@ MOST_ERRANDS: Final = 32
 ERRAND_TIME: Final = 60.0
 """Seconds that one may take."""
 _KEPT: Final = frozenset({"GET", "HEAD"})
-CONDITIONS: Final = ("If-None-Match", "If-Modified-Since")
 BYPASS: Final = frozenset({"authorization", "range", "if-match", "if-unmodified-since", "if-range"})
 """Fields of requests that the cache has no part in: they are private, or about parts of a response."""
 WISHES: Final = frozenset({"cache-control", "pragma"})
 SPECIAL: Final = BYPASS | WISHES | {name.lower() for name in CONDITIONS}
-
-HITS = Metric(
-    "svcmesh_cache_hits", "Requests that were answered with a fresh response that the cache had kept."
-)
-STALE = Metric(
-    "svcmesh_cache_stale", "Requests that were answered with a stale response that the cache had kept."
-)
-MISSES = Metric("svcmesh_cache_misses", "Requests that the cache had no usable response for, and sent on.")
-VALIDATED = Metric("svcmesh_cache_validated", "Kept responses that an endpoint said are still valid (304).")
-COLLAPSED = Metric(
-    "svcmesh_cache_collapsed",
-    "Requests that were answered with the response to an equal one that they waited for.",
-)
-STORED = Metric("svcmesh_cache_stored", "Responses that the cache has kept.")
-EVICTED = Metric("svcmesh_cache_evicted", "Kept responses that were dropped to make room for others.")
-HELD = Metric("svcmesh_cache_bytes", "Bytes of kept responses, of the worker that has most.", "gauge")
-
-
-class OnlyIfCached(Rejected):
-    """The client wants a kept response only, and there is none (504, RFC 9111 section 5.2.1.7)."""
-
-    fault = "client"
-    status = 504
-    proxy_error = "http_request_error"
-    reason = "not_cached"
-
-
-class WaitedEnough(GatewayTimeout):
-    """The response to an equal request has not come in time, so this one is sent. No client sees it."""
-
-
-class ErrandTimeout(GatewayTimeout):
-    """A validation beside an answer took too long. No client sees it."""
-
-    final = True
-
-
-class Ask(msgspec.Struct):
-    """A request to the cache, and what is known of it."""
-
-    request: Request
-    key: Key
-    wish: Wish
-    conditional: bool
-    found: Found
-    requested: float
-    moment: int
-    apart: bool = False
-    """It belongs to no client."""
-    collapsed: bool = False
-    """It has waited for an equal one."""
-
-    @property
-    def why(self) -> str:
-        """Why it is sent on, as `Cache-Status` says it (RFC 9211 section 2.2)."""
-        if self.found.stored is not None:
-            return "request" if self.wish is not ANYTHING else "stale"
-        return "vary-miss" if self.found.known else "uri-miss"
 
 
 class Cache:
@@ -166,7 +103,7 @@ class Cache:
         if isinstance(asked, str):
             if asked == "method":
                 return await self._other(request, handler)
-            return _tell(await handler(request), f"fwd={asked}")
+            return tell(await handler(request), f"fwd={asked}")
         if asked.wish.only_if_cached:
             raise OnlyIfCached("the request is only-if-cached, and no usable response is kept")
         if request.method == "HEAD":
@@ -211,10 +148,10 @@ class Cache:
             now = self._now()
             self._invalid.invalidate(host, target, now)
             for name in ("Location", "Content-Location"):
-                other = _same_host(response.headers.get(name), host, target)
+                other = same_host(response.headers.get(name), host, target)
                 if other is not None and other != target:
                     self._invalid.invalidate(host, other, now)
-        return _tell(response, "fwd=method")
+        return tell(response, "fwd=method")
 
     async def _head(self, ask: Ask, handler: Handler) -> Response:
         """Send a HEAD; what it says may show that what is kept is another response (section 4.3.5)."""
@@ -224,7 +161,7 @@ class Cache:
             another = opaque(etag) != opaque(stored.etag)
             if another:
                 self._drop(ask)
-        return _tell(response, f"fwd={ask.why}")
+        return tell(response, f"fwd={ask.why}")
 
     async def _fetch(self, ask: Ask, handler: Handler) -> Response:
         """Send a GET, or wait for the response to an equal one."""
@@ -241,6 +178,8 @@ class Cache:
             if at not in self._flights and (not ask.conditional or ask.found.stored is not None):
                 flight = self._flights[at] = Flight()
         self._missed(1)
+        if flight is None:
+            return await self._send(ask, handler, Landing(self._flights, at, None))
         return await self._lead(ask, handler, flight)
 
     async def _wait(self, ask: Ask) -> Reply | None:
@@ -273,8 +212,8 @@ class Cache:
             limit.cancel()
         return None
 
-    async def _lead(self, ask: Ask, handler: Handler, flight: Flight | None) -> Response:
-        """Send a request and keep its response if that may be; others may wait for it in `flight`."""
+    async def _lead(self, ask: Ask, handler: Handler, flight: Flight) -> Response:
+        """Send a request and keep its response if that may be; others wait for it in `flight`."""
         landing = Landing(self._flights, (ask.key, ask.found.values), flight)
         try:
             response = await self._send(ask, handler, landing)
@@ -291,9 +230,11 @@ class Cache:
 
     async def _send(self, ask: Ask, handler: Handler, landing: Landing) -> Response:
         request, stored = ask.request, ask.found.stored
-        before = [(name, value) for name in CONDITIONS for value in request.headers.get_all(name)]
+        before: list[tuple[str, str]] = []
+        if ask.conditional:
+            before = [(name, value) for name in CONDITIONS for value in request.headers.get_all(name)]
         if stored is not None:
-            _set_conditions(request.headers, stored)
+            set_conditions(request.headers, stored)
         try:
             response = await handler(request)
         except ExchangeError as error:
@@ -311,12 +252,12 @@ class Cache:
             response.discard()
             if valid is not None:
                 landing.land("kept")
-                _restore(request.headers, before)
+                restore(request.headers, before)
                 self._validated(1)
                 return self._reply(
                     valid, request if ask.conditional else None, self._now(), f"fwd={ask.why}; fwd-status=304"
                 )
-            _set_conditions(request.headers, None)
+            set_conditions(request.headers, None)
             response = await handler(request)
         return await self._take(ask, response, landing)
 
@@ -325,7 +266,7 @@ class Cache:
         stored, now = ask.found.stored, self._now()
         if stored is None or ask.apart or not usable_on_error(stored, ask.wish, now):
             return None
-        _restore(ask.request.headers, before)
+        restore(ask.request.headers, before)
         self._stale(1)
         return self._reply(
             stored, ask.request if ask.conditional else None, now, f"fwd={ask.why}; {why}", "stale_if_error"
@@ -353,7 +294,7 @@ class Cache:
         """Return an endpoint's response; keep it if that may be."""
         why = f"fwd={ask.why}; fwd-status={response.status}" + ("; collapsed" if ask.collapsed else "")
         if ask.wish.no_store:
-            return _tell(response, why)
+            return tell(response, why)
         if ask.found.stored is not None and response.status < 500:
             self._drop(ask)  # it is not what the endpoint answers now
         stored = None
@@ -366,12 +307,12 @@ class Cache:
             if await self._read(response, stored, self._options.object if length is None else length):
                 if self._put(ask, stored):
                     landing.land("kept")
-                    return _tell(response, f"{why}; stored")
+                    return tell(response, f"{why}; stored")
             else:
                 self._pass_by(ask, response.status, landing)
         else:
             self._collect(ask, response, stored, landing)
-        return _tell(response, why)
+        return tell(response, why)
 
     def _stored_form(self, ask: Ask, response: Response) -> Stored | None:
         """Return what would be kept of a response, without its body."""
@@ -461,42 +402,3 @@ class Cache:
 
 def _waited_enough() -> WaitedEnough:
     return WaitedEnough("the response to an equal request has not come")
-
-
-def _tell(response: Response, how: str) -> Response:
-    """Add what the cache has done with a request (RFC 9211)."""
-    response.headers.add("Cache-Status", f"svc.mesh; {how}")
-    return response
-
-
-def _set_conditions(headers: Headers, stored: Stored | None) -> None:
-    """Have an endpoint say whether this response is still valid (RFC 9111 section 4.3.1); None: have it send
-    the whole response.
-    """
-    for name in CONDITIONS:
-        headers.remove(name)
-    if stored is not None and stored.etag:
-        headers.set("If-None-Match", stored.etag)
-    if stored is not None and stored.last_modified:
-        headers.set("If-Modified-Since", stored.last_modified)
-
-
-def _restore(headers: Headers, before: Iterable[tuple[str, str]]) -> None:
-    """Give a request the conditions back that its client has sent."""
-    for name in CONDITIONS:
-        headers.remove(name)
-    for name, value in before:
-        headers.add(name, value)
-
-
-def _same_host(reference: str | None, host: str, target: str) -> str | None:
-    """Return the target that a reference means, if it is one of this host (RFC 9111 section 4.4)."""
-    if not reference:
-        return None
-    try:
-        parts = urlsplit(urljoin(f"http://{host}{target}", reference))
-    except ValueError:
-        return None
-    if parts.netloc.lower() != host:
-        return None
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

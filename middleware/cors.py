@@ -57,6 +57,8 @@ _OF_ENDPOINT: Final = (
     "Access-Control-Allow-Credentials",
     "Access-Control-Expose-Headers",
 )
+_CHANGED: Final = frozenset({name.lower() for name in _OF_ENDPOINT} | {"vary"})
+_VARY: Final = ("Vary", "Origin")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -136,11 +138,15 @@ class Cors:
             if match is not None and match[2]
         )
         self._options = options
-
-    @property
-    def varies(self) -> bool:
+        self.varies = not self._any
         """Whether responses depend on the request's origin."""
-        return not self._any
+        self._further: list[tuple[str, str]] = []
+        if options.credentials:
+            self._further.append(("Access-Control-Allow-Credentials", "true"))
+        if options.expose:
+            self._further.append(("Access-Control-Expose-Headers", ", ".join(options.expose)))
+        self._known = {origin: self._fields(origin) for origin in (None, *self._exact)}
+        """What is said to these, which are nearly all."""
 
     def allows(self, origin: str) -> bool:
         """Whether pages of this origin may use the Service."""
@@ -155,23 +161,22 @@ class Cors:
                 return True
         return False
 
-    def response_fields(self, origin: str | None) -> list[tuple[str, str]]:
-        """Return the fields of a response to a page of this origin; None: the request named none."""
-        options = self._options
-        fields = []
+    def response_fields(self, origin: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the fields of a response to a page of this origin; None: it named none."""
+        known = self._known.get(origin)
+        return self._fields(origin) if known is None else known
+
+    def _fields(self, origin: str | None) -> tuple[tuple[str, str], ...]:
+        fields: list[tuple[str, str]] = []
         if origin is not None and self.allows(origin):
-            fields.append(("Access-Control-Allow-Origin", ANY if self._any else origin))
-            if options.credentials:
-                fields.append(("Access-Control-Allow-Credentials", "true"))
-            if options.expose:
-                fields.append(("Access-Control-Expose-Headers", ", ".join(options.expose)))
-        return fields
+            fields = [("Access-Control-Allow-Origin", ANY if self._any else origin), *self._further]
+        return (*fields, _VARY) if self.varies else tuple(fields)
 
     def preflight(self, origin: str) -> Reply:
         """Return the answer to a preflight."""
         options = self._options
         if not self.allows(origin):
-            return Reply(403, [("Vary", "Origin")], b"this origin is not allowed\n", "cors_denied")
+            return Reply(403, [_VARY], b"this origin is not allowed\n", "cors_denied")
         fields = [("Access-Control-Allow-Origin", ANY if self._any else origin)]
         fields.append(("Access-Control-Allow-Methods", ", ".join(options.methods)))
         if options.headers:
@@ -181,7 +186,7 @@ class Cors:
         if options.max_age is not None:
             fields.append(("Access-Control-Max-Age", str(int(options.max_age))))
         if self.varies:
-            fields.append(("Vary", "Origin"))
+            fields.append(_VARY)
         return Reply(204, fields, reason="cors_preflight")
 
 
@@ -205,8 +210,7 @@ def build(options: Options, context: Context) -> Layer:
                 response = await handler(request)
             except ExchangeError as error:
                 # Without these a page learns nothing but that something has failed.
-                varies = [("Vary", "Origin")] if policy.varies else []
-                error.headers = (*error.headers, *policy.response_fields(origin), *varies)
+                error.headers = (*error.headers, *policy.response_fields(origin))
                 raise
             change(response.headers, policy, origin)
             return response
@@ -218,14 +222,15 @@ def build(options: Options, context: Context) -> Layer:
 
 def change(headers: Headers, policy: Cors, origin: str | None) -> None:
     """Make the fields of a response those of the policy."""
-    for name in _OF_ENDPOINT:
-        headers.remove(name)
-    for name, value in policy.response_fields(origin):
-        headers.add(name, value)
-    if policy.varies:
+    add, fields = headers.add, policy.response_fields(origin)
+    if headers.has_any(_CHANGED):  # hardly ever, and one search for all of them is much cheaper
+        for name in _OF_ENDPOINT:
+            headers.remove(name)
         said = {one.strip().lower() for field in headers.get_all("Vary") for one in field.split(",")}
-        if not said & {"*", "origin"}:
-            headers.add("Vary", "Origin")
+        if said & {"*", "origin"}:
+            fields = tuple(field for field in fields if field != _VARY)
+    for name, value in fields:
+        add(name, value)
 
 
 MIDDLEWARE = Middleware(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from math import ceil
 from typing import Final, Literal, cast
@@ -61,6 +62,9 @@ MOST_KEYS: Final = 10_000
 """The node's table holds 32,768 numbers, of all Services."""
 
 SCOPES: Final = ("node", "cluster")
+
+REMEMBERED: Final = 128
+"""Bytes of a field's value up to which its digest is remembered."""
 
 Per = Literal["service", "source", "workload", "header"]
 
@@ -194,7 +198,7 @@ class Keys:
 
     def key(self, value: bytes, now: float) -> bytes:
         """Return what the limit of this value is kept under: 16 bytes, which do not show the value."""
-        key = blake2b(value, digest_size=16).digest()
+        key = _short_digest(value) if len(value) <= REMEMBERED else _digest(value)
         used = self._used
         if key in used:
             used.move_to_end(key)
@@ -205,6 +209,13 @@ class Keys:
             del used[oldest]
         used[key] = now
         return key
+
+
+def _digest(value: bytes) -> bytes:
+    return blake2b(value, digest_size=16).digest()
+
+
+_short_digest = lru_cache(maxsize=4096)(_digest)
 
 
 def _namer(options: Options, now: Callable[[], float]) -> Callable[[Request], bytes] | None:
@@ -287,8 +298,9 @@ def _telling(options: Options, limiter: Limiter, decide_on: Callable[[Request], 
                 error.headers = (*error.headers, policy, left)
                 raise
             # Both are lists (RFC 9651 section 3.1): the Service's own items stay in front of ours.
-            response.headers.add(*policy)
-            response.headers.add(*left)
+            add = response.headers.add
+            add(*policy)
+            add(*left)
             return response
 
         return limit_rate

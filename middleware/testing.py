@@ -149,7 +149,7 @@ class FakeResponse:
     """A response whose body is `body`; `length` None: its head does not say how long it is.
 
     For a gRPC call, give `grpc_status` if it is known at once, or `early` if it is only known after waiting
-    for it; give neither if it is not known before the call ends.
+    for it; give neither if it is not known before the call ends. `trailers` are those that end the call.
     """
 
     def __init__(
@@ -161,6 +161,7 @@ class FakeResponse:
         grpc_status: GrpcStatus | None = None,
         early: GrpcStatus | ExchangeError | None = None,
         length: int | None = -1,
+        trailers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
         self.headers = ReplyHeaders((fields or {}).items())
@@ -172,6 +173,11 @@ class FakeResponse:
         """How long those would have waited who asked for an early status."""
         self.discarded = False
         self._early = early
+        self._trailers = ReplyHeaders((trailers or {}).items())
+
+    def trailer(self, name: str) -> str | None:
+        """Return what the call has ended with, if it has."""
+        return None if self.grpc_status is None else self._trailers.get(name)
 
     async def early_status(self, seconds: float) -> GrpcStatus | None:
         """Return the status that is known, or comes early; raise the error that comes instead."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Final, TypeVar
 
@@ -20,6 +20,8 @@ from middleware.contract import Problem
 
 LONGEST: Final = 64
 """Characters of a number, duration or rate; a longer one is refused unread."""
+SHORT: Final = 4
+"""Characters of a word in which one wrong letter matters much."""
 
 UNIT_NANOSECONDS: Final = {
     "ns": 1,
@@ -201,9 +203,19 @@ def parse_choice(text: str, choices: Sequence[str], *, also: str = "") -> str:
     text = text.strip()
     if text in choices:
         return text
-    nearest = difflib.get_close_matches(text[:LONGEST], choices, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    close = nearest(text[:LONGEST], choices)
+    hint = f"; did you mean {close}?" if close else ""
     raise InvalidValue(f"{quote(text)} is not known", f"one of {', '.join(choices)}{also}{hint}")
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """Return the known word that somebody who wrote this has probably meant; empty if none is so close.
+
+    Three quarters must be equal: with less, words of which only some letters are the same are taken for each
+    other. In a short word one wrong letter is more than a quarter.
+    """
+    found = difflib.get_close_matches(text, known, n=1, cutoff=0.75 if len(text) > SHORT else 0.6)
+    return found[0] if found else ""
 
 
 def parse_percentage(text: str, *, least: int = 1) -> int:

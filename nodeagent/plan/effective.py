@@ -7,7 +7,6 @@ else counts as absent. A `Problem` says what is wrong and what is in force inste
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from discovery.annotations import ANNOTATIONS, ENABLED, OF_PORT, check_annotatio
 from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject, ServicePort
 from middleware import contract
+from middleware.values import nearest
 from nodeagent.plan.annotations import CONNECTIONS, CUSTOM, SETTINGS, Connections
 from nodeagent.plan.balancing import BALANCING, Balancing
 from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
@@ -170,12 +170,8 @@ def _drop_unknown(
     problems = []
     for number, name in enumerate(names):
         # Finding a similar name costs a millisecond, and of further problems only the number is reported.
-        close = (
-            []
-            if number >= MOST_PROBLEMS or len(name) > LONGEST
-            else difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        )
-        expected = f"did you mean {close[0]}?" if close else "one of docs/annotations.md"
+        close = "" if number >= MOST_PROBLEMS or len(name) > LONGEST else nearest(name, known)
+        expected = f"did you mean {close}?" if close else "one of docs/annotations.md"
         reason = "is not an annotation that the mesh knows"
         problems.append(service_problem(service, name, in_force.pop(name), reason, expected, "it is ignored"))
     return problems
@@ -196,10 +192,10 @@ def _unknown_names(
             reason, expected = f"{name} is the mesh's own", "its annotations, which turn it on"
             effect = f"{field} does nothing about {name}"
         else:
-            close = difflib.get_close_matches(shown, own, n=1)
+            close = nearest(shown, own)
             reason = f"no middleware here is called {shown}"
             known_ones = f"one of {', '.join(own)}" if own else "none: no middleware of your own is installed"
-            expected = f"did you mean {close[0]}?" if close else known_ones
+            expected = f"did you mean {close}?" if close else known_ones
             effect = f"requests pass without {shown}"
         yield service_problem(service, field, service.annotations.get(field, name), reason, expected, effect)
 

@@ -23,16 +23,15 @@ def said_in(lines: bytes) -> GrpcStatus | None:
     return _STATUSES.get(match[1].strip(b" \t"), GrpcStatus.UNKNOWN) if match is not None else None
 
 
-def in_trailers(lines: bytes) -> GrpcStatus:
-    """Return the status of a call that ends with these trailers; without any they are empty."""
+def status_in(lines: bytes, http_status: int) -> GrpcStatus:
+    """Return the status of a call that ends with these fields; without any, what HTTP's status means."""
     said = said_in(lines)
-    return said if said is not None else GrpcStatus.UNKNOWN
+    return said if said is not None else of_http(http_status)
 
 
 def in_head(head: ResponseHead) -> GrpcStatus:
     """Return the status of a call whose response is nothing but this head, or is none of gRPC."""
-    said = said_in(head.fields)
-    return said if said is not None else of_http(head.status)
+    return status_in(head.fields, head.status)
 
 
 def in_reply(reply: Reply) -> GrpcStatus:

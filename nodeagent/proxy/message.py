@@ -183,8 +183,7 @@ class Fields:
 
     def get(self, name: str) -> str | None:
         """Return the first value of this name, or None."""
-        match = _lines_of(name).search(b"\n" + self._raw())
-        return match[1].strip(b" \t").decode("latin-1") if match is not None else None
+        return value_in(self._raw(), name)
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of this name, in order."""
@@ -258,6 +257,12 @@ def _lines_of_any(names: frozenset[str]) -> re.Pattern[bytes]:
     return re.compile(
         rb"\n(?i:(?:%b)):" % b"|".join(sorted(re.escape(name.encode("latin-1")) for name in names))
     )
+
+
+def value_in(lines: bytes, name: str) -> str | None:
+    """Return the first value of this name in the lines of a head or of trailers, or None."""
+    match = _lines_of(name).search(b"\n" + lines)
+    return match[1].strip(b" \t").decode("latin-1") if match is not None else None
 
 
 def check_target(target: str) -> bytes:

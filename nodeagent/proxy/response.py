@@ -9,8 +9,8 @@ from middleware.contract import Deadline, UpstreamReset
 from middleware.grpc import GrpcStatus
 from nodeagent.proxy.body import Unchunked
 from nodeagent.proxy.chain import Outcome
-from nodeagent.proxy.grpc_status import in_head, in_trailers
-from nodeagent.proxy.message import CHUNKED, Fields, ResponseHead
+from nodeagent.proxy.grpc_status import status_in
+from nodeagent.proxy.message import CHUNKED, Fields, ResponseHead, value_in
 
 
 class ResponseOwner(Protocol):
@@ -81,20 +81,30 @@ class UpstreamResponse:
     @property
     def grpc_status(self) -> GrpcStatus | None:
         """The status of a call, if it is known by now."""
+        lines = self._last_lines()
+        return status_in(lines, self.head.status) if lines is not None else None
+
+    def trailer(self, name: str) -> str | None:
+        """Return the first value of a field that a call has ended with."""
+        lines = self._last_lines()
+        return value_in(lines, name) if lines is not None else None
+
+    def _last_lines(self) -> bytes | None:
+        """Return the fields that a call has ended with; None: it has not, as far as is known."""
+        head = self.head
         if not self._owner.grpc:
             return None
-        head = self.head
         if head.status != 200:
-            return in_head(head)
+            return head.fields
         if not self.end:
             return None
         if self.trailers:
-            return in_trailers(self.trailers)
+            return self.trailers
         if head.length == CHUNKED:
             body = Unchunked()
             body.payload(self.data)
-            return in_trailers(body.trailers)
-        return in_trailers(b"") if self.data else in_head(head)
+            return body.trailers
+        return b"" if self.data else head.fields
 
     async def early_status(self, seconds: float) -> GrpcStatus | None:
         """Wait for a call's first byte of a message or its end, and return its status if that has come.

@@ -21,7 +21,7 @@ from discovery.compat import (
 )
 from discovery.manifest import read_object
 from discovery.model import ServiceObject
-from middleware import circuit_breaker, rate_limit, retry
+from middleware import circuit_breaker_options, rate_limit, retry_options
 from middleware.contract import Problem
 
 NEW, OLD = PREFIXES
@@ -135,12 +135,12 @@ def test_notes(foreign: Mapping[str, str], severity: str, reason: str) -> None:
 
 def test_names_and_bounds_are_those_of_the_middleware() -> None:
     assert (RETRY_ATTEMPTS, CIRCUIT_BREAKER, RATE_LIMIT) == (
-        retry.RETRY_ATTEMPTS,
-        circuit_breaker.CIRCUIT_BREAKER,
+        retry_options.RETRY_ATTEMPTS,
+        circuit_breaker_options.CIRCUIT_BREAKER,
         rate_limit.RATE_LIMIT,
     )
     assert (MOST_RETRIES, FASTEST, LARGEST_BURST) == (
-        retry.MOST_ATTEMPTS,
+        retry_options.MOST_ATTEMPTS,
         rate_limit.FASTEST,
         rate_limit.LARGEST_BURST,
     )
@@ -187,7 +187,7 @@ def test_what_traefik_mesh_refuses_is_refused(first: str, second: str) -> None:
     assert (RATE_LIMIT in found.annotations) == (is_atoi(first) and is_atoi(second))
     assert (RETRY_ATTEMPTS in found.annotations) == is_atoi(first)
     assert not isinstance(rate_limit.parse(found.annotations), Problem)
-    assert not isinstance(retry.parse(found.annotations), Problem)
+    assert not isinstance(retry_options.parse(found.annotations), Problem)
 
 
 def service(annotations: Mapping[str, object]) -> dict[str, object]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from middleware.circuit_breaker import parse as parse_breaker
+from middleware.circuit_breaker_options import parse as parse_breaker
 from middleware.contract import Problem
 from middleware.grpc import GrpcStatus, of_http, of_reply
-from middleware.retry import parse as parse_retry
+from middleware.retry_options import parse as parse_retry
 from nodeagent.admin.families import METHODS, port_families
 from nodeagent.proxy.grpc_exchange import OF_NO_METHOD
 from nodeagent.stats.columns import Layout

@@ -259,6 +259,23 @@ class TestRetry:
         assert heard[-1] == "1: trailers grpc-status=0 end"
         assert told(stage) == [GrpcStatus.OK]
 
+    @pytest.mark.parametrize("asked", ["-1", "never", "60000"])
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_who_pushes_back_is_not_asked_again(self, wires: Wires, asked: str, alone: bool) -> None:
+        """gRFC A6: nobody else either."""
+        stage = self.called(wires)
+        fields = (("grpc-status", "14"), ("grpc-retry-pushback-ms", asked))
+        said = stage.does(a1 >> (answers(1, 200, KIND, *fields) if alone else begins(1) + head(1, *fields)))
+        assert f"grpc-status=14 grpc-retry-pushback-ms={asked}" in said["client"][-1]
+        assert "b" not in said
+
+    def test_who_asks_for_a_pause_gets_it(self, wires: Wires) -> None:
+        stage = self.called(wires)
+        fields = (("grpc-status", "14"), ("grpc-retry-pushback-ms", "400"))
+        assert "b" not in stage.does(a1 >> begins(1) + head(1, *fields), passes(0.2))
+        heard = self.second(stage, passes(0.3))
+        assert heard[-1] == "1: trailers grpc-status=0 end"
+
     def test_who_broke_off_is_not_asked_again(self, wires: Wires) -> None:
         """Even if it is its turn."""
         stage = self.called(wires)

@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from middleware.circuit_breaker import FEWEST_OUTCOMES, CircuitBreaker, Options, State
+from middleware.circuit_breaker_options import FEWEST_OUTCOMES, Options
+from middleware.circuit_breaker_states import CircuitBreaker, State
 from middleware.condition import Condition
 from middleware.expression_parser import parse_expression
 from nodeagent.stats import windows

@@ -10,20 +10,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.circuit_breaker import (
-    FEWEST_OUTCOMES,
-    MIDDLEWARE,
-    TRANSITIONS,
-    Change,
-    CircuitBreaker,
-    CircuitOpen,
-    Event,
-    Options,
-    State,
-    build,
-    latency,
-    parse,
-)
+from middleware.circuit_breaker import MIDDLEWARE, CircuitOpen, build
+from middleware.circuit_breaker_options import FEWEST_OUTCOMES, Options, parse
+from middleware.circuit_breaker_states import TRANSITIONS, Change, CircuitBreaker, Event, State, latency
 from middleware.condition import Condition
 from middleware.contract import (
     ConnectFailed,

@@ -17,7 +17,16 @@ import pytest
 import yaml
 
 from hack.annotations import render
-from middleware import circuit_breaker, max_requests, rate_limit, registry, retry, timeout
+from middleware import (
+    circuit_breaker_options,
+    max_requests,
+    rate_limit,
+    registry,
+    retry,
+    retry_options,
+    retry_rules,
+    timeout,
+)
 from middleware.contract import (
     Annotation,
     ConnectFailed,
@@ -100,10 +109,10 @@ def test_what_happens_with_retries(row: list[str]) -> None:
 
 def test_how_long_retries_wait() -> None:
     (value,) = re.findall(r"With `svc.mesh/retry-backoff: ([^`]*)` there is", page("retry"))
-    options = retry.parse({retry.RETRY_ATTEMPTS: "6", retry.RETRY_BACKOFF: value})
-    assert isinstance(options, retry.Options)
+    options = retry_options.parse({retry_options.RETRY_ATTEMPTS: "6", retry_options.RETRY_BACKOFF: value})
+    assert isinstance(options, retry_options.Options)
     assert options.base is not None
-    waits = [retry.full_jitter(number, 1.0, options.base, options.limit) for number in range(1, 7)]
+    waits = [retry_rules.full_jitter(number, 1.0, options.base, options.limit) for number in range(1, 7)]
     assert rows(page("retry"), "| retry | waits up to |") == [
         [str(number), format_duration(wait)] for number, wait in enumerate(waits, 1)
     ]
@@ -127,8 +136,8 @@ def test_what_happens_with_retries_of_calls(row: list[str]) -> None:
     else:
         answer = errors[first]("")
     (value,) = re.findall(r"With `svc.mesh/retry-on: ([^`]*)`, if the first", page("retry"))
-    options = retry.parse({retry.RETRY_ATTEMPTS: "1", retry.RETRY_ON: value})
-    assert isinstance(options, retry.Options)
+    options = retry_options.parse({retry_options.RETRY_ATTEMPTS: "1", retry_options.RETRY_ON: value})
+    assert isinstance(options, retry_options.Options)
     handler, scripted = handler_of(
         retry.build(options, FakeContext()), answer, FakeResponse(grpc_status=GrpcStatus.OK)
     )
@@ -196,7 +205,7 @@ def test_the_figures_of_the_circuit_breakers_page_are_all_there_are() -> None:
     names = [row[0].strip("`").partition("(")[0] for row in rows(page("circuit-breaker"), FIGURES)]
     assert names == ["NetworkErrorRatio", "ResponseCodeRatio", "LatencyAtQuantileMS", "RequestThreshold"]
     for name in names:
-        found = circuit_breaker.parse({circuit_breaker.CIRCUIT_BREAKER: f"{name}!"})
+        found = circuit_breaker_options.parse({circuit_breaker_options.CIRCUIT_BREAKER: f"{name}!"})
         assert isinstance(found, Problem)
         assert found.expected.startswith(f"( after {name}")
 

@@ -139,8 +139,11 @@ def simulate(
     greedy: int,
     seconds: float = 60.0,
     seed: int = 1,
+    work: Callable[[random.Random], float] = lambda draw: draw.expovariate(100),
 ) -> tuple[list[float], int]:
     """Play a Service of ten places and 10 ms a request; return the neighbour's times, and its refusals.
+
+    `work` says how long a request takes: by default a random time, exponentially distributed.
 
     The neighbour asks 200 times a second, a fifth of what the Service can do. The greedy pod keeps `greedy`
     requests under way: a refused one asks again after 10 ms.
@@ -160,7 +163,7 @@ def simulate(
 
         def tell(admitted: bool) -> None:
             if admitted:
-                at(clock + draw.expovariate(100), finish)
+                at(clock + work(draw), finish)
             elif source == "greedy":
                 at(clock + 0.01, lambda then: ask(then, source))
             else:
@@ -204,6 +207,26 @@ def test_a_pod_at_ten_times_saturation_does_not_double_a_neighbours_p99() -> Non
     beside, refused = simulate(fair, greedy=100)
     assert refused == 0
     assert beside[len(beside) * 99 // 100] < 1.2 * alone[len(alone) * 99 // 100]
+
+
+def test_where_all_requests_take_equally_long_a_neighbour_waits_for_one_at_most() -> None:
+    """The greedy pod's requests begin and end together, so no place becomes free in between."""
+    alone, _ = simulate(fair, greedy=0, work=lambda _draw: 0.01)
+    beside, refused = simulate(fair, greedy=100, work=lambda _draw: 0.01)
+    assert refused == 0
+    assert alone[len(alone) * 99 // 100] < 0.0101
+    assert beside[len(beside) // 2] < 1.6 * 0.01
+    assert 1.8 * 0.01 < beside[len(beside) * 99 // 100] < 2.2 * 0.01
+
+
+def test_where_requests_take_from_half_to_half_more_a_neighbour_hardly_waits() -> None:
+    def work(draw: random.Random) -> float:
+        return 0.01 * draw.uniform(0.5, 1.5)
+
+    alone, _ = simulate(fair, greedy=0, work=work)
+    beside, refused = simulate(fair, greedy=100, work=work)
+    assert refused == 0
+    assert beside[len(beside) * 99 // 100] < 1.35 * alone[len(alone) * 99 // 100]
 
 
 def test_without_fairness_it_does_worse() -> None:

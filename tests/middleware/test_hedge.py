@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from middleware.contract import Handler, UpstreamReset
 from middleware.hedge import CLASSES, FEWEST, SHORTEST, UsualTime, class_of, upper_bound
-from middleware.retry import Options, build
+from middleware.retry import build
+from middleware.retry_options import Options
 from middleware.testing import FakeContext, FakeRequest, Scripted, run, status_of
 
 times = st.floats(0.0, 800.0)

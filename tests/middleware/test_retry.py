@@ -21,17 +21,17 @@ from middleware.contract import (
     UpstreamReset,
 )
 from middleware.grpc import BY_WORD, GrpcStatus
-from middleware.retry import (
+from middleware.retry import PATIENCE, build
+from middleware.retry_options import Options, parse
+from middleware.retry_rules import (
     BUDGET_FLOOR,
-    PATIENCE,
-    Options,
+    PUSHBACK,
     RetryBudget,
+    asked_by_call,
     asked_to_wait,
     backoff,
-    build,
     full_jitter,
     is_retriable_error,
-    parse,
 )
 from middleware.testing import (
     FakeContext,
@@ -583,3 +583,51 @@ def test_calls_have_the_same_budget() -> None:
     for _ in range(1000):
         run(handler(grpc_call()))
     assert len(scripted.requests) == 1000 + 200
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("250", 0.25),
+        ("9" * 5000, float("9" * 18) / 1000),
+        ("-1", None),
+        ("", None),
+        ("1.5", None),
+        ("soon", None),
+        ("\u0663", None),
+    ],
+)
+def test_what_a_call_asks_for(text: str, seconds: float | None) -> None:
+    assert asked_by_call(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("longest", "asked", "waited"),
+    [
+        (1.0, "400", [0.425]),
+        (1.0, "1001", None),
+        (1.0, "-1", None),
+        (1.0, "never", None),
+        (None, "-1", [0.025]),
+    ],
+)
+def test_calls_push_back(longest: float | None, asked: str, waited: list[float] | None) -> None:
+    """`grpc-retry-pushback-ms` of gRFC A6: waited for, or the call is not sent again."""
+    pauses = Pauses()
+    busy = FakeResponse(early=GrpcStatus.UNAVAILABLE, trailers={PUSHBACK: asked})
+    layer = pauses.layer(Options(1, ("unavailable",), base=0.025, limit=0.25, retry_after=longest))
+    handler, scripted = handler_of(layer, busy, FakeResponse(grpc_status=GrpcStatus.OK))
+    response = run(handler(grpc_call()))
+    if waited is None:
+        assert (response, busy.discarded, len(scripted.requests)) == (busy, False, 1)
+    else:
+        assert (response.grpc_status, busy.discarded) == (GrpcStatus.OK, True)
+    assert pauses.seconds == pytest.approx(waited or [])
+
+
+def test_only_calls_push_back() -> None:
+    busy = FakeResponse(503, grpc_status=GrpcStatus.UNAVAILABLE, trailers={PUSHBACK: "-1"})
+    handler, scripted, _ = retrying(Options(1, ("503",)), busy, 200)
+    assert status_of(handler(FakeRequest())) == 200
+    assert len(scripted.requests) == 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from middleware import registry, retry, timeout
+from middleware import registry, retry, retry_options, retry_rules, timeout
 from middleware.contract import ConnectFailed, ExchangeError, Middleware, Problem
 from middleware.testing import (
     FakeConnection,
@@ -109,7 +109,7 @@ def test_a_client_that_had_not_sent_all_is_told_that_it_was_slow(middleware: Mid
 def chain(*outcomes: int | Silence, whole: float = 10.0) -> tuple[Any, Scripted]:
     """Both limits and two retries around an endpoint, in the registry's order."""
     innermost, scripted = handler_of(PER_TRY.build(Options(1.0), FakeContext()), *outcomes)
-    retrying = retry.build(retry.Options(2), FakeContext(), sleep=at_once)(innermost)
+    retrying = retry.build(retry_options.Options(2), FakeContext(), sleep=at_once)(innermost)
     return MIDDLEWARE.build(Options(whole), FakeContext())(retrying), scripted
 
 
@@ -179,5 +179,5 @@ def test_what_the_page_says_of_each(row: list[str]) -> None:
         assert annotation == f"`{IDLE}`"  # the data plane's
         return
     assert (str(error.status), f"`{error.reason}`") == (status, reason)
-    get, post = (retry.is_retriable_error(error, method, frozenset()) for method in ("GET", "POST"))
+    get, post = (retry_rules.is_retriable_error(error, method, frozenset()) for method in ("GET", "POST"))
     assert again == {(False, False): "no", (True, False): "idempotent", (True, True): "yes"}[get, post]

@@ -10,6 +10,7 @@ from middleware.values import (
     InvalidValue,
     Rate,
     format_duration,
+    nearest,
     parse_choice,
     parse_duration,
     parse_integer,
@@ -159,6 +160,22 @@ def test_a_misspelt_choice_names_the_nearest() -> None:
         parse_choice("sorce", ("service", "source"), also=" or a number")
     assert error.value.reason == '"sorce" is not known'
     assert error.value.expected == "one of service, source or a number; did you mean source?"
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "close"),
+    [
+        ("fastest", ("round-robin", "least-request", "ewma"), ""),
+        ("sometimes", ("5xx", "gateway-error", "reset", "unavailable"), ""),
+        ("least-requests", ("round-robin", "least-request"), "least-request"),
+        ("mim", ("min", "max"), "min"),
+        ("", ("min", "max"), ""),
+    ],
+)
+def test_only_what_is_close_is_taken_for_what_was_meant(
+    text: str, known: tuple[str, ...], close: str
+) -> None:
+    assert nearest(text, known) == close
 
 
 @pytest.mark.parametrize(
