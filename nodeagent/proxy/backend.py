@@ -310,6 +310,18 @@ class Backend:
             target = self.pick(avoid, now, steering.key(head, source))
         return (target, steering.begin(target, wish, now)) if target is not None else None
 
+    def pick_second(
+        self, head: RequestHead, source: Source, avoid: Collection[Target], now: float
+    ) -> Target | None:
+        """Return the endpoint for a second try beside the first; `begin_second` says that it begins."""
+        steering = self.steering
+        return self.pick(avoid, now, steering.key(head, source) if steering is not None else b"")
+
+    def begin_second(self, head: RequestHead, target: Target, now: float) -> Try[Target] | None:
+        """A second try begins; None: nobody wants to know of it."""
+        steering = self.steering
+        return steering.begin_second(target, head, now) if steering is not None else None
+
     def _is_well(self, target: Target, now: float) -> bool:
         circulating = self._circulating
         return target in (self.health.usable(circulating, now) if self.health.troubles else circulating)

@@ -42,7 +42,7 @@ from nodeagent.proxy.listeners import RunningListener, send
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
-from nodeagent.proxy.second import SecondTry
+from nodeagent.proxy.second import Place, SecondTry
 from nodeagent.proxy.steering import FIRST_ERROR, Try
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
@@ -322,19 +322,20 @@ class Exchange(LayerRequest):
         self._give_try_up()
         self._raise(error)
 
-    def place_for_second(self, permit: Callable[[], bool]) -> tuple[Backend, Target] | None:
-        """Return where a second try may go, if there may be one and `permit` allows it."""
+    def place_for_second(self, permit: Callable[[], bool]) -> Place | None:
+        """Return where a second try goes, and begin it, if there may be one and `permit` allows it."""
         backend, first = self._backend, self._target
         waiting = self._upstream is not None or self._pending is not None
         if not waiting or self._response is not None or backend is None or first is None:
             return None
         if self.completed is None or not self.replayable or self._head.upgrade or self._expired is not None:
             return None
-        target = backend.pick((*self._tried, first), self.listener.runtime.now())
+        now = self.listener.runtime.now()
+        target = backend.pick_second(self._head, self.client.source, (*self._tried, first), now)
         if target is None or not permit():
             return None
         self._tried = (*self._tried, target)
-        return backend, target
+        return Place(backend, target, backend.begin_second(self._head, target, now))
 
     def start_second(self, stream: UpstreamStream) -> None:
         """Send the request, all of which is there, on the stream of the second try."""
@@ -350,8 +351,8 @@ class Exchange(LayerRequest):
         """Go on with the second try, and give up the first."""
         self._tried_in_vain()
         self._give_try_up()
-        second.adopted()
         self._target, self._upstream, self._pending = second.target, second.stream, second.pending
+        self._try = second.adopted()
 
     def _forget_body(self) -> None:
         self.replayable = False
