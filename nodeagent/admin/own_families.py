@@ -214,8 +214,8 @@ CONNECTIONS_REFUSED: Final = Family(
     "refused",
     ("reason",),
     "`no_route`: no Service has this mesh address and port now. `limit`: one client has more connections "
-    "than it may. `full`: the worker has no room for more. `memory`: the client made the worker hold too "
-    "much.",
+    "than it may. `full`: the worker has no room, or no memory, for more. `memory`: the client "
+    "made the worker hold too much.",
 )
 REQUESTS_SHED: Final = Family(
     "svcmesh_requests_shed_total",

@@ -185,8 +185,8 @@ def main() -> None:
     type=Parsed("SIZE", "a size from 96Mi to 1024Gi, such as 256Mi", parse_worker_memory),
     show_default="70 % of the container's memory limit for all workers together, or of half the machine's "
     "memory if there is none, and at least 96Mi",
-    help="How much memory each worker may take. When requests under way fill 85 % of it, a worker refuses new "
-    "ones with 503; beyond it, it resets the connections of the client that makes it hold most.",
+    help="How much memory each worker may take. When requests under way fill 85 % of it, a worker refuses "
+    "new ones with 503; beyond it, it resets the connections of the client that makes it hold most.",
 )
 @_flag(
     "--node-name",

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 MIB: Final = 1024 * 1024
 GREEDY: Final = 1 / 16
 """Of the budget: a source that makes the worker hold less is not what fills it, unless many do together."""
+TRIM_PAUSE: Final = 1.0
+"""Seconds, at least, between two times of giving free memory back, which takes milliseconds."""
 MANY: Final = 1 / 2
 """Of the budget, held for all sources together."""
 
@@ -59,10 +61,19 @@ class MemoryGuard:
     most is broken off.
     """
 
-    def __init__(self, runtime: Runtime, budget: int, used: Callable[[], int] = resident) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        budget: int,
+        used: Callable[[], int] = resident,
+        give_back: Callable[[], None] = trim,
+    ) -> None:
         self._runtime = runtime
         self._budget = budget
         self._used = used
+        self._trim = give_back
+        self._trimmed = float("-inf")
+        """When free memory was given back last."""
         self._shedding = Shedding(budget)
         self._since = 0.0
         """When the worker began to refuse requests, and how many it had refused by then."""
@@ -80,7 +91,11 @@ class MemoryGuard:
     def shed(self) -> int:
         """Refuse requests, or take them again, by what the process uses; return how many bytes that is."""
         runtime, shedding = self._runtime, self._shedding
-        before, used = shedding.on, self._used()
+        before, used, now = shedding.on, self._used(), runtime.now()
+        if shedding.reached(used) and now - self._trimmed >= TRIM_PAUSE:
+            self._trimmed = now
+            self._trim()
+            used = self._used()
         on = shedding.look(used, runtime.in_flight)
         if on is not before:
             runtime.shed(on)
@@ -113,7 +128,7 @@ class MemoryGuard:
         """Break off every connection of the source that makes us hold most, if we hold too much."""
         if not self._budget or self._used() <= self._budget:
             return
-        trim()
+        self._trim()
         used = self._used()
         most = too_greedy(used, self._budget, self._runtime.greediest)
         if most is not None:

@@ -42,8 +42,12 @@ class Shedding:
         if self.on:
             self.on = used > self._budget * LOWER and in_flight() > self._budget * RELIEF
         else:
-            self.on = used > self._budget * UPPER and in_flight() > self._budget * CAUSE
+            self.on = self.reached(used) and in_flight() > self._budget * CAUSE
         return self.on
+
+    def reached(self, used: int) -> bool:
+        """Whether the process is so large that requests may have to be refused."""
+        return used > self._budget * UPPER
 
     def next_look(self, used: int, connections: int) -> float:
         """Return the seconds until the next look: before the process can have grown too large."""

@@ -40,9 +40,7 @@ def slow() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def crowded(
-    tmp_path: Path, slow: socket.socket, start_whoami: Callable[[str], Whoami]
-) -> Iterator[Agent]:
+def crowded(tmp_path: Path, slow: socket.socket, start_whoami: Callable[[str], Whoami]) -> Iterator[Agent]:
     """An agent with `shop/slow` and `shop/web`, whose worker may take little memory."""
     cluster = tmp_path / "cluster"
     cluster.mkdir()
@@ -104,7 +102,9 @@ def test_uploads_that_fill_the_memory(crowded: Agent) -> None:
         assert len(uploads.sockets) < MOST
         uploads.begin(GROUP)
         done = len(uploads.sockets)
-        until(lambda done=done: agent.metric("svcmesh_worker_client_connections") >= done or uploads.refused())
+        until(
+            lambda done=done: agent.metric("svcmesh_worker_client_connections") >= done or uploads.refused()
+        )
     code, why = status(agent)
     assert (code, "worker_overloaded" in why) == (503, True), "a request of another client, at once"
     full = resident(worker)

@@ -54,7 +54,13 @@ class Guarded:
     def __init__(self, wires: Callable[..., Http1Stage], **options: object) -> None:
         self.stage = wires(limits=Limits(replay_bytes=400_000), **options)
         self.used = 0
-        self.guard = MemoryGuard(self.stage.plane.runtime, MIB, lambda: self.used)
+        self.free = 0
+        """What the process would give back."""
+        self.guard = MemoryGuard(self.stage.plane.runtime, MIB, lambda: self.used, self.give_back)
+
+    def give_back(self) -> None:
+        self.used -= self.free
+        self.free = 0
 
     def holds(self, used: int) -> None:
         self.used = used
@@ -99,6 +105,19 @@ def test_a_large_process_without_requests_serves(wires: Callable[..., Http1Stage
     said = worker.stage.does(client >> get(), a >> "accepts", a1 >> ok(b"served"))
     assert b"".join(said["client"]).endswith(b"served")
     assert worker.worker(columns.WORKER_REQUESTS_SHED) == 0
+
+
+def test_memory_that_is_free_is_given_back_first(wires: Callable[..., Http1Stage]) -> None:
+    worker = Guarded(wires)
+    stage = worker.stage
+    stage.does(client >> put(BODY, length=300_000))
+    worker.free = MIB // 2
+    worker.holds(MIB)
+    assert not stage.plane.runtime.shedding
+    worker.free = MIB // 2
+    worker.holds(MIB)
+    assert stage.plane.runtime.shedding, "once a second is enough: it takes long"
+    stage.does(client >> "resets")
 
 
 def test_bodies_under_way_are_kept_no_longer(wires: Callable[..., Http1Stage]) -> None:
