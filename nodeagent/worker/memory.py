@@ -1,5 +1,5 @@
-"""Keeps a worker within its memory: it takes no new requests near the end of it, and beyond, who makes it hold
-most is broken off before the kernel kills everybody.
+"""Keeps a worker within its memory: near its end new requests are refused, and beyond it, who makes the worker
+hold most is broken off before the kernel kills everybody.
 
 A connection may make the worker hold a head that is not whole, requests sent ahead, a body kept for a retry
 and a response that is not read: 100 KiB and more. Each has its limit and its time, but thousands of them at
@@ -30,10 +30,10 @@ log = structlog.get_logger()
 MIB: Final = 1024 * 1024
 GREEDY: Final = 1 / 16
 """Of the budget: a source that makes the worker hold less is not what fills it, unless many do together."""
-TRIM_PAUSE: Final = 1.0
-"""Seconds, at least, between two times of giving free memory back, which takes milliseconds."""
 MANY: Final = 1 / 2
 """Of the budget, held for all sources together."""
+TRIM_PAUSE: Final = 1.0
+"""Seconds, at least, between two times of giving free memory back, which takes milliseconds."""
 
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
