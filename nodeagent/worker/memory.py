@@ -1,5 +1,5 @@
-"""Keeps a worker within its memory: near its end new requests are refused, and beyond it, who makes the worker
-hold most is broken off before the kernel kills everybody.
+"""Keeps a worker within its memory: near its end new requests are refused, and beyond it, who makes the
+worker hold most is broken off before the kernel kills everybody.
 
 A connection may make the worker hold a head that is not whole, requests sent ahead, a body kept for a retry
 and a response that is not read: 100 KiB and more. Each has its limit and its time, but thousands of them at

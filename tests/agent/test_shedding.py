@@ -80,6 +80,10 @@ class Uploads:
         for one in self.sockets:
             one.close()
 
+    def arrived(self) -> bool:
+        """Whether the worker has them all, as it has counted a moment ago."""
+        return self.agent.metric("svcmesh_worker_client_connections") >= len(self.sockets)
+
     def refused(self) -> int:
         return int(self.agent.metric("svcmesh_requests_shed_total"))
 
@@ -101,10 +105,7 @@ def test_uploads_that_fill_the_memory(crowded: Agent) -> None:
     while not agent.events("worker_shedding"):
         assert len(uploads.sockets) < MOST
         uploads.begin(GROUP)
-        done = len(uploads.sockets)
-        until(
-            lambda done=done: agent.metric("svcmesh_worker_client_connections") >= done or uploads.refused()
-        )
+        until(lambda: uploads.arrived() or uploads.refused())
     code, why = status(agent)
     assert (code, "worker_overloaded" in why) == (503, True), "a request of another client, at once"
     full = resident(worker)
