@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -74,7 +75,8 @@ class Uploads:
         for _ in range(number):
             one = socket.create_connection((self.address, 18080))
             self.sockets.append(one)
-            one.sendall(UPLOAD)
+            with contextlib.suppress(ConnectionError):  # it may be refused before all is sent
+                one.sendall(UPLOAD)
 
     def leave(self) -> None:
         for one in self.sockets:

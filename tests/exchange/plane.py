@@ -27,7 +27,8 @@ from nodeagent.plan.model import (
 )
 from nodeagent.proxy import backend
 from nodeagent.proxy.accept import Accepted
-from nodeagent.proxy.backend import Backends, Target
+from nodeagent.proxy.backend import Target
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream
