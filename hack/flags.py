@@ -84,6 +84,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--dns-listen": "localhost:53",
     "--admin-listen": "15000",
     "--workers": "0",
+    "--worker-memory": "1Mi",
     "--node-name": "Node_1",
     "--node-zone": "eu 1a",
     "--middleware-path": "/nowhere",

@@ -58,7 +58,8 @@ class Limits(msgspec.Struct, frozen=True):
     connections_per_source: int = 4096
     """From one source address, for each worker."""
     memory: int = 0
-    """Bytes that a worker may take before it breaks off the source that makes it hold most; 0: no limit."""
+    """Bytes that a worker may take: near them it refuses new requests, and beyond them it breaks off
+    the source that makes it hold most; 0: no limit."""
     connections: int = 65_536
     """From all clients, for each worker; fewer where it may not have the descriptors for them."""
 

@@ -207,6 +207,7 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
         "full": total(columns.WORKER_REFUSED_FULL),
         "memory": total(columns.WORKER_REFUSED_MEMORY),
     }
+    shed = total(columns.WORKER_REQUESTS_SHED)
     lost = {"agent": state.log_lines_lost, "workers": total(columns.WORKER_LOG_LINES_LOST)}
     dropped = {
         "budget": total(columns.WORKER_ACCESS_BUDGET),
@@ -214,6 +215,7 @@ def _worker_counters(state: AgentState, slots: list[list[int]]) -> Iterator[Metr
     }
     yield _family(own_families.MALFORMED_REQUESTS, _by_label(malformed))
     yield _family(own_families.CONNECTIONS_REFUSED, _by_label(refused))
+    yield _family(own_families.REQUESTS_SHED, _one(shed))
     yield _family(own_families.LOG_LINES_LOST, _by_label(lost))
     yield _family(own_families.ACCESS_LOG_DROPPED, _by_label(dropped))
     yield _family(own_families.SHARED_LOCKS_FORGONE, _one(total(columns.WORKER_LOCKS_FORGONE)))

@@ -214,8 +214,16 @@ CONNECTIONS_REFUSED: Final = Family(
     "refused",
     ("reason",),
     "`no_route`: no Service has this mesh address and port now. `limit`: one client has more connections "
-    "than it may. `full`: the worker has no room for more. `memory`: the client made the worker hold too "
-    "much.",
+    "than it may. `full`: the worker has no room, or no memory, for more. `memory`: the client "
+    "made the worker hold too much.",
+)
+REQUESTS_SHED: Final = Family(
+    "svcmesh_requests_shed_total",
+    "counter",
+    "Requests that a worker refused with 503, because those under way filled its memory.",
+    "refused",
+    use="`worker_shedding` in the log says how much the worker held. See "
+    "[what a worker holds](operations.md#what-a-worker-may-hold).",
 )
 
 WORKERS: Final = Family(
@@ -340,6 +348,12 @@ WORKER_GAUGES: Final = (
         "A receiver that takes nothing at all is broken off after 60 seconds.",
         1e6,
     ),
+    _worker(
+        "shedding",
+        "1 while a worker refuses new requests because those under way fill its memory, else 0.",
+        columns.WORKER_SHEDDING,
+        "See [what a worker may hold](operations.md#what-a-worker-may-hold).",
+    ),
 )
 
 OWN_FAMILIES: Final[tuple[Family, ...]] = (
@@ -350,6 +364,7 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     ENDPOINTS_EJECTED,
     MALFORMED_REQUESTS,
     CONNECTIONS_REFUSED,
+    REQUESTS_SHED,
     DNS_QUERIES,
     DNS_RESPONSES,
     PLAN_VERSION,

@@ -19,11 +19,11 @@ from discovery.compat import ZONES, Compat
 from discovery.files.overrides import Override
 from discovery.model import ServiceKey
 from discovery.places import InvalidPlaces, parse_places
-from middleware.values import InvalidValue, parse_duration
+from middleware.values import InvalidValue, parse_duration, parse_size
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
 from nodeagent.cli.cpu import available_cpus
-from nodeagent.cli.memory import worker_memory
+from nodeagent.cli.memory import LEAST, worker_memory
 from nodeagent.plan.addresses import LONGEST_PREFIX
 from nodeagent.settings import (
     DNS_PORT,
@@ -39,6 +39,7 @@ from nodeagent.settings import (
 SHORTEST_PREFIX = 4
 MAX_WORKERS = 256
 MAX_DRAIN = 3600.0
+MOST_MEMORY = 1 << 40
 ADMIN_PORT = 15000
 STORE_PORT = 6379
 LAPTOP_DNS_PORT = 10053
@@ -64,6 +65,7 @@ class Given(msgspec.Struct, frozen=True):
     dns_listen: Listen | None = None
     admin_listen: Listen | None = None
     workers: int | None = None
+    worker_memory: int | None = None
     node_name: str | None = None
     node_zone: str = ""
     drain_timeout: float = 30.0
@@ -104,7 +106,7 @@ def resolve_settings(given: Given) -> Settings:
         # On a node, the kubelet and Prometheus connect from other addresses; on a laptop nobody does.
         admin_listen=given.admin_listen or (LOCALHOST if laptop else ANYWHERE, ADMIN_PORT),
         workers=workers,
-        limits=Limits(memory=worker_memory(workers)),
+        limits=Limits(memory=given.worker_memory or worker_memory(workers)),
         node_name=given.node_name or _host_name(),
         node_zone=given.node_zone,
         drain_timeout=given.drain_timeout,
@@ -358,6 +360,15 @@ def parse_workers(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS):
         raise ValueError(f"{text!r} is not a whole number from 1 to {MAX_WORKERS}")
     return int(text)
+
+
+def parse_worker_memory(text: str) -> int:
+    """Read a size in bytes, as Kubernetes writes it.
+
+    Raises:
+        ValueError: not a size from `LEAST` to `MOST_MEMORY`.
+    """
+    return parse_size(text, least=LEAST, most=MOST_MEMORY)
 
 
 def parse_drain_timeout(text: str) -> float:

@@ -29,6 +29,7 @@ from nodeagent.cli.flags import (
     parse_range,
     parse_source,
     parse_store,
+    parse_worker_memory,
     parse_workers,
     parse_zone,
     resolve_settings,
@@ -178,6 +179,14 @@ def main() -> None:
     type=Parsed("N", "a whole number from 1 to 256", parse_workers),
     show_default="the CPUs that the process may use (its affinity and CPU quota, rounded down, at least 1)",
     help="How many processes carry traffic.",
+)
+@_flag(
+    "--worker-memory",
+    type=Parsed("SIZE", "a size from 96Mi to 1024Gi, such as 256Mi", parse_worker_memory),
+    show_default="70 % of the container's memory limit for all workers together, or of half the machine's "
+    "memory if there is none, and at least 96Mi",
+    help="How much memory each worker may take. When requests under way fill 85 % of it, a worker refuses "
+    "new ones with 503; beyond it, it resets the connections of the client that makes it hold most.",
 )
 @_flag(
     "--node-name",

@@ -1,4 +1,4 @@
-"""How much memory a worker may take before it resets the client that makes it hold most."""
+"""How much memory a worker may take before it refuses requests, and resets who makes it hold most."""
 
 from __future__ import annotations
 

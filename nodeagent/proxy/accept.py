@@ -20,7 +20,7 @@ from nodeagent.proxy.observer import Refused
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import Source
 from nodeagent.proxy.tcp import TcpConnection
-from nodeagent.stats.columns import WORKER_REFUSED_NO_ROUTE
+from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_NO_ROUTE
 
 _SO_ORIGINAL_DST: Final = 80
 """`linux/netfilter_ipv4.h`: the destination before DNAT, as a sockaddr_in."""
@@ -95,6 +95,10 @@ class Accepted(asyncio.Protocol):
             return None
         arrival = _Arrival(source.address, runtime.limits.connect_time)
         if listener.gates and not self._let_in(listener, arrival, source):
+            return None
+        if runtime.shedding and not listener.http:  # a client of HTTP gets an answer
+            runtime.count(WORKER_REFUSED_FULL)
+            listener.refuse(source, WorkerFull("the worker has no memory for more"), connection=True)
             return None
         if not runtime.admit(source.address):
             listener.refuse(source, self._over_limit(), connection=True)

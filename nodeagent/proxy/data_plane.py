@@ -14,7 +14,7 @@ from typing import Final
 from middleware.contract import SharedTable, TokenStore
 from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey, UpstreamProtocol
 from nodeagent.proxy.accept import Accepted, Destination
-from nodeagent.proxy.backend import Backends
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.census import CensusTaker
 from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream

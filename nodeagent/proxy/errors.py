@@ -119,6 +119,18 @@ class PoolTimeout(PoolFull):
     reason = "pool_timeout"
 
 
+class WorkerOverloaded(ExchangeError):
+    """The worker takes no new requests, because those under way fill its memory (503)."""
+
+    status = 503
+    proxy_error = "proxy_internal_response"
+    reason = "worker_overloaded"
+    processed = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, (("Retry-After", "1"),))
+
+
 class NoRoute(ExchangeError):
     """The Service has left the mesh while the client was still connected (503)."""
 

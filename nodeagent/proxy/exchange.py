@@ -34,6 +34,7 @@ from nodeagent.proxy.errors import (
     ResponseTimeout,
     UpstreamRefused,
     UpstreamStalled,
+    WorkerOverloaded,
     reply_to,
     signed,
 )
@@ -42,7 +43,8 @@ from nodeagent.proxy.listeners import RunningListener, send
 from nodeagent.proxy.message import RequestHead, ResponseHead
 from nodeagent.proxy.request import LayerRequest
 from nodeagent.proxy.response import UpstreamResponse
-from nodeagent.proxy.second import SecondTry
+from nodeagent.proxy.runtime import Runtime
+from nodeagent.proxy.second import Place, SecondTry
 from nodeagent.proxy.steering import FIRST_ERROR, Try
 from nodeagent.proxy.streams import ClientStream, Pending, UpstreamStream
 from nodeagent.stats.columns import (
@@ -57,6 +59,7 @@ from nodeagent.stats.columns import (
     UPSTREAM_STALLED,
     UPSTREAM_TIMEOUT,
     UPSTREAM_TRUNCATED,
+    WORKER_REQUESTS_SHED,
 )
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -185,9 +188,13 @@ class Exchange(LayerRequest):
         if data:
             self._kept = [data]
             self._kept_size = len(data)
-        rule = self.listener.rule or self.listener.rule_for(self._head)
+        listener = self.listener
+        if listener.runtime.shedding:
+            self._shed(listener.runtime)
+            return
+        rule = listener.rule or listener.rule_for(self._head)
         if rule is None:
-            self.fail(NoRule(f"{self.listener.service} has no rule for {self.method} {self.target}"))
+            self.fail(NoRule(f"{listener.service} has no rule for {self.method} {self.target}"))
             return
         self._rule = rule
         backend = self._backend = rule.backend or rule.choose()
@@ -202,8 +209,13 @@ class Exchange(LayerRequest):
             assert backend is not None
             handler = backend.layered(send)
         coroutine = cast("Coroutine[Any, Any, Any]", handler(self))  # layers are `async def`
-        self._chain = Chain(coroutine, self, self.listener.runtime.loop)
+        self._chain = Chain(coroutine, self, listener.runtime.loop)
         self._chain.step(None)
+
+    def _shed(self, runtime: Runtime) -> None:
+        """Refuse it: there is no memory for further requests."""
+        runtime.count(WORKER_REQUESTS_SHED)
+        self.fail(WorkerOverloaded("the node's worker has no memory for further requests"))
 
     def request_data(self, data: bytes, end: bool) -> None:
         """Take more of the request's body; in a tunnel, of what the client says, `end` at its half-close."""
@@ -221,11 +233,11 @@ class Exchange(LayerRequest):
                 self._kept = []
             self._kept.append(data)
             self._kept_size += len(data)
-            if upstream is not None and self._kept_size > self.listener.runtime.limits.replay_bytes:
+            if upstream is not None and self._kept_size > self.listener.runtime.replay_bytes:
                 self._forget_body()
         if upstream is not None:
             upstream.send_data(data, end)
-        elif not end and self._kept_size > self.listener.runtime.limits.replay_bytes:
+        elif not end and self._kept_size > self.listener.runtime.replay_bytes:
             self.client.pause_reading()
 
     def request_trailers(self, lines: bytes) -> None:
@@ -322,19 +334,20 @@ class Exchange(LayerRequest):
         self._give_try_up()
         self._raise(error)
 
-    def place_for_second(self, permit: Callable[[], bool]) -> tuple[Backend, Target] | None:
-        """Return where a second try may go, if there may be one and `permit` allows it."""
+    def place_for_second(self, permit: Callable[[], bool]) -> Place | None:
+        """Return where a second try goes, and begin it, if there may be one and `permit` allows it."""
         backend, first = self._backend, self._target
         waiting = self._upstream is not None or self._pending is not None
         if not waiting or self._response is not None or backend is None or first is None:
             return None
         if self.completed is None or not self.replayable or self._head.upgrade or self._expired is not None:
             return None
-        target = backend.pick((*self._tried, first), self.listener.runtime.now())
+        now = self.listener.runtime.now()
+        target = backend.pick_second(self._head, self.client.source, (*self._tried, first), now)
         if target is None or not permit():
             return None
         self._tried = (*self._tried, target)
-        return backend, target
+        return Place(backend, target, backend.begin_second(self._head, target, now))
 
     def start_second(self, stream: UpstreamStream) -> None:
         """Send the request, all of which is there, on the stream of the second try."""
@@ -350,8 +363,8 @@ class Exchange(LayerRequest):
         """Go on with the second try, and give up the first."""
         self._tried_in_vain()
         self._give_try_up()
-        second.adopted()
         self._target, self._upstream, self._pending = second.target, second.stream, second.pending
+        self._try = second.adopted()
 
     def _forget_body(self) -> None:
         self.replayable = False
@@ -483,7 +496,7 @@ class Exchange(LayerRequest):
                 stream.send_trailers(self._trailers)
             return
         stream.start(self, self._head, client.source, self._kept or (), end)
-        if self._kept_size > self.listener.runtime.limits.replay_bytes:
+        if self._kept_size > self.listener.runtime.replay_bytes:
             self._forget_body()
 
     def pause_request(self) -> None:

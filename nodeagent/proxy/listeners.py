@@ -14,7 +14,8 @@ from middleware.contract import Ended, ExchangeError, Gate, Handler, Reply, Resp
 from middleware.grpc import GrpcStatus
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
-from nodeagent.proxy.backend import Backend, Backends, Target
+from nodeagent.proxy.backend import Backend, Target
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
 from nodeagent.proxy.message import RequestHead
 from nodeagent.proxy.observer import FAILURES, Refused

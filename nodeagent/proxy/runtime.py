@@ -85,6 +85,10 @@ class Holding(NamedTuple):
     """Bytes of all sources."""
 
 
+EXCHANGE: Final = 8 * 1024
+"""Bytes that each end of an exchange takes, about, besides what waits there."""
+
+
 class Runtime:
     """The ground of one worker's data plane. `index` is the worker's number on its node, from 0.
 
@@ -132,6 +136,10 @@ class Runtime:
         self.run_apart: Callable[[Any, Handler], None] = _nowhere
         """Serves a copy of an exchange's request that belongs to no client (`nodeagent.proxy.errand`)."""
         self.draining = False
+        self.shedding = False
+        """Whether new requests are refused; see `shed`."""
+        self.replay_bytes = limits.replay_bytes
+        """Bytes of a request's body that are kept so that it can be sent again."""
         self.connections: dict[Timed, None] = {}
         """Every open connection of both sides, in the order in which they came, from `connection_made` to
         `connection_lost`: a transport without a reference to it, while it is paused, ends the process
@@ -191,6 +199,15 @@ class Runtime:
         for source, size in held.most_common(1):
             return Holding(source, connections[source], size, held.total())
         return None
+
+    def in_flight(self) -> int:
+        """Return the bytes that are held for requests under way, about, and for what waits to be read."""
+        return sum(one.held + one.busy * EXCHANGE for one in self.connections)
+
+    def shed(self, on: bool) -> None:
+        """Refuse new requests from now on, and keep no more of the bodies of those under way; or end that."""
+        self.shedding = on
+        self.replay_bytes = 0 if on else self.limits.replay_bytes
 
     def break_off(self, source: str) -> None:
         """Reset every connection of a source."""

@@ -9,7 +9,7 @@ reaches its exchange. Whichever is too late is given up.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from middleware.contract import ExchangeError, GatewayTimeout
 from nodeagent.proxy.backend import Backend, Target
@@ -17,6 +17,7 @@ from nodeagent.proxy.deadlines import Deadline
 from nodeagent.proxy.health import Outcome as Verdict
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import ResponseHead
+from nodeagent.proxy.steering import Try
 from nodeagent.proxy.streams import ClientStream, Pending, StreamTaker, UpstreamOwner, UpstreamStream
 from nodeagent.stats.columns import (
     UPSTREAM_CONNECT_FAILED,
@@ -25,6 +26,15 @@ from nodeagent.stats.columns import (
     UPSTREAM_PROTOCOL_ERROR,
     UPSTREAM_RESET,
 )
+
+
+class Place(NamedTuple):
+    """Where a second try goes."""
+
+    backend: Backend
+    target: Target
+    attempt: Try[Target] | None
+    """It as the balancer knows it; None: the balancer does not want to know."""
 
 
 class Racing(StreamTaker, UpstreamOwner, Protocol):
@@ -37,8 +47,8 @@ class Racing(StreamTaker, UpstreamOwner, Protocol):
         """Send the request on this stream, for the second try."""
         ...
 
-    def place_for_second(self, permit: Callable[[], bool]) -> tuple[Backend, Target] | None:
-        """Return where a second try may go; None: there must not be one, or there is no other endpoint.
+    def place_for_second(self, permit: Callable[[], bool]) -> Place | None:
+        """Return where a second try goes; None: there must not be one, or there is no other endpoint.
 
         `permit` is asked last.
         """
@@ -52,7 +62,17 @@ class Racing(StreamTaker, UpstreamOwner, Protocol):
 class SecondTry:
     """One that may begin later. Implements `Deadline`, and what a stream needs to know of its owner."""
 
-    __slots__ = ("_adopted", "_backend", "_exchange", "_permit", "_timer", "pending", "stream", "target")
+    __slots__ = (
+        "_adopted",
+        "_backend",
+        "_exchange",
+        "_permit",
+        "_timer",
+        "_try",
+        "pending",
+        "stream",
+        "target",
+    )
 
     def __init__(self, exchange: Racing, permit: Callable[[], bool]) -> None:
         self._exchange = exchange
@@ -60,6 +80,7 @@ class SecondTry:
         self._timer: Deadline | None = None
         self._adopted = False
         self._backend: Backend | None = None
+        self._try: Try[Target] | None = None
         self.target: Target | None = None
         self.pending: Pending | None = None
         self.stream: UpstreamStream | None = None
@@ -81,15 +102,17 @@ class SecondTry:
         ours = error.fault == "upstream" and not error.final and not isinstance(error, GatewayTimeout)
         return under_way and ours and not self._adopted
 
-    def adopted(self) -> None:
-        """Note that it is the exchange's own try from now on."""
+    def adopted(self) -> Try[Target] | None:
+        """Note that it is the exchange's own try from now on, and return what the balancer knows it as."""
         self._adopted = True
+        return self._try
 
     def _begin(self) -> None:
         place = self._exchange.place_for_second(self._permit)
         if place is None:
             return
-        self._backend, self.target = backend, target = place
+        backend, target, self._try = place
+        self._backend, self.target = backend, target
         stream = target.pool.take() if target.pool is not None else None
         if stream is not None:
             self._send(stream)
@@ -97,7 +120,7 @@ class SecondTry:
         try:
             self.pending = backend.connect(target, self, self._exchange.client.connect_time)
         except ExchangeError:
-            return  # the pool is full: there is the first try
+            self._give_up()  # the pool is full: there is the first try
 
     def _send(self, stream: UpstreamStream) -> None:
         self.stream = stream
@@ -110,12 +133,18 @@ class SecondTry:
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.abort()
+        if self._try is not None:
+            self._try.end(self._exchange.listener.runtime.now())
 
     def _failed(self, column: int, verdict: Verdict | None) -> None:
         """Note that it failed; the first try goes on alone."""
-        self._exchange.listener.count(column)
+        listener = self._exchange.listener
+        now = listener.runtime.now()
+        listener.count(column)
         if verdict is not None and self._backend is not None and self.target is not None:
-            self._backend.failed(self.target, verdict, self._exchange.listener.runtime.now())
+            self._backend.failed(self.target, verdict, now)
+        if self._try is not None:
+            self._try.heard(False, now)
         self._give_up()
 
     # What the pool and the stream call
@@ -141,6 +170,8 @@ class SecondTry:
             timed_out = isinstance(error, TimeoutError)
             column = UPSTREAM_CONNECT_TIMEOUT if timed_out else UPSTREAM_CONNECT_FAILED
             self._failed(column, Verdict.CONNECT_FAILED)
+        else:
+            self._give_up()
 
     @property
     def trailers_wanted(self) -> bool:
@@ -183,7 +214,9 @@ class SecondTry:
             self._exchange.upstream_lost(stream)
             return
         self.stream = None
-        if not stream.unprocessed and not stream.served:  # else it may just have been closed while idle
+        if stream.unprocessed or stream.served:  # it may just have been closed while idle
+            self._give_up()
+        else:
             self._failed(UPSTREAM_RESET, Verdict.RESET)
 
     def pause_request(self) -> None:

@@ -123,6 +123,15 @@ class Steering(Generic[T]):
             self._balancer.begun(target, now)
         return Try(self._balancer, self._cookie if wish is not target else None, target, now)
 
+    def begin_second(self, target: T, head: RequestHead, now: float) -> Try[T]:
+        """A second try at this endpoint begins beside one that is slow.
+
+        A client that has an endpoint keeps it: that this one was faster once is no reason to move a session.
+        """
+        if self._balancer is not None:
+            self._balancer.begun(target, now)
+        return Try(self._balancer, self._cookie if self.wish(head) is None else None, target, now)
+
 
 class Try(Generic[T]):
     """One try, as far as the choice of endpoints learns from it. `end` comes last, and counts once."""

@@ -133,7 +133,11 @@ WORKER_ACCESS_BUDGET = 19
 """Lines of the access log left out because a port had more than its lines a second."""
 WORKER_ACCESS_SLOW = 20
 """Lines of the access log lost because the log is not read fast enough."""
-WORKER_MALFORMED = 21
+WORKER_REQUESTS_SHED = 21
+"""Requests refused because those under way filled the worker's memory."""
+WORKER_SHEDDING = 22
+"""Whether it refuses requests for that reason now; a gauge."""
+WORKER_MALFORMED = 23
 """Malformed requests for a reason that the layout does not know; those it knows follow."""
 
 WORKER_GAUGES = (
@@ -149,6 +153,7 @@ WORKER_GAUGES = (
     WORKER_WAITING,
     WORKER_PAUSED,
     WORKER_LONGEST_PAUSE,
+    WORKER_SHEDDING,
 )
 
 _CACHE_LINE = 8

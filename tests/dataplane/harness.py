@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,7 +52,16 @@ class Mesh:
         self.layout = Layout(MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 64 * self.layout.slot_columns)).cast("q")
         loop = asyncio.get_running_loop()
-        self.proxy = DataPlane(loop, limits, self.layout, self.cells, Table(), FakeWindows())
+        self._skipped = 0.0
+        self.proxy = DataPlane(
+            loop,
+            limits,
+            self.layout,
+            self.cells,
+            Table(),
+            FakeWindows(),
+            now=lambda: time.monotonic() + self._skipped,
+        )
         self.servers: list[asyncio.Server] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.peers: list[asyncio.StreamWriter] = []
@@ -61,6 +71,10 @@ class Mesh:
         self.more: dict[str, Any] = {}
         """Further fields of the Service's backend."""
         self.sockets: list[socket.socket] = []
+
+    def skip(self, seconds: float) -> None:
+        """Have the proxy's clock say that this much time has passed; no timer of the loop runs sooner."""
+        self._skipped += seconds
 
     async def endpoint(self, handler: Handler, port: int = 0) -> Endpoint:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

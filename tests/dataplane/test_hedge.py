@@ -33,6 +33,7 @@ class Turns:
         self.bodies: list[bytes] = []
         self.broken_off = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.first_has_gone: Callable[[], Awaitable[None]]
 
     async def endpoint(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -73,7 +74,7 @@ class Turns:
         self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.go_on.set()
-        await asyncio.sleep(0.05)
+        await self.first_has_gone()
         writer.write(OK)
 
 
@@ -92,7 +93,7 @@ async def learn(mesh: Mesh) -> None:
         await read_head(reader)
         await reader.readexactly(2)
     writer.close()
-    await asyncio.sleep(1.05)  # what is usual is found out once a second
+    mesh.skip(1.05)  # what is usual is found out once a second
 
 
 @pytest.mark.parametrize(("request_", "body"), [(GET_CLOSE, b""), (PUT_CLOSE, b"body")])
@@ -128,6 +129,7 @@ async def test_the_first_answers_and_the_second_is_given_up(mesh: Mesh) -> None:
 async def test_the_second_goes_on_when_the_first_breaks(mesh: Mesh) -> None:
     turns = Turns()
     turns.turns = [turns.break_off_later, turns.answer_when_the_other_has_gone]
+    turns.first_has_gone = lambda: until(lambda: len([one for one in mesh.upstreams if one.busy]) == 1)
     await serve(mesh, turns)
     assert (await mesh.ask(GET_CLOSE)).endswith(b"ok")
     assert turns.taken == 2

@@ -27,7 +27,8 @@ from nodeagent.plan.model import (
 )
 from nodeagent.proxy import backend
 from nodeagent.proxy.accept import Accepted
-from nodeagent.proxy.backend import Backends, Target
+from nodeagent.proxy.backend import Target
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.errand import run_apart
 from nodeagent.proxy.http1.client import Http1Upstream
@@ -62,13 +63,20 @@ class CountingTurns:
     def __init__(self) -> None:
         self._turns: RoundRobin[Target] = RoundRobin()
         self.pick, self.keep = self._turns.pick, self._turns.keep
-        self.answered, self.failed = self._turns.answered, self._turns.failed
         self.under_way: Counter[Target] = Counter()
         self.begins = 0
+        self.heard: list[tuple[Target, bool, float]] = []
+        """Endpoints in the order in which they were heard of, whether they did well, and after how long."""
 
     def begun(self, endpoint: Target, now: float) -> None:
         self.under_way[endpoint] += 1
         self.begins += 1
+
+    def answered(self, endpoint: Target, took: float, now: float) -> None:
+        self.heard.append((endpoint, True, took))
+
+    def failed(self, endpoint: Target, took: float, now: float) -> None:
+        self.heard.append((endpoint, False, took))
 
     def ended(self, endpoint: Target, waited: float, now: float) -> None:
         assert waited >= 0
@@ -219,6 +227,21 @@ class Plane:
         """Have the plan say that it is in the mesh."""
         with mock.patch.object(registry, "installed", return_value=self._installed):
             self.listeners.apply([(self.spec, FIRST_SLOT)], ())
+
+    @property
+    def heard(self) -> list[tuple[str, bool, float]]:
+        """What the balancer was told of endpoints, by their names, with rounded times."""
+        return [
+            (NAMES[target.address], well, round(took, 2))
+            for balancer in self.balancers
+            for target, well, took in balancer.heard
+        ]
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """Tries that the balancer counts, by the endpoint's name."""
+        total = sum((one.under_way for one in self.balancers), Counter())
+        return {NAMES[target.address]: number for target, number in total.items()}
 
     @property
     def listener(self) -> RunningListener:

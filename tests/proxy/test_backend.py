@@ -15,7 +15,8 @@ from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec, Balance
-from nodeagent.proxy.backend import Backend, Backends, Target
+from nodeagent.proxy.backend import Backend, Target
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.balance import BALANCERS, make_balancer
 from nodeagent.proxy.balance.round_robin import RoundRobin
 from nodeagent.proxy.data_plane import make_pools

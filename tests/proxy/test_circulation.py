@@ -14,7 +14,8 @@ from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import BackendKey, BackendSpec, Locality, OutlierDetection
 from nodeagent.plan.outlier_detection import ALL
-from nodeagent.proxy.backend import Backend, Backends, Target
+from nodeagent.proxy.backend import Backend, Target
+from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.data_plane import make_pools
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.locality import enough, near
