@@ -95,7 +95,7 @@ SERVICES: tuple[SoakService, ...] = (
         {"failover": "retry", "health-check": "tcp interval=1s"},
         {"load-balancing": "least-request", "slow-start": "5s", "session-affinity": "cookie max-age=1m"},
         {"load-balancing": "consistent-hash header=x-soak", "session-affinity.http": "cookie name=soak"},
-        {"load-balancing.http": "ewma decay=2s", "slow-start.http": "2s"},
+        {"load-balancing.http": "ewma decay=2s", "slow-start.http": "2s recovered=on"},
         {"load-balancing": "fastest", "slow-start": "soon"},
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
