@@ -108,8 +108,8 @@ def test_what_cannot_be_purged(api: FakeApi, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["purge", "Catalog"], "'Catalog' is not the name"),
-        (["purge", "catalog", "-n", "a/b"], "'a/b' is not the name"),
+        (["purge", "Catalog"], "'Catalog' is not the name of a Service"),
+        (["purge", "catalog", "-n", "a/b"], "'a/b' is not the name of a namespace"),
         (["purge", "catalog", "--path", "images"], 'path="images" is not how a target begins'),
         (["purge", "catalog", "--path", "/a b"], 'path="/a b" is not how a target begins'),
         (["purge"], "Missing argument"),

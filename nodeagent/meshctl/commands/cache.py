@@ -7,6 +7,7 @@ have, and agents need no way in that changes anything.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,12 +29,19 @@ from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.commands.status import SELECTOR
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
 
+SERVICE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 TRIES: Final = 5
 """Of writing the annotation, while others change the Service at the same time."""
 
 
 class NotPurged(Exception):
     """The Service could not be changed; the message names it and says why."""
+
+
+def _parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value and not SERVICE_NAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
+    return value
 
 
 def _parse_path(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -53,7 +61,7 @@ def cache() -> None:
 
 
 @cache.command(short_help="Have all caches of a Service forget what they keep.")
-@click.argument("service", callback=parse_namespace)
+@click.argument("service", callback=_parse_service)
 @cluster_options
 @click.option(
     "--namespace",
@@ -69,7 +77,7 @@ def cache() -> None:
     default="",
     metavar="/PREFIX",
     callback=_parse_path,
-    help="Only responses whose paths, as requests have them, begin like this.  [default: all]",
+    help="Only responses whose paths, as endpoints get them, begin like this.  [default: all]",
 )
 @format_option
 def purge(
@@ -137,7 +145,7 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
 
 
 @cache.command(short_help="Show what caches do, over all nodes.")
-@click.argument("service", default="", callback=parse_namespace)
+@click.argument("service", default="", callback=_parse_service)
 @cluster_options
 @click.option(
     "--namespace",
