@@ -87,7 +87,7 @@ class Store:
         """Keep a response to a request with these fields; return False if it is too large for that, or was
         asked for before a purge.
         """
-        if self.purged(key, stored):
+        if self._purges.covers(key[1], stored.requested):
             return False
         size = self._cost(key, stored)
         if size > self._size:
@@ -135,7 +135,10 @@ class Store:
         return before - len(self._entries)
 
     def purged(self, key: Key, stored: Stored) -> bool:
-        """Return whether a response was asked for before a purge of its target."""
+        """Return whether a response that was kept is not any more because of a purge."""
+        resource = self._resources.get(key)
+        if resource is not None and any(self._entries[key, one] is stored for one in resource.values):
+            return False
         return self._purges.covers(key[1], stored.requested)
 
     def reserve(self, amount: int) -> bool:

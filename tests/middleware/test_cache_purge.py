@@ -202,3 +202,13 @@ def test_what_is_purged_does_not_stand_for_an_error() -> None:
     site.before_answer = lambda: site.purge("1")
     with pytest.raises(ConnectFailed):
         site.get()
+
+
+def test_purges_of_other_paths_take_nothing_away_however_many() -> None:
+    site = Site()
+    site.keep = "max-age=1"
+    site.get()
+    for number in range(2 * MOST_PURGES):
+        assert site.purge(f"mark-{number} path=/other/{number}")
+    site.fails = True
+    assert site.get().status == 200, "stale, in place of the error"
