@@ -15,33 +15,66 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+import structlog
+
 from middleware.cache_layer import Cache
-from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED
+from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, PURGED, STALE, STORED, VALIDATED
 from middleware.cache_options import CACHE, Options, parse
+from middleware.cache_purge import MOST_PURGES, PURGE, new_purges
 from middleware.contract import (
     Annotation,
     Context,
     Handler,
-    Layer,
     Middleware,
     Reply,
     Request,
     Response,
 )
 
+log = structlog.get_logger()
 
-def build(options: Options, context: Context, *, wall: Callable[[], float] = time.time) -> Layer:
-    """Return the layer for one port of a Service; tests give the clock of dates."""
-    cache = Cache(options, context, wall)
 
-    def layer(handler: Handler) -> Handler:
+class CacheLayer:
+    """The layer of one port, which can be purged while it runs. Implements `middleware.contract.Layer`."""
+
+    def __init__(self, options: Options, context: Context, wall: Callable[[], float]) -> None:
+        self._options = options
+        self._context = context
+        self._cache = Cache(options, context, wall)
+
+    def __call__(self, handler: Handler) -> Handler:
+        """Return the handler with the cache before it."""
+        cache = self._cache
+
         async def answer_from_cache(request: Request) -> Response:
             found = cache.look(request, handler)
             return found if isinstance(found, Reply) else await cache.send(found, request, handler)
 
         return answer_from_cache
 
-    return layer
+    def renew(self, options: Options) -> bool:
+        """Purge what other options ask for; return False if they differ in more than that."""
+        before = self._options
+        if msgspec.structs.replace(options, purges=before.purges) != before:
+            return False
+        self._options = options
+        for one in new_purges(before.purges, options.purges):
+            count = self._cache.purge(one.path)
+            log.info(
+                "cache_purged",
+                service=self._context.service,
+                port=self._context.port,
+                mark=one.mark,
+                path=one.path or "all",
+                responses=count,
+            )
+        return True
+
+
+def build(options: Options, context: Context, *, wall: Callable[[], float] = time.time) -> CacheLayer:
+    """Return the layer for one port of a Service; tests give the clock of dates."""
+    return CacheLayer(options, context, wall)
 
 
 MIDDLEWARE = Middleware(
@@ -63,9 +96,20 @@ MIDDLEWARE = Middleware(
             ),
             example="svc.mesh/cache: on size=64Mi stale-while-revalidate=30s stale-if-error=1h",
         ),
+        Annotation(
+            name=PURGE,
+            values=f"MARK [path=/PREFIX], up to {MOST_PURGES} times in a row",
+            default="none",
+            summary=(
+                "Has all caches of the Service forget their responses, or those whose paths begin with"
+                " PREFIX, when a new MARK appears: any word, such as the time. `meshctl cache purge` sets it."
+            ),
+            example="svc.mesh/cache-purge: 2026-01-31T12:00:00Z path=/images/",
+        ),
     ),
     options=Options,
     parse=parse,
     build=build,
-    metrics=(HITS, STALE, MISSES, VALIDATED, COLLAPSED, STORED, EVICTED, HELD),
+    renew=CacheLayer.renew,
+    metrics=(HITS, STALE, MISSES, VALIDATED, COLLAPSED, STORED, EVICTED, PURGED, HELD),
 )

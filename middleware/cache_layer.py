@@ -65,10 +65,21 @@ class Cache:
         self._hit, self._stale, self._missed = map(context.counter, (HITS, STALE, MISSES))
         self._validated, self._collapsed = context.counter(VALIDATED), context.counter(COLLAPSED)
         self._stored, self._holds = context.counter(STORED), context.gauge(HELD)
+        self._purged = context.counter(PURGED)
         self._store = Store(options.size, context.counter(EVICTED))
         self._invalid = Invalidations(context)
         self._flights: dict[FlightKey, Flight] = {}
         self._errands = 0
+
+    def purge(self, path: str) -> int:
+        """Forget all responses whose targets begin like this; return how many there were.
+
+        A response that is on its way is passed on and not kept.
+        """
+        count = self._store.purge(path, self._now())
+        self._purged(count)
+        self._holds(self._store.held)
+        return count
 
     def look(self, request: Request, handler: Handler) -> Reply | Ask | str:
         """Return the answer to a request, or what is known of one that has to be sent; a text says why it is
@@ -265,6 +276,8 @@ class Cache:
         """Return what is kept in place of an error, if that is allowed."""
         stored, now = ask.found.stored, self._now()
         if stored is None or ask.apart or not usable_on_error(stored, ask.wish, now):
+            return None
+        if self._store.purged(ask.key, stored):
             return None
         restore(ask.request.headers, before)
         self._stale(1)

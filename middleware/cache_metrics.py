@@ -18,4 +18,5 @@ COLLAPSED = Metric(
 )
 STORED = Metric("svcmesh_cache_stored", "Responses that the cache has kept.")
 EVICTED = Metric("svcmesh_cache_evicted", "Kept responses that were dropped to make room for others.")
+PURGED = Metric("svcmesh_cache_purged", "Kept responses that were dropped because somebody purged the cache.")
 HELD = Metric("svcmesh_cache_bytes", "Bytes of kept responses, of the worker that has most.", "gauge")

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from middleware.cache_purge import PURGE, Purge, parse_purges
 from middleware.cache_rules import (
     Policy,
 )
@@ -46,6 +47,8 @@ class Options(msgspec.Struct, frozen=True):
     stale_while_revalidate: Seconds = 0.0
     stale_if_error: Seconds = 0.0
     heuristic: bool = False
+    purges: tuple[Purge, ...] = ()
+    """Those that somebody has asked for lately. A new one does not begin another cache."""
 
     @property
     def policy(self) -> Policy:
@@ -54,8 +57,17 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
-    """Read `svc.mesh/cache`: `on` or `off`, then settings in any order, at most once each."""
-    return parse_annotation(annotations, CACHE, _parse)
+    """Read `svc.mesh/cache`: `on` or `off`, then settings in any order, at most once each; and the purges.
+
+    A cache that is off keeps nothing, so purges of it are done.
+    """
+    options = parse_annotation(annotations, CACHE, _parse)
+    purges = parse_annotation(annotations, PURGE, parse_purges)
+    if isinstance(options, Problem):
+        return options
+    if isinstance(purges, Problem):
+        return purges
+    return msgspec.structs.replace(options, purges=purges) if options and purges else options
 
 
 def _parse(value: str) -> Options | None:

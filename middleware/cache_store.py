@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from middleware.cache_purge import PurgeTimes
 from middleware.cache_rules import Stored, selecting
 from middleware.contract import Context, Headers, NodeWindow
 
@@ -48,7 +49,7 @@ class Found(NamedTuple):
 class Store:
     """The responses of one port in one worker. `size` is the most bytes, `held` how many there are."""
 
-    __slots__ = ("_entries", "_evicted", "_passes", "_reserved", "_resources", "_size", "held")
+    __slots__ = ("_entries", "_evicted", "_passes", "_purges", "_reserved", "_resources", "_size", "held")
 
     def __init__(self, size: int, evicted: Callable[[int], None] = lambda _count: None) -> None:
         self._size = size
@@ -56,6 +57,7 @@ class Store:
         self._entries: OrderedDict[tuple[Key, tuple[str, ...]], Stored] = OrderedDict()
         self._resources: dict[Key, _Resource] = {}
         self._passes: OrderedDict[Key, float] = OrderedDict()
+        self._purges = PurgeTimes()
         self._reserved = 0
         self.held = 0
 
@@ -82,7 +84,11 @@ class Store:
         return Found(self._entries.get((key, values)), True, values)
 
     def put(self, key: Key, headers: Headers, stored: Stored) -> bool:
-        """Keep a response to a request with these fields; return False if it is too large for that."""
+        """Keep a response to a request with these fields; return False if it is too large for that, or was
+        asked for before a purge.
+        """
+        if self._purges.covers(key[1], stored.requested):
+            return False
         size = self._cost(key, stored)
         if size > self._size:
             self.drop(key, headers)
@@ -115,6 +121,25 @@ class Store:
         resource = self._resources.get(key)
         for values in tuple(resource.values) if resource is not None else ():
             self._remove(key, values)
+
+    def purge(self, path: str, now: float) -> int:
+        """Forget all responses whose targets begin like this, and keep none that was asked for by now; return
+        how many were forgotten.
+        """
+        self._purges.add(path, now)
+        for key in [key for key in self._passes if key[1].startswith(path)]:
+            del self._passes[key]
+        before = len(self._entries)
+        for key in [key for key in self._resources if key[1].startswith(path)]:
+            self.forget(key)
+        return before - len(self._entries)
+
+    def purged(self, key: Key, stored: Stored) -> bool:
+        """Return whether a response that was kept is not any more because of a purge."""
+        resource = self._resources.get(key)
+        if resource is not None and any(self._entries[key, one] is stored for one in resource.values):
+            return False
+        return self._purges.covers(key[1], stored.requested)
 
     def reserve(self, amount: int) -> bool:
         """Count bytes of a response that is still coming; return False if all such together get too large."""

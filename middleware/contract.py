@@ -151,6 +151,9 @@ class Middleware(msgspec.Struct, frozen=True):
     build: Callable[[Any, Context], Any]
     """`build(options, context) -> Layer`, or `Gate` for the scope `"connection"`: called once for each port
     that uses it."""
+    renew: Callable[[Any, Any], bool] | None = None
+    """`renew(layer, options)`: has a layer that is running go by other options and returns True, or returns
+    False and changes nothing: then another one is built in its place. None: always another one."""
     metrics: tuple[Metric, ...] = ()
     scope: Scope = "rule"
     backends: Callable[[Any], tuple[str, ...]] | None = None

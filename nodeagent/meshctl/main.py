@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from nodeagent.meshctl.commands.cache import cache
 from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dns import dns
@@ -18,6 +19,7 @@ def main() -> None:
     """Look into svc.mesh from outside."""
 
 
+main.add_command(cache)
 main.add_command(check)
 main.add_command(completion)
 main.add_command(dns)

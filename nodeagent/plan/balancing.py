@@ -48,20 +48,30 @@ _PLACES: Final = ("header", "cookie", "query", "source")
 T = TypeVar("T")
 
 
+class WarmUp(msgspec.Struct, frozen=True):
+    """What is said of slow start."""
+
+    seconds: float = 0.0
+    recovered: bool = False
+    """Whether it is also for endpoints that are healthy again."""
+
+
 class Balancing(msgspec.Struct, frozen=True):
     """What is said of the choice of endpoints: for all ports under "", for one under its name or number."""
 
     balance: Mapping[str, Balance] = {}
-    slow_start: Mapping[str, float] = {}
+    slow_start: Mapping[str, WarmUp] = {}
     affinity: Mapping[str, Affinity | None] = {}
 
     def balance_of(self, port: ServicePort) -> Balance:
         """Return how the endpoints of a port are chosen."""
         balance = _of(self.balance, port, Balance())
-        seconds = _of(self.slow_start, port, 0.0)
-        if balance.policy == CONSISTENT_HASH or not seconds:
+        warm_up = _of(self.slow_start, port, WarmUp())
+        if balance.policy == CONSISTENT_HASH or not warm_up.seconds:
             return balance
-        return msgspec.structs.replace(balance, slow_start=seconds)
+        return msgspec.structs.replace(
+            balance, slow_start=warm_up.seconds, slow_start_recovered=warm_up.recovered
+        )
 
     def affinity_of(self, service: ServiceKey, port: ServicePort, salt: str) -> Affinity | None:
         """Return the cookie of a port."""
@@ -97,9 +107,9 @@ def parse_balancing(annotations: Mapping[str, str]) -> Balancing | Problem | Non
             except InvalidValue as invalid:
                 return problem(name, annotations[name], invalid)
     balance, affinity, slow_start = found.values()
-    for selector, seconds in slow_start.items():
+    for selector, warm_up in slow_start.items():
         said = balance.get(selector, balance.get("", Balance()))
-        if seconds and said.policy == CONSISTENT_HASH:
+        if warm_up.seconds and said.policy == CONSISTENT_HASH:
             name = f"{SLOW_START}.{selector}" if selector else SLOW_START
             reason = f"has no effect with {LOAD_BALANCING}: {CONSISTENT_HASH}"
             return Problem(name, annotations[name], reason, f"another balancer, or {name}: {OFF}")
@@ -164,11 +174,15 @@ def _parse_affinity(text: str) -> Affinity | None:
     return Affinity(name, parse_duration(age, least=1.0, most=LONGEST_AGE) if age is not None else 0.0)
 
 
-def _parse_slow_start(text: str) -> float:
-    if text.strip() == OFF:
-        return 0.0
+def _parse_slow_start(text: str) -> WarmUp:
+    word, settings = split_settings(text, ("recovered",))
+    if word == OFF:
+        if settings:
+            raise InvalidValue(f"{next(iter(settings))} has no meaning after {OFF}", f"{OFF} alone")
+        return WarmUp()
+    recovered = parse_choice(settings.get("recovered", OFF), ("on", OFF)) == "on"
     try:
-        return parse_duration(text, least=1.0, most=LONGEST_SLOW_START)
+        return WarmUp(parse_duration(word, least=1.0, most=LONGEST_SLOW_START), recovered)
     except InvalidValue as invalid:
         raise InvalidValue(invalid.reason, f"{OFF}, or {invalid.expected}") from None
 
@@ -178,6 +192,13 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     SESSION_AFFINITY: _parse_affinity,
     SLOW_START: _parse_slow_start,
 }
+
+
+def written_slow_start(balance: Balance) -> str:
+    """Return slow start as its owner would write it."""
+    if not balance.slow_start:
+        return OFF
+    return format_duration(balance.slow_start) + (" recovered=on" if balance.slow_start_recovered else "")
 
 
 def written(balance: Balance) -> str:
@@ -220,11 +241,12 @@ def _annotations() -> tuple[Annotation, ...]:
         ),
         Annotation(
             name=SLOW_START,
-            values="off, or a duration from 1s to 1h",
+            values="off, or a duration from 1s to 1h, then perhaps recovered=on",
             default="off",
             summary=(
                 "How long a new endpoint takes to get its whole share of the requests; it begins with a"
-                " tenth. Not with consistent-hash."
+                " tenth. With recovered=on this is also for endpoints that are healthy again, or whose"
+                " ejection is over. Not with consistent-hash."
             ),
             example="svc.mesh/slow-start: 30s",
         ),

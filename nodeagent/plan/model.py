@@ -103,6 +103,8 @@ class Balance(msgspec.Struct, frozen=True):
     """Of `ewma`: after this time a latency counts for 1/e."""
     slow_start: Seconds = 0.0
     """How long a new endpoint takes to get its whole share."""
+    slow_start_recovered: bool = False
+    """Whether one that is healthy again takes as long."""
 
 
 class Affinity(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import inspect
 
 from discovery.model import Endpoint, Problem
 from middleware.values import format_duration
-from nodeagent.plan.balancing import written
+from nodeagent.plan.balancing import written, written_slow_start
 from nodeagent.plan.model import (
     Affinity,
     BackendKey,
@@ -94,7 +94,7 @@ def _backend(backend: BackendSpec, out: Mapping[str, Unhealthy]) -> dict[str, An
         "backend": _name(backend.key),
         "endpoints": [_endpoint(one, reasons) for one in backend.endpoints],
         "balance": written(balance),
-        **({"slow_start": format_duration(balance.slow_start)} if balance.slow_start else {}),
+        **({"slow_start": written_slow_start(balance)} if balance.slow_start else {}),
         **({"session_affinity": _affinity(backend.affinity)} if backend.affinity is not None else {}),
         **({"max_connections": backend.max_connections} if backend.max_connections else {}),
         **({"protocol": backend.protocol} if backend.protocol != "http1" else {}),

@@ -199,6 +199,7 @@ class Backend:
         if self.outliers is not None and self.outliers.ejected:
             ejected = self.outliers.ejected
             well = tuple(one for one in well if one not in ejected) or (well if self.failover is None else ())
+        self._balancer.circulate(well)
         self._spare = self._targets
         self._fewest, wider = 1, None
         locality = spec.locality if spec is not None else None

@@ -86,7 +86,10 @@ class LayerSet:
             options, layer, scope = self._built.get(spec.name, (None, None, ""))
             if layer is None or options != spec.options:
                 middleware = by_name(spec.name)
-                layer, scope = middleware.build(spec.options, self._context), middleware.scope
+                renew = middleware.renew
+                if layer is None or renew is None or not renew(layer, spec.options):
+                    layer = middleware.build(spec.options, self._context)
+                scope = middleware.scope
             built[spec.name] = (spec.options, layer, scope)
         self._specs, self._built = specs, built
         return True

@@ -204,6 +204,9 @@ class Told:
     def keep(self, endpoints: object) -> None:
         pass
 
+    def circulate(self, healthy: object) -> None:
+        pass
+
     def begun(self, endpoint: object, now: float) -> None:
         self.events.append("begun")
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
+from middleware.cache import MIDDLEWARE
 from nodeagent.stats import columns
 from tests.dataplane.harness import Mesh, answering, read_head, until
 from tests.dataplane.test_resilience import reset_on_close
@@ -326,3 +328,33 @@ async def test_a_validation_that_hangs_ends_when_the_plane_does(mesh: Mesh) -> N
     assert sum(bool(one.busy) for one in mesh.upstreams) == 1
     await mesh.close()
     assert not mesh.upstreams
+
+
+async def test_a_purge_of_a_running_cache(mesh: Mesh) -> None:
+    """A new mark in the annotation drops what is kept, and what is under way is passed on and not kept; the
+    cache goes on, with its other responses."""
+    gate = Gate()
+    gate.open.set()
+    listener = await mesh.serve(await mesh.endpoint(gate.handle), annotations=ON)
+    other = GET_CLOSE.replace(b"/a", b"/b")
+    assert [body_of(await mesh.ask(one)) for one in (GET_CLOSE, other)] == [b"5\r\nwhole\r\n0\r\n\r\n"] * 2
+    gate.open.clear()
+    reader, writer = await mesh.connect()
+    writer.write(GET.replace(b"/a", b"/a/slow"))
+    await until(lambda: len(gate.asked) == 3)
+
+    options = MIDDLEWARE.parse({**ON, "svc.mesh/cache-purge": "1 path=/a"})
+    (rule,) = listener.rules
+    layers = tuple(replace(one, options=options) if one.name == "cache" else one for one in rule.layers)
+    mesh.apply(replace(listener, rules=(replace(rule, layers=layers),)))
+    assert count(mesh, "purged") == 1
+    gate.open.set()
+    async with asyncio.timeout(10):
+        assert (await reader.readuntil(b"\r\n0\r\n\r\n")).endswith(b"5\r\nwhole\r\n0\r\n\r\n")
+    await until(lambda: not busy(mesh))
+
+    for request in (GET_CLOSE, other, GET_CLOSE.replace(b"/a", b"/a/slow")):
+        await mesh.ask(request)
+        assert b"Cache-Status: svc.mesh; hit" in await mesh.ask(request)
+    paths = [one.split(b" ")[1] for one in gate.asked]
+    assert paths == [b"/a", b"/b", b"/a/slow", b"/a", b"/a/slow"]

@@ -12,6 +12,7 @@ from discovery.model import ServiceKey, ServicePort
 from hack.bench.balance_case import MILLISECONDS, WORKER_COUNTS
 from hack.bench.balance_simulation import p99_ms
 from hack.bench.http_cases import CONNECTIONS
+from hack.bench.outlier_simulation import SECONDS, SEEDS, mean_failed
 from hack.bench.uneven_backend import AT_ONCE
 from nodeagent.plan.balancing import (
     BALANCING,
@@ -107,4 +108,15 @@ def test_what_workers_lose(row: list[str]) -> None:
     assert (*MILLISECONDS, CONNECTIONS, AT_ONCE) == (5.0, 5.0, 5.0, 50.0, 32, 4)
     means = [ms / 1e3 for ms in MILLISECONDS]
     measured = [p99_ms(policy.strip("`"), workers, means, CONNECTIONS) for workers in WORKER_COUNTS]
+    assert [int(one) for one in shown] == [round(one) for one in measured]
+
+
+@pytest.mark.parametrize("row", rows("requests and failures"), ids=lambda row: row[0])
+def test_what_outlier_detection_loses(row: list[str]) -> None:
+    """A seed gives the same figures everywhere, here too."""
+    case, *shown = row
+    rate, failing = case.removesuffix(" %").split("/s, ")
+    assert f"It is the mean of {SEEDS} runs" in FLOWING
+    assert SECONDS == 60.0
+    measured = [mean_failed(workers, int(rate), int(failing) / 100) for workers in WORKER_COUNTS]
     assert [int(one) for one in shown] == [round(one) for one in measured]

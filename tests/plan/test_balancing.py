@@ -18,6 +18,7 @@ from nodeagent.plan.balancing import (
     default_cookie,
     parse_balancing,
     written,
+    written_slow_start,
 )
 from nodeagent.plan.model import Affinity, Balance, HashKey
 from nodeagent.proxy.balance import BALANCERS
@@ -85,6 +86,9 @@ def test_what_may_stand_there(value: str, balance: Balance) -> None:
         (SLOW_START, "10", "the unit is missing"),
         (SLOW_START, "10ms", "out of range"),
         (SLOW_START, "2h", "out of range"),
+        (SLOW_START, "10s recovered=maybe", '"maybe" is not known'),
+        (SLOW_START, "10s again=on", '"again" is not known'),
+        (SLOW_START, "off recovered=on", "recovered has no meaning after off"),
     ],
 )
 @pytest.mark.parametrize("port", ["", ".http"])
@@ -93,6 +97,21 @@ def test_what_may_not(name: str, value: str, reason: str, port: str) -> None:
     assert isinstance(problem, Problem)
     assert (problem.annotation, problem.value) == (f"{name}{port}", value)
     assert reason in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "recovered", "shown"),
+    [
+        ("30s", 30.0, False, "30s"),
+        (" 1m recovered=on", 60.0, True, "1m recovered=on"),
+        ("1m30s recovered=off", 90.0, False, "1m30s"),
+        ("off", 0.0, False, "off"),
+    ],
+)
+def test_slow_start(text: str, seconds: float, recovered: bool, shown: str) -> None:
+    balance = parsed({LOAD_BALANCING: "random", SLOW_START: text}).balance_of(HTTP)
+    assert balance == Balance("random", slow_start=seconds, slow_start_recovered=recovered)
+    assert written_slow_start(balance) == shown
 
 
 def test_slow_start_with_fixed_endpoints_is_reported() -> None:

@@ -44,6 +44,7 @@ class TestAll:
     @given(
         name=st.sampled_from(sorted(BALANCERS)),
         slow_start=st.sampled_from((0.0, 5.0)),
+        recovered=st.booleans(),
         steps=st.lists(
             st.tuples(
                 st.sets(st.sampled_from(TEN)),  # there are
@@ -57,16 +58,18 @@ class TestAll:
         ),
     )
     def test_somebody_who_may_be_picked_is_whenever_there_is_somebody(
-        self, name: str, slow_start: float, steps: list[Any]
+        self, name: str, slow_start: float, recovered: bool, steps: list[Any]
     ) -> None:
         """Whatever came, went, failed or answered between two picks."""
-        policy = Balance(name, slow_start=slow_start, factor=150 if name == "consistent-hash" else 0)
+        factor = 150 if name == "consistent-hash" else 0
+        policy = Balance(name, factor=factor, slow_start=slow_start, slow_start_recovered=recovered)
         balancer = make_balancer(policy, 3)
         now = 0.0
         for there, unwell, tried, key, outcome, passes in steps:
             now += passes
-            balancer.keep(tuple(sorted(there)))
             offered = tuple(sorted(there - unwell))
+            balancer.circulate(offered)
+            balancer.keep(tuple(sorted(there)))
             picked = balancer.pick(offered, tuple(tried), key, now)
             if not set(offered) - tried:
                 assert picked is None
@@ -396,3 +399,34 @@ class TestSlowStart:
         for there in (TEN[:2], TEN[:1], TEN[:2]):
             balancer.keep(there)
         assert {balancer.pick(TEN[:2], (), b"", 0.0) for _ in range(10)} == {TEN[0]}
+
+    def test_one_that_is_healthy_again_is_new_if_that_is_asked_for(self) -> None:
+        for recovered, least in ((False, 1.0), (True, LEAST)):
+            inner: RoundRobin[str] = RoundRobin()
+            balancer: SlowStart[str] = SlowStart(inner, 10.0, seeded(3), recovered)
+            balancer.keep(TEN[:4])
+            balancer.circulate(TEN[:3])
+            assert self.shares(balancer, TEN[:3], 50.0) == dict.fromkeys(TEN[:3], pytest.approx(1, abs=0.01))
+            balancer.circulate(TEN[:4])
+            assert self.shares(balancer, TEN[:4], 100.0)[TEN[3]] == pytest.approx(least, abs=0.05)
+            assert self.shares(balancer, TEN[:4], 110.0)[TEN[3]] == pytest.approx(1.0, abs=0.1)
+            balancer.circulate(TEN[:4])
+            assert self.shares(balancer, TEN[:4], 110.0)[TEN[3]] == pytest.approx(1.0, abs=0.1), "no news"
+
+    def test_one_that_fails_while_it_warms_up_begins_again(self) -> None:
+        balancer: SlowStart[str] = SlowStart(RoundRobin(), 10.0, seeded(3), True)
+        balancer.keep(TEN[:3])
+        balancer.circulate(TEN[:4])  # a backend tells of a new one before it is kept
+        balancer.keep(TEN[:4])
+        assert self.shares(balancer, TEN[:4], 100.0)[TEN[3]] == pytest.approx(LEAST, abs=0.05)
+        balancer.circulate(TEN[:3])
+        balancer.circulate(TEN[:4])
+        assert self.shares(balancer, TEN[:4], 109.0)[TEN[3]] == pytest.approx(LEAST, abs=0.05)
+        assert self.shares(balancer, TEN[:4], 114.0)[TEN[3]] == pytest.approx(0.5, abs=0.1)
+
+    def test_when_all_are_healthy_again_all_are_alike(self) -> None:
+        balancer: SlowStart[str] = SlowStart(RoundRobin(), 10.0, seeded(3), True)
+        balancer.keep(TEN)
+        balancer.circulate(())
+        balancer.circulate(TEN)
+        assert min(self.shares(balancer, TEN, 0.0).values()) > 0.8

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeTable, FakeWindows
-from nodeagent.plan.model import BackendKey, BackendSpec, Locality, OutlierDetection
+from nodeagent.plan.model import BackendKey, BackendSpec, Balance, Locality, OutlierDetection
 from nodeagent.plan.outlier_detection import ALL
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.backends import Backends
+from nodeagent.proxy.balance.slow_start import LEAST
 from nodeagent.proxy.data_plane import make_pools
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.locality import enough, near
@@ -156,6 +157,45 @@ class TestOutlierDetection:
         world.backends.tick(0.0)
         world.backends.apply((), [WEB])
         assert world.backends.tick(1.0) == [(WEB, {})]
+
+
+class TestSlowStart:
+    """What comes back into circulation gets its share little by little, if `recovered` asks for that."""
+
+    def serve(self, world: World, recovered: bool) -> None:
+        balance = Balance(slow_start=10.0, slow_start_recovered=recovered)
+        world.serve(A, B, outlier_detection=OutlierDetection(ALL), balance=balance)
+
+    def share(self, world: World) -> float:
+        """Return how much of its share A gets."""
+        targets = [world.web.pick((), world.time) for _ in range(2000)]
+        return sum(one is not None and one.endpoint == A for one in targets) / 1000
+
+    @pytest.mark.parametrize(("recovered", "least"), [(True, LEAST), (False, 1.0)])
+    def test_after_an_ejection(self, world: World, recovered: bool, least: float) -> None:
+        self.serve(world, recovered)
+        world.answer(A, 503, 5)
+        assert self.share(world) == 0
+        world.time = 30.0
+        world.backends.tick(30.0)
+        assert self.share(world) == pytest.approx(least, abs=0.06)
+        world.time = 40.0
+        assert self.share(world) == pytest.approx(1.0, abs=0.06)
+
+    @pytest.mark.parametrize(("recovered", "least"), [(True, LEAST), (False, 1.0)])
+    def test_after_a_failed_health_check(self, world: World, recovered: bool, least: float) -> None:
+        self.serve(world, recovered)
+        world.web.set_condition([("10.0.0.1", 80)])
+        assert self.share(world) == 0
+        world.web.set_condition([])
+        assert self.share(world) == pytest.approx(least, abs=0.06)
+        self.serve(world, recovered)  # a plan without news
+        world.time = 10.0
+        assert self.share(world) == pytest.approx(1.0, abs=0.06)
+
+    def test_those_of_the_first_plan_are_not_new(self, world: World) -> None:
+        self.serve(world, True)
+        assert self.share(world) == 1.0
 
 
 class TestPassiveHealthStays:

@@ -32,7 +32,9 @@ def make_balancer(balance: Balance, worker: int = 0) -> Balancer[Any]:
         KeyError: there is none of this name.
     """
     balancer = BALANCERS[balance.policy](balance, worker)
-    return SlowStart(balancer, balance.slow_start) if balance.slow_start else balancer
+    if not balance.slow_start:
+        return balancer
+    return SlowStart(balancer, balance.slow_start, recovered=balance.slow_start_recovered)
 
 
 __all__ = ["BALANCERS", "Balancer", "make_balancer"]

@@ -40,6 +40,10 @@ class Balancer(Protocol[T]):
         """Take note of all endpoints that there are from now on, whether they are well or not."""
         ...
 
+    def circulate(self, healthy: tuple[T, ...]) -> None:
+        """Take note of all endpoints that are healthy from now on, and not ejected, as far as is known."""
+        ...
+
     def begun(self, endpoint: T, now: float) -> None:
         """A try begins: a request is sent, or a connection is made for it."""
         ...
@@ -69,6 +73,9 @@ class Unwatching(Generic[T]):
 
     def keep(self, endpoints: tuple[T, ...]) -> None:
         """It remembers no endpoint."""
+
+    def circulate(self, healthy: tuple[T, ...]) -> None:
+        """It is the same to it."""
 
     def begun(self, endpoint: T, now: float) -> None:
         """It counts no tries."""

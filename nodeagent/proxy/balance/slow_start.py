@@ -21,14 +21,24 @@ TRIES: Final = 3
 class SlowStart(Generic[T]):
     """Passes over, now and then, what `inner` has picked: the more often, the newer it is.
 
-    Those that are there at first are not new: nothing is known of when they came.
+    Those that are there at first are not new: nothing is known of when they came. With `recovered`, those
+    that are healthy again count as new.
     """
 
-    __slots__ = ("_fraction", "_fresh", "_inner", "_known", "_new", "_window")
+    __slots__ = ("_fraction", "_fresh", "_healthy", "_inner", "_known", "_new", "_recovered", "_window")
 
-    def __init__(self, inner: Balancer[T], window: float, fraction: Fraction = random.random) -> None:
+    def __init__(
+        self,
+        inner: Balancer[T],
+        window: float,
+        fraction: Fraction = random.random,
+        recovered: bool = False,
+    ) -> None:
         self._inner = inner
         self._window = window
+        self._recovered = recovered
+        self._healthy: frozenset[T] | None = None
+        """As told last."""
         self._fraction = fraction
         self._known: frozenset[T] | None = None
         self._fresh: frozenset[T] = frozenset()
@@ -49,6 +59,15 @@ class SlowStart(Generic[T]):
         self._known = everybody
         self._new = {one: since for one, since in self._new.items() if one in everybody}
         self._inner.keep(endpoints)
+
+    def circulate(self, healthy: tuple[T, ...]) -> None:
+        """Take note of those that are healthy again."""
+        if self._recovered and self._known:
+            now_healthy = frozenset(healthy)
+            before = self._healthy if self._healthy is not None else self._known
+            self._fresh |= (now_healthy - before) & self._known
+            self._healthy = now_healthy
+        self._inner.circulate(healthy)
 
     def pick(
         self, endpoints: tuple[T, ...], avoid: Collection[T], key: bytes = b"", now: float = 0.0

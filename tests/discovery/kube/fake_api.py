@@ -137,6 +137,9 @@ class FakeApi:
             app.router.add_get(path, partial(self._serve, kind))
             group, _, plural = path.rpartition("/")
             app.router.add_get(f"{group}/namespaces/{{namespace}}/{plural}", partial(self._serve, kind))
+            one = f"{group}/namespaces/{{namespace}}/{plural}/{{name}}"
+            app.router.add_get(one, partial(self._serve_one, "get", kind))
+            app.router.add_patch(one, partial(self._serve_one, "patch", kind))
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
         app.router.add_post(EVENTS, self._create_event)
         app.router.add_get("/apis/{path:.*}", self._serve_custom)
@@ -260,6 +263,27 @@ class FakeApi:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return await answer(401, status(401, "Unauthorized", "Unauthorized"))(request)
         return await self._watch(kind, query, request) if verb == "watch" else self._list(kind, query)
+
+    async def _serve_one(self, verb: str, kind: str, request: web.Request) -> web.StreamResponse:
+        """Answer for a single object: `get`, or `patch` with a merge patch of its metadata."""
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        self.requests.append((verb, kind, {**request.query, **request.match_info}))
+        scripted = self._scripts.get((verb, kind))
+        if scripted:
+            return await scripted.popleft()(request)
+        found = self.objects.get((kind, namespace, name))
+        if found is None:
+            return await answer(404, status(404, "NotFound", f"{kind} {name!r} not found"))(request)
+        if verb == "patch":
+            change = json.loads(await request.text())["metadata"]
+            if change["resourceVersion"] != found["metadata"]["resourceVersion"]:
+                message = "the object has been modified; please apply your changes to the latest version"
+                return await answer(409, status(409, "Conflict", message))(request)
+            changed = copy.deepcopy(found)
+            changed["metadata"].setdefault("annotations", {}).update(change["annotations"])
+            self.put({"kind": kind, "apiVersion": "v1", **changed})
+            found = self.objects[kind, namespace, name]
+        return web.json_response(found)
 
     async def _serve_custom(self, request: web.Request) -> web.StreamResponse:
         path = request.path

@@ -1,0 +1,242 @@
+"""`meshctl cache`: purging the caches of a Service on all nodes, and what caches do.
+
+A purge is a change of the Service (`middleware.cache_purge`), so it needs a right that owners of Services
+have, and agents need no way in that changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+
+from discovery.kube.commands.agents import AgentPod, read_pod, why_unanswered
+from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
+from discovery.kube.failure import ApiError
+from discovery.source import SourceError
+from middleware.cache_purge import Purge, check_path
+from middleware.values import InvalidValue
+from nodeagent.meshctl.admin_port import admin_port
+from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
+from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.status import SELECTOR
+from nodeagent.meshctl.purge import PurgePatch, plan_purge
+
+SERVICE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+TRIES: Final = 5
+"""Of writing the annotation, while others change the Service at the same time."""
+
+
+class NotPurged(Exception):
+    """The Service could not be changed; the message names it and says why."""
+
+
+def _parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value and not SERVICE_NAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
+    return value
+
+
+def _parse_path(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return check_path(value) if value else ""
+    except InvalidValue as invalid:
+        raise click.BadParameter(str(invalid)) from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@click.group(short_help="Purge the caches of a Service, and see what caches do.")
+def cache() -> None:
+    """Purge the caches of a Service on all nodes, and see what caches do."""
+
+
+@cache.command(short_help="Have all caches of a Service forget what they keep.")
+@click.argument("service", callback=_parse_service)
+@cluster_options
+@click.option(
+    "--namespace",
+    "-n",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    callback=parse_namespace,
+    help="The namespace of the Service.",
+)
+@click.option(
+    "--path",
+    default="",
+    metavar="/PREFIX",
+    callback=_parse_path,
+    help="Only responses whose paths, as endpoints get them, begin like this.  [default: all]",
+)
+@format_option
+def purge(
+    service: str,
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    path: str,
+    output: Literal["text", "json"],
+) -> None:
+    """Have all caches of a Service forget what they keep, in all workers of all nodes.
+
+    Sets the annotation svc.mesh/cache-purge of the Service; agents that are in touch with the API server
+    follow at once, others when they are again. Needs `get` and `patch` on services in the namespace.
+
+    Exits with 0 if the annotation is set, with 1 if there is no such Service or it may not be changed, with 2
+    if the cluster cannot be reached.
+    """
+    wanted = Purge(_now(), path)
+    try:
+        patch = asyncio.run(_purge(kubeconfig, context, namespace, service, wanted))
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    except NotPurged as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    name = f"{service}.{namespace}"
+    for doubt in patch.doubts:
+        click.echo(f"Warning: Service {namespace}/{service} may have no cache: {doubt}", err=True)
+    if output == "json":
+        print_json(
+            {
+                "namespace": namespace,
+                "service": service,
+                "path": path,
+                "mark": wanted.mark,
+                "annotations": patch.annotations,
+                "doubts": patch.doubts,
+            }
+        )
+    else:
+        which = f"the responses whose paths begin with {path}" if path else "all responses"
+        click.echo(f"{name}: all caches forget {which} (mark {wanted.mark})")
+
+
+async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wanted: Purge) -> PurgePatch:
+    path = f"/api/v1/namespaces/{namespace}/services/{service}"
+    name = f"Service {namespace}/{service}"
+    async with open_objects(kubeconfig, context) as client:
+        for _ in range(TRIES):
+            try:
+                found = await client.get(path)
+                if found is None:
+                    raise NotPurged(f"{name} does not exist; nothing was purged")
+                patch = plan_purge(found, wanted)
+                await client.patch(path, patch.document)
+            except Conflict:
+                continue
+            except ApiError as error:
+                if error.failure.kind in ("forbidden", "refused"):
+                    raise NotPurged(f"{name}: {error.failure.reason}; nothing was purged") from error
+                raise SourceError(f"{name}: {error.failure.reason}") from error
+            return patch
+    raise NotPurged(f"{name} was changed by others {TRIES} times in a row; nothing was purged, try again")
+
+
+@cache.command(short_help="Show what caches do, over all nodes.")
+@click.argument("service", default="", callback=_parse_service)
+@cluster_options
+@click.option(
+    "--namespace",
+    "-n",
+    default="",
+    metavar="NAME",
+    callback=parse_namespace,
+    help="Services of this namespace only.  [default: all]",
+)
+@click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only.")
+@click.option(
+    "--agents-namespace",
+    default="",
+    metavar="NAME",
+    callback=parse_namespace,
+    help="Where the agents run.  [default: they are looked for in all namespaces]",
+)
+@click.option(
+    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
+)
+@format_option
+def stat(
+    service: str,
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    node: str,
+    agents_namespace: str,
+    selector: str,
+    output: Literal["text", "json"],
+) -> None:
+    """Show what caches do: hits, misses, bytes and more of each port that has one, over all nodes.
+
+    Agents are asked for their metrics through the API server's pod proxy, as `meshctl status` does; counts
+    begin at 0 when an agent is replaced.
+
+    Exits with 0 if all agents have answered, with 1 if one has not or there is none, with 2 if the cluster
+    cannot be read.
+    """
+
+    def is_meant(name: str, of: str) -> bool:
+        return name == (service or name) and of == (namespace or of)
+
+    try:
+        agents = asyncio.run(_read_caches(kubeconfig, context, agents_namespace, selector, node, is_meant))
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    except ApiError as error:
+        raise click.UsageError(error.failure.reason) from None
+    if output == "json":
+        print_json(stat_document(agents))
+    elif agents:
+        for line in stat_lines(agents):
+            click.echo(line)
+    if not agents:
+        where = f"namespace {agents_namespace}" if agents_namespace else "any namespace"
+        click.echo(f"no agents: no pod in {where}{node and f' on {node}'} matches {selector}", err=True)
+    sys.exit(0 if agents and not any(agent.reason for agent in agents) else 1)
+
+
+async def _read_caches(
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    selector: str,
+    node: str,
+    is_meant: Callable[[str, str], bool],
+) -> list[AgentCaches]:
+    folder = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+    fields = "status.phase!=Succeeded,status.phase!=Failed"
+    async with open_objects(kubeconfig, context) as client:
+        found: list[dict[str, Any]] = (
+            await client.items(folder, labelSelector=selector, fieldSelector=fields) or []
+        )
+        pods = [pod for pod in map(read_pod, found) if pod.node == (node or pod.node)]
+        agents = await asyncio.gather(*(_read_agent(client, pod, is_meant) for pod in pods))
+    return sorted(agents, key=lambda one: (one.node, one.pod))
+
+
+async def _read_agent(
+    client: ObjectClient, pod: AgentPod, is_meant: Callable[[str, str], bool]
+) -> AgentCaches:
+    said = AgentCaches(pod.node, pod.name, pod.namespace)
+    if not_running := why_unanswered(pod):
+        return msgspec.structs.replace(said, reason=not_running)
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{admin_port(pod)}/proxy/metrics"
+    try:
+        counts = read_counts(await client.text(path))
+    except ApiError as error:
+        return msgspec.structs.replace(said, reason=error.failure.reason)
+    except ValueError as error:
+        return msgspec.structs.replace(said, reason=str(error))
+    meant = tuple(one for one in counts if is_meant(one.service, one.namespace))
+    return msgspec.structs.replace(said, caches=meant)
