@@ -10,6 +10,8 @@ from discovery.model import (
     Changes,
     Endpoint,
     MeshObject,
+    NamespaceKey,
+    NamespaceObject,
     MeshSnapshot,
     PodKey,
     PodObject,
@@ -59,7 +61,7 @@ def pod(name: str, *addresses: str) -> PodObject:
 
 def told(*found: MeshObject | Event) -> Registry:
     registry = Registry()
-    known = ServiceObject | SliceObject | PodObject
+    known = ServiceObject | SliceObject | PodObject | NamespaceObject
     registry.fold([Upserted(o) if isinstance(o, known) else o for o in found])
     registry.fold([Synced()])
     return registry
