@@ -2,7 +2,8 @@
 
 Four object types arrive from a source (`ServiceObject`, `SliceObject`, `PodObject`, `NamespaceObject`); the
 registry joins them into `Service` values and publishes a `MeshSnapshot`. Everything here is compared and
-shared freely, so nothing is ever changed in place. Addresses are text in canonical form; ports are 1 to 65535.
+shared freely, so nothing is ever changed in place. Addresses are text in canonical form; ports are 1 to
+65535.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 
 from middleware.cache_layer import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED, Cache
-from middleware.cache_options import CACHE, Options, parse
+from middleware.cache_options import CACHE, USUAL_SIZE, Options, parse, read_size
 from middleware.contract import (
     Annotation,
     Context,
     Handler,
     Layer,
+    Limit,
     Middleware,
     Reply,
     Request,
@@ -61,6 +62,7 @@ MIDDLEWARE = Middleware(
                 " from them, as RFC 9111 says of shared caches."
             ),
             example="svc.mesh/cache: on size=64Mi stale-while-revalidate=30s stale-if-error=1h",
+            limit=Limit(read_size, setting="size", unset=USUAL_SIZE),
         ),
     ),
     options=Options,

@@ -171,7 +171,9 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
             continue
         if value is None and not (name == FALLBACK and options.force == "open"):
             expected = f"{CIRCUIT_BREAKER}: NetworkErrorRatio() > 0.5 beside it"
-            return Problem(name, annotations[name], f"has no effect without {CIRCUIT_BREAKER}", expected)
+            return Problem(
+                name, annotations[name], f"has no effect without {CIRCUIT_BREAKER}", expected, True
+            )
         try:
             options = msgspec.structs.replace(options, **read(annotations[name]))
         except InvalidValue as invalid:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from math import ceil
+from math import ceil, inf
 from typing import Final, Literal, cast
 
 import msgspec
@@ -30,6 +30,7 @@ from middleware.contract import (
     ExchangeError,
     Handler,
     Layer,
+    Limit,
     Metric,
     Middleware,
     Problem,
@@ -321,6 +322,7 @@ MIDDLEWARE = Middleware(
                 " are left. With `scope=cluster` all nodes share the limit, in the store of `--token-store`."
             ),
             example="svc.mesh/rate-limit: 100/s burst=50 per=source",
+            limit=Limit(lambda text: parse_rate(text, most=FASTEST).per_second, absent=inf),
         ),
     ),
     options=Options,

@@ -37,6 +37,7 @@ from middleware.contract import (
     Handler,
     Headers,
     Layer,
+    Limit,
     Metric,
     Middleware,
     NoEndpoint,
@@ -169,7 +170,9 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
         for name in _FURTHER:
             if name in annotations and not (name == RETRY_BUDGET and HEDGE in annotations):
                 expected = f'{RETRY_ATTEMPTS}: "2" beside it'
-                return Problem(name, annotations[name], f"has no effect without {RETRY_ATTEMPTS}", expected)
+                return Problem(
+                    name, annotations[name], f"has no effect without {RETRY_ATTEMPTS}", expected, True
+                )
         attempts_text = "0"
     try:
         options = Options(parse_integer(attempts_text, least=0, most=MOST_ATTEMPTS))
@@ -497,6 +500,7 @@ MIDDLEWARE = Middleware(
                 "cannot have been processed or has an idempotent method."
             ),
             example='svc.mesh/retry-attempts: "2"',
+            limit=Limit(lambda text: parse_integer(text, least=0, most=MOST_ATTEMPTS)),
         ),
         Annotation(
             name=RETRY_ON,
@@ -531,6 +535,7 @@ MIDDLEWARE = Middleware(
                 "that is more."
             ),
             example="svc.mesh/retry-budget: 10% min=5/s",
+            limit=Limit(lambda text: parse_percentage(text, least=0), absent=BUDGET_SHARE),
         ),
         Annotation(
             name=RETRY_BACKOFF,

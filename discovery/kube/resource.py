@@ -60,4 +60,9 @@ def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ..
     # As the server takes selectors apart: a host name, which may stand for the node's, can be anything.
     node = re.sub(r"([\\,=])", r"\\\1", node_name)
     living = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
-    return (services, slices, namespaces, Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living))
+    return (
+        services,
+        slices,
+        namespaces,
+        Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living),
+    )

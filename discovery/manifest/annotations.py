@@ -13,9 +13,7 @@ MAX_ANNOTATION_CHARACTERS = 64 * 1024
 """Of their names and values, all together."""
 
 
-def hold_too_much(
-    fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str, ...], effect: str
-) -> bool:
+def hold_too_much(fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str, ...], effect: str) -> bool:
     """Return whether there are more annotations with these prefixes than are read, and report it."""
     ours = [(n, v) for n, v in written.items() if isinstance(n, str) and n.startswith(prefixes)]
     size = sum(len(name) + (len(value) if isinstance(value, str) else 0) for name, value in ours)
