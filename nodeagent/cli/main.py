@@ -123,7 +123,8 @@ def main() -> None:
     multiple=True,
     show_default="none",
     help="The value of the annotation svc.mesh/NAME for Services whose owner and Namespace do not set it, "
-    "such as timeout=5s; may be given several times (in the environment: one on each line). See docs/defaults.md.",
+    "such as timeout=5s; may be given several times (in the environment: one on each line). See "
+    "docs/defaults.md.",
 )
 @_flag(
     "--limit",
@@ -133,7 +134,8 @@ def main() -> None:
     multiple=True,
     show_default="none",
     help="The highest number that an owner may set in the annotation svc.mesh/NAME, such as "
-    "retry-attempts=3; may be given several times (in the environment: one on each line). See docs/defaults.md.",
+    "retry-attempts=3; may be given several times (in the environment: one on each line). See "
+    "docs/defaults.md.",
 )
 @_flag(
     "--service-selector",
