@@ -130,6 +130,8 @@ def resolve_annotations(
         # What a policy says is right by itself: it goes with nothing that this Service has.
         problems = [one for one in problems if one.field not in origins or one.field in service.annotations]
         origins = {name: where for name, where in origins.items() if name in in_force}
+    if governor is not None:
+        origins = governor.explain(service, in_force, origins)
     return Resolution(
         True,
         in_force,

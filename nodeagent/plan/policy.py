@@ -145,6 +145,17 @@ class Governor:
         problems = list(self._hold(service, result, origins))
         return Applied(result, origins, tuple(problems))
 
+    def explain(
+        self, service: ServiceObject, in_force: Mapping[str, str], origins: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Return `origins` with those of defaults that are in force in place of a bad value."""
+        found = dict(origins)
+        for name, said in self._policy.defaults.items():
+            mended = name not in found and service.annotations.get(name) != in_force.get(name)
+            if mended and in_force.get(name) == said.value:
+                found[name] = said.where
+        return found
+
     def _hold(
         self, service: ServiceObject, result: dict[str, str], origins: dict[str, str]
     ) -> Iterator[Problem]:
