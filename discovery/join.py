@@ -12,7 +12,16 @@ from socket import inet_aton
 
 from discovery.annotations import says_endpoints
 from discovery.bounds import MOST_PROBLEMS, bounded
-from discovery.model import Endpoint, Problem, Service, ServiceObject, ServicePort, SliceEndpoint, SliceObject
+from discovery.model import (
+    Endpoint,
+    NamespaceObject,
+    Problem,
+    Service,
+    ServiceObject,
+    ServicePort,
+    SliceEndpoint,
+    SliceObject,
+)
 
 MAX_ENDPOINTS = 20_000
 """Of one Service, all its ports together; each of its ports has an equal share of them."""
@@ -22,7 +31,10 @@ _Targets = Mapping[tuple[str, str], Sequence[tuple[SliceObject, int]]]
 
 
 def join_service(
-    service: ServiceObject, slices: Sequence[SliceObject], problems: tuple[Problem, ...] = ()
+    service: ServiceObject,
+    slices: Sequence[SliceObject],
+    problems: tuple[Problem, ...] = (),
+    namespace: NamespaceObject | None = None,
 ) -> Service:
     """Return the Service with its endpoints; `problems` and what is wrong with the slices go along."""
     usable = [slice_ for slice_ in slices if slice_.address_type == "IPv4"]
@@ -43,7 +55,7 @@ def join_service(
             found.append(_mismatch(service, index, port, offered))
     if left_out:
         found.append(_too_many(service, left_out))
-    return Service(service, endpoints, bounded(found))
+    return Service(service, endpoints, bounded(found), namespace)
 
 
 def _targets(slices: Iterable[SliceObject]) -> _Targets:

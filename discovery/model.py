@@ -1,8 +1,9 @@
 """The cluster as the mesh sees it: frozen values, trimmed to what is used.
 
-Three object types arrive from a source (`ServiceObject`, `SliceObject`, `PodObject`); the registry joins
-them into `Service` values and publishes a `MeshSnapshot`. Everything here is compared and shared freely,
-so nothing is ever changed in place. Addresses are text in canonical form; ports are 1 to 65535.
+Four object types arrive from a source (`ServiceObject`, `SliceObject`, `PodObject`, `NamespaceObject`); the
+registry joins them into `Service` values and publishes a `MeshSnapshot`. Everything here is compared and
+shared freely, so nothing is ever changed in place. Addresses are text in canonical form; ports are 1 to
+65535.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import msgspec
 from discovery.position import Lines, place_of
 
 ANNOTATION_PREFIX = "svc.mesh/"
+DEFAULT_PREFIX = f"{ANNOTATION_PREFIX}default."
+LIMIT_PREFIX = f"{ANNOTATION_PREFIX}limit."
+NAMESPACE_PREFIXES = (DEFAULT_PREFIX, LIMIT_PREFIX)
+"""What a Namespace says of the Services in it: a setting's name follows."""
 
 
 class ServiceKey(NamedTuple):
@@ -39,6 +44,17 @@ class PodKey(NamedTuple):
 
     namespace: str
     name: str
+
+
+class NamespaceKey(NamedTuple):
+    """The identity of a Namespace, which is in none itself."""
+
+    name: str
+
+    @property
+    def namespace(self) -> str:
+        """Where problems with it are told: with those of the Services in it."""
+        return self.name
 
 
 Severity = Literal["error", "warning", "info"]
@@ -199,8 +215,23 @@ class PodObject(msgspec.Struct, frozen=True):
     """Of files only: where its fields stand."""
 
 
-MeshObject = ServiceObject | SliceObject | PodObject
-ObjectKey = ServiceKey | SliceKey | PodKey
+class NamespaceObject(msgspec.Struct, frozen=True):
+    """A Kubernetes Namespace, trimmed to what it says of the Services in it."""
+
+    key: NamespaceKey
+    annotations: Mapping[str, str] = {}
+    """Those that begin with `NAMESPACE_PREFIXES`."""
+    origin: str = ""
+    lines: Lines = ()
+    """Of files only: where its fields stand."""
+
+    def place(self, field: str) -> str:
+        """Return where a field stands, for `Problem.origin`."""
+        return place_of(self.origin, self.lines, field)
+
+
+MeshObject = ServiceObject | SliceObject | PodObject | NamespaceObject
+ObjectKey = ServiceKey | SliceKey | PodKey | NamespaceKey
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -230,6 +261,8 @@ class Service(msgspec.Struct, frozen=True):
     object: ServiceObject
     endpoints: Mapping[str, tuple[Endpoint, ...]]
     problems: tuple[Problem, ...] = ()
+    namespace: NamespaceObject | None = None
+    """Its Namespace, if that says anything of the Services in it."""
 
     @property
     def key(self) -> ServiceKey:
@@ -260,3 +293,5 @@ class MeshSnapshot(msgspec.Struct, frozen=True):
     """Problems that belong to no Service of `services` (a slice for an unknown Service, say)."""
     changes: Changes | None = None
     """None: not known."""
+    namespaces: Mapping[str, NamespaceObject] = {}
+    """Those that say something of the Services in them; the same object as before if they are the same."""

@@ -25,6 +25,8 @@ from discovery.model import (
     Changes,
     MeshObject,
     MeshSnapshot,
+    NamespaceKey,
+    NamespaceObject,
     ObjectKey,
     PodKey,
     PodObject,
@@ -59,6 +61,10 @@ class Registry:
         """Services that slices name and that do not exist."""
         self._pods: dict[PodKey, PodObject] = {}
         self._pods_at: defaultdict[str, set[PodKey]] = defaultdict(set)
+        self._namespaces: dict[str, NamespaceObject] = {}
+        """Those that say something of the Services in them, by name."""
+        self._told_namespaces: Mapping[str, NamespaceObject] = {}
+        """As in the last snapshot."""
         self._malformed: dict[str, dict[_Object, list[Problem]]] = {}
         """The problems of objects, by origin."""
         self._synced = False
@@ -146,10 +152,14 @@ class Registry:
         self._changed.clear()
         services = dict(self._joined) if changed else before.services
         pods = self._place_pods(before.pods)
-        if changed or problems is not before.problems or self._unrelated:
+        if self._namespaces != self._told_namespaces:
+            self._told_namespaces = dict(self._namespaces)
+        namespaces = self._told_namespaces
+        news = changed or problems is not before.problems or namespaces is not before.namespaces
+        if news or self._unrelated:
             changes = None if self._unrelated else Changes(before.version, changed)
             self._unrelated = False
-            self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems, changes)
+            self._snapshot = MeshSnapshot(before.version + 1, services, pods, problems, changes, namespaces)
         elif pods is not before.pods:
             self._snapshot = msgspec.structs.replace(before, pods=pods)
         return self._snapshot
@@ -161,6 +171,8 @@ class Registry:
             return self._upsert_service(found)
         if isinstance(found, SliceObject):
             return self._upsert_slice(found)
+        if isinstance(found, NamespaceObject):
+            return self._upsert_namespace(found)
         return self._upsert_pod(found)
 
     def _delete(self, key: ObjectKey) -> bool:
@@ -168,6 +180,8 @@ class Registry:
             return self._delete_service(key)
         if isinstance(key, SliceKey):
             return self._delete_slice(key)
+        if isinstance(key, NamespaceKey):
+            return self._put_namespace(key.name, None)
         return self._delete_pod(key)
 
     def _upsert_service(self, new: ServiceObject) -> bool:
@@ -229,6 +243,23 @@ class Registry:
             self._dirty.add(key)
         return service.meshed or bool(self._malformed)
 
+    def _upsert_namespace(self, new: NamespaceObject) -> bool:
+        old = self._namespaces.get(new.key.name)
+        if old is not None and says_the_same(old, new):
+            return False
+        return self._put_namespace(new.key.name, new if new.annotations else None)
+
+    def _put_namespace(self, name: str, new: NamespaceObject | None) -> bool:
+        """Have the Services of a namespace joined again, if it says something else of them than before."""
+        old = self._namespaces.pop(name, None)
+        if new is not None:
+            self._namespaces[name] = new
+        if old is None and new is None:
+            return False
+        # Those of the mesh that are not joined yet will be anyway.
+        self._dirty |= {key for key in self._joined if key.namespace == name}
+        return True
+
     def _upsert_pod(self, new: PodObject) -> bool:
         old = self._pods.get(new.key)
         self._pods[new.key] = new
@@ -264,7 +295,8 @@ class Registry:
                     self._changed.add(key)
                 continue
             slices = [self._slices[slice_] for slice_ in sorted(self._slices_of.get(key, ()))]
-            new = join_service(found, slices, self._noted.get(key, ()))
+            namespace = self._namespaces.get(key.namespace)
+            new = join_service(found, slices, self._noted.get(key, ()), namespace)
             if new != old:
                 self._joined[key] = new
                 self._changed.add(key)

@@ -76,6 +76,8 @@ Variables that only tests and `make` read are in [testing](testing.md#variables)
 WRONG: Final[Mapping[str, str]] = {
     "--source": "shop",
     "--endpoints": "web=localhost:8080",
+    "--default": "timeout=soon",
+    "--limit": "retry-attempts=many",
     "--capture": "iptables",
     "--mesh-range": "10.0.0.0/24",
     "--zone": "my_mesh",

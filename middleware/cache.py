@@ -20,12 +20,13 @@ import structlog
 
 from middleware.cache_layer import Cache
 from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, PURGED, STALE, STORED, VALIDATED
-from middleware.cache_options import CACHE, Options, parse
+from middleware.cache_options import CACHE, USUAL_SIZE, Options, parse, read_size
 from middleware.cache_purge import MOST_PURGES, PURGE, new_purges
 from middleware.contract import (
     Annotation,
     Context,
     Handler,
+    Limit,
     Middleware,
     Reply,
     Request,
@@ -95,6 +96,7 @@ MIDDLEWARE = Middleware(
                 " from them, as RFC 9111 says of shared caches."
             ),
             example="svc.mesh/cache: on size=64Mi stale-while-revalidate=30s stale-if-error=1h",
+            limit=Limit(read_size, setting="size", unset=USUAL_SIZE),
         ),
         Annotation(
             name=PURGE,
@@ -105,6 +107,7 @@ MIDDLEWARE = Middleware(
                 " PREFIX, when a new MARK appears: any word, such as the time. `meshctl cache purge` sets it."
             ),
             example="svc.mesh/cache-purge: 2026-01-31T12:00:00Z path=/images/",
+            individual=True,
         ),
     ),
     options=Options,

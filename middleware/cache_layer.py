@@ -12,7 +12,7 @@ from middleware.cache_ask import Ask, ErrandTimeout, OnlyIfCached, WaitedEnough
 from middleware.cache_directives import opaque
 from middleware.cache_flights import Flight, FlightKey, Landing
 from middleware.cache_heads import CONDITIONS, restore, same_host, set_conditions, tell
-from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, STALE, STORED, VALIDATED
+from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, PURGED, STALE, STORED, VALIDATED
 from middleware.cache_options import Options
 from middleware.cache_rules import (
     ANYTHING,

@@ -27,6 +27,7 @@ from middleware.values import (
 CACHE: Final = "svc.mesh/cache"
 LEAST_SIZE: Final = 1 << 16
 LARGEST_SIZE: Final = 1 << 32
+USUAL_SIZE: Final = 64 << 20
 LONGEST_WAIT: Final = 60.0
 LONGEST_STALE: Final = 31_536_000.0
 """Seconds: 365 days."""
@@ -70,13 +71,18 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
     return msgspec.structs.replace(options, purges=purges) if options and purges else options
 
 
+def read_size(text: str) -> int:
+    """Read the bytes that a cache may hold; raises InvalidValue."""
+    return parse_size(text, least=LEAST_SIZE, most=LARGEST_SIZE)
+
+
 def _parse(value: str) -> Options | None:
     word, settings = split_settings(value, _SETTINGS)
     if parse_choice(word, ("on", "off")) == "off":
         if settings:
             raise InvalidValue("off has no settings", "off alone, or on with settings")
         return None
-    size = parse_size(settings.get("size", "64Mi"), least=LEAST_SIZE, most=LARGEST_SIZE)
+    size = read_size(settings["size"]) if "size" in settings else USUAL_SIZE
     largest = (
         parse_size(settings["object"], least=1024, most=size) if "object" in settings else min(size, 1 << 20)
     )

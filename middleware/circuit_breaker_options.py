@@ -92,7 +92,8 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
             continue
         if value is None and not (name == FALLBACK and options.force == "open"):
             expected = f"{CIRCUIT_BREAKER}: NetworkErrorRatio() > 0.5 beside it"
-            return Problem(name, annotations[name], f"has no effect without {CIRCUIT_BREAKER}", expected)
+            reason = f"has no effect without {CIRCUIT_BREAKER}"
+            return Problem(name, annotations[name], reason, expected, incomplete=True)
         try:
             options = msgspec.structs.replace(options, **read(annotations[name]))
         except InvalidValue as invalid:

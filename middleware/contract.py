@@ -102,6 +102,20 @@ asked; around what one of its rules takes; around what is sent to one backend, w
 it; around each single try."""
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """The number of an annotation that a platform team may hold down for whole namespaces or the cluster."""
+
+    read: Callable[[str], float]
+    """Reads such a number, and the limit itself; raises a ValueError with `reason` and `expected`."""
+    absent: float = 0.0
+    """The number that counts where nobody sets the annotation."""
+    setting: str = ""
+    """The setting of the value, `setting=NUMBER`, that the limit is for where the value does not begin with a
+    number."""
+    unset: float = 0.0
+    """The number that counts where the value has no such setting."""
+
+
 class Annotation(msgspec.Struct, frozen=True):
     """The documentation of one annotation, written where it is parsed; `docs/annotations.md` shows it."""
 
@@ -112,6 +126,10 @@ class Annotation(msgspec.Struct, frozen=True):
     default: str
     summary: str
     example: str
+    limit: Limit | None = None
+    """None: nobody can set a limit for it."""
+    individual: bool = False
+    """It says what only the owner of one Service can know, so there is no default of it for others."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -121,6 +139,8 @@ class Problem(msgspec.Struct, frozen=True):
     value: str
     reason: str
     expected: str
+    incomplete: bool = False
+    """The value can be used beside another annotation, which is missing."""
 
 
 class Connection(Protocol):

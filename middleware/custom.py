@@ -144,7 +144,8 @@ def _careful(middleware: Middleware) -> Callable[[Mapping[str, str]], Any]:
             if idle is None:
                 return None
             reason = f"has no effect without {MIDDLEWARE}"
-            return Problem(idle, annotations[idle], reason, f"{MIDDLEWARE}: {middleware.name} beside it")
+            expected = f"{MIDDLEWARE}: {middleware.name} beside it"
+            return Problem(idle, annotations[idle], reason, expected, incomplete=True)
         try:
             result = middleware.parse(annotations)
         except SystemExit as error:

@@ -15,6 +15,7 @@ It stands below `svc.mesh/timeout`, whose time includes the waiting, and above e
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Mapping
 from typing import Final
@@ -28,6 +29,7 @@ from middleware.contract import (
     ExchangeError,
     Handler,
     Layer,
+    Limit,
     Metric,
     Middleware,
     Problem,
@@ -253,6 +255,9 @@ MIDDLEWARE = Middleware(
                 f" get a 503. With `{ADAPTIVE}` the limit follows the latency."
             ),
             example="svc.mesh/max-requests: 100 queue=50 queue-time=500ms",
+            limit=Limit(
+                lambda text: parse_integer(text, least=1, most=MOST_REQUESTS), math.inf, "max", ADAPTIVE_MOST
+            ),
         ),
     ),
     options=Options,

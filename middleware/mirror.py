@@ -133,6 +133,7 @@ MIDDLEWARE = Middleware(
                 "away."
             ),
             example="svc.mesh/mirror: catalog-next 10%",
+            individual=True,
         ),
     ),
     options=Options,

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from math import ceil
+from math import ceil, inf
 from typing import Final, Literal, cast
 
 import msgspec
@@ -31,6 +31,7 @@ from middleware.contract import (
     ExchangeError,
     Handler,
     Layer,
+    Limit,
     Metric,
     Middleware,
     Problem,
@@ -333,6 +334,7 @@ MIDDLEWARE = Middleware(
                 " are left. With `scope=cluster` all nodes share the limit, in the store of `--token-store`."
             ),
             example="svc.mesh/rate-limit: 100/s burst=50 per=source",
+            limit=Limit(lambda text: parse_rate(text, most=FASTEST).per_second, absent=inf),
         ),
     ),
     options=Options,

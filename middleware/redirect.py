@@ -156,6 +156,7 @@ MIDDLEWARE = Middleware(
                 "it, and path replaces it alone."
             ),
             example="svc.mesh/redirect: 308 scheme=https host=shop.example",
+            individual=True,
         ),
     ),
     options=Options,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from middleware.contract import Annotation, Problem
+from middleware.contract import Annotation, Limit, Problem
 from middleware.grpc import BY_WORD, GrpcStatus
 from middleware.retry_rules import BACKOFF_LIMIT, BUDGET_FLOOR, BUDGET_SHARE, BUDGET_WINDOW, IDEMPOTENT
 from middleware.values import (
@@ -112,7 +112,8 @@ def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
         for name in _FURTHER:
             if name in annotations and not (name == RETRY_BUDGET and HEDGE in annotations):
                 expected = f'{RETRY_ATTEMPTS}: "2" beside it'
-                return Problem(name, annotations[name], f"has no effect without {RETRY_ATTEMPTS}", expected)
+                reason = f"has no effect without {RETRY_ATTEMPTS}"
+                return Problem(name, annotations[name], reason, expected, incomplete=True)
         attempts_text = "0"
     try:
         options = Options(parse_integer(attempts_text, least=0, most=MOST_ATTEMPTS))
@@ -209,6 +210,7 @@ ANNOTATIONS: Final = (
             "cannot have been processed or has an idempotent method."
         ),
         example='svc.mesh/retry-attempts: "2"',
+        limit=Limit(lambda text: parse_integer(text, least=0, most=MOST_ATTEMPTS)),
     ),
     Annotation(
         name=RETRY_ON,
@@ -243,6 +245,7 @@ ANNOTATIONS: Final = (
             "that is more."
         ),
         example="svc.mesh/retry-budget: 10% min=5/s",
+        limit=Limit(lambda text: parse_percentage(text, least=0), absent=BUDGET_SHARE),
     ),
     Annotation(
         name=RETRY_BACKOFF,

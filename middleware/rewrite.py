@@ -215,6 +215,7 @@ MIDDLEWARE = Middleware(
                 "Which path and host endpoints see. Of the operations on paths the first that fits is done."
             ),
             example="svc.mesh/rewrite: strip /api; host catalog.internal",
+            individual=True,
         ),
     ),
     options=Options,

@@ -242,6 +242,7 @@ MIDDLEWARE = Middleware(
                 "Service itself gets requests only if it is named."
             ),
             example="svc.mesh/split: catalog=90 catalog-v2=10",
+            individual=True,
         ),
         Annotation(
             name=SPLIT_BY,
@@ -249,6 +250,7 @@ MIDDLEWARE = Middleware(
             default="weights alone",
             summary="The header or cookie in which a request may name the backend that it is for.",
             example="svc.mesh/split-by: header x-version",
+            individual=True,
         ),
         Annotation(
             name=SPLIT_STICKY,
@@ -259,6 +261,7 @@ MIDDLEWARE = Middleware(
                 "or for this long. This sets a cookie."
             ),
             example="svc.mesh/split-sticky: 1h",
+            individual=True,
         ),
     ),
     options=Options,

@@ -11,6 +11,7 @@ its request, it is the one that was slow, and gets a 408; else the endpoint was,
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,6 +26,7 @@ from middleware.contract import (
     GatewayTimeout,
     Handler,
     Layer,
+    Limit,
     Middleware,
     Problem,
     Request,
@@ -112,6 +114,11 @@ def _read(annotations: Mapping[str, str], name: str) -> float | Problem | None:
         return problem(name, text, invalid)
 
 
+def _limit(name: str, absent: float) -> Limit:
+    least, most = BOUNDS[name]
+    return Limit(functools.partial(parse_duration, least=least, most=most), absent)
+
+
 def _passed(error: type[GatewayTimeout], detail: str, request: Request) -> ExchangeError:
     """Return the error of a limit that has passed; it blames the side that the other one had to wait for."""
     if request.completed is not None:
@@ -181,6 +188,7 @@ MIDDLEWARE = Middleware(
                 " response; then the client gets a 504."
             ),
             example="svc.mesh/timeout: 5s",
+            limit=_limit(TIMEOUT, math.inf),
         ),
     ),
     options=Options,
@@ -218,6 +226,7 @@ CONNECTION_TIMES = Middleware(
             default="3s",
             summary="How long connecting to an endpoint may take, on ports of any protocol.",
             example="svc.mesh/connect-timeout: 500ms",
+            limit=_limit(CONNECT_TIMEOUT, 3.0),
         ),
         Annotation(
             name=IDLE_TIMEOUT,
@@ -225,6 +234,7 @@ CONNECTION_TIMES = Middleware(
             default="no limit, except 1m for a body that stalls",
             summary="How long nothing may move in a tcp connection, or in an http request and its response.",
             example="svc.mesh/idle-timeout: 5m",
+            limit=_limit(IDLE_TIMEOUT, math.inf),
         ),
     ),
     options=ConnectionTimes,

@@ -67,6 +67,11 @@ class Rate(msgspec.Struct, frozen=True):
     """`s`, `m` or `h`."""
 
     @property
+    def per_second(self) -> float:
+        """As a number per second."""
+        return self.count * UNIT_NANOSECONDS["s"] / UNIT_NANOSECONDS[self.unit]
+
+    @property
     def interval(self) -> int:
         """Nanoseconds between two at an even pace, rounded down: at most 0.1 % off at the highest rate."""
         return UNIT_NANOSECONDS[self.unit] // self.count

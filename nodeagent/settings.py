@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -115,6 +116,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Whether workers serve on when the agent is killed, until the next one is ready: on a node, where there
     will be a next one. On a laptop nothing outlives the agent."""
 
+    defaults: Mapping[str, str] = {}
+    """Of all Services of the cluster whose owners and namespaces say nothing else; by annotation."""
+    setting_limits: Mapping[str, str] = {}
+    """The highest numbers that owners may set, by annotation."""
     token_store: StoreAddress | None = None
     """What keeps the limits that all nodes share; None: there are none."""
 

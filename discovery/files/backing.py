@@ -124,7 +124,7 @@ class Backing:
             self._dirty.add(key)
         elif isinstance(key, SliceKey):
             self._forget_slice(key)
-        else:
+        elif isinstance(key, PodKey):
             self._forget_pod(key)
         return (event,)
 

@@ -284,7 +284,7 @@ def _keeping(problem: Problem, objects: Sequence[FileObject]) -> Problem:
         return problem
     first = objects[0]
     more = f" and {len(objects) - 1} more" if len(objects) > 1 else ""
-    name = f"{kind_of(first)} {first.key.namespace}/{first.key.name}"
+    name = f"{kind_of(first)} {'/'.join(dict.fromkeys((first.key.namespace, first.key.name)))}"
     effect = f"what it held last stays in force: {name}{more}"
     return msgspec.structs.replace(problem, effect=effect)
 

@@ -60,6 +60,7 @@ class YamlLayout:
             yield f"metadata.labels[{key}]", line
         if kind == "Service":
             yield from _below(_of(self._node, "spec"), "spec", DEPTH)
+        if kind in ("Service", "Namespace"):
             for key, line in _keys(_of(metadata, "annotations"), ""):
                 if key.startswith((ANNOTATION_PREFIX, *PREFIXES)):
                     yield key, line

@@ -92,8 +92,11 @@ class Inventory:
         metadata = document.get("metadata")
         if isinstance(metadata, dict):
             namespace, name = metadata.get("namespace"), metadata.get("name")
+            if not self._resource.namespaced:
+                namespace = name
             if isinstance(namespace, str) and isinstance(name, str) and namespace and name:
-                return self._resource.key(namespace, name), self._resource.origin(namespace, name)
+                key = self._resource.key(namespace, name)
+                return key, self._resource.origin(*key)
         log.warning(
             "source_object_nameless", kind=self._resource.kind, reason="no metadata.namespace or .name"
         )

@@ -84,6 +84,8 @@ class Reflector:
         self._random = random
         self._clock = asyncio.get_running_loop().time
         self._bookmarked = False
+        self._without = False
+        """It is known, and has been said, that the mesh goes on without this resource."""
 
     async def run(self) -> None:
         """List and watch until cancelled."""
@@ -97,6 +99,10 @@ class Reflector:
             await self._connection.close()
 
     async def _pause(self, step: Step, failure: Failure) -> None:
+        if failure.kind == "forbidden" and self._resource.optional:
+            self._go_without(failure)
+            await asyncio.sleep(self._timing.forbidden_optional)
+            return
         kind = self._resource.kind
         log.warning(
             "source_error",
@@ -116,6 +122,20 @@ class Reflector:
             # Idle connections may hang for the same reason; the next request must not wait for one of them.
             await self._connection.close()
         await asyncio.sleep(step.delay)
+
+    def _go_without(self, failure: Failure) -> None:
+        """Count an optional resource that may not be read as listed: what was known of it stays."""
+        kind = self._resource.kind
+        if not self._without:
+            self._without = True
+            log.warning(
+                "source_does_without",
+                source="kube",
+                resource=kind,
+                reason=failure.reason,
+                effect=self._resource.optional,
+            )
+        self._audience.listed(kind)
 
     async def _perform(self, request: Request) -> Step:
         if isinstance(request, ListPage):
@@ -157,6 +177,7 @@ class Reflector:
                 objects=len(self._inventory),
                 version=page.version,
             )
+            self._without = False
             self._audience.listed(kind)
         return step
 

@@ -1,4 +1,4 @@
-"""The three resources that are watched: paths and selectors, so that the server sends only what is used."""
+"""The resources that are watched: paths and selectors, so that the server sends only what is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from discovery.manifest import SERVICE_NAME_LABEL
-from discovery.model import ObjectKey, PodKey, ServiceKey, SliceKey
+from discovery.model import NamespaceKey, ObjectKey, PodKey, ServiceKey, SliceKey
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -20,14 +20,19 @@ class Resource(msgspec.Struct, frozen=True):
     key: Callable[[str, str], ObjectKey]
     label_selector: str = ""
     field_selector: str = ""
+    namespaced: bool = True
+    """Whether its objects are in namespaces."""
+    optional: str = ""
+    """If the mesh goes on where it may not read this: what it does without then."""
 
-    def origin(self, namespace: str, name: str) -> str:
+    def origin(self, *key: str) -> str:
         """How an object is called in problems and logs: `Service shop/cart`."""
-        return f"{self.kind} {namespace}/{name}"
+        return f"{self.kind} {'/'.join(key)}"
 
 
 def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ...]:
-    """Return the resources of a node: Services that match the selector, their slices, the node's own Pods.
+    """Return the resources of a node: Services that match the selector, their slices, Namespaces, and the
+    node's own Pods.
 
     The selector goes for slices too: Kubernetes copies a Service's labels to the slices it makes for it.
     Slices made by hand count if they match; without a selector all that is asked of them is that they name
@@ -42,9 +47,22 @@ def watched_resources(node_name: str, label_selector: str) -> tuple[Resource, ..
         SliceKey,
         label_selector=",".join(filter(None, (SERVICE_NAME_LABEL, label_selector))),
     )
+    namespaces = Resource(
+        "Namespace",
+        "v1",
+        "/api/v1/namespaces",
+        lambda _, name: NamespaceKey(name),
+        namespaced=False,
+        optional="annotations of Namespaces (svc.mesh/default.*, svc.mesh/limit.*) are not read",
+    )
     if not node_name:
-        return (services, slices)
+        return (services, slices, namespaces)
     # As the server takes selectors apart: a host name, which may stand for the node's, can be anything.
     node = re.sub(r"([\\,=])", r"\\\1", node_name)
     living = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
-    return (services, slices, Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living))
+    return (
+        services,
+        slices,
+        namespaces,
+        Resource("Pod", "v1", "/api/v1/pods", PodKey, field_selector=living),
+    )

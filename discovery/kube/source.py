@@ -3,8 +3,9 @@
     source = KubeSource(node_name="node-1")
     async for batch in source.watch(): ...
 
-Three reflectors (Services, EndpointSlices, the node's Pods) each keep one watch open. Needs `list` and
-`watch` on `services`, `pods` and `endpointslices.discovery.k8s.io` in all namespaces, and for its announcer
+Four reflectors (Services, EndpointSlices, Namespaces, the node's Pods) each keep one watch open. Needs `list`
+and `watch` on `services`, `pods` and `endpointslices.discovery.k8s.io` in all namespaces and, unless it is to
+do without what Namespaces say, on `namespaces`; and for its announcer
 `create` on `events.events.k8s.io`; nothing else.
 """
 
@@ -45,7 +46,7 @@ DEFAULT_TIMING = Timing()
 
 
 class KubeSource:
-    """Services, EndpointSlices and a node's Pods from a Kubernetes API server.
+    """Services, EndpointSlices, Namespaces and a node's Pods from a Kubernetes API server.
 
     Without `node_name` no Pods are watched. `kubeconfig` (paths as in $KUBECONFIG) and `context` name the
     cluster; empty, they are found as controllers find them, the pod's own ServiceAccount included.

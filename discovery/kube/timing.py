@@ -16,6 +16,8 @@ class Timing(msgspec.Struct, frozen=True):
     be right 2 seconds after the server is."""
     unreached_limit: float = 1.0
     """Between attempts that do not reach a server."""
+    forbidden_optional: float = 60.0
+    """Until what may not be read, and need not be, is tried again."""
     watch_shortest: float = 240.0
     """A watch asks the server to end it after a random time between this and `watch_longest`, so that the
     nodes of a cluster do not renew their watches together."""

@@ -5,7 +5,7 @@ Both sources end here: YAML and JSON files, and what the API server sends. Of an
 to something harmless, the rest of the object goes on. Pure: no I/O, no clock.
 
 The meaning of the fields is that of the Kubernetes API reference (Service v1, EndpointSlice
-discovery.k8s.io/v1, Pod v1).
+discovery.k8s.io/v1, Pod v1, Namespace v1).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from discovery.compat import Compat
 from discovery.manifest.endpoints import read_endpoints
 from discovery.manifest.endpointslice import SERVICE_NAME_LABEL, read_slice
 from discovery.manifest.fields import Fields, Layout, describe_type
+from discovery.manifest.namespace import read_namespace
 from discovery.manifest.pod import read_pod
 from discovery.manifest.service import read_service
 from discovery.manifest.smi import SMI_KINDS, TRAFFIC_TARGET, SmiKind, is_smi, report_smi
@@ -29,7 +30,7 @@ from discovery.manifest.written import (
     extend_service,
     read_workload,
 )
-from discovery.model import MeshObject, PodObject, Problem, ServiceObject, SliceObject
+from discovery.model import MeshObject, NamespaceObject, PodObject, Problem, ServiceObject, SliceObject
 
 __all__ = [
     "SERVICE_NAME_LABEL",
@@ -46,7 +47,7 @@ __all__ = [
 def read_object(
     document: Mapping[str, Any], origin: str, compat: Compat | None = None
 ) -> tuple[MeshObject | None, tuple[Problem, ...]]:
-    """Trim a Service, EndpointSlice or Pod to what the mesh uses.
+    """Trim a Service, EndpointSlice, Pod or Namespace to what the mesh uses.
 
     Returns the object, or None if it is of another kind or cannot be used at all, and what is wrong with it.
     `origin` goes into object and problems as it is. With `compat` the annotations of that mesh are read too,
@@ -91,6 +92,8 @@ def _read(fields: Fields, kind: str, version: str, compat: Compat | None) -> Mes
         found = read_service(fields, compat)
     elif kind == "Pod" and version == "v1":
         found = read_pod(fields)
+    elif kind == "Namespace" and version == "v1":
+        found = read_namespace(fields)
     elif compat is not None and is_smi(kind, version):
         report_smi(fields)
     return found
@@ -104,4 +107,6 @@ def kind_of(found: MeshObject | FileOnly) -> str:
         return "Endpoints"
     if isinstance(found, ServiceObject):
         return "Service"
+    if isinstance(found, NamespaceObject):
+        return "Namespace"
     return "EndpointSlice" if isinstance(found, SliceObject) else "Pod"

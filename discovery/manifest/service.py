@@ -9,15 +9,13 @@ import msgspec
 
 from discovery.annotations import ENABLED
 from discovery.compat import PREFIXES, Compat, is_foreign, translate
-from discovery.manifest.fields import LABEL, MAX_ADDRESSES, Fields, describe_type, show
+from discovery.manifest.annotations import hold_too_much, read_annotations
+from discovery.manifest.fields import LABEL, MAX_ADDRESSES, Fields
 from discovery.model import ANNOTATION_PREFIX, ServiceKey, ServiceObject, ServicePort
 
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
-MAX_ANNOTATIONS = 512
-"""For the mesh; a Service has one of each kind, and one for each of its ports."""
-MAX_ANNOTATION_CHARACTERS = 64 * 1024
-"""Of their names and values, all together."""
 MAX_PORTS = 256
+_OVERLONG = "those that were last in force stay so; if there are none, the Service is not meshed"
 
 
 def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
@@ -29,10 +27,11 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
     service_type = fields.choice(spec, "type", "spec.type", SERVICE_TYPES, "ClusterIP")
     external = service_type == "ExternalName"
     written = fields.mapping(metadata, "annotations", "metadata.annotations")
-    overlong = _hold_too_much(written, (ANNOTATION_PREFIX, *(PREFIXES if compat is not None else ())))
+    prefixes = (ANNOTATION_PREFIX, *(PREFIXES if compat is not None else ()))
+    overlong = hold_too_much(fields, written, prefixes, _OVERLONG)
     if overlong:
-        written = _without_most(fields, written, overlong, compat)
-    own, _ = _annotations(fields, written, (ANNOTATION_PREFIX,))
+        written = _without_most(written, compat)
+    own, _ = read_annotations(fields, written, (ANNOTATION_PREFIX,))
     service = ServiceObject(
         key=ServiceKey(fields.namespace, fields.name),
         annotations=own,
@@ -42,34 +41,16 @@ def read_service(fields: Fields, compat: Compat | None) -> ServiceObject | None:
         ports=_ports(fields, spec),
         origin=fields.origin,
         uid=fields.text(metadata, "uid", "metadata.uid"),
-        overlong=bool(overlong),
+        overlong=overlong,
         lines=fields.lines(),
     )
     if compat is not None:
-        service = _translate(fields, service, *_annotations(fields, written, PREFIXES))
+        service = _translate(fields, service, *read_annotations(fields, written, PREFIXES))
     return service
 
 
-def _hold_too_much(written: Mapping[Any, Any], prefixes: tuple[str, ...]) -> str:
-    """Return how many annotations with these prefixes there are if they are more than are read."""
-    ours = [(n, v) for n, v in written.items() if isinstance(n, str) and n.startswith(prefixes)]
-    size = sum(len(name) + (len(value) if isinstance(value, str) else 0) for name, value in ours)
-    if len(ours) <= MAX_ANNOTATIONS and size <= MAX_ANNOTATION_CHARACTERS:
-        return ""
-    return f"{len(ours):,} for the mesh, of {size:,} characters"
-
-
-def _without_most(
-    fields: Fields, written: Mapping[Any, Any], found: str, compat: Compat | None
-) -> Mapping[Any, Any]:
-    """Report that there are too many annotations; return what is read of them: whether the mesh is wanted."""
-    fields.report(
-        "metadata.annotations",
-        found,
-        "are more than are read",
-        f"at most {MAX_ANNOTATIONS} of {MAX_ANNOTATION_CHARACTERS // 1024} Ki characters in all",
-        "those that were last in force stay so; if there are none, the Service is not meshed",
-    )
+def _without_most(written: Mapping[Any, Any], compat: Compat | None) -> Mapping[Any, Any]:
+    """Return what is read of too many annotations: whether the mesh is wanted."""
     if ENABLED in written:
         return {ENABLED: written[ENABLED]}
     foreign = compat is not None and any(isinstance(name, str) and is_foreign(name) for name in written)
@@ -93,26 +74,6 @@ def _translate(
         translated=translation.origins,
         unread=translation.unread,
     )
-
-
-def _annotations(
-    fields: Fields, written: Mapping[Any, Any], prefixes: tuple[str, ...]
-) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the annotations below these prefixes, and those that are no strings with what stands there."""
-    kept: dict[str, str] = {}
-    unreadable: dict[str, str] = {}
-    for name, value in written.items():
-        if not isinstance(name, str) or not name.startswith(prefixes):
-            continue
-        if isinstance(value, str):
-            kept[name] = value
-            continue
-        unreadable[name] = show(value)
-        quoted = isinstance(value, bool | int | float)
-        expected = f'"{show(value)}", in quotes' if quoted else "a string"
-        reason = f"is {describe_type(value)}, and Kubernetes takes only strings"
-        fields.report(name, value, reason, expected, "the annotation is ignored")
-    return kept, unreadable
 
 
 def _cluster_ips(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:

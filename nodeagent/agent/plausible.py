@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from discovery.address import canonical_address
 from discovery.manifest.fields import LABEL, SUBDOMAIN
-from discovery.model import PodObject, Service
+from discovery.model import NamespaceObject, PodObject, Service
 
 LARGEST_VERSION = 2**53 - 1
 """The largest version of a snapshot: all programs that read JSON can tell it from its neighbours (RFC 8259
@@ -38,6 +38,8 @@ def why_no_service(service: Service) -> str:
     for name in service.endpoints:
         if name and not LABEL.fullmatch(name):
             return f"{key} has endpoints of a port {name!r}"
+    if service.namespace is not None and service.namespace.key.name != key.namespace:
+        return f"{key} is said to be in the Namespace {service.namespace.key.name!r}"
     addresses = (endpoint.address for endpoints in service.endpoints.values() for endpoint in endpoints)
     wrong = _first_wrong(addresses, "IPv4") or _first_wrong(service.object.cluster_ips, "")
     return f"{key} has the address {wrong!r}" if wrong is not None else ""
@@ -48,6 +50,12 @@ def why_no_pod(address: str, pod: PodObject) -> str:
     if not (LABEL.fullmatch(pod.key.namespace) and SUBDOMAIN.fullmatch(pod.key.name)):
         return f"{'/'.join(pod.key)!r} is not the name of a Pod"
     return f"a Pod has the address {address!r}" if canonical_address(address) != address else ""
+
+
+def why_no_namespace(namespace: NamespaceObject) -> str:
+    """Return why no source yields such a Namespace; empty if one may."""
+    name = namespace.key.name
+    return "" if LABEL.fullmatch(name) else f"{name!r} is not the name of a Namespace"
 
 
 def _ports(service: Service) -> Iterator[int]:

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from discovery.model import MeshSnapshot, PodObject, Problem, Service, ServiceKey
-from nodeagent.agent.plausible import why_no_head, why_no_pod, why_no_service
+from discovery.model import MeshSnapshot, NamespaceObject, PodObject, Problem, Service, ServiceKey
+from nodeagent.agent.plausible import why_no_head, why_no_namespace, why_no_pod, why_no_service
 from nodeagent.plan.model import NodePlan, ServicePlan
 
 MAGIC = b"svcmesh\n"
@@ -64,6 +64,7 @@ class _StoredService(msgspec.Struct, frozen=True, array_like=True):
 class _Rest(msgspec.Struct, frozen=True):
     pods: tuple[tuple[str, PodObject], ...]
     problems: tuple[Problem, ...]
+    namespaces: tuple[NamespaceObject, ...]
 
 
 def encode_snapshot(head: Head, snapshot: MeshSnapshot, plan: NodePlan) -> bytes:
@@ -111,7 +112,10 @@ def _decode(body: bytes, model: bytes, source: str) -> Stored:
             key = one.service.key
             _insist(why_no_service(one.service) or (f"{key} is listed twice" if key in services else ""))
             services[key], effective[key] = one.service, one.effective
-    snapshot = MeshSnapshot(max(1, head.version), services, pods, rest.problems)
+    for namespace in rest.namespaces:
+        _insist(why_no_namespace(namespace))
+    namespaces = {namespace.key.name: namespace for namespace in rest.namespaces}
+    snapshot = MeshSnapshot(max(1, head.version), services, pods, rest.problems, namespaces=namespaces)
     return Stored(head, snapshot, effective)
 
 
@@ -137,7 +141,8 @@ def remembered_plan(stored: Stored) -> NodePlan:
 
 def _frames(head: Head, snapshot: MeshSnapshot, plan: NodePlan) -> Iterator[bytes]:
     yield from _frame(head)
-    yield from _frame(_Rest(tuple(snapshot.pods.items()), snapshot.problems))
+    namespaces = tuple(snapshot.namespaces.values())
+    yield from _frame(_Rest(tuple(snapshot.pods.items()), snapshot.problems, namespaces))
     services = list(snapshot.services.items())
     for start in range(0, len(services), PORTION):
         yield from _frame(

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -17,14 +17,16 @@ import msgspec
 
 from discovery.compat import ZONES, Compat
 from discovery.files.overrides import Override
-from discovery.model import ServiceKey
+from discovery.model import ANNOTATION_PREFIX, ServiceKey
 from discovery.places import InvalidPlaces, parse_places
+from middleware.registry import installed
 from middleware.values import InvalidValue, parse_duration, parse_size
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
 from nodeagent.cli.cpu import available_cpus
 from nodeagent.cli.memory import LEAST, worker_memory
 from nodeagent.plan.addresses import LONGEST_PREFIX
+from nodeagent.plan.policy import Rules
 from nodeagent.settings import (
     DNS_PORT,
     LOOPBACK_RANGE,
@@ -77,6 +79,8 @@ class Given(msgspec.Struct, frozen=True):
     compat: Compat | None = None
     service_selector: str = ""
     overrides: tuple[Override, ...] = ()
+    defaults: tuple[tuple[str, str], ...] = ()
+    limits: tuple[tuple[str, str], ...] = ()
     token_store: str | None = None
     token_store_password_file: str = ""
     kept: bool = False
@@ -118,6 +122,8 @@ def resolve_settings(given: Given) -> Settings:
         compat=given.compat,
         service_selector=given.service_selector,
         overrides=given.overrides,
+        defaults=_policy("--default", given.defaults),
+        setting_limits=_policy("--limit", given.limits),
         first_bindable_port=first_bindable_port() if laptop else 1,
         workers_outlive=given.kept or not laptop,
         token_store=_token_store(given),
@@ -125,6 +131,35 @@ def resolve_settings(given: Given) -> Settings:
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
     return settings
+
+
+def _policy(flag: str, given: Sequence[tuple[str, str]]) -> Mapping[str, str]:
+    """Return the values of `--default` or `--limit` by annotation."""
+    found: dict[str, str] = {}
+    rules = Rules(installed().middlewares)
+    check = rules.fault_in_default if flag == "--default" else rules.fault_in_limit
+    for name, value in given:
+        short = name.removeprefix(ANNOTATION_PREFIX)
+        if name in found:
+            raise ValueError(f"{flag} is given twice for {short}")
+        fault = check(short, name, value)
+        if fault is not None:
+            raise ValueError(f"{flag} {short}={value}: {fault.reason}; expected {fault.expected}")
+        found[name] = value
+    return found
+
+
+def parse_assignment(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`; return the annotation `svc.mesh/NAME`, and the value.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip().removeprefix(ANNOTATION_PREFIX)
+    if not (equals and name and value.strip()):
+        raise ValueError(f"{text!r} is not NAME=VALUE, such as timeout=5s")
+    return f"{ANNOTATION_PREFIX}{name}", value.strip()
 
 
 def parse_store(text: str) -> str:

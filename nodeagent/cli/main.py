@@ -21,6 +21,7 @@ from middleware.registry import FOLDER_VARIABLE
 from nodeagent import compiled
 from nodeagent.cli.flags import (
     Given,
+    parse_assignment,
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
@@ -35,7 +36,7 @@ from nodeagent.cli.flags import (
     resolve_settings,
 )
 from nodeagent.cli.needs import unmet
-from nodeagent.cli.parsed import Parsed
+from nodeagent.cli.parsed import Parsed, ParsedLines
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
 from nodeagent.settings import NFTABLES_RANGE
@@ -114,6 +115,28 @@ def main() -> None:
     show_default="none",
     help="With --source file: the endpoints of a Service, or of one of its ports, in place of those in the "
     "files; may be given several times (in the environment: separated by spaces). See docs/file-source.md.",
+)
+@_flag(
+    "--default",
+    "defaults",
+    type=ParsedLines("setting", "an annotation without svc.mesh/, and a value of it", parse_assignment),
+    metavar="NAME=VALUE",
+    multiple=True,
+    show_default="none",
+    help="The value of the annotation svc.mesh/NAME for Services whose owner and Namespace do not set it, "
+    "such as timeout=5s; may be given several times (in the environment: one on each line). See "
+    "docs/defaults.md.",
+)
+@_flag(
+    "--limit",
+    "limits",
+    type=ParsedLines("setting", "an annotation without svc.mesh/, and a number of it", parse_assignment),
+    metavar="NAME=VALUE",
+    multiple=True,
+    show_default="none",
+    help="The highest number that an owner may set in the annotation svc.mesh/NAME, such as "
+    "retry-attempts=3; may be given several times (in the environment: one on each line). See "
+    "docs/defaults.md.",
 )
 @_flag(
     "--service-selector",
@@ -276,12 +299,12 @@ def run(kept: Kept | None, /, middleware_path: str | None, **given: Any) -> None
         nodeagent run --source file:DIR --capture loopback
     """
     _require_agent()
+    if middleware_path:
+        os.environ[FOLDER_VARIABLE] = str(Path(middleware_path).absolute())  # workers read it too
     try:
         settings = resolve_settings(Given(kept=kept is not None, **given))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if middleware_path:
-        os.environ[FOLDER_VARIABLE] = str(Path(middleware_path).absolute())  # workers read it too
     # Imported here so that --help and mistakes are answered at once.
     from nodeagent.agent.app import run_agent
 

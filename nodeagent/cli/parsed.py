@@ -25,3 +25,11 @@ class Parsed(click.ParamType[Any]):
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class ParsedLines(Parsed):
+    """The same for a flag that may be given several times; its variable has a value on each line."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the lines."""
+        return [line.strip() for line in rv.splitlines() if line.strip()]

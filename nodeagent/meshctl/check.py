@@ -37,6 +37,17 @@ class Finding(msgspec.Struct, frozen=True):
     """YAML that would mend it."""
 
 
+class Given(msgspec.Struct, frozen=True):
+    """A value in force that a Service's owner has not written, or not so."""
+
+    service: str
+    """`namespace/name`."""
+    annotation: str
+    value: str
+    where: str
+    """Who says it."""
+
+
 class Report(msgspec.Struct, frozen=True):
     """What was checked and what was found, in the order of files and lines."""
 
@@ -46,6 +57,8 @@ class Report(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     asked: int = 0
     """Services whose owners ask for the mesh."""
+    given: tuple[Given, ...] = ()
+    """Values that come from Namespaces, by Service and annotation."""
 
     @property
     def errors(self) -> int:
@@ -95,7 +108,12 @@ def report_on(events: Sequence[Event], plan: NodePlan) -> Report:
         key=lambda finding: (finding.file, finding.line, finding.problem),
     )
     asked = sum(service.meshed for service in services.values())
-    return Report(len(services), count_services(plan), tuple(findings), asked)
+    given = tuple(
+        Given(str(key), name, one.effective[name], one.origins[name])
+        for key, one in sorted(plan.services.items())
+        for name in sorted(one.origins)
+    )
+    return Report(len(services), count_services(plan), tuple(findings), asked, given)
 
 
 def _paste(problem: Problem, services: Mapping[ServiceKey, ServiceObject]) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from middleware import custom
-from middleware.contract import Annotation, Problem
+from middleware.contract import Annotation, Limit, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
 from nodeagent.plan.balancing import BALANCING
 from nodeagent.plan.failover import FAILOVERS
@@ -62,6 +62,7 @@ CONNECTIONS: Final = Setting(
                 " up to 10 s for one of them, 4096 at most for an endpoint; the others get a 503."
             ),
             example='svc.mesh/max-connections: "100"',
+            limit=Limit(lambda text: parse_integer(text, least=1, most=MOST_CONNECTIONS), absent=1024),
         ),
         Annotation(
             name=TRAILERS,

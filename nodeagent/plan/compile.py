@@ -24,6 +24,7 @@ from nodeagent.plan.addresses import AddressRange, Claim, Grant, address_range
 from nodeagent.plan.effective import Resolution, resolve_annotations
 from nodeagent.plan.listeners import compile_ports
 from nodeagent.plan.model import Listener, NodePlan, ServicePlan
+from nodeagent.plan.policy import Governor, Policies, cluster_policy
 from nodeagent.plan.problems import service_problem
 from nodeagent.settings import Settings
 
@@ -46,10 +47,14 @@ def compile_plan(
     if middlewares is None:
         middlewares = installed().middlewares
     addresses = address_range(settings.mesh_range)
+    policies = Policies(cluster_policy(settings.defaults, settings.setting_limits), middlewares)
 
     def compile_service(service: Service, old: ServicePlan | None) -> ServicePlan | None:
         try:
-            return _compile_service(service, old, settings, addresses, middlewares, snapshot.services)
+            governor = policies.of(service.namespace)
+            return _compile_service(
+                service, old, settings, addresses, middlewares, snapshot.services, governor
+            )
         except Exception as error:
             return _uncompiled(service, old, error)
 
@@ -63,7 +68,8 @@ def compile_plan(
         referrers = _all_referrers(services)
     else:
         referrers = _changed_referrers(previous, services, keys)
-    return NodePlan(snapshot.version, services, snapshot.problems, changes, referrers)
+    problems = snapshot.problems + policies.problems(snapshot.namespaces.values())
+    return NodePlan(snapshot.version, services, problems, changes, referrers)
 
 
 def _referring(referrers: Referrers, changed: frozenset[ServiceKey]) -> frozenset[ServiceKey]:
@@ -169,14 +175,15 @@ def _compile_service(
     addresses: AddressRange,
     middlewares: Sequence[Middleware],
     others: Mapping[ServiceKey, Service],
+    governor: Governor | None,
 ) -> ServicePlan | None:
     """Compile one Service as if its claim were granted; None if it does not opt in and nothing is wrong."""
     last_good = old.effective if old is not None else _NO_ANNOTATIONS
-    resolution = resolve_annotations(service.object, last_good, middlewares)
+    resolution = resolve_annotations(service.object, last_good, middlewares, governor)
     if not resolution.enabled and not resolution.problems and not service.object.overlong:
         return None
     problems = [*service.problems]
-    plan = ServicePlan(service, "", (), (), resolution.annotations)
+    plan = ServicePlan(service, "", (), (), resolution.annotations, origins=resolution.origins)
     if resolution.enabled:
         obstacle = _why_not_meshed(service, resolution)
         if obstacle is None:
@@ -305,8 +312,8 @@ def _unused_layers(
         return []
     problems = []
     for name, annotation in resolution.asked_by:
-        if middlewares[name].scope == "connection":
-            continue
+        if middlewares[name].scope == "connection" or annotation in resolution.origins:
+            continue  # a default is for those to which it applies
         problems.append(
             service_problem(
                 service.object,

@@ -26,9 +26,10 @@ from nodeagent.plan.locality import LOCALITIES, LOCALITY_OF_PORT
 from nodeagent.plan.model import LayerSpec, Locality, OutlierDetection
 from nodeagent.plan.of_port import OfPort
 from nodeagent.plan.outlier_detection import OUTLIER_DETECTION_OF_PORT, OUTLIERS
+from nodeagent.plan.policy import Governor
 from nodeagent.plan.port_layers import PortLayers, annotation_for_all, read_port_layers
 from nodeagent.plan.problems import service_problem
-from nodeagent.plan.setting import Setting
+from nodeagent.plan.setting import Reader, Setting, parse_safely
 
 _OF_PORT_HERE = (
     HEALTH_CHECK_OF_PORT,
@@ -57,6 +58,8 @@ class Resolution(msgspec.Struct, frozen=True):
     outlier_detection: OfPort[OutlierDetection] = OfPort()
     locality: OfPort[Locality] = OfPort()
     failover: OfPort[str] = OfPort()
+    origins: Mapping[str, str] = {}
+    """Where those of `annotations` come from that the owner has not written, or not so."""
     port_layers: PortLayers = {}
     """Of the ports that have annotations of their own; the others have `layers`."""
 
@@ -66,12 +69,17 @@ class Resolution(msgspec.Struct, frozen=True):
 
 
 def resolve_annotations(
-    service: ServiceObject, last_good: Mapping[str, str], middlewares: Sequence[contract.Middleware]
+    service: ServiceObject,
+    last_good: Mapping[str, str],
+    middlewares: Sequence[contract.Middleware],
+    governor: Governor | None = None,
 ) -> Resolution:
     """Return what is in force for a Service; `last_good` is what was in force before.
 
     Of a Service that does not opt in nothing but `svc.mesh/enabled` is looked at. One whose annotations are
-    more than are read counts as if its owner had written what was in force before.
+    more than are read counts as if its owner had written what was in force before. A bad value without a last
+    good one falls back to the default that `governor` has, if any; defaults that go with nothing else here do
+    nothing.
     """
     if service.overlong and service.annotations.get(ENABLED) != "false":
         service = msgspec.structs.replace(service, annotations=last_good)
@@ -85,6 +93,12 @@ def resolve_annotations(
     for unread in service.unread:
         if unread.ours in last_good:
             in_force[unread.ours] = last_good[unread.ours]
+    origins: Mapping[str, str] = {}
+    if governor is not None:
+        applied = governor.apply(service, in_force)
+        in_force, origins = dict(applied.annotations), applied.origins
+        problems += applied.problems
+        last_good = governor.apply(service, last_good).annotations
     connections, faults = _read_options(CONNECTIONS, in_force, last_good)
     problems += [_reader_problem(service, CONNECTIONS, f, connections, in_force) for f in faults]
     problems += _drop_portless(service, in_force)
@@ -110,8 +124,14 @@ def resolve_annotations(
             present = [a.name for a in middleware.annotations if a.name in in_force]
             asked = CUSTOM.annotations[0].name if middleware.custom else ENABLED
             asked_by.append((middleware.name, present[0] if present else asked))
-    port_layers, faulty = read_port_layers(service, in_force, last_good, middlewares, _parse)
+    port_layers, faulty = read_port_layers(service, in_force, last_good, middlewares, parse_safely)
     problems += faulty
+    if origins:
+        # What a policy says is right by itself: it goes with nothing that this Service has.
+        problems = [one for one in problems if one.field not in origins or one.field in service.annotations]
+        origins = {name: where for name, where in origins.items() if name in in_force}
+    if governor is not None:
+        origins = governor.explain(service, in_force, origins)
     return Resolution(
         True,
         in_force,
@@ -124,6 +144,7 @@ def resolve_annotations(
         others[OUTLIERS.name] or OfPort(),
         others[LOCALITIES.name] or OfPort(),
         others[FAILOVERS.name] or OfPort(),
+        origins=origins,
         port_layers=port_layers,
     )
 
@@ -153,7 +174,7 @@ def _still_bad(service: ServiceObject, name: str, value: str) -> bool:
 
 def known_annotations(middlewares: Sequence[contract.Middleware]) -> list[str]:
     """Return the full names of all annotations; those for a single port end in a placeholder."""
-    readers: list[contract.Middleware | Setting] = [*SETTINGS, *middlewares]
+    readers: list[Reader] = [*SETTINGS, *middlewares]
     return [a.name for a in ANNOTATIONS] + [a.name for reader in readers for a in reader.annotations]
 
 
@@ -218,7 +239,7 @@ def _drop_portless(service: ServiceObject, in_force: dict[str, str]) -> list[Pro
 
 
 def _read_options(
-    reader: contract.Middleware | Setting, in_force: dict[str, str], last_good: Mapping[str, str]
+    reader: Reader, in_force: dict[str, str], last_good: Mapping[str, str]
 ) -> tuple[Any, list[contract.Problem]]:
     """Parse until nothing is wrong: a bad annotation gets its last good value, and if that is bad, it is
     removed.
@@ -227,7 +248,7 @@ def _read_options(
     """
     faults: dict[str, contract.Problem] = {}
     while True:
-        result = _parse(reader, in_force)
+        result = parse_safely(reader, in_force)
         if not isinstance(result, contract.Problem):
             return result, list(faults.values())
         name = result.annotation
@@ -242,27 +263,16 @@ def _read_options(
             in_force[name] = good
 
 
-def _is_foreign(reader: contract.Middleware | Setting, name: str) -> bool:
+def _is_foreign(reader: Reader, name: str) -> bool:
     """Whether a user's middleware speaks of an annotation that others read too, and may not take away."""
     if isinstance(reader, Setting) or not reader.custom:
         return False
     return all(name != annotation.name for annotation in reader.annotations)
 
 
-def _parse(reader: contract.Middleware | Setting, annotations: Mapping[str, str]) -> Any:
-    """Parse; a middleware that fails (it may not be ours) is switched off, and affects nothing else."""
-    try:
-        return reader.parse(annotations)
-    except Exception as error:
-        present = [a.name for a in reader.annotations if a.name in annotations]
-        name = (present or [a.name for a in reader.annotations] or [CUSTOM.annotations[0].name])[0]
-        reason = f"the {reader.name} middleware failed to read it: {error!r}"
-        return contract.Problem(name, annotations.get(name, ""), reason, "a report to its author")
-
-
 def _reader_problem(
     service: ServiceObject,
-    reader: contract.Middleware | Setting,
+    reader: Reader,
     fault: contract.Problem,
     options: Any,
     in_force: Mapping[str, str],
@@ -287,9 +297,7 @@ def _unread_problems(
             )
 
 
-def _effect(
-    reader: contract.Middleware | Setting, name: str, options: Any, in_force: Mapping[str, str]
-) -> str:
+def _effect(reader: Reader, name: str, options: Any, in_force: Mapping[str, str]) -> str:
     """Return what is in force in place of a bad value of the annotation `name`."""
     if _is_foreign(reader, name):
         return f"{reader.name} is off"

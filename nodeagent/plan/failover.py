@@ -42,6 +42,7 @@ FAILOVERS: Final = Setting(
                 " the same number there, or else the same name, or else the only port."
             ),
             example="svc.mesh/failover: web-standby.dr",
+            individual=True,
         ),
         Annotation(
             name=f"{FAILOVER_OF_PORT}<port name or number>",

@@ -157,6 +157,7 @@ def compile_ports(
         tuple(dict.fromkeys(ports.problems)),
         address,
         tuple(sorted(refers - {service.key})),
+        resolution.origins,
     )
 
 

@@ -223,6 +223,8 @@ class ServicePlan(msgspec.Struct, frozen=True):
     """The mesh address it asks for: differs from `address` only where two Services ask for the same."""
     refers: tuple[ServiceKey, ...] = ()
     """Other Services that its layers may send to: it is compiled again when these change."""
+    origins: Mapping[str, str] = {}
+    """Where those of `effective` come from that the owner has not written, or not so."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):

@@ -56,6 +56,7 @@ def _service(service: ServicePlan, out: Mapping[str, Unhealthy]) -> dict[str, An
     return {
         "address": service.address,
         "annotations": dict(sorted(service.effective.items())),
+        **({"from": dict(sorted(service.origins.items()))} if service.origins else {}),
         "listeners": [_listener(listener) for listener in service.listeners],
         "backends": [_backend(one, out) for one in service.backends],
         "problems": _problems(service.problems),

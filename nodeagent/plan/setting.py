@@ -1,4 +1,4 @@
-"""Annotations that no middleware reads and that belong together."""
+"""What reads annotations: a middleware, or a `Setting` of those that no middleware reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from middleware.contract import Annotation
+from middleware import custom
+from middleware.contract import Annotation, Middleware, Problem
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -18,3 +19,17 @@ class Setting(msgspec.Struct, frozen=True):
     parse: Callable[[Mapping[str, str]], Any]
     page: str = ""
     """The page in `docs/` that says more; empty if there is none."""
+
+
+Reader = Middleware | Setting
+
+
+def parse_safely(reader: Reader, annotations: Mapping[str, str]) -> Any:
+    """Parse; a middleware that fails (it may not be ours) is switched off, and affects nothing else."""
+    try:
+        return reader.parse(annotations)
+    except Exception as error:
+        present = [a.name for a in reader.annotations if a.name in annotations]
+        name = (present or [a.name for a in reader.annotations] or [custom.ANNOTATION.name])[0]
+        reason = f"the {reader.name} middleware failed to read it: {error!r}"
+        return Problem(name, annotations.get(name, ""), reason, "a report to its author")

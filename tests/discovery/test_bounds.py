@@ -13,8 +13,9 @@ from discovery.files.content import EMPTY, read_content
 from discovery.files.declared import Declarations
 from discovery.join import MAX_ENDPOINTS, join_service
 from discovery.manifest import read_object
+from discovery.manifest.annotations import MAX_ANNOTATION_CHARACTERS, MAX_ANNOTATIONS
 from discovery.manifest.endpointslice import MAX_SLICE_ENDPOINTS
-from discovery.manifest.service import MAX_ANNOTATION_CHARACTERS, MAX_ANNOTATIONS, MAX_PORTS
+from discovery.manifest.service import MAX_PORTS
 from discovery.model import (
     Problem,
     ServiceKey,

@@ -11,6 +11,8 @@ from discovery.model import (
     Endpoint,
     MeshObject,
     MeshSnapshot,
+    NamespaceKey,
+    NamespaceObject,
     PodKey,
     PodObject,
     Problem,
@@ -59,7 +61,7 @@ def pod(name: str, *addresses: str) -> PodObject:
 
 def told(*found: MeshObject | Event) -> Registry:
     registry = Registry()
-    known = ServiceObject | SliceObject | PodObject
+    known = ServiceObject | SliceObject | PodObject | NamespaceObject
     registry.fold([Upserted(o) if isinstance(o, known) else o for o in found])
     registry.fold([Synced()])
     return registry
@@ -394,3 +396,36 @@ def test_many_services_are_joined_in_parts_and_told_at_once() -> None:
     while registry.join_some():
         pass
     assert set(registry.snapshot().services) == {made[0].key, made[-1].key}
+
+
+def namespace(name: str, **annotations: str) -> NamespaceObject:
+    return NamespaceObject(
+        NamespaceKey(name), {f"svc.mesh/{key}": value for key, value in annotations.items()}
+    )
+
+
+SAYS = {"default.timeout": "5s"}
+
+
+def test_a_service_has_its_namespace_if_that_says_anything() -> None:
+    registry = told(service("web"), namespace("shop", **SAYS), namespace("pay"))
+    snapshot = registry.snapshot()
+    assert snapshot.services[ServiceKey("shop", "web")].namespace == namespace("shop", **SAYS)
+    assert snapshot.namespaces == {"shop": namespace("shop", **SAYS)}
+
+
+def test_a_namespace_changes_the_services_in_it_and_no_others() -> None:
+    registry = told(service("web"), namespace("shop", **SAYS), namespace("pay"))
+    before = registry.snapshot()
+    assert not registry.fold([Upserted(namespace("shop", **SAYS)), Upserted(namespace("other"))])
+    assert registry.snapshot() is before
+    assert registry.fold([Upserted(namespace("pay", **SAYS))])
+    after = registry.snapshot()
+    assert after.changes is not None
+    assert after.changes.keys == frozenset()
+    assert after.namespaces.keys() == {"shop", "pay"}
+    assert registry.fold([Deleted(NamespaceKey("shop"))])
+    last = registry.snapshot()
+    assert last.changes is not None
+    assert last.changes.keys == {ServiceKey("shop", "web")}
+    assert last.services[ServiceKey("shop", "web")].namespace is None

@@ -31,6 +31,8 @@ NEEDED: set[Rule] = {
     ("", "services", "watch"),
     ("discovery.k8s.io", "endpointslices", "list"),
     ("discovery.k8s.io", "endpointslices", "watch"),
+    ("", "namespaces", "list"),
+    ("", "namespaces", "watch"),
     ("", "pods", "list"),
     ("", "pods", "watch"),
     ("events.k8s.io", "events", "create"),

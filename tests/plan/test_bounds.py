@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from discovery.bounds import LONGEST_SENTENCE, MOST_PROBLEMS
-from discovery.manifest.service import MAX_ANNOTATIONS, MAX_PORTS
+from discovery.manifest.annotations import MAX_ANNOTATIONS
+from discovery.manifest.service import MAX_PORTS
 from discovery.model import Service, ServicePort
 from nodeagent.plan.render import plan_document
 from tests.plan.builders import compile_one, compile_services, make_service

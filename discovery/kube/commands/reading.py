@@ -1,8 +1,9 @@
-"""One reading of a cluster, for commands that people run: all Services and EndpointSlices, then the end.
+"""One reading of a cluster, for commands that people run: all Services, EndpointSlices and Namespaces, then
+the end.
 
 With an ordinary kubeconfig; needs `list` on `services` and `endpointslices.discovery.k8s.io`, and for another
-mesh on what it has installed. Unlike the source it does not try again: what fails is reported to the person
-who waits.
+mesh on what it has installed. What Namespaces say is left out where they may not be listed. Unlike the source
+it does not try again: what fails is reported to the person who waits.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from functools import partial
 import msgspec
 
 from discovery.compat import Compat
-from discovery.kube.commands.listing import list_items
-from discovery.kube.commands.smi import read_smi
+from discovery.kube.commands.listing import list_pages
+from discovery.kube.commands.smi import UNSEEN, read_smi
 from discovery.kube.connection import Connection, check_access
 from discovery.kube.credentials import Credentials, CredentialsUnavailable, loader_for
+from discovery.kube.failure import ApiError, Failure
 from discovery.kube.inventory import Inventory
 from discovery.kube.library import load_library
 from discovery.kube.resource import Resource, watched_resources
 from discovery.kube.timing import Timing
 from discovery.manifest import read_object
-from discovery.source import Event, SourceError, Synced
+from discovery.model import Problem
+from discovery.source import Event, Malformed, SourceError, Synced
 
 PATIENCE = Timing(connect=5.0, answer=15.0)
 """Of a person."""
@@ -78,16 +81,41 @@ async def read_cluster(
     async with connect(cluster) as connection:
         for resource in _resources(namespace):
             inventory = Inventory(resource, partial(read_object, compat=compat))
-            async for items in list_items(connection, resource):
-                events += [event for item in items for event in inventory.put(item)]
+            try:
+                async for items in list_pages(connection, resource):
+                    events += [event for item in items for event in inventory.put(item)]
+            except ApiError as error:
+                if not (resource.optional and error.failure.kind == "forbidden"):
+                    raise SourceError(f"cannot list {resource.kind}s: {error.failure.reason}") from error
+                events.append(_without(resource, namespace, error.failure))
         if compat is not None:
             events += await read_smi(connection, namespace, compat)
     return (*events, Synced())
 
 
 def _resources(namespace: str) -> Iterator[Resource]:
-    """Yield Services and slices: without a node there are no Pods among the resources."""
+    """Yield Services, slices and Namespaces: without a node there are no Pods among the resources."""
     for resource in watched_resources("", ""):
+        if not resource.namespaced:
+            chosen = f"metadata.name={namespace}" if namespace else ""
+            yield msgspec.structs.replace(resource, field_selector=chosen)
+            continue
         path, _, plural = resource.path.rpartition("/")
         inside = f"{path}/namespaces/{namespace}/{plural}" if namespace else resource.path
         yield msgspec.structs.replace(resource, path=inside)
+
+
+def _without(resource: Resource, namespace: str, failure: Failure) -> Malformed:
+    """Return that what an agent would read of this resource is not known to the person who asks."""
+    problem = Problem(
+        namespace=namespace or UNSEEN,
+        name=namespace or UNSEEN,
+        field="metadata",
+        value="",
+        reason=f"cannot be read: {failure.reason}",
+        expected=f"the right to list {resource.kind.lower()}s",
+        effect=f"{resource.optional} here; an agent that may read them goes by them",
+        kind=resource.kind,
+        severity="info",
+    )
+    return Malformed(resource.kind, (problem,))

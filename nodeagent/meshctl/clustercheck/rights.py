@@ -38,6 +38,8 @@ GRANTED = (
     Right("watch", "", "services"),
     Right("list", "discovery.k8s.io", "endpointslices"),
     Right("watch", "discovery.k8s.io", "endpointslices"),
+    Right("list", "", "namespaces"),
+    Right("watch", "", "namespaces"),
     Right("list", "", "pods"),
     Right("watch", "", "pods"),
     Right("create", "events.k8s.io", "events"),

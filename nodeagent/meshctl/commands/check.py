@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import click
+import msgspec
 
 from discovery.annotations import ENABLED
 from discovery.compat import Compat
@@ -26,6 +27,8 @@ from nodeagent.meshctl.commands.clustercheck import Scope, check_installation, s
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.plan.problems import name_of
 
+MOST_GIVEN = 50
+"""Values from Namespaces that are printed."""
 MOST_PASTED = 3
 """EndpointSlices that are printed."""
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -98,6 +101,7 @@ def report_document(report: Report) -> dict[str, Any]:
             }
             for finding in report.findings
         ],
+        "given": [msgspec.to_builtins(one) for one in report.given],
     }
 
 
@@ -112,6 +116,7 @@ def text_lines(report: Report, *, files: bool) -> Iterator[str]:
     if files and not report.asked and not report.errors:
         which = "There is no Service" if not report.services else "No Service asks for the mesh"
         yield f'{which}: one with the annotation {ENABLED}: "true" would be checked and served.'
+    yield from _given_lines(report)
     warnings, notes = report.count("warning"), report.count("info")
     counts = [
         _count(report.services, "Service") + " checked",
@@ -122,6 +127,14 @@ def text_lines(report: Report, *, files: bool) -> Iterator[str]:
         *([_count(notes, "note")] if notes else []),
     ]
     yield click.style(", ".join(counts), fg=_colour(report), bold=True)
+
+
+def _given_lines(report: Report) -> Iterator[str]:
+    """Yield the values that Namespaces give to Services, or hold down."""
+    for one in report.given[:MOST_GIVEN]:
+        yield f"Service {one.service}: {one.annotation}={one.value}, from {one.where}"
+    if len(report.given) > MOST_GIVEN:
+        yield f"and {len(report.given) - MOST_GIVEN} more values from Namespaces: --format json has all"
 
 
 def _colour(report: Report) -> str:

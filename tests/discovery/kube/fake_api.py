@@ -1,6 +1,6 @@
 """An API server for tests that can do at once what a real one does once a year.
 
-It follows the documented conventions for the three collections we watch: lists with `limit` and `continue`,
+It follows the documented conventions for the collections we watch: lists with `limit` and `continue`,
 watches with `resourceVersion`, bookmarks and `timeoutSeconds`, 410 for versions that are too old. `script()`
 gives the next requests of a collection another answer; `end_watches`, `cut_watches`, `bookmark` and `send`
 act on the watches that are open.
@@ -26,6 +26,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PATHS = {
     "Service": "/api/v1/services",
     "EndpointSlice": "/apis/discovery.k8s.io/v1/endpointslices",
+    "Namespace": "/api/v1/namespaces",
     "Pod": "/api/v1/pods",
 }
 
@@ -181,11 +182,11 @@ class FakeApi:
     def put(self, document: Document) -> None:
         """Create or replace an object; watchers are told."""
         kind, metadata = document["kind"], document["metadata"]
-        key = (kind, metadata["namespace"], metadata["name"])
+        key = (kind, metadata.get("namespace", ""), metadata["name"])
         stored = copy.deepcopy(document)
         self.version += 1
         stored["metadata"]["resourceVersion"] = str(self.version)
-        stored["metadata"].setdefault("uid", "-".join(key))
+        stored["metadata"].setdefault("uid", "-".join(filter(None, key)))
         self._happened("MODIFIED" if key in self.objects else "ADDED", stored)
         self.objects[key] = stored
 
@@ -390,7 +391,8 @@ def _line(type_: str, document: Document) -> bytes:
 
 
 def _selected(document: Document, query: dict[str, str]) -> bool:
-    if query.get("namespace", document["metadata"]["namespace"]) != document["metadata"]["namespace"]:
+    namespace = document["metadata"].get("namespace", "")
+    if query.get("namespace", namespace) != namespace:
         return False
     labels = document["metadata"].get("labels", {})
     for term in filter(None, query.get("labelSelector", "").split(",")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 
 from discovery.kube.resource import watched_resources
 from discovery.kube.source import KubeSource
-from discovery.model import ServiceKey
+from discovery.model import NamespaceKey, NamespaceObject, ServiceKey
 from discovery.source import Deleted, SourceError, Synced, Upserted
 from tests.discovery.kube.conftest import FAST, QUICKLY_STALE, Listen
 from tests.discovery.kube.fake_api import (
@@ -429,3 +430,41 @@ async def test_annotations_of_another_mesh_are_followed_where_they_are_read(
     assert told == ["cart", "till"]
     told = [e.object.key.name for e in with_.events if isinstance(e, Upserted)]
     assert told == ["cart", "cart", "till"]
+
+
+def _namespace(name: str, **annotations: str) -> dict[str, Any]:
+    metadata = {"name": name, "annotations": {"team": "shop", **annotations}}
+    return {"kind": "Namespace", "apiVersion": "v1", "metadata": metadata}
+
+
+async def test_namespaces_are_told_with_what_they_say_of_services(api: FakeApi, listen: Listen) -> None:
+    api.put(_namespace("shop", **{"svc.mesh/default.timeout": "5s", "svc.mesh/enabled": "true"}))
+    listener = listen()
+    await listener.until(lambda: listener.synced == 1)
+    assert (
+        Upserted(NamespaceObject(NamespaceKey("shop"), {"svc.mesh/default.timeout": "5s"})) in listener.events
+    )
+    await listener.until(lambda: api.watching("Namespace") == 1)
+    api.delete("Namespace", "", "shop")
+    await listener.until(lambda: Deleted(NamespaceKey("shop")) in listener.events)
+
+
+async def test_without_the_right_to_read_namespaces_the_mesh_goes_on_and_says_so_once(
+    api: FakeApi, listen: Listen
+) -> None:
+    forbidden = answer(403, status(403, "Forbidden", 'namespaces is forbidden: User "agent" cannot list'))
+    api.script("list", "Namespace", *(forbidden for _ in range(3)))
+    api.put(service("cart"))
+    api.put(_namespace("shop", **{"svc.mesh/default.timeout": "5s"}))
+    timing = msgspec.structs.replace(FAST, forbidden_optional=0.01)
+    with capture_logs() as logs:
+        listener = listen(timing=timing)
+        await listener.until(lambda: listener.synced >= 1)
+        assert "Service cart" in listener.names
+        # Once it may, it reads them.
+        await listener.until(lambda: api.watching("Namespace") == 1)
+    assert not listener.stale
+    (said,) = [entry for entry in logs if entry["event"] == "source_does_without"]
+    assert (said["resource"], said["log_level"]) == ("Namespace", "warning")
+    assert "svc.mesh/default.*" in said["effect"]
+    assert not [entry for entry in logs if entry["event"] == "source_error"]
