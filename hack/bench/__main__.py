@@ -64,12 +64,12 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 """Without these a part cannot be measured at all; every other program is a peer."""
 PEERS: Mapping[str, tuple[str, ...]] = {
-    "http": ("haproxy", "envoy"),
+    "http": ("haproxy", "traefik", "envoy"),
     "http2": ("haproxy", "nghttpx", "envoy"),
     "grpc": ("haproxy", "nghttpx", "envoy"),
     "idle": ("envoy",),
-    "latency": ("haproxy", "envoy"),
-    "tcp": ("haproxy", "envoy"),
+    "latency": ("haproxy", "traefik", "envoy"),
+    "tcp": ("haproxy", "traefik", "envoy"),
     "dns": ("dnsmasq",),
     "balance": ("envoy",),
 }

@@ -13,7 +13,9 @@ from typing import Literal
 import msgspec
 
 AGENT = "svc.mesh"
-RESILIENT = "svc.mesh retry+breaker"
+RESILIENT = "svc.mesh, resilient"
+RESILIENT_ENVOY = "envoy, resilient"
+"""The same with retries, a circuit breaker, a timeout and outlier detection."""
 PLAIN_PYTHON = "no middleware"
 MOST_PYTHON = 0.70
 """A little above 0.66, which is what it is now that known heads are looked up."""

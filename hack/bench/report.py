@@ -22,6 +22,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "python": (("us/request", "python_us", 2), ("by reference", "by_reference", 3)),
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
+    "traced": HTTP_COLUMNS,
+    "browser traced": HTTP_COLUMNS,
     "10k": HTTP_COLUMNS,
     "1m": SIZED_COLUMNS,
     "latency": (

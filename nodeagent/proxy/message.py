@@ -33,6 +33,22 @@ TARGET: Final = rb"[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+"
 AUTHORITY: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
 """Expressions for the bytes of a method, for a request target whatever its form, and for a Host."""
 
+UNIQUE: Final = frozenset(
+    (
+        b"b3",
+        b"traceparent",
+        b"uber-trace-id",
+        b"x-amzn-trace-id",
+        b"x-b3-parentspanid",
+        b"x-b3-spanid",
+        b"x-b3-traceid",
+        b"x-cloud-trace-context",
+        b"x-correlation-id",
+        b"x-request-id",
+    )
+)
+"""Fields that identify a request, in lower case: their values do not come again."""
+
 _TARGET: Final = re.compile(r"(?:/[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+|\*)")
 
 
