@@ -104,9 +104,10 @@ def reference() -> Callable[[], None]:
     return work
 
 
-def one_request(annotations: Mapping[str, str], requests: Iterator[bytes]) -> Callable[[], None]:
+def one_request(
+    loop: asyncio.AbstractEventLoop, annotations: Mapping[str, str], requests: Iterator[bytes]
+) -> Callable[[], None]:
     """Return what passes one request to an endpoint, and its response back, over kept connections."""
-    loop = asyncio.new_event_loop()
     data_plane = start_data_plane(loop, "127.64.0.10", Endpoint("127.0.0.1", 8080), [(80, annotations)])
     listener = data_plane.listeners.get(("127.64.0.10", 80))
     assert listener is not None
@@ -147,9 +148,10 @@ def measure(rounds: int, progress: Callable[[str], None], core: int | None = Non
 
 
 def _measure(rounds: int, progress: Callable[[str], None]) -> Iterator[Sample]:
+    loop = asyncio.new_event_loop()
     requests = {TRACED: _traced_requests()}
     work: dict[str, Callable[[], None]] = {
-        name: one_request(asked, requests.get(name, itertools.repeat(REQUEST)))
+        name: one_request(loop, asked, requests.get(name, itertools.repeat(REQUEST)))
         for name, asked in LAYERS.items()
     }
     work[REFERENCE] = reference()
