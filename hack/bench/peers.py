@@ -245,22 +245,27 @@ def start_envoy(
     `resilient`: with retries, circuit breakers, a timeout and outlier detection.
     """
     ports = {"http_port": free_port(), "tcp_port": free_port()}
-    lines = [Template(_ENVOY_ENDPOINT).substitute(address=address, port=port) for address, port in endpoints]
     name = RESILIENT_ENVOY if resilient else "envoy"
     config = group.directory / f"{name.replace(', ', '-')}.yaml"
-    config.write_text(
-        Template(_ENVOY).substitute(
-            ports,
-            route=_ENVOY_RESILIENT_ROUTE if resilient else "",
-            cluster=_ENVOY_RESILIENT_CLUSTER if resilient else "",
-            extensions=_ENVOY_EXTENSIONS,
-            policy=policy,
-            endpoints="\n".join(" " * 14 + line for line in lines),
-        )
-    )
+    config.write_text(envoy_config(ports, endpoints, policy, resilient))
     command = [program("envoy") or "envoy", "--concurrency", "1", "--disable-hot-restart"]
     process = group.start(config.stem, [*command, "--log-level", "error", "-c", str(config)], core)
     return _peer(name, process, ports)
+
+
+def envoy_config(
+    ports: Mapping[str, int], endpoints: Sequence[tuple[str, int]], policy: str, resilient: bool
+) -> str:
+    """Return Envoy's configuration; `ports` are http_port and tcp_port."""
+    lines = [Template(_ENVOY_ENDPOINT).substitute(address=address, port=port) for address, port in endpoints]
+    return Template(_ENVOY).substitute(
+        ports,
+        route=_ENVOY_RESILIENT_ROUTE if resilient else "",
+        cluster=_ENVOY_RESILIENT_CLUSTER if resilient else "",
+        extensions=_ENVOY_EXTENSIONS,
+        policy=policy,
+        endpoints="\n".join(" " * 14 + line for line in lines),
+    )
 
 
 def _peer(name: str, process: Process, ports: Mapping[str, int], tcp: bool = True) -> Peer:

@@ -16,6 +16,7 @@ from hack.bench.machine import program
 from hack.bench.processes import ProcessGroup
 from hack.kit.processes import Process
 
+ROUTES = "traefik-routes.yaml"
 _STATIC = """\
 global: {checkNewVersion: false, sendAnonymousUsage: false}
 log: {level: ERROR}
@@ -41,11 +42,15 @@ tcp:
 """
 
 
+def traefik_config(ports: Mapping[str, int], directory: Path) -> tuple[str, str]:
+    """Return what Traefik reads at its start, and its routes; `ports` are http_port, tcp_port and backend."""
+    return Template(_STATIC).substitute(ports, directory=directory), Template(_ROUTES).substitute(ports)
+
+
 def start_traefik(group: ProcessGroup, core: int, ports: Mapping[str, int]) -> Process:
-    """Start Traefik; `ports` are http_port, tcp_port and that of the back end."""
-    directory: Path = group.directory
-    config = directory / "traefik.yaml"
-    config.write_text(Template(_STATIC).substitute(ports, directory=directory))
-    (directory / "traefik-routes.yaml").write_text(Template(_ROUTES).substitute(ports))
+    """Start Traefik with these ports."""
+    config, routes = group.directory / "traefik.yaml", group.directory / ROUTES
+    for path, text in zip((config, routes), traefik_config(ports, group.directory), strict=True):
+        path.write_text(text)
     command = [program("traefik") or "traefik", f"--configFile={config}"]
     return group.start("traefik", command, core, {**os.environ, "GOMAXPROCS": "1"})

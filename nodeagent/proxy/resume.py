@@ -1,8 +1,7 @@
 """Resumes a coroutine, for `nodeagent.proxy.chain`.
 
 It is a module of its own because it is never compiled: compiled code that catches an exception, such as the
-StopIteration with which each coroutine ends, makes a frame and a code object for its traceback first, which
-takes longer than all the rest of a chain.
+StopIteration with which each coroutine ends, first makes a code object and a frame for its traceback.
 """
 
 from __future__ import annotations
