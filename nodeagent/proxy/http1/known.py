@@ -1,4 +1,5 @@
-"""Heads that have come before, byte for byte: their meaning is looked up.
+"""Heads that have come before, byte for byte: their meaning is looked up. Requests of a client whose heads
+differ are looked up without what differs (`nodeagent.proxy.http1.varying`).
 
 The codec, `nodeagent.proxy.http1.head`, alone decides: what is remembered is its result for exactly these
 bytes, and a head that it refuses is never remembered. Connections share the memory, but that reveals nothing:
