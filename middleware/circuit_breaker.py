@@ -435,14 +435,12 @@ def build(options: Options, context: Context) -> Layer:
             announce(change)
         return breaker.admit(started)
 
-    count = breaker.record
-
     def record(
         request: Request, started: float, opened: int, status: int, network_error: bool = False
     ) -> None:
         ended = now()
         took = latency(ended, started, request.completed) if timed else 0.0
-        change = count(ended, opened, took, status, network_error)
+        change = breaker.record(ended, opened, took, status, network_error)
         if change is not None:
             announce(change)
 

