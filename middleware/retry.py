@@ -157,8 +157,10 @@ def build(
                     if not retriable or not await permit(request, tries):
                         raise
                 else:
-                    if not failed and not is_retriable_response(
-                        response.status, request.method, statuses, repeatable
+                    status = response.status
+                    if not failed and (
+                        status not in statuses
+                        or not is_retriable_response(status, request.method, statuses, repeatable)
                     ):
                         return response
                     if not await permit(request, tries, response):

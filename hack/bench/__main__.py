@@ -53,7 +53,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "http": ("wrk", "nginx"),
     "http2": ("h2load", "nghttpd", "wrk", "nginx"),
     "grpc": (),
-    "idle": ("nghttpd",),
+    "idle": ("nghttpd", "nginx"),
     "latency": ("wrk", "nginx"),
     "tcp": ("wrk", "nginx"),
     "dns": ("dnsperf",),
@@ -64,12 +64,12 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 """Without these a part cannot be measured at all; every other program is a peer."""
 PEERS: Mapping[str, tuple[str, ...]] = {
-    "http": ("haproxy", "envoy"),
+    "http": ("haproxy", "traefik", "envoy"),
     "http2": ("haproxy", "nghttpx", "envoy"),
     "grpc": ("haproxy", "nghttpx", "envoy"),
     "idle": ("envoy",),
-    "latency": ("haproxy", "envoy"),
-    "tcp": ("haproxy", "envoy"),
+    "latency": ("haproxy", "traefik", "envoy"),
+    "tcp": ("haproxy", "traefik", "envoy"),
     "dns": ("dnsmasq",),
     "balance": ("envoy",),
 }
@@ -77,6 +77,9 @@ TITLES = {
     **{case.name: case.title for case in (*HTTP_CASES, *HTTP2_CASES, *LATENCY_CASES, *TCP_CASES)},
     python_case.CASE: "The Python of one request: transports that do nothing, beside a fixed piece of work",
     grpc_case.CASE: f"gRPC, unary calls by grpcio, {grpc_case.AT_ONCE} at once",
+    idle_case.HTTP1_CASE: (
+        f"{idle_case.HTTP1_CONNECTIONS:,} idle HTTP/1.1 connections: the process that holds them"
+    ),
     idle_case.CASE: f"{idle_case.CONNECTIONS:,} idle HTTP/2 connections: the process that holds them",
     "dns": f"DNS over UDP, {dns_case.NAMES} names that exist, type A",
     "stepping": "The data plane alone, 32 connections: layers stepped eagerly, and in a Task a request",

@@ -13,7 +13,9 @@ from typing import Literal
 import msgspec
 
 AGENT = "svc.mesh"
-RESILIENT = "svc.mesh retry+breaker"
+RESILIENT = "svc.mesh, resilient"
+RESILIENT_ENVOY = "envoy, resilient"
+"""The same with retries, a circuit breaker, a timeout and outlier detection."""
 PLAIN_PYTHON = "no middleware"
 MOST_PYTHON = 0.70
 """A little above 0.66, which is what it is now that known heads are looked up."""
@@ -75,7 +77,7 @@ def quantile(values: Iterable[float], percent: float) -> float:
 
 def targets(samples: list[Sample]) -> list[Target]:
     """Return the figures to reach with what was measured."""
-    cpu, mib = "cpu_us_per_request", "cpu_ms_per_mib"
+    mib = "cpu_ms_per_mib"
     return [
         Target(
             "Python of a plain request / reference work",
@@ -83,18 +85,7 @@ def targets(samples: list[Sample]) -> list[Target]:
             "at most",
             MOST_PYTHON,
         ),
-        Target(
-            "CPU per request, small responses, svc.mesh / Envoy",
-            ratio(samples, "small", cpu, AGENT, "envoy"),
-            "at most",
-            0.75,
-        ),
-        Target(
-            "CPU per request, small responses, svc.mesh / nginx",
-            ratio(samples, "small", cpu, AGENT, "nginx"),
-            "at most",
-            2.0,
-        ),
+        *_http1(samples),
         Target(
             "CPU per MiB of TCP, svc.mesh / HAProxy",
             ratio(samples, "tcp", mib, AGENT, "haproxy"),
@@ -137,6 +128,32 @@ def targets(samples: list[Sample]) -> list[Target]:
         ),
         *_http2(samples),
         *_large_cluster(samples),
+    ]
+
+
+def _http1(samples: list[Sample]) -> list[Target]:
+    """Return the figures of HTTP/1.1, each against a peer in the same round."""
+    request, mib = "cpu_us_per_request", "cpu_ms_per_mib"
+    figures = (
+        ("CPU per request, small", "small", request, AGENT, "envoy", 0.38),
+        ("CPU per request, small", "small", request, AGENT, "nginx", 1.4),
+        ("CPU per request, small", "small", request, AGENT, "traefik", 0.32),
+        ("CPU per request, each its traceparent", "traced", request, AGENT, "envoy", 0.48),
+        ("CPU per request, each its traceparent", "traced", request, AGENT, "nginx", 1.7),
+        ("CPU per request", "small", request, RESILIENT, RESILIENT_ENVOY, 0.5),
+        ("CPU per MiB, responses of 1 MiB", "1m", mib, AGENT, "haproxy", 1.0),
+    )
+    return [
+        Target(f"{name}: {ours} / {peer}", ratio(samples, case, figure, ours, peer), "at most", bound)
+        for name, case, figure, ours, peer, bound in figures
+    ] + [
+        Target(
+            "9,900 idle HTTP/1.1 connections: memory of the worker (RSS)",
+            middle(samples, "idle http1", AGENT, "rss_mib"),
+            "at most",
+            99.0,
+            "MiB",
+        )
     ]
 
 

@@ -33,7 +33,10 @@ BROWSER = (
 RESILIENCE = {
     "svc.mesh/retry-attempts": "2",
     "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5",
+    "svc.mesh/timeout": "15s",
+    "svc.mesh/outlier-detection": "5xx,connect-failure consecutive=5",
 }
+"""What `hack.bench.peers` asks of Envoy, too."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -45,12 +48,21 @@ class Case(msgspec.Struct, frozen=True):
     headers: tuple[str, ...] = ()
     connections: int = CONNECTIONS
     tcp: bool = False
+    traced: bool = False
+    """Whether each request has a `traceparent` of its own, so that no two heads are equal."""
 
 
 HTTP_CASES = (
     Case("small", "HTTP/1.1, small responses, requests of wrk (one header field), 32 connections"),
     Case(
         "browser", "HTTP/1.1, small responses, requests as a browser sends them (9 fields)", headers=BROWSER
+    ),
+    Case("traced", "HTTP/1.1, small responses, each request with a `traceparent` of its own", traced=True),
+    Case(
+        "browser traced",
+        "HTTP/1.1, small responses, requests of a browser, each with a `traceparent` of its own",
+        headers=BROWSER,
+        traced=True,
     ),
     Case("10k", "HTTP/1.1, responses of 10 KiB", "/10k"),
     Case("1m", "HTTP/1.1, responses of 1 MiB", "/1m"),
@@ -92,7 +104,7 @@ def measure(
             loader.run(f"{url}/", CONNECTIONS, 1)
     for case in cases:
         group.commands[f"wrk: {case.name}"] = shlex.join(
-            loader.command(f"URL{case.path}", case.connections, seconds, case.headers)
+            loader.command(f"URL{case.path}", case.connections, seconds, case.headers, case.traced)
         )
     for number in range(rounds):
         for case in cases:
@@ -109,7 +121,7 @@ def _measure(loader: HttpLoader, case: Case, peer: Peer, number: int, seconds: f
     url = (peer.tcp if case.tcp else peer.http) + case.path
     pids = family(peer.process.pid)
     before = cpu_time(pids)
-    load = loader.run(url, case.connections, seconds, case.headers)
+    load = loader.run(url, case.connections, seconds, case.headers, case.traced)
     values = costs(f"{case.name}, {peer.name}, {url}", load, cpu_time(pids) - before)
     return Sample(case.name, peer.name, number, {**values, "p50_us": load.p50, "p99_us": load.p99})
 

@@ -23,6 +23,19 @@ done = function(summary, latency, requests)
     errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end
 """
+_TRACED = """\
+local before, number = nil, 0
+init = function(args)
+  math.randomseed(os.time())
+  before = string.format('00-%08x%08x', math.random(0, 2147483647), math.random(0, 2147483647))
+end
+request = function()
+  number = number + 1
+  wrk.headers['traceparent'] = before .. string.format('%016x-%016x-01', number, number)
+  return wrk.format()
+end
+"""
+"""Gives each request a `traceparent` that no other has."""
 _DNS_FIGURES = {
     "completed": re.compile(r"Queries completed:\s+(\d+)"),
     "lost": re.compile(r"Queries lost:\s+(\d+)"),
@@ -56,18 +69,31 @@ class HttpLoader:
     def __init__(self, directory: Path, core: int) -> None:
         self._script = directory / "summary.lua"
         self._script.write_text(_SUMMARY)
+        self._traced = directory / "traced.lua"
+        self._traced.write_text(_TRACED + _SUMMARY)
         self._core = core
 
-    def command(self, url: str, connections: int, seconds: float, headers: Sequence[str]) -> list[str]:
-        """Return the command line of one run; wrk takes whole seconds."""
+    def command(
+        self, url: str, connections: int, seconds: float, headers: Sequence[str], traced: bool = False
+    ) -> list[str]:
+        """Return the command line of one run; wrk takes whole seconds. `traced`: no two heads are equal."""
         extra = [word for header in headers for word in ("-H", header)]
         duration = f"{max(1, round(seconds))}s"
         wrk = program("wrk") or "wrk"
-        return [wrk, "-t1", f"-c{connections}", f"-d{duration}", *extra, "-s", str(self._script), url]
+        script = str(self._traced if traced else self._script)
+        return [wrk, "-t1", f"-c{connections}", f"-d{duration}", *extra, "-s", script, url]
 
-    def run(self, url: str, connections: int, seconds: float, headers: Sequence[str] = ()) -> HttpLoad:
+    def run(
+        self,
+        url: str,
+        connections: int,
+        seconds: float,
+        headers: Sequence[str] = (),
+        traced: bool = False,
+    ) -> HttpLoad:
         """Put load on `url` and return what came of it."""
-        output = run(self.command(url, connections, seconds, headers), self._core, seconds + _GRACE)
+        command = self.command(url, connections, seconds, headers, traced)
+        output = run(command, self._core, seconds + _GRACE)
         return msgspec.json.decode(output.rstrip().rpartition("\n")[2], type=HttpLoad)
 
 

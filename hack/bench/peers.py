@@ -15,8 +15,10 @@ from string import Template
 
 import msgspec
 
+from hack.bench.figures import RESILIENT_ENVOY
 from hack.bench.machine import Cores, program
 from hack.bench.processes import ProcessGroup
+from hack.bench.traefik import start_traefik
 from hack.kit.ports import LOCALHOST, free_port, listens
 from hack.kit.processes import Process, wait_until
 
@@ -112,7 +114,7 @@ static_resources:
                   virtual_hosts:
                     - name: all
                       domains: ["*"]
-                      routes: [{match: {prefix: /}, route: {cluster: backend}}]
+                      routes: [{match: {prefix: /}, route: {cluster: backend$route}}]
                 http_filters:
                   - name: router
                     typed_config:
@@ -131,12 +133,20 @@ static_resources:
     - name: backend
       type: STATIC
       lb_policy: $policy
+$cluster
       load_assignment:
         cluster_name: backend
         endpoints:
           - lb_endpoints:
 $endpoints
 """
+_ENVOY_RESILIENT_ROUTE = (
+    ", timeout: 15s, retry_policy: {retry_on: 'connect-failure,refused-stream,reset,5xx', num_retries: 2}"
+)
+_ENVOY_RESILIENT_CLUSTER = """\
+      circuit_breakers: {thresholds: [{max_connections: 1024, max_requests: 1024, max_retries: 3}]}
+      outlier_detection:
+        {consecutive_5xx: 5, interval: 10s, base_ejection_time: 30s, max_ejection_percent: 50}"""
 _ENVOY_ENDPOINT = "- endpoint: {address: {socket_address: {address: $address, port_value: $port}}}"
 
 
@@ -168,8 +178,14 @@ def start_backend(
 
 def start_peers(group: ProcessGroup, cores: Cores, backend: int) -> list[Peer]:
     """Start every peer that is installed."""
-    starters = {"nginx": _start_nginx_proxy, "haproxy": _start_haproxy, "envoy": _start_plain_envoy}
-    return [start(group, cores.proxy, backend) for name, start in starters.items() if program(name)]
+    starters = (
+        ("nginx", _start_nginx_proxy),
+        ("haproxy", _start_haproxy),
+        ("traefik", _start_traefik),
+        ("envoy", _start_plain_envoy),
+        ("envoy", _start_resilient_envoy),
+    )
+    return [start(group, cores.proxy, backend) for name, start in starters if program(name)]
 
 
 def start_nginx(group: ProcessGroup, name: str, core: int, http: str, stream: str) -> Process:
@@ -204,28 +220,52 @@ def _start_haproxy(group: ProcessGroup, core: int, backend: int) -> Peer:
     return _peer("haproxy", process, ports)
 
 
+def _start_traefik(group: ProcessGroup, core: int, backend: int) -> Peer:
+    ports = {"http_port": free_port(), "tcp_port": free_port(), "backend": backend}
+    return _peer("traefik", start_traefik(group, core, ports), ports)
+
+
 def _start_plain_envoy(group: ProcessGroup, core: int, backend: int) -> Peer:
     return start_envoy(group, core, [(LOCALHOST, backend)])
 
 
+def _start_resilient_envoy(group: ProcessGroup, core: int, backend: int) -> Peer:
+    return start_envoy(group, core, [(LOCALHOST, backend)], resilient=True)
+
+
 def start_envoy(
-    group: ProcessGroup, core: int, endpoints: Sequence[tuple[str, int]], policy: str = "ROUND_ROBIN"
+    group: ProcessGroup,
+    core: int,
+    endpoints: Sequence[tuple[str, int]],
+    policy: str = "ROUND_ROBIN",
+    resilient: bool = False,
 ) -> Peer:
-    """Start Envoy in front of these endpoints, which it chooses by this policy."""
+    """Start Envoy in front of these endpoints, which it chooses by this policy.
+
+    `resilient`: with retries, circuit breakers, a timeout and outlier detection.
+    """
     ports = {"http_port": free_port(), "tcp_port": free_port()}
-    lines = [Template(_ENVOY_ENDPOINT).substitute(address=address, port=port) for address, port in endpoints]
-    config = group.directory / "envoy.yaml"
-    config.write_text(
-        Template(_ENVOY).substitute(
-            ports,
-            extensions=_ENVOY_EXTENSIONS,
-            policy=policy,
-            endpoints="\n".join(" " * 14 + line for line in lines),
-        )
-    )
+    name = RESILIENT_ENVOY if resilient else "envoy"
+    config = group.directory / f"{name.replace(', ', '-')}.yaml"
+    config.write_text(envoy_config(ports, endpoints, policy, resilient))
     command = [program("envoy") or "envoy", "--concurrency", "1", "--disable-hot-restart"]
-    process = group.start("envoy", [*command, "--log-level", "error", "-c", str(config)], core)
-    return _peer("envoy", process, ports)
+    process = group.start(config.stem, [*command, "--log-level", "error", "-c", str(config)], core)
+    return _peer(name, process, ports)
+
+
+def envoy_config(
+    ports: Mapping[str, int], endpoints: Sequence[tuple[str, int]], policy: str, resilient: bool
+) -> str:
+    """Return Envoy's configuration; `ports` are http_port and tcp_port."""
+    lines = [Template(_ENVOY_ENDPOINT).substitute(address=address, port=port) for address, port in endpoints]
+    return Template(_ENVOY).substitute(
+        ports,
+        route=_ENVOY_RESILIENT_ROUTE if resilient else "",
+        cluster=_ENVOY_RESILIENT_CLUSTER if resilient else "",
+        extensions=_ENVOY_EXTENSIONS,
+        policy=policy,
+        endpoints="\n".join(" " * 14 + line for line in lines),
+    )
 
 
 def _peer(name: str, process: Process, ports: Mapping[str, int], tcp: bool = True) -> Peer:

@@ -18,10 +18,18 @@ SIZE_COLUMNS = (
     ("RSS MiB", "rss_mib", 1),
 )
 CHANGE_COLUMNS = (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1))
+IDLE_COLUMNS = (
+    ("RSS MiB", "rss_mib", 1),
+    ("PSS MiB", "pss_mib", 1),
+    ("RSS grew MiB", "rss_grown_mib", 1),
+    ("PSS grew MiB", "pss_grown_mib", 1),
+)
 COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "python": (("us/request", "python_us", 2), ("by reference", "by_reference", 3)),
     "small": HTTP_COLUMNS,
     "browser": HTTP_COLUMNS,
+    "traced": HTTP_COLUMNS,
+    "browser traced": HTTP_COLUMNS,
     "10k": HTTP_COLUMNS,
     "1m": SIZED_COLUMNS,
     "latency": (
@@ -52,12 +60,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
         ("p99 us", "p99_us", 0),
         ("calls/s", "per_second", 0),
     ),
-    "idle connections": (
-        ("RSS MiB", "rss_mib", 1),
-        ("PSS MiB", "pss_mib", 1),
-        ("RSS grew MiB", "rss_grown_mib", 1),
-        ("PSS grew MiB", "pss_grown_mib", 1),
-    ),
+    "idle http1": IDLE_COLUMNS,
+    "idle connections": IDLE_COLUMNS,
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
     "stepping, one": (("CPU us/request", "cpu_us_per_request", 1), ("p50 us", "p50_us", 0)),
@@ -80,6 +84,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
 """What the table shows of each case: heading, figure, decimals."""
 COMPARED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "grpc": (("CPU ratio", "cpu_us_per_request"), ("p99 ratio", "p99_us")),
+    "idle http1": (("RSS ratio", "rss_mib"), ("growth ratio", "rss_grown_mib")),
     "idle connections": (("RSS ratio", "rss_mib"), ("growth ratio", "rss_grown_mib")),
 }
 """The figures that are compared, with headings; of other cases it is the first column."""

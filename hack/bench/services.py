@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from discovery.model import Endpoint, ServiceKey
 from middleware.registry import MIDDLEWARES
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
+from nodeagent.plan.of_port import OfPort
+from nodeagent.plan.outlier_detection import parse_outlier_detection
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
@@ -34,7 +36,10 @@ def start_data_plane(
         rule = Rule("all", (Weighted(key),), layers=layers_of(asked))
         listener = Listener(key.service, "http", address, port, port, "http", (rule,))
         slot = FIRST_SLOT + index
-        data_plane.apply([(listener, slot)], (), [(BackendSpec(key, (endpoint,)), slot)])
+        outliers = parse_outlier_detection(asked)
+        detection = outliers.usual if isinstance(outliers, OfPort) else None
+        backend = BackendSpec(key, (endpoint,), outlier_detection=detection)
+        data_plane.apply([(listener, slot)], (), [(backend, slot)])
     return data_plane
 
 

@@ -15,9 +15,12 @@ PATTERNS: Final = (
     "nodeagent/stats/windows.py",
 )
 """What a request passes through, but for middleware, which others may subclass and extend."""
-PLAIN: Final = frozenset({"nodeagent/proxy/errors.py", "nodeagent/proxy/observer.py"})
-"""Exceptions have class attributes that subclasses replace, which a compiled class cannot have; and what an
-observer is told is values that msgspec makes, for classes outside of the data plane."""
+PLAIN: Final = frozenset(
+    {"nodeagent/proxy/errors.py", "nodeagent/proxy/observer.py", "nodeagent/proxy/resume.py"}
+)
+"""Exceptions have class attributes that subclasses replace, which a compiled class cannot have; what an
+observer is told is values that msgspec makes, for classes outside of the data plane; and `resume` catches an
+exception for each request, which is slow where it is compiled."""
 DOUBLES: Final = ("tests/http2/outflow.py",)
 """Of the tests: an interpreted class cannot inherit from a compiled one."""
 

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
 from middleware.contract import ExchangeError
+from nodeagent.proxy.resume import resume
 
 
 class ChainOwner(Protocol):
@@ -65,13 +66,7 @@ class Chain:
         assert coroutine is not None
         self._waits = None
         try:
-            if isinstance(outcome, BaseException):
-                waits_for = coroutine.throw(outcome)
-            else:
-                waits_for = coroutine.send(outcome)
-        except StopIteration as stop:
-            self._coroutine = None
-            self._owner.chain_returned(stop.value)
+            returned, value = resume(coroutine, outcome)
         except ExchangeError as error:
             self._coroutine = None
             self._owner.chain_raised(error)
@@ -79,8 +74,11 @@ class Chain:
             self._coroutine = None
             self._owner.chain_broke(error)
         else:
-            if not isinstance(waits_for, Outcome):
-                self._await(waits_for)
+            if returned:
+                self._coroutine = None
+                self._owner.chain_returned(value)
+            elif not isinstance(value, Outcome):
+                self._await(value)
 
     def close(self) -> None:
         """End the chain where it waits; its `finally` blocks run."""

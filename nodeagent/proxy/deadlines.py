@@ -15,6 +15,10 @@ FINEST: Final = 4
 """Milliseconds; a power of two, as all widths of buckets are."""
 
 
+def _nothing() -> None:
+    """What a cancelled deadline would call."""
+
+
 class Deadline:
     """Calls `call()` unless it is cancelled before. Made by `Deadlines.set`."""
 
@@ -34,12 +38,14 @@ class Deadline:
         bucket = self._bucket
         if bucket is not None:
             self._bucket = None
+            self.call = _nothing  # what it led to mostly leads back here: no work for the collector
             bucket.pop(self, None)
 
     def passed(self) -> None:
         """Note that its time has come, and do what it is for."""
         self._bucket = None
-        self.call()
+        call, self.call = self.call, _nothing
+        call()
 
 
 class Deadlines:

@@ -39,6 +39,22 @@ COUNTED_METHODS: Final = frozenset((b"OPTIONS", b"TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"\n([Mm](?i:ax-forwards):[ \t]*+)([^\r]*+)")
 _MOST_FORWARDS_DIGITS: Final = 9
 _DATE: Final = re.compile(rb"\n[Dd](?i:ate):")
+UNIQUE: Final = frozenset(
+    (
+        b"b3",
+        b"traceparent",
+        b"uber-trace-id",
+        b"x-amzn-trace-id",
+        b"x-b3-parentspanid",
+        b"x-b3-spanid",
+        b"x-b3-traceid",
+        b"x-cloud-trace-context",
+        b"x-correlation-id",
+        b"x-request-id",
+    )
+)
+"""Fields that identify a request, in lower case: their values do not come again."""
+
 _TARGET: Final = re.compile(r"(?:/[!\"$-\x3e@-\x5b\x5d-~]*+(?:\?[!\"$-~]*+)?+|\*)")
 
 

@@ -87,8 +87,8 @@ def test_grpc_is_compared_by_cpu_and_by_p99() -> None:
 
 
 def test_memory_is_that_of_the_worker() -> None:
-    assert goal([sample(IDLE, AGENT, 0, rss_mib=61.0)], "idle").reached is False
-    assert goal([sample(IDLE, AGENT, 0, rss_mib=60.0)], "idle").reached is True
+    assert goal([sample(IDLE, AGENT, 0, rss_mib=61.0)], "1,000 idle").reached is False
+    assert goal([sample(IDLE, AGENT, 0, rss_mib=60.0)], "1,000 idle").reached is True
 
 
 def test_costs_are_by_request_and_by_size() -> None:

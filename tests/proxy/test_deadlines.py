@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -143,3 +145,30 @@ def test_nothing_passes_after_the_end() -> None:
     deadlines.set(1.0, lambda: (_ for _ in ()).throw(AssertionError))
     deadlines.close()
     clock.advance(10.0)
+
+
+class Owner:
+    """Has a deadline that calls one of its methods, as a request has."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.limit = deadlines.set(1.0, self.passed)
+
+    def passed(self) -> None:
+        """Its time is over."""
+
+
+def test_one_that_is_over_keeps_nothing_alive() -> None:
+    """Else every request with a time limit would be garbage that only the collector finds."""
+    clock, deadlines = make()
+    cancelled, expired = Owner(deadlines), Owner(deadlines)
+    cancelled.limit.cancel()
+    gone = [weakref.ref(cancelled), weakref.ref(expired)]
+    clock.advance(2.0)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        del cancelled, expired
+        assert [one() for one in gone] == [None, None]
+    finally:
+        if enabled:
+            gc.enable()

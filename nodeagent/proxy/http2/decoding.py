@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nodeagent.proxy.http2.field import UNIQUE, Field
+from nodeagent.proxy.http2.field import Field
 from nodeagent.proxy.http2.huffman import HuffmanError, decode
 from nodeagent.proxy.http2.integers import IntegerError, read_integer
 from nodeagent.proxy.http2.static_table import ENTRIES
 from nodeagent.proxy.http2.table import TableLog
 from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.message import UNIQUE
 
 LAST_STATIC: Final = len(ENTRIES)
 _STATIC: Final = (None, *(Field(name, value) for name, value in ENTRIES))

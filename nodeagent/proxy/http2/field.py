@@ -44,22 +44,6 @@ PSEUDO: Final = range(METHOD_KIND, STATUS + 1)
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"))
 """What is remembered for the connection that it came over, and nowhere else."""
 
-UNIQUE: Final = frozenset(
-    (
-        b"b3",
-        b"traceparent",
-        b"uber-trace-id",
-        b"x-amzn-trace-id",
-        b"x-b3-parentspanid",
-        b"x-b3-spanid",
-        b"x-b3-traceid",
-        b"x-cloud-trace-context",
-        b"x-correlation-id",
-        b"x-request-id",
-    )
-)
-"""Fields that identify a request: their values are not remembered, because they do not come again."""
-
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )

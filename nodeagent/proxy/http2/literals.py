@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from nodeagent.proxy.http2.field import CONNECTION_FIELDS, SECRET, UNIQUE
+from nodeagent.proxy.http2.field import CONNECTION_FIELDS, SECRET
 from nodeagent.proxy.http2.integers import integer
 from nodeagent.proxy.http2.static_table import ENTRIES
 from nodeagent.proxy.memory import Memory
+from nodeagent.proxy.message import UNIQUE
 
 INDEXED: Final = 0x80
 _INDEXING, _PLAIN, _NEVER = (0x3F, 0x40), (0x0F, 0x00), (0x0F, 0x10)
