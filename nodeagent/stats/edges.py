@@ -64,9 +64,7 @@ class EdgeRows:
         self.table = NamedRows(cells[self._rows_at :], SHAPE)
 
     def of_port(self, service: str, port: int, slot: int, alone: bool) -> PortEdges:
-        """Return the edges of a port whose slot begins at this cell; if it is not `alone` in its slot, it gets
-        no rows.
-        """
+        """Return the edges of a port; `slot` is its first cell. Not `alone` there, it gets no rows."""
         return PortEdges(self, f"{service} {port}", slot, alone)
 
     def forget(self) -> None:
@@ -103,7 +101,8 @@ class EdgeRows:
 
     def unused_by(self, port: PortEdges) -> None:
         """Take note of a port that has none any more."""
-        self._ports.pop(port.owner, None)
+        if self._ports.get(port.owner) is port:
+            del self._ports[port.owner]
 
     def fold(self, at: int, slot: int) -> None:
         """Add what a row has counted to the slot that begins at this cell, and free the row."""
@@ -130,7 +129,7 @@ class EdgeRows:
 
 
 class PortEdges:
-    """The edges of one port. `close` it when the port leaves the plan."""
+    """The edges of one port. `close` it when the port leaves the plan: from then on its slot counts."""
 
     __slots__ = ("_alone", "_slot", "_table", "owner", "rows")
 
@@ -173,6 +172,7 @@ class PortEdges:
             self._table.unused_by(self)
 
     def close(self) -> None:
-        """Free all rows."""
+        """Free all rows, and take none any more."""
+        self._alone = False
         for source in list(self.rows):
             self.drop(source)
