@@ -114,9 +114,7 @@ class MetricsPage:
         own = generate_latest(self._registry)
         yield own
         state = self._state()
-        facts = Facts(
-            state.health.unhealthy, state.ejected, state.unusable or state.ejected, state.health.ejections
-        )
+        facts = Facts(state.health.unhealthy, state.ejected, state.unusable, state.health.ejections)
         already = own.count(b"\n") - own.count(b"\n#") - own.startswith(b"#")
         yield from self._ports.render(state.plan, state.regions, facts, already)
 
