@@ -67,6 +67,7 @@ class PlanPorts:
         self.slots: dict[SlotKey, int] = {}
         self.layers: dict[SlotKey, frozenset[str]] = {}
         self.endpoints: dict[BackendKey, int] = {}
+        self.all_endpoints = 0
 
 
 class PortExposition:
@@ -117,9 +118,9 @@ class PortExposition:
             self._write_port(blocks, key, numbers, methods, facts)
             if count % PIECE_PORTS == 0:
                 yield b""
-        self._charge(blocks, already, facts)
-        others = self._write_others(facts)
-        yield from self._text([*(blocks[key] for key in sorted(blocks)), *others], already)
+        yield b""
+        others = self._charge(blocks, already, facts)
+        yield from self._text([*(blocks[key] for key in sorted(blocks)), others], already)
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
         """Take note of a new plan, with a pause now and then."""
@@ -135,6 +136,7 @@ class PortExposition:
                     ports.layers[key] = frozenset(layer.name for layer in listener.all_layers)
             for backend in service.backends:
                 ports.endpoints[backend.key] = len(backend.endpoints)
+                ports.all_endpoints += len(backend.endpoints)
             if count % 256 == 0:
                 yield b""
         self._plan, self._version, self._ports = plan, version, ports
@@ -174,17 +176,18 @@ class PortExposition:
             edge = blocks[key, source] = self._writer.of_edge(mine, counted)
             self.ledger.places.charge((key, source), series_of(edge))
 
-    def _write_others(self, facts: Facts) -> list[Lines]:
+    def _write_others(self, facts: Facts, gauges: Mapping[int, int]) -> Lines:
         """Write the lines of all ports that have no series of their own."""
-        ledger, others = self.ledger, self.ledger.others
-        lines = self._writer.of_port(OTHER_LABELS, others.counted, ledger.gauges_elsewhere(), ())
+        ledger, others, ports = self.ledger, self.ledger.others, self._ports
+        lines = self._writer.of_port(OTHER_LABELS, others.counted, gauges, ())
         lines |= self._writer.of_edge(f"{OTHER_LABELS},{OTHER_SOURCE}", others.counted[:EDGE_COLUMNS])
 
         def elsewhere(numbers: Mapping[BackendKey, int]) -> int:
             return sum(number for key, number in numbers.items() if key not in ledger.ports)
 
-        if lines or others.ejections or len(ledger.ports) < len(self._ports.slots):
-            endpoints = elsewhere(self._ports.endpoints)
+        if others.ejections or len(ledger.ports) < len(ports.slots):
+            here = sum(ports.endpoints.get(BackendKey(*key), 0) for key in ledger.ports)
+            endpoints = ports.all_endpoints - here
             self._write_facts(
                 lines,
                 OTHER_LABELS,
@@ -196,23 +199,26 @@ class PortExposition:
                     ENDPOINT_EJECTIONS: others.ejections or None,
                 },
             )
-        return [lines]
+        return lines
 
     def _write_facts(self, lines: Lines, labels: str, facts: Mapping[Family, int | None]) -> None:
         for family, number in facts.items():
             if number is not None:
                 lines[family.name] = [f"{family.name}{{{labels}}} {number}\n"]
 
-    def _charge(self, blocks: dict[SeriesKey, Lines], already: int, facts: Facts) -> None:
-        """Take places until what is shown is below the ceiling; drop the lines of those that have none."""
+    def _charge(self, blocks: dict[SeriesKey, Lines], already: int, facts: Facts) -> Lines:
+        """Take places until what is shown is below the ceiling, and drop the lines of those that have none;
+        return the lines of the others.
+        """
         ledger = self.ledger
         while True:
-            rest = sum(map(series_of, self._write_others(facts)))
-            ledger.places.room = max(0, self._most - already - rest - len(_ABOUT_SERIES))
+            others = self._write_others(facts, ledger.gauges_elsewhere())
+            ledger.places.room = max(0, self._most - already - series_of(others) - len(_ABOUT_SERIES))
             if not ledger.shed():
                 break
         for key in [key for key in blocks if key not in ledger.places]:
             del blocks[key]
+        return others
 
     def _text(self, blocks: Sequence[Lines], already: int) -> Iterator[bytes]:
         lines: list[str] = []

@@ -7,6 +7,7 @@ what its other sources have counted is its `rest`. Ports without a place are cou
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from operator import add, sub
 from typing import Final
 
 from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, EDGE_COLUMNS, GRPC_CALLS, REQUESTS_5XX
@@ -79,9 +80,8 @@ class Ledger:
                 if known is None:
                     known = port.edges[source] = [0] * EDGE_COLUMNS
                 _add(known, numbers)
-                counted = [max(0, all_ - own) for all_, own in zip(counted, numbers, strict=False)] + counted[
-                    EDGE_COLUMNS:
-                ]
+                rest = [max(0, each) for each in map(sub, counted, numbers)]
+                counted = rest + counted[EDGE_COLUMNS:]
         _add(port.counted, counted)
 
     def take_ejections(self, ejections: Iterable[tuple[SlotKey, int]], troubled: Iterable[SlotKey]) -> None:
@@ -130,8 +130,9 @@ class Ledger:
         return port
 
     def _tell_elsewhere(self, key: SlotKey, gauges: Mapping[int, int]) -> None:
-        if any(gauges.values()):
-            self._elsewhere[key] = gauges
+        known = {column: number for column, number in gauges.items() if number}
+        if known:
+            self._elsewhere[key] = known
         else:
             self._elsewhere.pop(key, None)
 
@@ -157,6 +158,4 @@ def _parent(key: SeriesKey) -> SeriesKey | None:
 
 
 def _add(numbers: list[int], more: list[int]) -> None:
-    for at, number in enumerate(more):
-        if number:
-            numbers[at] += number
+    numbers[: len(more)] = map(add, numbers, more)

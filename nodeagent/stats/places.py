@@ -40,6 +40,8 @@ class _Place:
 
     def score_at(self, now: float) -> float:
         """Return how active it is."""
+        if now == self.at:
+            return self.score
         return float(self.score * 0.5 ** ((now - self.at) / HALF_LIFE))
 
     def add(self, amount: int, now: float) -> None:
@@ -109,18 +111,12 @@ class Places(Generic[K]):
         """After a look: end what is idle, give the busiest of the waiting the places of those that do least,
         and go back below the ceiling; return what has lost its place.
         """
-        for key, place in list(self._waiting.items()):
-            if place.score_at(now) < _FORGOTTEN or now - place.active >= IDLE:
-                del self._waiting[key]
         lost: list[K] = []
         for key, place in list(self._placed.items()):
             if now - place.active >= IDLE and key in self._placed:
                 lost += self.remove(key)
         least = sorted(self._placed, key=lambda key: self._placed[key].score_at(now), reverse=True)
-        wanting = [key for key in self._waiting if self._parent(key) is None]
-        wanting += [key for key in self._waiting if self._parent(key) is not None]
-        wanting.sort(key=lambda key: -self._waiting[key].score_at(now))
-        for key in wanting:
+        for key in self._wanting(self._placed[least[-1]].score_at(now) if least else 0.0, now):
             parent = self._parent(key)
             if parent is not None and parent not in self._placed:
                 continue
@@ -140,6 +136,23 @@ class Places(Generic[K]):
             self._put(key, place, place.cost)
         lost += self.shed(now)
         return lost
+
+    def _wanting(self, weakest: float, now: float) -> list[K]:
+        """Return who may get a place now, the busiest first, and a parent before what needs it; forget those
+        that have done nothing for long.
+        """
+        scores: dict[K, float] = {}
+        forgotten: list[K] = []
+        enough, left = FACTOR * weakest, self.room - self.used
+        for key, place in self._waiting.items():
+            score = place.score_at(now)
+            if score < _FORGOTTEN:
+                forgotten.append(key)
+            elif score >= enough or place.cost <= left:
+                scores[key] = score
+        for key in forgotten:
+            del self._waiting[key]
+        return sorted(scores, key=lambda key: (-scores[key], self._parent(key) is not None))
 
     def shed(self, now: float) -> list[K]:
         """Take places from those that do least until all series are below the ceiling."""

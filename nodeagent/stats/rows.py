@@ -127,6 +127,13 @@ def read_tags(cells: memoryview, shape: Shape) -> Iterator[Tag | None]:
         yield read_tag(cells, _ROWS_AT + number * size, shape) if length else None
 
 
+def read_marks(cells: memoryview, shape: Shape) -> tuple[list[int], list[int]]:
+    """Return the lengths and epochs of all rows: while they are the same, so is what `read_tags` yields."""
+    size = shape.row
+    end = _ROWS_AT + cells[_USED] * size
+    return cells[_ROWS_AT:end:size].tolist(), cells[_ROWS_AT + _EPOCH : end : size].tolist()
+
+
 def read_tag(cells: memoryview, at: int, shape: Shape) -> Tag | None:
     """Return whose row it is; None if it is free, or becomes another's while it is read."""
     length, epoch = cells[at : at + _NAME]

@@ -11,14 +11,15 @@ so that nothing that is added up from here ever decreases. Gauges are told as th
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from operator import add
+from operator import add, sub
 from typing import NamedTuple, Protocol
 
 from nodeagent.stats import edges
-from nodeagent.stats.columns import EDGE_COLUMNS, Layout
+from nodeagent.stats.columns import CONNECTIONS_ACTIVE, EDGE_COLUMNS, Layout
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
-from nodeagent.stats.rows import Tag, read_counters, read_tags
+from nodeagent.stats.rows import Tag, read_counters, read_marks, read_tags
 
 PIECE = 256
 """Ports between two pauses: some milliseconds at most."""
@@ -31,7 +32,8 @@ class News(NamedTuple):
     key: SlotKey | None
     """None: the slot that ports without a slot of their own share."""
     counted: list[int]
-    """What was added since the last look; 0 for gauges."""
+    """What was added since the last look, 0 for gauges; without the columns behind `EDGE_COLUMNS` if nothing
+    of them is new."""
     gauges: Mapping[int, int]
     """As they are now, by column."""
     edges: Mapping[str, list[int]]
@@ -49,12 +51,15 @@ class Taker(Protocol):
 class _Seen:
     """A slot as it was at the last look."""
 
-    __slots__ = ("gauges", "generation", "raw", "rows", "total")
+    __slots__ = ("gauges", "generation", "head", "raw", "rows", "tail", "tails")
 
     def __init__(self, generation: int, columns: int) -> None:
         self.generation = generation
         self.raw: list[bytes] = []
-        self.total = [0] * columns
+        self.head = array("q", bytes(8 * EDGE_COLUMNS))
+        """The columns of edges, all workers together, rows included; `tail` are the columns behind them."""
+        self.tail = array("q", bytes(8 * (columns - EDGE_COLUMNS)))
+        self.tails: list[bytes] = []
         self.gauges: Mapping[int, int] = {}
         self.rows: dict[tuple[int, int, int], list[int]] = {}
         """By worker, row and epoch."""
@@ -68,16 +73,34 @@ class Tallies:
         self._allocator = allocator
         self._columns = layout.slot_columns
         self._gauges = layout.gauges
-        self._greatest = frozenset(layout.gauges[1:])
-        """Gauges of middleware: of several workers, the greatest counts."""
+        """Of connections, the sum of all workers counts; of the others, those of middleware, the greatest."""
         self._seen: dict[int, _Seen] = {}
         self._nothing = bytes(8 * self._columns)
+        self._marks: list[tuple[list[int], list[int]]] = []
+        self._rows: dict[str, list[tuple[int, Tag]]] = {}
+        """By owner: worker and row; as long as the marks of rows are the same."""
         self.takers: list[Taker] = []
 
     def look(
         self, ports: Sequence[tuple[SlotKey | None, int]], regions: Sequence[StatsRegion]
     ) -> Iterator[None]:
         """Look at these ports, each with its slot; pauses between pieces of work."""
+        yield from self._read_tags(regions)
+        rows = self._rows
+        generations = self._allocator.generations
+        for count, (key, slot) in enumerate(ports):
+            if count % PIECE == 0:
+                yield
+            mine = rows.get(f"{key[0]} {key[1]}", ()) if key is not None and rows else ()
+            self._look_at(key, slot, generations.get(slot, 0), mine, regions)
+
+    def _read_tags(self, regions: Sequence[StatsRegion]) -> Iterator[None]:
+        """Find out which rows are whose; that changes rarely."""
+        marks = [
+            read_marks(region.cells[region.edges_at + edges.ROWS_AT :], edges.SHAPE) for region in regions
+        ]
+        if marks == self._marks:
+            return
         rows: dict[str, list[tuple[int, Tag]]] = {}
         for worker, region in enumerate(regions):
             cells = region.cells[region.edges_at + edges.ROWS_AT :]
@@ -86,12 +109,7 @@ class Tallies:
                     rows.setdefault(tag.owner, []).append((worker, tag))
                 if count % PIECE == 0:
                     yield
-        generations = self._allocator.generations
-        for count, (key, slot) in enumerate(ports):
-            if count % PIECE == 0:
-                yield
-            mine = rows.get(f"{key[0]} {key[1]}", ()) if key is not None and rows else ()
-            self._look_at(key, slot, generations.get(slot, 0), mine, regions)
+        self._marks, self._rows = marks, rows
 
     def _look_at(
         self,
@@ -139,31 +157,48 @@ class Tallies:
         raw: list[bytes],
         read: Mapping[tuple[int, int, int], tuple[str, list[int]]],
     ) -> None:
-        slots = [memoryview(one).cast("q").tolist() for one in raw]
-        total: list[int] = slots[0] if len(slots) == 1 else [sum(each) for each in zip(*slots, strict=True)]
-        gauges = {
-            column: max(slot[column] for slot in slots) if column in self._greatest else total[column]
-            for column in self._gauges
-        }
+        slots = [memoryview(one).cast("q") for one in raw]
+        head = _sum([slot[:EDGE_COLUMNS].tolist() for slot in slots])
         news: dict[str, list[int]] = {}
         for place, (source, numbers) in read.items():
-            total[:EDGE_COLUMNS] = map(add, total, numbers)
+            head = list(map(add, head, numbers))
             before = seen.rows.get(place)
-            fresh = numbers if before is None else list(map(_growth, numbers, before))
+            fresh = numbers if before is None else _growth(numbers, before)
             if any(fresh):
                 known = news.get(source)
                 news[source] = fresh if known is None else list(map(add, known, fresh))
-        counted = list(map(_growth, total, seen.total))
-        for column in self._gauges:
-            counted[column] = 0
+        counted = _growth(head, seen.head)
+        gauges = seen.gauges
+        tails = [one[8 * EDGE_COLUMNS :] for one in raw]
+        if tails != seen.tails:
+            tail = _sum([slot[EDGE_COLUMNS:].tolist() for slot in slots])
+            more = _growth(tail, seen.tail)
+            gauges = {}
+            for column in self._gauges:
+                at = column - EDGE_COLUMNS
+                gauges[column] = (
+                    tail[at] if column == CONNECTIONS_ACTIVE else max(slot[column] for slot in slots)
+                )
+                more[at] = 0
+            seen.tails, seen.tail = tails, array("q", tail)
+            if any(more):
+                counted += more
         moved = any(counted) or gauges != seen.gauges
         seen.raw, seen.rows = raw, {place: numbers for place, (_, numbers) in read.items()}
-        seen.total, seen.gauges = total, gauges
+        seen.head, seen.gauges = array("q", head), gauges
         if moved:
             told = News(key, counted, gauges, news)
             for taker in self.takers:
                 taker.take(told)
 
 
-def _growth(now: int, before: int) -> int:
-    return now - before if now > before else 0
+def _sum(several: list[list[int]]) -> list[int]:
+    total = several[0]
+    for more in several[1:]:
+        total = list(map(add, total, more))
+    return total
+
+
+def _growth(now: list[int], before: Sequence[int]) -> list[int]:
+    grown = list(map(sub, now, before))
+    return grown if min(grown) >= 0 else [max(0, each) for each in grown]
