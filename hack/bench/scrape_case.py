@@ -1,4 +1,4 @@
-"""A scrape of an agent with many Services, all of them busy: its CPU, its longest piece and its series.
+"""A scrape of an agent with many Services, all or some of them busy: its CPU, longest piece and series.
 
 The workers' memory is filled here, so that nothing but the scrape is measured: no worker runs.
 """
@@ -49,9 +49,9 @@ class BusyNode:
                     region.cells[base + column] = 1
         self.page = MetricsPage(layout, self.allocator, self._state, "bench", "node")
 
-    def ask(self) -> None:
-        """Let each source ask each Service once more."""
-        for number, (cells, first) in enumerate(self._counted):
+    def ask(self, every: int) -> None:
+        """Let each source ask every so manieth Service once more."""
+        for number, (cells, first) in enumerate(self._counted[::every]):
             for column in (REQUESTS_2XX, REQUESTS_5XX, CONNECTIONS, DURATION_BUCKETS + number % 14):
                 cells[first + column] += 1 + number % 7
 
@@ -77,30 +77,36 @@ def _service_plan(key: ServiceKey) -> ServicePlan:
 def measure(rounds: int, progress: Callable[[str], None], services: int = SERVICES) -> Iterator[Sample]:
     """Scrape so many times, with every counter changed in between; yield a sample for each."""
     node = BusyNode(services)
-    node.ask()
+    node.ask(1)
     list(node.page.render())
-    for number in range(rounds):
-        node.ask()
-        gc.collect()
-        pieces: list[float] = []
-        text = b""
-        started = before = time.process_time()
-        for piece in node.page.render():
-            now = time.process_time()
-            pieces.append(now - before)
-            before = now
-            text += piece
-        cpu = time.process_time() - started
-        series = sum(not line.startswith(b"#") for line in text.splitlines())
-        progress(f"round {number + 1} of {rounds}: scrape: {cpu * 1000:.0f} ms, {series} series")
-        values = {"cpu_ms": cpu * 1000, "piece_ms": max(pieces) * 1000, "series": float(series)}
-        yield Sample(f"scrape of {services:,} services", AGENT, number, values)
+    gc.collect()
+    gc.freeze()  # as an agent does with its plan
+    for every, busy in ((10, "one in ten busy"), (1, "all busy")):
+        for number in range(rounds):
+            node.ask(every)
+            yield _scrape(node, f"scrape of {services:,} services, {busy}", number, rounds, progress)
+
+
+def _scrape(node: BusyNode, case: str, number: int, rounds: int, progress: Callable[[str], None]) -> Sample:
+    pieces: list[float] = []
+    text = b""
+    started = before = time.process_time()
+    for piece in node.page.render():
+        now = time.process_time()
+        pieces.append(now - before)
+        before = now
+        text += piece
+    cpu = time.process_time() - started
+    series = sum(not line.startswith(b"#") for line in text.splitlines())
+    progress(f"round {number + 1} of {rounds}: {case}: {cpu * 1000:.0f} ms, {series} series")
+    values = {"cpu_ms": cpu * 1000, "piece_ms": max(pieces) * 1000, "series": float(series)}
+    return Sample(case, AGENT, number, values)
 
 
 def main() -> None:
     """Print the figures."""
     for sample in measure(5, lambda _: None):
-        print({name: round(value, 1) for name, value in sample.values.items()})
+        print(sample.case, {name: round(value, 1) for name, value in sample.values.items()})
 
 
 if __name__ == "__main__":

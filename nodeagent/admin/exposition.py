@@ -37,7 +37,7 @@ from nodeagent.stats.tallies import Tallies
 
 PIECE_PORTS: Final = 16
 """Ports whose lines are made in one go: some milliseconds at most."""
-PIECE_LINES: Final = 2048
+PIECE_LINES: Final = 512
 OTHER: Final[SlotKey] = (ServiceKey("", OTHER_NAME), 0)
 """Stands for all ports without series of their own."""
 OTHER_LABELS: Final = port_labels(OTHER_NAME, "", "")

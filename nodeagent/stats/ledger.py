@@ -130,9 +130,8 @@ class Ledger:
         return port
 
     def _tell_elsewhere(self, key: SlotKey, gauges: Mapping[int, int]) -> None:
-        known = {column: number for column, number in gauges.items() if number}
-        if known:
-            self._elsewhere[key] = known
+        if gauges:
+            self._elsewhere[key] = gauges
         else:
             self._elsewhere.pop(key, None)
 

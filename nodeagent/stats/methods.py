@@ -112,4 +112,4 @@ def read_rows(cells: memoryview) -> Iterator[MethodCalls | None]:
             yield None
             continue
         service, _, port = tag.owner.rpartition(" ")
-        yield MethodCalls(service, int(port), tag.name, calls)
+        yield MethodCalls(service, int(port), tag.name, memoryview(calls).cast("q").tolist())

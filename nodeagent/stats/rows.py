@@ -22,27 +22,20 @@ _NAME: Final = 2
 _CACHE_LINE: Final = 8
 
 
-class Shape(NamedTuple):
+class Shape:
     """The size of a table: bytes that a name may have, counters of a row, and rows."""
 
-    name_bytes: int
-    counters: int
-    rows: int
+    __slots__ = ("cells", "counters", "counters_at", "name_bytes", "row")
 
-    @property
-    def counters_at(self) -> int:
+    def __init__(self, name_bytes: int, counters: int, rows: int) -> None:
+        self.name_bytes = name_bytes
+        self.counters = counters
+        self.counters_at = _NAME + -(-name_bytes // 8)
         """The first counter of a row, from its beginning."""
-        return _NAME + -(-self.name_bytes // 8)
-
-    @property
-    def row(self) -> int:
+        self.row = -(-(self.counters_at + counters) // _CACHE_LINE) * _CACHE_LINE
         """Cells of a row: whole cache lines."""
-        return -(-(self.counters_at + self.counters) // _CACHE_LINE) * _CACHE_LINE
-
-    @property
-    def cells(self) -> int:
+        self.cells = _ROWS_AT + rows * self.row
         """Cells of all."""
-        return _ROWS_AT + self.rows * self.row
 
 
 class Tag(NamedTuple):
@@ -146,8 +139,8 @@ def read_tag(cells: memoryview, at: int, shape: Shape) -> Tag | None:
     return Tag(at, epoch, owner, name)
 
 
-def read_counters(cells: memoryview, at: int, epoch: int, shape: Shape) -> list[int] | None:
-    """Return the counters of a row; None if it is not the one of this epoch any more."""
+def read_counters(cells: memoryview, at: int, epoch: int, shape: Shape) -> bytes | None:
+    """Return the counters of a row, as they stand in memory; None if it is not that of the epoch any more."""
     first = at + shape.counters_at
-    numbers: list[int] = cells[first : first + shape.counters].tolist()
+    numbers = cells[first : first + shape.counters].tobytes()
     return numbers if cells[at + _LENGTH] and cells[at + _EPOCH] == epoch else None

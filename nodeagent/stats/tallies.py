@@ -12,18 +12,18 @@ so that nothing that is added up from here ever decreases. Gauges are told as th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add, sub
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from nodeagent.stats import edges
 from nodeagent.stats.columns import CONNECTIONS_ACTIVE, EDGE_COLUMNS, Layout
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
 from nodeagent.stats.rows import Tag, read_counters, read_marks, read_tags
 
-PIECE = 256
-"""Ports between two pauses: some milliseconds at most."""
-_TRIES = 4
+PIECE: Final = 64
+"""Ports between two pauses: a few milliseconds at most."""
+_TRIES: Final = 4
 
 
 class News(NamedTuple):
@@ -35,7 +35,7 @@ class News(NamedTuple):
     """What was added since the last look, 0 for gauges; without the columns behind `EDGE_COLUMNS` if nothing
     of them is new."""
     gauges: Mapping[int, int]
-    """As they are now, by column."""
+    """As they are now, by column; those that are 0 are left out."""
     edges: Mapping[str, list[int]]
     """By source (`Identity.source`); what was counted for no source is in `counted` alone."""
 
@@ -61,7 +61,7 @@ class _Seen:
         self.tail = array("q", bytes(8 * (columns - EDGE_COLUMNS)))
         self.tails: list[bytes] = []
         self.gauges: Mapping[int, int] = {}
-        self.rows: dict[tuple[int, int, int], list[int]] = {}
+        self.rows: dict[tuple[int, int, int], bytes] = {}
         """By worker, row and epoch."""
 
 
@@ -75,7 +75,8 @@ class Tallies:
         self._gauges = layout.gauges
         """Of connections, the sum of all workers counts; of the others, those of middleware, the greatest."""
         self._seen: dict[int, _Seen] = {}
-        self._nothing = bytes(8 * self._columns)
+        self._nothing: list[bytes] = []
+        """A slot that nobody has written to, once for each worker."""
         self._marks: list[tuple[list[int], list[int]]] = []
         self._rows: dict[str, list[tuple[int, Tag]]] = {}
         """By owner: worker and row; as long as the marks of rows are the same."""
@@ -88,11 +89,13 @@ class Tallies:
         yield from self._read_tags(regions)
         rows = self._rows
         generations = self._allocator.generations
+        views = [(region.cells, region.edges_at) for region in regions]
+        self._nothing = [bytes(8 * self._columns)] * len(views)
         for count, (key, slot) in enumerate(ports):
             if count % PIECE == 0:
                 yield
             mine = rows.get(f"{key[0]} {key[1]}", ()) if key is not None and rows else ()
-            self._look_at(key, slot, generations.get(slot, 0), mine, regions)
+            self._look_at(key, slot, generations.get(slot, 0), mine, views)
 
     def _read_tags(self, regions: Sequence[StatsRegion]) -> Iterator[None]:
         """Find out which rows are whose; that changes rarely."""
@@ -107,7 +110,7 @@ class Tallies:
             for count, tag in enumerate(read_tags(cells, edges.SHAPE)):
                 if tag is not None:
                     rows.setdefault(tag.owner, []).append((worker, tag))
-                if count % PIECE == 0:
+                if count % (4 * PIECE) == 0:
                     yield
         self._marks, self._rows = marks, rows
 
@@ -117,53 +120,55 @@ class Tallies:
         slot: int,
         generation: int,
         rows: Sequence[tuple[int, Tag]],
-        regions: Sequence[StatsRegion],
+        views: Sequence[tuple[memoryview, int]],
     ) -> None:
+        """Look at a port; `views` are the workers' memory, each with the first cell of its edges."""
         seen = self._seen.get(slot)
         if seen is not None and seen.generation != generation:
             del self._seen[slot]
             seen = None
+        width = self._columns
+        base = slot * width
         for _ in range(_TRIES):
-            folds = [region.cells[region.edges_at] for region in regions]
-            raw = [self._slot(region, slot) for region in regions]
-            if not rows and (seen.raw if seen is not None else [self._nothing] * len(raw)) == raw:
+            folds = [cells[at] for cells, at in views]
+            raw = [cells[base : base + width].tobytes() for cells, _ in views]
+            unchanged = (seen.raw if seen is not None else self._nothing) == raw
+            if unchanged and not rows:
                 return
-            read = {
-                (worker, tag.at, tag.epoch): (tag.name, numbers)
-                for worker, tag in rows
-                if (numbers := self._row(regions[worker], tag)) is not None
-            }
-            if [region.cells[region.edges_at] for region in regions] == folds and not any(
-                number % 2 for number in folds
-            ):
+            read: dict[tuple[int, int, int], bytes] = {}
+            names: list[str] = []
+            for worker, tag in rows:
+                cells, at = views[worker]
+                numbers = read_counters(cells, at + edges.ROWS_AT + tag.at, tag.epoch, edges.SHAPE)
+                if numbers is not None:
+                    read[worker, tag.at, tag.epoch] = numbers
+                    names.append(tag.name)
+            if unchanged and seen is not None and seen.rows == read:
+                return
+            if not rows or (folds == [cells[at] for cells, at in views] and not any(map(_is_odd, folds))):
                 break
         else:
             return  # a worker stopped while it moved a row: at the next look
         if seen is None:
             seen = self._seen[slot] = _Seen(generation, self._columns)
-        self._tell(key, seen, raw, read)
-
-    def _slot(self, region: StatsRegion, slot: int) -> bytes:
-        base = slot * self._columns
-        return region.cells[base : base + self._columns].tobytes()
-
-    def _row(self, region: StatsRegion, tag: Tag) -> list[int] | None:
-        return read_counters(region.cells, region.edges_at + edges.ROWS_AT + tag.at, tag.epoch, edges.SHAPE)
+        self._tell(key, seen, raw, read, names)
 
     def _tell(
         self,
         key: SlotKey | None,
         seen: _Seen,
         raw: list[bytes],
-        read: Mapping[tuple[int, int, int], tuple[str, list[int]]],
+        read: dict[tuple[int, int, int], bytes],
+        names: Sequence[str],
     ) -> None:
         slots = [memoryview(one).cast("q") for one in raw]
         head = _sum([slot[:EDGE_COLUMNS].tolist() for slot in slots])
         news: dict[str, list[int]] = {}
-        for place, (source, numbers) in read.items():
+        for source, (place, row) in zip(names, read.items(), strict=True):
+            numbers = memoryview(row).cast("q").tolist()
             head = list(map(add, head, numbers))
             before = seen.rows.get(place)
-            fresh = numbers if before is None else _growth(numbers, before)
+            fresh = numbers if before is None else _growth(numbers, memoryview(before).cast("q"))
             if any(fresh):
                 known = news.get(source)
                 news[source] = fresh if known is None else list(map(add, known, fresh))
@@ -175,21 +180,24 @@ class Tallies:
             more = _growth(tail, seen.tail)
             gauges = {}
             for column in self._gauges:
-                at = column - EDGE_COLUMNS
-                gauges[column] = (
-                    tail[at] if column == CONNECTIONS_ACTIVE else max(slot[column] for slot in slots)
-                )
-                more[at] = 0
+                together = sum if column == CONNECTIONS_ACTIVE else max
+                if number := together(each[column] for each in slots):
+                    gauges[column] = number
+                more[column - EDGE_COLUMNS] = 0
             seen.tails, seen.tail = tails, array("q", tail)
             if any(more):
                 counted += more
         moved = any(counted) or gauges != seen.gauges
-        seen.raw, seen.rows = raw, {place: numbers for place, (_, numbers) in read.items()}
+        seen.raw, seen.rows = raw, read
         seen.head, seen.gauges = array("q", head), gauges
         if moved:
             told = News(key, counted, gauges, news)
             for taker in self.takers:
                 taker.take(told)
+
+
+def _is_odd(number: int) -> bool:
+    return number % 2 == 1
 
 
 def _sum(several: list[list[int]]) -> list[int]:
@@ -199,6 +207,6 @@ def _sum(several: list[list[int]]) -> list[int]:
     return total
 
 
-def _growth(now: list[int], before: Sequence[int]) -> list[int]:
+def _growth(now: list[int], before: Iterable[int]) -> list[int]:
     grown = list(map(sub, now, before))
     return grown if min(grown) >= 0 else [max(0, each) for each in grown]
