@@ -6,6 +6,7 @@ The workers' memory is filled here, so that nothing but the scrape is measured: 
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -20,7 +21,9 @@ from nodeagent.stats.columns import CONNECTIONS, DURATION_BUCKETS, REQUESTS_2XX,
 from nodeagent.stats.edges import EdgeRows
 from nodeagent.stats.region import SlotAllocator, StatsRegion
 
-CASE: Final = "scrape"
+SOME: Final = "scrape"
+"""The case in which one in ten Services was asked since the last scrape; `ALL`: all of them."""
+ALL: Final = "scrape, all busy"
 SERVICES: Final = 10_000
 WORKERS: Final = 2
 SOURCES: Final = 2
@@ -50,7 +53,7 @@ class BusyNode:
         self.page = MetricsPage(layout, self.allocator, self._state, "bench", "node")
 
     def ask(self, every: int) -> None:
-        """Let each source ask every so manieth Service once more."""
+        """Let each source ask every so many-th Service once more."""
         for number, (cells, first) in enumerate(self._counted[::every]):
             for column in (REQUESTS_2XX, REQUESTS_5XX, CONNECTIONS, DURATION_BUCKETS + number % 14):
                 cells[first + column] += 1 + number % 7
@@ -74,17 +77,29 @@ def _service_plan(key: ServiceKey) -> ServicePlan:
     return ServicePlan(Service(ServiceObject(key, {}), {}), "10.0.0.1", (listener,), (backend,), {}, ())
 
 
-def measure(rounds: int, progress: Callable[[str], None], services: int = SERVICES) -> Iterator[Sample]:
-    """Scrape so many times, with every counter changed in between; yield a sample for each."""
+def measure(
+    rounds: int, progress: Callable[[str], None], core: int | None = None, services: int = SERVICES
+) -> Iterator[Sample]:
+    """Scrape so many times, on one core, with counters changed in between; yield a sample for each."""
+    allowed = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield from _measure(rounds, progress, services)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _measure(rounds: int, progress: Callable[[str], None], services: int) -> Iterator[Sample]:
     node = BusyNode(services)
     node.ask(1)
     list(node.page.render())
     gc.collect()
     gc.freeze()  # as an agent does with its plan
-    for every, busy in ((10, "one in ten busy"), (1, "all busy")):
+    for case, every in ((SOME, 10), (ALL, 1)):
         for number in range(rounds):
             node.ask(every)
-            yield _scrape(node, f"scrape of {services:,} services, {busy}", number, rounds, progress)
+            yield _scrape(node, case, number, rounds, progress)
 
 
 def _scrape(node: BusyNode, case: str, number: int, rounds: int, progress: Callable[[str], None]) -> Sample:
