@@ -18,8 +18,24 @@ def test_5000_services_with_every_label_are_below_the_ceiling_at_each_scrape() -
         assert 0.9 * MOST_SERIES < series <= MOST_SERIES
         assert f"\nsvcmesh_series {series}\n" in text, "the page knows how many it shows"
         assert re.search(r"^svcmesh_series_folded [1-9]", text, re.MULTILINE)
-        assert 'source_workload="deployment/client-0"' in text
         assert 'svcmesh_requests_total{service="other",namespace="",port="",source_' in text
+
+
+def test_what_is_much_busier_than_the_rest_gets_series_down_to_its_sources() -> None:
+    node = BusyNode(5000)
+    node.ask(1)
+    list(node.page.render())
+    for _ in range(100):
+        node.ask(1000)
+    list(node.page.render())
+    node.ask(1000)
+    text = b"".join(node.page.render()).decode()
+    assert text.count("\n") <= MOST_SERIES * 2
+    assert re.search(
+        r'^svcmesh_requests_total{service="service-00000",.*,source_workload="deployment/client-0"',
+        text,
+        re.MULTILINE,
+    )
 
 
 def test_every_figure_of_the_case_is_shown() -> None:
