@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from hack.annotations import cell
+from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
-from nodeagent.admin.families import DURATION, METHODS, port_families
-from nodeagent.admin.family import Family, Group
-from nodeagent.admin.own_families import OWN_FAMILIES
-from nodeagent.stats.columns import Layout
+from nodeagent.admin.families import DURATION, METHODS, PortFamily, port_families
+from nodeagent.admin.family import PORT_LABELS, Family, Group
+from nodeagent.admin.own_families import BUILD_INFO, OWN_FAMILIES
+from nodeagent.stats.columns import DURATION_BOUNDS, Layout
+from nodeagent.stats.methods import MOST_METHODS
 
 HEADER: Final = """\
 # Metrics
@@ -92,15 +96,7 @@ def families() -> Iterator[Family]:
     for family in port_families(layout):
         if family.middleware:
             page = pages[family.name.removesuffix("_total")]
-            yield Family(
-                family.name,
-                family.kind,
-                family.help,
-                family.group,
-                family.labels,
-                f"See [{page}](middleware/{page}.md).",
-                family.shown,
-            )
+            yield msgspec.structs.replace(family, use=f"See [{page}](middleware/{page}.md).")
         else:
             yield family
     yield from (DURATION, METHODS, *OWN_FAMILIES)
@@ -114,18 +110,39 @@ def unit(family: Family) -> str:
     return next((known for known in ("seconds", "bytes") if name.endswith(f"_{known}")), "")
 
 
+def cardinality(family: Family) -> str:
+    """Return how many series the family has at most, and of what."""
+    if isinstance(family, PortFamily):
+        return f"{len(family.series)} a {'source' if family.by_source else 'port'}"
+    if family is DURATION:
+        return f"{len(DURATION_BOUNDS) + 3} a source"
+    if family is METHODS:
+        return f"{(MOST_METHODS + 1) * len(GrpcStatus)} a port and worker"
+    if family.labels[: len(PORT_LABELS)] == PORT_LABELS:
+        return "1 a port"
+    return f"1 a {family.labels[0]}" if family.labels and family is not BUILD_INFO else "1"
+
+
 def section(group: Group) -> str:
     """Return one part of the page."""
     lines = [
         f"## {GROUPS[group]}",
         "",
-        "| metric | type | labels | unit | what it counts | shown | what to do with it |",
-        "|---|---|---|---|---|---|---|",
+        "| metric | type | labels | unit | series | what it counts | shown | what to do with it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for family in families():
         if family.group == group:
             labels = ", ".join(f"`{label}`" for label in family.labels)
-            cells = (family.kind, labels, unit(family), family.help, family.shown, family.use)
+            cells = (
+                family.kind,
+                labels,
+                unit(family),
+                cardinality(family),
+                family.help,
+                family.shown,
+                family.use,
+            )
             lines.append(f"| `{family.name}` | {' | '.join(map(cell, cells))} |")
     return "\n".join([*lines, ""])
 
