@@ -85,11 +85,10 @@ class PortExposition:
         self._tallies = tallies
         self._writer = LineWriter(layout)
         self._most = most_series
-        self._now = now
         self._plan: NodePlan | None = None
         self._version = -1  # of the slots
         self._ports = PlanPorts()
-        self.ledger = Ledger(layout.slot_columns, most_series)
+        self.ledger = Ledger(layout.slot_columns, most_series, now)
         tallies.takers.append(self.ledger)
 
     def render(
@@ -101,7 +100,7 @@ class PortExposition:
         """
         yield from self._learn(plan)
         ledger, ports = self.ledger, self._ports
-        ledger.begin(self._now(), ports.slots.keys())
+        ledger.begin(ports.slots.keys())
         looked_at = [(None, OVERFLOW_SLOT), *((key, slot) for key, slot in ports.slots.items() if slot > 1)]
         for _ in self._tallies.look(looked_at, regions):
             yield b""

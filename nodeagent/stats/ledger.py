@@ -6,7 +6,7 @@ what its other sources have counted is its `rest`. Ports without a place are cou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import add, sub
 from typing import Final
 
@@ -41,21 +41,20 @@ class PortNumbers:
 class Ledger:
     """The series of an agent. Implements `nodeagent.stats.tallies.Taker`."""
 
-    def __init__(self, columns: int, room: int) -> None:
+    def __init__(self, columns: int, room: int, now: Callable[[], float]) -> None:
         self._columns = columns
         self.places: Places[SeriesKey] = Places(room, _parent)
         self.ports: dict[SlotKey, PortNumbers] = {}
         self.others = PortNumbers(columns)
         self.expired = 0
         """Places that were lost."""
-        self._now = 0.0
+        self._now = now
         self._elsewhere: dict[SlotKey, Mapping[int, int]] = {}
         """The gauges of ports without a place, if they are not 0."""
         self._ejections: dict[SlotKey, int] = {}
 
-    def begin(self, now: float, ports: Collection[SlotKey]) -> None:
+    def begin(self, ports: Collection[SlotKey]) -> None:
         """A look begins: these are the ports of the plan."""
-        self._now = now
         for key in [key for key in self.ports if key not in ports]:
             self._lose(self.places.remove((key, "")))
         for key in [key for key in self._elsewhere if key not in ports]:
@@ -75,7 +74,7 @@ class Ledger:
         assert key is not None
         port.gauges = news.gauges
         for source, numbers in news.edges.items():
-            if self.places.wants((key, source), activity(numbers), EDGE_COST, self._now):
+            if self.places.wants((key, source), activity(numbers), EDGE_COST, self._now()):
                 known = port.edges.get(source)
                 if known is None:
                     known = port.edges[source] = [0] * EDGE_COLUMNS
@@ -99,13 +98,13 @@ class Ledger:
 
     def settle(self) -> None:
         """A look is over: let places follow what was seen."""
-        self._lose(self.places.settle(self._now))
+        self._lose(self.places.settle(self._now()))
         for key in [key for key in self._elsewhere if (key, "") in self.places]:
             self._port(key, 0)
 
     def shed(self) -> bool:
         """Take places until the series are fewer than there may be; return whether any was taken."""
-        lost = self.places.shed(self._now)
+        lost = self.places.shed(self._now())
         self._lose(lost)
         return bool(lost)
 
@@ -121,7 +120,7 @@ class Ledger:
         return found
 
     def _port(self, key: SlotKey, amount: int) -> PortNumbers | None:
-        if not self.places.wants((key, ""), amount, PORT_COST, self._now):
+        if not self.places.wants((key, ""), amount, PORT_COST, self._now()):
             return None
         port = self.ports.get(key)
         if port is None:

@@ -69,7 +69,6 @@ class Tallies:
     """The looks of an agent. Two looks at once do no harm: what is new is told once."""
 
     def __init__(self, layout: Layout, allocator: SlotAllocator) -> None:
-        self._layout = layout
         self._allocator = allocator
         self._columns = layout.slot_columns
         self._gauges = layout.gauges

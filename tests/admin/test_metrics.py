@@ -9,15 +9,16 @@ import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from discovery.model import Problem, Service, ServiceKey, ServiceObject
+from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
 from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_LINES, PIECE_PORTS
 from nodeagent.admin.family import SOURCE_LABELS
 from nodeagent.admin.freshness import Freshness
+from nodeagent.admin.health import HealthState
 from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, NodePlan, ServicePlan
 from nodeagent.settings import MOST_SERIES
 from nodeagent.stats import columns
 from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
@@ -80,6 +81,8 @@ class Node:
         self.allocator = SlotAllocator(slots=slots)
         self.allocator.assign({(one.service, one.port) for one in self.plan.listeners()}, (), self.regions, 0)
         self.time = 1000.0
+        self.unusable: dict[BackendKey, int] = {}
+        self.unhealthy: dict[BackendKey, int] = {}
         self.page = MetricsPage(
             layout, self.allocator, self.state, "1.2.3", 'no"de', most_series, now=lambda: self.time
         )
@@ -96,6 +99,8 @@ class Node:
             dns_responses={"udp": 11, "tcp": 2},
             tasks=9,
             ready=True,
+            unusable=self.unusable,
+            health=HealthState(unhealthy=self.unhealthy),
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -320,6 +325,26 @@ def test_what_each_worker_has_open(node: Node) -> None:
         columns.WORKER_TASKS, columns.WORKER_CLIENTS, columns.WORKER_EXCHANGES, 3, 4, 5, 6, 7.5,
     ]  # fmt: skip
     assert node.value("svcmesh_worker_tasks", worker="0") == 0
+
+
+def test_how_many_endpoints_there_are_and_are_in_use() -> None:
+    def served(name: str, endpoints: int) -> ServicePlan:
+        backend = BackendSpec(
+            BackendKey(ServiceKey("default", name), 80),
+            tuple(Endpoint("10.1.0.1", number + 1) for number in range(endpoints)),
+        )
+        return msgspec.structs.replace(service_plan(name, 80), backends=(backend,))
+
+    node = Node(served("web", 5), served("quiet", 3), served("lame", 2))
+    node.unusable = {BackendKey(ServiceKey("default", "web"), 80): 2}
+    node.unhealthy = {BackendKey(ServiceKey("default", "lame"), 80): 1}
+    node.write(0, "web", columns.REQUESTS_2XX, 5)
+    assert (node.of_port("svcmesh_endpoints"), node.of_port("svcmesh_endpoints_in_use")) == (5, 3)
+    lame = {"service": "lame", "namespace": "default", "port": "80"}
+    assert node.value("svcmesh_endpoints_unhealthy", **lame) == 1, "shown though nobody asks it"
+    other = {"service": "other", "namespace": "", "port": ""}
+    assert node.value("svcmesh_endpoints", **other) == 3, "of all that have no series of their own"
+    node.close()
 
 
 def test_many_ports_come_in_pieces() -> None:

@@ -34,18 +34,18 @@ class Node:
     """The memory of two workers, and the agent's look at it."""
 
     def __init__(self, room: int = 10_000, keys: list[SlotKey] = KEYS) -> None:
+        self.now = 0.0
         self.regions = [StatsRegion.create(LAYOUT, slots=16) for _ in range(2)]
         self.allocator = SlotAllocator(slots=16, quarantine=0.0)
         self.allocator.assign(keys, (), self.regions, 0.0)
         self.tallies = Tallies(LAYOUT, self.allocator)
-        self.ledger = Ledger(LAYOUT.slot_columns, room)
+        self.ledger = Ledger(LAYOUT.slot_columns, room, lambda: self.now)
         self.told: list[News] = []
         self.tallies.takers += [self.ledger, self]
         self.tables = [EdgeRows(region.cells, region.edges_at) for region in self.regions]
         self.ports: list[dict[SlotKey, PortEdges]] = [{}, {}]
         for worker in (0, 1):
             self.start(worker)
-        self.now = 0.0
 
     def take(self, news: News) -> None:
         self.told.append(news)
@@ -67,7 +67,7 @@ class Node:
 
     def look(self) -> None:
         """Look, and remember in `counted` what the series were before places changed."""
-        self.ledger.begin(self.now, self.allocator.slots.keys())
+        self.ledger.begin(self.allocator.slots.keys())
         ports = [(None, OVERFLOW_SLOT), *self.allocator.slots.items()]
         for _ in self.tallies.look(ports, self.regions):
             pass
@@ -177,6 +177,19 @@ def test_health_checks_count_once_whoever_has_a_place() -> None:
     node.ledger.take_ejections([(KEYS[0], 3), (KEYS[1], 3)], ())
     assert node.ledger.ports[KEYS[0]].ejections == 3
     assert node.ledger.others.ejections == 3
+
+
+def test_looks_between_two_scrapes_keep_a_place(node: Node) -> None:
+    """As `/stats` makes them: what was active then is not idle at the next scrape."""
+    node.ask(0, KEYS[0], WEB)
+    node.look()
+    for _ in range(3):
+        node.now += SERIES_IDLE / 2
+        node.ask(0, KEYS[0], WEB)
+        for _ in node.tallies.look(list(node.allocator.slots.items()), node.regions):
+            pass
+    node.look()
+    assert node.series() == {("shop/api", WEB): 4}
 
 
 class Looks(RuleBasedStateMachine):
