@@ -1,8 +1,9 @@
 """The admin server: health, readiness, metrics and the plan, on an address of its own.
 
 It shares the agent's loop with DNS, so long pages are sent in pieces and the plan is written by a thread. It
-changes nothing: GET and HEAD only. Before each page stands the checkpoint of `nodeagent.admin.access`. What a client can use up is bounded: sizes, idle time, the time of a
-response, and the number of connections; when there are too many, the oldest is closed.
+changes nothing: GET and HEAD only. Before each page stands the checkpoint of `nodeagent.admin.access`. What a
+client can use up is bounded: sizes, idle time, the time of a response, and the number of connections; when
+there are too many, the oldest is closed.
 """
 
 from __future__ import annotations

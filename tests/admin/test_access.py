@@ -154,7 +154,9 @@ def test_both_ends_must_be_loopback(peer: str, local: str, shown: bool) -> None:
     assert refusal("/metrics", Asker(peer, local, "localhost")) == ""
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "[::1]:15000", "[::1]", "::1", "10.0.0.1", "1.2.3.4:1"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "[::1]:15000", "[::1]", "::1", "10.0.0.1", "1.2.3.4:1"]
+)
 def test_hosts_that_are_addresses(host: str) -> None:
     assert refusal("/plan", Asker("127.0.0.1", "127.0.0.1", host)) == ""
 
@@ -173,7 +175,14 @@ def test_a_page_that_nobody_has_thought_of_is_guarded(page: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "wanted"),
-    [("0.0.0.0", False), ("127.0.0.1", False), ("127.0.0.2", False), ("10.0.0.7", True), ("::", True), ("::1", True)],
+    [
+        ("0.0.0.0", False),
+        ("127.0.0.1", False),
+        ("127.0.0.2", False),
+        ("10.0.0.7", True),
+        ("::", True),
+        ("::1", True),
+    ],
 )
 def test_where_port_forwarding_needs_another_listener(host: str, wanted: bool) -> None:
     assert wants_loopback(host) is wanted

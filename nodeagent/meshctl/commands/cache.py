@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import click
 import msgspec
 
-from discovery.kube.commands.agents import AgentPod, read_pod, why_unanswered
+from discovery.kube.commands.agents import WHOLE_PAGE, AgentPod, read_pod, wanted, why_unanswered
 from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
@@ -179,8 +179,8 @@ def stat(
 ) -> None:
     """Show what caches do: hits, misses, bytes and more of each port that has one, over all nodes.
 
-    Agents are asked for their metrics through the API server's pod proxy, as `meshctl status` does; counts
-    begin at 0 when an agent is replaced.
+    Agents are asked for their metrics through the API server, as `meshctl status` does; counts begin
+    at 0 when an agent is replaced.
 
     Exits with 0 if all agents have answered, with 1 if one has not or there is none, with 2 if the cluster
     cannot be read.
@@ -231,11 +231,11 @@ async def _read_agent(
     said = AgentCaches(pod.node, pod.name, pod.namespace)
     if not_running := why_unanswered(pod):
         return msgspec.structs.replace(said, reason=not_running)
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{admin_port(pod)}/proxy/metrics"
+    (page,) = await client.agent_pages(pod, admin_port(pod), wanted("/metrics", limit=WHOLE_PAGE))
+    if page.error:
+        return msgspec.structs.replace(said, reason=page.error)
     try:
-        counts = read_counts(await client.text(path))
-    except ApiError as error:
-        return msgspec.structs.replace(said, reason=error.failure.reason)
+        counts = read_counts(page.text)
     except ValueError as error:
         return msgspec.structs.replace(said, reason=str(error))
     meant = tuple(one for one in counts if is_meant(one.service, one.namespace))
