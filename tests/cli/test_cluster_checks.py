@@ -147,10 +147,10 @@ def rights_in(manifest: str, namespace: str) -> set[rights.Right]:
     """Return what a role of the manifests holds."""
     role = yaml.safe_load((ROOT / "manifests" / "base" / manifest).read_text())
     return {
-        rights.Right(verb, group, *resource.partition("/")[::2], namespace)
+        rights.Right(verb, group, name, subresource, namespace)
         for rule in role["rules"]
         for group in rule["apiGroups"]
-        for resource in rule["resources"]
+        for name, _, subresource in (resource.partition("/") for resource in rule["resources"])
         for verb in rule["verbs"]
     }
 
