@@ -106,6 +106,20 @@ async def read_agents(
     Raises:
         SourceError: the pods cannot be listed; the message says why.
     """
+    async with connect(cluster, AT_ONCE) as connection:
+        pods = await list_agents(connection, namespace, selector)
+        reader = AgentReader(connection)
+        reading = (_read_agent(reader, pod, port_of(pod)) for pod in pods)
+        agents = await asyncio.gather(*reading)
+    return tuple(sorted(agents, key=lambda agent: (agent.pod.node, agent.pod.name)))
+
+
+async def list_agents(connection: Connection, namespace: str, selector: str) -> list[AgentPod]:
+    """Return the pods with these labels of a namespace (empty: of all) that have not ended.
+
+    Raises:
+        SourceError: they cannot be listed; the message says why.
+    """
     resource = Resource(
         "Pod",
         "v1",
@@ -114,12 +128,7 @@ async def read_agents(
         label_selector=selector,
         field_selector="status.phase!=Succeeded,status.phase!=Failed",
     )
-    async with connect(cluster, AT_ONCE) as connection:
-        pods = [read_pod(item) async for items in list_items(connection, resource) for item in items]
-        reader = AgentReader(connection)
-        reading = (_read_agent(reader, pod, port_of(pod)) for pod in pods)
-        agents = await asyncio.gather(*reading)
-    return tuple(sorted(agents, key=lambda agent: (agent.pod.node, agent.pod.name)))
+    return [read_pod(item) async for items in list_items(connection, resource) for item in items]
 
 
 async def _read_agent(reader: AgentReader, pod: AgentPod, port: int) -> AgentPages:
