@@ -144,3 +144,19 @@ def test_an_older_meshctl_is_told_what_to_do() -> None:
     shown = " ".join(REFUSED.split())[:200]
     assert shown.startswith("/resolve is not shown here: it is shown on the node itself only")
     assert "meshctl" in shown
+
+
+def test_a_page_of_one_node(api: FakeApi, agent: Agent, tmp_path: Path) -> None:
+    put_agent(api, "a", "node-a")
+    api.forwards["a"] = agent.server.address
+    assert meshctl(api, tmp_path, "page", "/plan") == (0, "{}")
+    code, output = meshctl(api, tmp_path, "page", "/resolve?name=cart.shop.svc.mesh")
+    assert (code, json.loads(output)["name"]) == (0, "cart.shop.svc.mesh")
+    assert "/resolve" in meshctl(api, tmp_path, "page", "/")[1]
+    assert meshctl(api, tmp_path, "page", "/nothing") == (1, "")
+    for bad in ("plan", "/plan x", "/plan\r\nX: y", "/é"):
+        assert meshctl(api, tmp_path, "page", bad)[0] == 2
+    put_agent(api, "b", "node-b")
+    assert meshctl(api, tmp_path, "page", "/plan") == (1, "")
+    assert meshctl(api, tmp_path, "page", "/plan", "--node", "node-a") == (0, "{}")
+    assert meshctl(api, tmp_path, "page", "/plan", "--node", "node-c") == (1, "")
