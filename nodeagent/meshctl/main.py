@@ -9,7 +9,9 @@ from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dns import dns
 from nodeagent.meshctl.commands.migrate import migrate
+from nodeagent.meshctl.commands.stat import stat
 from nodeagent.meshctl.commands.status import status
+from nodeagent.meshctl.commands.top import top
 from nodeagent.meshctl.commands.version import version
 
 
@@ -24,5 +26,7 @@ main.add_command(check)
 main.add_command(completion)
 main.add_command(dns)
 main.add_command(migrate)
+main.add_command(stat)
 main.add_command(status)
+main.add_command(top)
 main.add_command(version)

@@ -146,6 +146,6 @@ def test_every_number_of_stats_is_json(agent: Agent) -> None:
     (api,) = json.loads(agent.admin("/stats?window=1m")[1])["ports"]
     assert set(api) == {"namespace", "service", "port", "signals", "sources"}
     assert set(api["signals"]) == {
-        "requests", "rate", "success", "p50", "p95", "p99", "classes", "grpc", "mesh_responses",
-        "connections", "received_rate", "sent_rate",
+        "requests", "rate", "success", "failed", "p50", "p95", "p99", "durations", "classes", "grpc",
+        "mesh_responses", "connections", "received_rate", "sent_rate",
     }  # fmt: skip
