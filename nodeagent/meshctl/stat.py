@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, get_args
 
 import click
-import msgspec
 
-from nodeagent.stats.overview import Edge, Live, ServiceName, ServiceRow
+from nodeagent.stats.overview import Live, ServiceName, ServiceRow
 from nodeagent.stats.signals import Signals
 
 SortBy = Literal["name", "rate", "success", "p50", "p95", "p99"]
@@ -138,26 +137,3 @@ def summary_lines(live: Live, shown: int | None = None) -> Iterator[str]:
     some = f" ({shown} shown)" if shown is not None and shown < count else ""
     answered = sum(not agent.reason for agent in live.agents)
     yield f"{services}{some}; {answered} of {len(live.agents)} agents have answered"
-
-
-def _plain(signals: Signals) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(signals)
-    del document["durations"]  # what percentiles are made of
-    return document
-
-
-def _row_document(row: ServiceRow | Edge) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(row)
-    return {**document, "signals": _plain(row.signals)}
-
-
-def live_document(live: Live, *parts: Literal["services", "edges"]) -> dict[str, Any]:
-    """Return the same as values that JSON can hold."""
-    return {
-        "window": live.overview.window,
-        **{part: [_row_document(row) for row in getattr(live.overview, part)] for part in parts},
-        "left_out": live.overview.left_out,
-        "agents": [msgspec.to_builtins(agent) for agent in live.agents],
-        "total": len(live.agents),
-        "answered": sum(not agent.reason for agent in live.agents),
-    }

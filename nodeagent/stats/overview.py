@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -197,3 +197,26 @@ def _may_make(pod: str) -> Iterator[str]:
             return
         yield pod
         pod = pod.rpartition("-")[0]
+
+
+def _plain(signals: Signals) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(signals)
+    del document["durations"]  # what percentiles are made of
+    return document
+
+
+def _row_document(row: ServiceRow | Edge) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(row)
+    return {**document, "signals": _plain(row.signals)}
+
+
+def live_document(live: Live, *parts: Literal["services", "edges"]) -> dict[str, Any]:
+    """Return these parts of what agents say as values that JSON can hold."""
+    return {
+        "window": live.overview.window,
+        **{part: [_row_document(row) for row in getattr(live.overview, part)] for part in parts},
+        "left_out": live.overview.left_out,
+        "agents": [msgspec.to_builtins(agent) for agent in live.agents],
+        "total": len(live.agents),
+        "answered": sum(not agent.reason for agent in live.agents),
+    }

@@ -31,7 +31,7 @@ class Agent:
         self.plans = 0
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
-        self.plan_page = PlanPage(lambda: self.document, self.plan).body
+        self.plan_page = PlanPage(lambda: self.document, self.plan).page
         self.view = AdminView(
             self.readiness, self.metrics, self.plan_page, self.resolve, self.stats, lambda: self.notes
         )

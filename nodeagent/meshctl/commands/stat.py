@@ -21,8 +21,8 @@ from nodeagent.meshctl.commands.live import (
 )
 from nodeagent.meshctl.commands.output import colour_choice, print_json
 from nodeagent.meshctl.live import ask_live, only
-from nodeagent.meshctl.stat import SORTS, SortBy, live_document, summary_lines, table_lines
-from nodeagent.stats.overview import Live
+from nodeagent.meshctl.stat import SORTS, SortBy, summary_lines, table_lines
+from nodeagent.stats.overview import Live, live_document
 
 
 @click.command(short_help="Show rate, success and latency of Services, over all nodes.")
