@@ -10,7 +10,7 @@ from nodeagent.stats.overview import Backing, ServiceName
 
 
 class PlanBacking:
-    """Remembers what it has made of the last plan. `current` returns a value that is replaced, never changed."""
+    """Remembers what it has made of the last plan. `current` returns a value that is only ever replaced."""
 
     def __init__(self, current: Callable[[], NodePlan]) -> None:
         self._current = current

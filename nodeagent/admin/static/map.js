@@ -112,8 +112,9 @@ export class ServiceMap {
     const line = s("g", {}, title, path);
     const [x, y] = placeLabel(curve, this.taken);
     const label = s("text", { x, y: y + LABEL.height / 4, "text-anchor": "middle" });
+    const back = s("rect", { x: x - LABEL.width / 2, y: y - LABEL.height / 2, width: LABEL.width, height: LABEL.height, rx: 3, class: "back" });
     this.lines.append(line);
-    this.labels.append(label);
+    this.labels.append(back, label);
     this.edges.set(edge.id, { edge, line, path, title, label });
   }
 
@@ -160,5 +161,5 @@ export function edgeTable(table, edges) {
     h("td", {}, h("a", { href: hrefOf(to.service) }, to.name, ` ${to.namespace}`)),
     h("td", { class: `grade ${grade(signals).name}` }, `${grade(signals).sign} ${grade(signals).word}`),
     [rate(signals.rate), share(signals.success), seconds(signals.p50), seconds(signals.p95), seconds(signals.p99)].map((text) => h("td", { class: "number" }, text))));
-  table.replaceChildren(h("caption", { class: "hidden" }, "Calls by caller and Service"), h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows));
+  table.replaceChildren(h("caption", { class: "hidden" }, "Calls by caller and Service"), h("thead", {}, h("tr", {}, head.map((text, at) => h("th", { scope: "col", class: at > 2 ? "number" : false }, text)))), h("tbody", {}, rows));
 }

@@ -10,7 +10,7 @@ const signal = (name, show) => ({ value: (row) => row.signals?.[name] ?? null, s
 
 const COLUMNS = [
   { id: "name", title: "Service", value: (row) => row.key, up: true },
-  { id: "state", title: "State", value: (row) => row.signals?.success ?? 2, show: (row) => `${grade(row.signals).sign} ${grade(row.signals).word}`, up: true, grade: true },
+  { id: "state", title: "State", value: (row) => row.signals?.success ?? 2, up: true, grade: true },
   { id: "rate", title: "Rate", ...signal("rate", rate), number: true },
   { id: "success", title: "Success", ...signal("success", share), number: true, up: true },
   { id: "p50", title: "p50", ...signal("p50", seconds), number: true, wide: true },
@@ -94,7 +94,7 @@ export class ServiceTable {
 
   make(row) {
     const link = h("a", { href: hrefOf(row.key) }, row.name, h("span", { class: "namespace" }, ` ${row.namespace}`));
-    const cells = COLUMNS.slice(1).map((column) => h("td", { class: classOf(column) }));
+    const cells = COLUMNS.slice(1).map((column) => h("td", { class: classOf(column) }, column.grade ? [h("span"), h("span", { class: "word" })] : ""));
     const element = h("tr", { "data-key": row.key }, h("th", { scope: "row" }, link), cells);
     const entry = { row: element, cells };
     this.known.set(row.key, entry);
@@ -103,8 +103,11 @@ export class ServiceTable {
 
   update(entry, row) {
     COLUMNS.slice(1).forEach((column, at) => {
-      setText(entry.cells[at], column.show(row));
-      if (column.grade) setClass(entry.cells[at], `grade ${grade(row.signals).name}`);
+      if (!column.grade) { setText(entry.cells[at], column.show(row)); return; }
+      const [sign, word] = entry.cells[at].children;
+      setText(sign, grade(row.signals).sign);
+      setText(word, ` ${grade(row.signals).word}`);
+      setClass(entry.cells[at], `grade ${grade(row.signals).name}`);
     });
   }
 }
