@@ -46,6 +46,13 @@ class Agents(Protocol):
             SourceError: it is not known which agents there are; the message says why.
         """
 
+    async def names(self) -> list[str]:
+        """Return what each of the agents that run is called in `ask`.
+
+        Raises:
+            SourceError: it is not known which agents there are; the message says why.
+        """
+
 
 class WhichAgents(msgspec.Struct, frozen=True):
     """Which agents are meant, as the options of a command say."""
@@ -68,6 +75,17 @@ class ClusterAgents:
 
     async def ask(self, path: str, query: Mapping[str, str], one: str = "") -> list[Answer]:
         """Ask all agents for a page, or only `one`: a node or a pod."""
+        pods = await self._pods()
+        if one:
+            pods = [pod for pod in pods if one in (pod.node, pod.name)]
+        answers = await asyncio.gather(*(self._ask_one(pod, path, query) for pod in pods))
+        return sorted(answers, key=lambda answer: (answer.node, answer.agent))
+
+    async def names(self) -> list[str]:
+        """Return the names of the pods that run."""
+        return [pod.name for pod in await self._pods() if not why_unanswered(pod)]
+
+    async def _pods(self) -> list[AgentPod]:
         namespace = self._which.namespace
         folder = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
         fields = "status.phase!=Succeeded,status.phase!=Failed"
@@ -78,11 +96,8 @@ class ClusterAgents:
             )
         except ApiError as error:
             raise SourceError(f"cannot list the agents' pods: {error.failure.reason}") from error
-        pods = [pod for pod in map(read_pod, found) if not pod.leaving]
-        if one:
-            pods = [pod for pod in pods if one in (pod.node, pod.name)]
-        answers = await asyncio.gather(*(self._ask_one(pod, path, query) for pod in pods))
-        return sorted(answers, key=lambda answer: (answer.node, answer.agent))
+        pods = (pod for pod in map(read_pod, found) if not pod.leaving)
+        return sorted(pods, key=lambda pod: (pod.node, pod.name))
 
     async def _ask_one(self, pod: AgentPod, path: str, query: Mapping[str, str]) -> Answer:
         if not_running := why_unanswered(pod):
@@ -105,6 +120,10 @@ class AddressedAgents:
         """Ask all agents for a page, or only the one at the address `one`."""
         urls = [url for url in self._urls if url == (one or url)]
         return await asyncio.gather(*(self._ask_one(url, path, query) for url in urls))
+
+    async def names(self) -> list[str]:
+        """Return the addresses."""
+        return list(self._urls)
 
     async def _ask_one(self, url: str, path: str, query: Mapping[str, str]) -> Answer:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -14,6 +14,24 @@ from nodeagent.stats.signals import NodeStats
 
 _BUCKETS: Final = len(DURATION_BOUNDS) + 1
 _decoder = msgspec.json.Decoder(NodeStats)
+
+
+class _Endpoint(msgspec.Struct):
+    pod: str = ""
+
+
+class _Backend(msgspec.Struct):
+    endpoints: list[_Endpoint] = []
+
+
+class _Service(msgspec.Struct):
+    backends: list[_Backend] = []
+
+
+class _Plan(msgspec.Struct):
+    """What is needed of the page `/plan`."""
+
+    services: dict[str, _Service] = {}
 
 
 def read_stats(text: str) -> NodeStats:
@@ -80,16 +98,48 @@ def only(live: Live, namespace: str, service: str) -> Live:
     return msgspec.structs.replace(live, overview=kept)
 
 
-def pods_of(plan: Mapping[str, Any]) -> dict[ServiceName, Sequence[str]]:
-    """Return the pods of each Service in the document of a plan (the page `/plan`)."""
-    pods: dict[ServiceName, Sequence[str]] = {}
-    for key, service in plan.get("services", {}).items():
-        namespace, _, name = key.partition("/")
-        named = {
-            endpoint["pod"]
-            for backend in service.get("backends", ())
-            for endpoint in backend.get("endpoints", ())
-            if endpoint.get("pod")
+_plan_decoder = msgspec.json.Decoder(_Plan)
+
+
+async def ask_plan(agents: Agents, one: str = "") -> Answer | None:
+    """Return the plan of the first agent that tells it, as they are asked one after another; None: of none.
+
+    Agents of a cluster have the same plan, but for what endpoints of it each finds healthy.
+
+    Raises:
+        SourceError: it is not known which agents there are.
+    """
+    if one:
+        return next((each for each in await agents.ask("/plan", {}, one) if not each.reason), None)
+    for name in await agents.names():
+        for answer in await agents.ask("/plan", {}, name):
+            if not answer.reason:
+                return answer
+    return None
+
+
+async def ask_backing(agents: Agents) -> Backing:
+    """Return which Service a source belongs to, as an agent's plan says; nothing is known if there is none.
+
+    Raises:
+        SourceError: it is not known which agents there are.
+    """
+    plan = await ask_plan(agents)
+    return Backing({}) if plan is None else read_backing(plan.text)
+
+
+def read_backing(text: str) -> Backing:
+    """Read which pods are endpoints of which Services from the page `/plan`; of no plan nothing is known."""
+    try:
+        plan = _plan_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return Backing({})
+    return Backing(
+        {
+            ServiceName(*key.split("/", 1)): sorted(
+                {one.pod for backend in service.backends for one in backend.endpoints if one.pod}
+            )
+            for key, service in plan.services.items()
+            if "/" in key
         }
-        pods[ServiceName(namespace, name)] = sorted(named)
-    return pods
+    )

@@ -8,6 +8,7 @@ from nodeagent.meshctl.commands.cache import cache
 from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dns import dns
+from nodeagent.meshctl.commands.graph import graph
 from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.stat import stat
 from nodeagent.meshctl.commands.status import status
@@ -25,6 +26,7 @@ main.add_command(cache)
 main.add_command(check)
 main.add_command(completion)
 main.add_command(dns)
+main.add_command(graph)
 main.add_command(migrate)
 main.add_command(stat)
 main.add_command(status)

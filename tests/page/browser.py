@@ -121,7 +121,7 @@ class Page:
     async def picture(self, path: Path, whole: bool = False) -> None:
         """Write a PNG."""
         said = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(said["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(said["data"]))
 
 
 @asynccontextmanager
@@ -129,8 +129,9 @@ async def open_browser(program: str) -> AsyncIterator[Callable[[], Any]]:
     """Start a browser with a profile of its own; what is given opens tabs in it."""
     with tempfile.TemporaryDirectory(prefix="svcmesh-chromium-", ignore_cleanup_errors=True) as profile:
         flags = (
-            "--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server",
-            "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+            "--headless=new", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-proxy-server", "--disable-background-networking", "--disable-component-update",
+            "--remote-debugging-port=0",
         )  # fmt: skip
         root = ("--no-sandbox",) if os.geteuid() == 0 else ()
         process = await asyncio.create_subprocess_exec(

@@ -20,6 +20,7 @@ from nodeagent.stats.signals import NodeStats
 from tests.cli.stats import counted, node_stats
 
 MARKUP = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+BOLD = "set x-shop=<b>one</b>"
 
 
 def manifest(namespace: str, name: str, annotations: dict[str, str] | None = None, pods: int = 2) -> str:
@@ -53,7 +54,11 @@ def manifest(namespace: str, name: str, annotations: dict[str, str] | None = Non
 SHOP = "".join(
     (
         manifest("shop", "front", {"svc.mesh/retry-attempts": "2", "svc.mesh/health-check": "http /healthz"}),
-        manifest("shop", "cart", {"svc.mesh/retry-attempts": MARKUP, "svc.mesh/request-headers": "set x-shop=<b>one</b>"}),
+        manifest(
+            "shop",
+            "cart",
+            {"svc.mesh/retry-attempts": MARKUP, "svc.mesh/request-headers": "set x-shop=<b>one</b>"},
+        ),
         manifest("shop", "pay", {"svc.mesh/timeout": "2s"}),
         manifest("shop", "stock"),
         manifest("bank", "ledger", pods=0),
