@@ -39,7 +39,7 @@ def _label(signals: Signals) -> str:
 
 def graph_lines(overview: Overview) -> Iterator[str]:
     """Yield a table with a row for each caller of each Service."""
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for edge in sorted(overview.edges, key=lambda edge: (_caller(edge), _callee(edge), edge.source)):
         signals = edge.signals
         times = (show_seconds(each) for each in (signals.p50, signals.p95, signals.p99))

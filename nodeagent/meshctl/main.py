@@ -7,6 +7,7 @@ import click
 from nodeagent.meshctl.commands.cache import cache
 from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
+from nodeagent.meshctl.commands.dashboard import dashboard
 from nodeagent.meshctl.commands.dns import dns
 from nodeagent.meshctl.commands.graph import graph
 from nodeagent.meshctl.commands.migrate import migrate
@@ -25,6 +26,7 @@ def main() -> None:
 main.add_command(cache)
 main.add_command(check)
 main.add_command(completion)
+main.add_command(dashboard)
 main.add_command(dns)
 main.add_command(graph)
 main.add_command(migrate)

@@ -91,12 +91,13 @@ class Page:
         try:
             return await until_async(look, PATIENCE, every=0.05)
         except TimeoutError:
-            body = await self.run("document.body.innerText")
+            body = await self.run("document.body?.innerText ?? ''")
             raise TimeoutError(f"never true: {script}\n{body[:2000]}\n{self.complaints}") from None
 
     async def open(self, url: str) -> None:
         """Go somewhere."""
         await self.call("Page.navigate", url=url)
+        await self.until("document.readyState === 'complete' && document.body !== null")
 
     async def look_like(self, width: int, height: int = 900, dark: bool = False) -> None:
         """Take the size of a window, and colours."""

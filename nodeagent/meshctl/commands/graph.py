@@ -49,8 +49,8 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
     """Show who calls whom, over all nodes: rate, success and latency of each edge.
 
     With SERVICE only its callers and what it calls. A caller whose pods are endpoints of a Service has that
-    Service's name; others have their workload's, such as deployment/web.shop. `node` is a node itself or a pod
-    on its network, `unknown` is a client that no agent knows.
+    Service's name; others have their workload's, such as deployment/web.shop. `node` is a node itself or a
+    pod on its network, `unknown` is a client that no agent knows.
 
     `meshctl graph -o dot | dot -Tsvg > mesh.svg` draws a picture.
 
