@@ -23,8 +23,7 @@ from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.ui import PageFiles, page_document, tagged, to_page
 from nodeagent.stats.overview import AgentSaid, Backing, Live, merge_nodes
-from nodeagent.stats.signals import NodeStats
-from nodeagent.stats.window import LONGEST
+from nodeagent.stats.signals import LONGEST, NodeStats
 
 log = structlog.get_logger()
 

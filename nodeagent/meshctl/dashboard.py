@@ -23,7 +23,7 @@ from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagge
 from nodeagent.meshctl.asking import Agents
 from nodeagent.meshctl.live import ask_live, ask_plan, read_backing
 from nodeagent.stats.overview import Backing
-from nodeagent.stats.window import LONGEST
+from nodeagent.stats.signals import LONGEST
 
 T = TypeVar("T")
 

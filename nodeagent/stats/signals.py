@@ -25,6 +25,8 @@ from nodeagent.stats.columns import (
     REQUESTS_5XX,
 )
 
+LONGEST: Final = 60
+"""Seconds that can be asked about."""
 _CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 _FAILED: Final = tuple(status for status in GrpcStatus if http_code(200, status) >= 500)
 

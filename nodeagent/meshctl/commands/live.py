@@ -14,7 +14,7 @@ from middleware.values import InvalidValue, parse_duration
 from nodeagent.meshctl.asking import SELECTOR, WhichAgents
 from nodeagent.meshctl.commands.cluster import cluster_options, parse_namespace
 from nodeagent.stats.overview import Live
-from nodeagent.stats.window import LONGEST
+from nodeagent.stats.signals import LONGEST
 
 SERVICE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
