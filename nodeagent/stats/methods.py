@@ -26,7 +26,6 @@ OTHER: Final = "other"
 """Instead of a method's name, which has a slash in it."""
 
 SHAPE: Final = Shape(name_bytes=296, counters=len(GrpcStatus), rows=ROWS)
-ROW: Final = SHAPE.row
 CELLS: Final = SHAPE.cells
 
 _METHOD: Final = re.compile(rb"/([A-Za-z_][\w.]{0,120}/[A-Za-z_]\w{0,60})", re.ASCII)
