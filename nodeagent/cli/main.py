@@ -196,7 +196,7 @@ def main() -> None:
     "--admin-listen",
     type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
     show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
-    help="Where the agent serves /healthz, /readyz, /metrics, /stats, /plan and /resolve.",
+    help="Where the agent serves /healthz, /readyz, /metrics, /stats, /plan, /ui/ and /resolve.",
 )
 @_flag(
     "--workers",

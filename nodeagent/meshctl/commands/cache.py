@@ -7,7 +7,6 @@ have, and agents need no way in that changes anything.
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,25 +22,19 @@ from discovery.source import SourceError
 from middleware.cache_purge import Purge, check_path
 from middleware.values import InvalidValue
 from nodeagent.meshctl.admin_port import admin_port
+from nodeagent.meshctl.asking import SELECTOR
 from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.commands.live import parse_service
 from nodeagent.meshctl.commands.output import print_json
-from nodeagent.meshctl.commands.status import SELECTOR
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
 
-SERVICE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 TRIES: Final = 5
 """Of writing the annotation, while others change the Service at the same time."""
 
 
 class NotPurged(Exception):
     """The Service could not be changed; the message names it and says why."""
-
-
-def _parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
-    if value and not SERVICE_NAME.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
-    return value
 
 
 def _parse_path(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -61,7 +54,7 @@ def cache() -> None:
 
 
 @cache.command(short_help="Have all caches of a Service forget what they keep.")
-@click.argument("service", callback=_parse_service)
+@click.argument("service", callback=parse_service)
 @cluster_options
 @click.option(
     "--namespace",
@@ -145,7 +138,7 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
 
 
 @cache.command(short_help="Show what caches do, over all nodes.")
-@click.argument("service", default="", callback=_parse_service)
+@click.argument("service", default="", callback=parse_service)
 @cluster_options
 @click.option(
     "--namespace",

@@ -16,11 +16,10 @@ from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
+from nodeagent.meshctl.asking import SELECTOR
 from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
-
-SELECTOR = "app.kubernetes.io/name=svcmesh"
 
 
 @click.command(short_help="Show every node's agent: version, plan, staleness, services, problems.")
