@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from nodeagent.meshctl.stat import BAD, GOOD, show_rate, show_seconds, show_share
+from nodeagent.meshctl.stat import BAD, GOOD, printable, show_rate, show_seconds, show_share
 from nodeagent.stats.overview import Edge, Overview
 from nodeagent.stats.signals import Signals
 
@@ -44,7 +44,7 @@ def graph_lines(overview: Overview) -> Iterator[str]:
         signals = edge.signals
         times = (show_seconds(each) for each in (signals.p50, signals.p95, signals.p99))
         rate, success = show_rate(signals.rate), show_share(signals.success)
-        rows.append((_caller(edge), _callee(edge), rate, success, *times))
+        rows.append((printable(_caller(edge)), printable(_callee(edge)), rate, success, *times))
     if len(rows) == 1:
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -72,7 +72,7 @@ def dot_lines(overview: Overview) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+    return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def mermaid_lines(overview: Overview) -> Iterator[str]:

@@ -26,7 +26,6 @@ def watch_keys(pressed: Callable[[str], None]) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
 
     def read() -> None:
-
         data = os.read(descriptor, 64)
         if not data:  # the terminal has gone
             loop.remove_reader(descriptor)

@@ -66,7 +66,7 @@ def _paint(line: str, signals: Signals) -> str:
 def _cells(row: ServiceRow, callers: int) -> tuple[str, ...]:
     signals = row.signals
     return (
-        str(ServiceName(row.namespace, row.service)),
+        printable(str(ServiceName(row.namespace, row.service))),
         show_rate(signals.rate),
         show_share(signals.success),
         *(show_seconds(each) for each in (signals.p50, signals.p95, signals.p99)),
@@ -90,6 +90,11 @@ def _fit(table: list[tuple[str, ...]], width: int | None) -> tuple[list[tuple[st
             return table, [min(widths[0], room), *widths[1:]]
         gone = table[0].index(left_out.pop(0))
         table = [(*cells[:gone], *cells[gone + 1 :]) for cells in table]
+
+
+def printable(text: str) -> str:
+    """Return a text without signs that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def cut(text: str, width: int) -> str:
@@ -129,7 +134,8 @@ def summary_lines(live: Live, shown: int | None = None) -> Iterator[str]:
     overview = live.overview
     for agent in live.agents:
         if agent.reason:
-            yield f"{agent.node or '(no node)'} ({agent.agent}): {' '.join(agent.reason.split())}"
+            reason = " ".join(agent.reason.split())
+            yield printable(f"{agent.node or '(no node)'} ({agent.agent}): {reason}")
     if overview.left_out:
         yield f"{overview.left_out} ports and sources are missing: the agents had no room for them"
     count = len(overview.services)

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodeagent.meshctl.graph import dot_lines, graph_lines
 from nodeagent.meshctl.live import only, read_stats
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.screen import HELP, KEYS, LONGEST_FILTER, View, press, screen_lines
@@ -32,6 +33,7 @@ from nodeagent.meshctl.stat import (
     show_seconds,
     show_share,
     sort_services,
+    summary_lines,
     table_lines,
 )
 from nodeagent.stats.overview import AgentSaid, Live, merge_nodes
@@ -352,3 +354,12 @@ def test_no_colours_if_nobody_wants_them(two_agents: list[str]) -> None:
         assert not re.search(r"\x1b\[\d+m", terminal.seen)
     finally:
         terminal.close()
+
+
+def test_no_text_commands_the_terminal() -> None:
+    evil = "\x1b]0;taken\x07\x9b2J"
+    nodes = node_stats(evil, {f"shop/{evil}:80": {f"shop/{evil}": counted(1)}})
+    live = Live(merge_nodes([nodes]), (AgentSaid(evil, evil, f"refused {evil}"),))
+    lines = [*table_lines(live), *summary_lines(live), *graph_lines(live.overview), *dot_lines(live.overview)]
+    assert len(lines) > 8
+    assert all(line.isprintable() for line in lines)

@@ -93,11 +93,17 @@ async def _run(
         with watch_keys(screen.press):
             click.echo(ENTER, nl=False, color=True)
             try:
-                asking = asyncio.create_task(_follow(agents, screen, service, namespace, window, every))
+                tasks = (
+                    asyncio.create_task(_follow(agents, screen, service, namespace, window, every)),
+                    asyncio.create_task(screen.ended.wait()),
+                )
                 try:
-                    await screen.ended.wait()
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()  # a fault ends the command with its traceback
                 finally:
-                    asking.cancel()
+                    for task in tasks:
+                        task.cancel()
             finally:
                 click.echo(LEAVE, nl=False, color=True)
     return None
