@@ -13,11 +13,8 @@ from tests.cli.stats import counted, node_stats
 from tests.page.browser import Page
 from tests.page.shown import MARKUP, SHOP, Shown, manifest, many, shop_stats
 
-AXE = (
-    Path(os.environ.get("SVCMESH_TOOLS") or Path.home() / ".cache/svcmesh/bin").parent
-    / "page"
-    / "node_modules"
-)
+TOOLS = Path(os.environ.get("SVCMESH_TOOLS") or Path.home() / ".cache" / "svcmesh" / "bin")
+AXE = TOOLS.parent / "page" / "node_modules" / "axe-core" / "axe.min.js"
 PLACES = (
     "Object.fromEntries([...document.querySelectorAll('#map .node')]"
     ".map(one => [one.querySelector('.name').textContent, one.getAttribute('transform')]))"
