@@ -21,7 +21,7 @@ WORKERS ?= 3
 SHARED := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns traefik interop-tools interop-peers locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns traefik interop-tools interop-peers page-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -127,6 +127,10 @@ interop-tools: ## build h2spec and Go's peers of gRPC and HTTP/2 into ~/.cache/s
 interop-peers: ## install gunicorn, uvicorn, cheroot and aiohttp into ~/.cache/svcmesh/peers, for tests/interop
 	@test -x $(TOOLS)/../peers/bin/python || $(PYTHON) -m venv $(TOOLS)/../peers
 	@$(TOOLS)/../peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r hack/locks/peers.txt && touch $(TOOLS)/../peers/.installed
+
+page-tools: ## install axe-core into ~/.cache/svcmesh/page, for tests/page (needs npm)
+	@command -v npm >/dev/null || { echo "Left out: the test of the page's accessibility (no npm here)"; exit 1; }
+	@mkdir -p $(TOOLS)/../page && cp hack/page/package.json hack/page/package-lock.json $(TOOLS)/../page/ && cd $(TOOLS)/../page && npm ci --ignore-scripts --no-audit --no-fund --silent
 
 locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt

@@ -11,6 +11,15 @@ from typing import Any
 
 import msgspec
 
+from nodeagent.admin.ui import etag_of
+
+
+class PlanText(msgspec.Struct, frozen=True):
+    """The page, and what stands for it: a client that knows it need not get it again."""
+
+    body: bytes
+    etag: str
+
 
 class PlanPage:
     """The plan in force as JSON. `current` returns a value that is replaced, never changed."""
@@ -19,9 +28,9 @@ class PlanPage:
         self._current = current
         self._document = document
         self._writing = asyncio.Lock()
-        self._written: tuple[Any, bytes] | None = None
+        self._written: tuple[Any, PlanText] | None = None
 
-    async def body(self) -> bytes:
+    async def page(self) -> PlanText:
         """Return the page; a second caller waits for what the first has written."""
         async with self._writing:
             plan = self._current()
@@ -29,5 +38,6 @@ class PlanPage:
                 self._written = (plan, await asyncio.to_thread(self._write, plan))
             return self._written[1]
 
-    def _write(self, plan: Any) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self._document(plan)), indent=2) + b"\n"
+    def _write(self, plan: Any) -> PlanText:
+        body = msgspec.json.format(msgspec.json.encode(self._document(plan)), indent=2) + b"\n"
+        return PlanText(body, etag_of(body))

@@ -20,10 +20,12 @@ from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.access import FORWARDED_FIELDS, LOOPBACK, Asker, advice, refusal, wants_loopback
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
+from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
-from nodeagent.stats.signals import NodeStats
-from nodeagent.stats.window import LONGEST
+from nodeagent.admin.ui import PageFiles, page_document, tagged, to_page
+from nodeagent.stats.overview import AgentSaid, Backing, Live, merge_nodes
+from nodeagent.stats.signals import LONGEST, NodeStats
 
 log = structlog.get_logger()
 
@@ -43,9 +45,15 @@ PAGES = {
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
+    "/ui/": "a page for people: the map of calls, Services with their settings, problems, endpoints",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 """Every page; who may read one says `nodeagent.admin.access`."""
+
+
+async def no_backing() -> Backing:
+    """Return that nothing is known of which Service a source belongs to."""
+    return Backing({})
 
 
 class AdminView(msgspec.Struct, frozen=True):
@@ -53,13 +61,15 @@ class AdminView(msgspec.Struct, frozen=True):
 
     readiness: Readiness
     metrics: Callable[[], Iterator[bytes]]
-    plan: Callable[[], Awaitable[bytes]]
+    plan: Callable[[], Awaitable[PlanText]]
     resolve: Callable[[str], Awaitable[Resolution]]
     """Asks DNS for a name; raises `NotOurs`."""
     stats: Callable[[float], Awaitable[NodeStats]]
     """Returns the stats of so many seconds."""
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; readiness does not depend on them."""
+    backing: Callable[[], Awaitable[Backing]] = no_backing
+    """Tells which Service a source belongs to."""
 
 
 class AdminListenError(Exception):
@@ -111,6 +121,9 @@ class AdminServer:
             ("/plan", self._plan),
             ("/stats", self._stats),
             ("/resolve", self._resolve),
+            ("/ui", to_page),
+            ("/ui/live", self._live),
+            ("/ui/{name:[^/]*}", PageFiles().serve),
             ("/{path:.*}", self._not_found),
         ):
             app.router.add_get(path, handler)
@@ -203,25 +216,37 @@ class AdminServer:
             _abort(request)  # its head has been sent: a page that is cut short must not look complete
         return response
 
-    async def _plan(self, _: web.Request) -> web.Response:
-        body = await self._view.plan()
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+    async def _plan(self, request: web.Request) -> web.Response:
+        page = await self._view.plan()
+        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+        return tagged(request, page.body, page.etag, headers)
 
     async def _stats(self, request: web.Request) -> web.Response:
         try:
-            seconds = parse_duration(request.query.get("window", WINDOW), least=1.0, most=LONGEST)
+            stats = await self._last_seconds(request)
         except InvalidValue as error:
             return _text(f"window: {error}\n", 400)
-        body = msgspec.json.encode(await self._view.stats(seconds)) + b"\n"
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+        return _json(msgspec.json.encode(stats) + b"\n")
+
+    async def _live(self, request: web.Request) -> web.Response:
+        try:
+            stats = await self._last_seconds(request)
+        except InvalidValue as error:
+            return _text(f"window: {error}\n", 400)
+        live = Live(merge_nodes([stats], await self._view.backing()), (AgentSaid(stats.node, ""),))
+        return _json(page_document(live, "node"))
+
+    async def _last_seconds(self, request: web.Request) -> NodeStats:
+        """Return the stats that are asked for; raises `InvalidValue` if there are none of that time."""
+        seconds = parse_duration(request.query.get("window", WINDOW), least=1.0, most=LONGEST)
+        return await self._view.stats(seconds)
 
     async def _resolve(self, request: web.Request) -> web.Response:
         try:
             found = await self._view.resolve(request.query.get("name", ""))
         except NotOurs as error:
             return _text(f"{error}\n", 400)
-        body = msgspec.json.encode(found) + b"\n"
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+        return _json(msgspec.json.encode(found) + b"\n")
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
         """Send a long page in pieces. DNS queries are answered between two pieces, however many pages are
@@ -274,6 +299,10 @@ def _abort(request: web.Request) -> None:
 
 def _text(text: str, status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _paths() -> str:

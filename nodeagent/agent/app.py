@@ -28,6 +28,7 @@ from discovery.model import MeshSnapshot
 from discovery.notice import Announcer
 from discovery.registry import Registry
 from discovery.source import Event, Source, SourceError, Stale, Synced
+from nodeagent.admin.backing import PlanBacking
 from nodeagent.admin.freshness import Freshness, describe_state
 from nodeagent.admin.live import LiveStats
 from nodeagent.admin.metrics import AgentState, MetricsPage
@@ -147,10 +148,11 @@ class Agent:
                     settings.max_series,
                     tallies,
                 ).render,
-                plan=PlanPage(lambda: self._in_force, in_force_document).body,
+                plan=PlanPage(lambda: self._in_force, in_force_document).page,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 stats=self._live.stats,
                 notes=self._notes,
+                backing=PlanBacking(lambda: self._in_force.plan).backing,
             ),
             share=settings.capture == "nftables",
         )

@@ -7,11 +7,15 @@ import click
 from nodeagent.meshctl.commands.cache import cache
 from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
+from nodeagent.meshctl.commands.dashboard import dashboard
 from nodeagent.meshctl.commands.dns import dns
+from nodeagent.meshctl.commands.graph import graph
 from nodeagent.meshctl.commands.logs import logs
 from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.page import page
+from nodeagent.meshctl.commands.stat import stat
 from nodeagent.meshctl.commands.status import status
+from nodeagent.meshctl.commands.top import top
 from nodeagent.meshctl.commands.version import version
 
 
@@ -24,9 +28,13 @@ def main() -> None:
 main.add_command(cache)
 main.add_command(check)
 main.add_command(completion)
+main.add_command(dashboard)
 main.add_command(dns)
+main.add_command(graph)
 main.add_command(logs)
 main.add_command(migrate)
 main.add_command(page)
+main.add_command(stat)
 main.add_command(status)
+main.add_command(top)
 main.add_command(version)

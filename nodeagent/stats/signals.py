@@ -25,6 +25,8 @@ from nodeagent.stats.columns import (
     REQUESTS_5XX,
 )
 
+LONGEST: Final = 60
+"""Seconds that can be asked about."""
 _CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 _FAILED: Final = tuple(status for status in GrpcStatus if http_code(200, status) >= 500)
 
@@ -38,11 +40,17 @@ class Signals(msgspec.Struct, frozen=True):
     success: float | None
     """The share of them, 0 to 1, that failed neither with 5xx nor with a gRPC status that stands for one
     (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS); None without requests."""
+    failed: int
+    """The others."""
     p50: float | None
     p95: float | None
     p99: float | None
     """Percentiles of the duration, interpolated in the histogram's buckets as Prometheus does; a request of
     more than the last bound counts as that long. None without requests."""
+    durations: list[int]
+    """The histogram that they are made of: requests by the bounds of `svcmesh_request_duration_seconds`, each
+    bound counting its own range only; the last is for all that took longer. From these, and not from
+    percentiles, those of several nodes are made."""
     classes: dict[str, int]
     """Requests by class of the status, without those that are 0: `2xx`; `none`: the client left before a
     response."""
@@ -104,9 +112,11 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
         requests=requests,
         rate=requests / seconds,
         success=1 - failed / requests if requests else None,
+        failed=failed,
         p50=quantile(buckets, 0.5),
         p95=quantile(buckets, 0.95),
         p99=quantile(buckets, 0.99),
+        durations=list(buckets),
         classes={name: number for name, number in zip(_CLASSES, classes, strict=True) if number},
         grpc={status.name: number for status, number in zip(GrpcStatus, calls, strict=True) if number},
         mesh_responses=counted[MESH_RESPONSES],

@@ -14,11 +14,9 @@ from typing import Final
 from nodeagent.stats.columns import EDGE_COLUMNS
 from nodeagent.stats.identity import OTHER_NAME, workload_of
 from nodeagent.stats.region import SlotKey
-from nodeagent.stats.signals import NodeStats, PortStats, SourceStats, signals
+from nodeagent.stats.signals import LONGEST, NodeStats, PortStats, SourceStats, signals
 from nodeagent.stats.tallies import News
 
-LONGEST: Final = 60
-"""Seconds that can be asked about."""
 MOST: Final = 3000
 """Ports and edges of one second."""
 OTHER_SOURCE: Final = f"/{OTHER_NAME}"

@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +22,8 @@ from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
 from nodeagent.stats.signals import NodeStats
 
+STATIC = Path(server_module.__file__).with_name("static")
+
 
 class Agent:
     """What the server shows, to be changed by a test."""
@@ -31,7 +35,7 @@ class Agent:
         self.plans = 0
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
-        self.plan_page = PlanPage(lambda: self.document, self.plan).body
+        self.plan_page = PlanPage(lambda: self.document, self.plan).page
         self.view = AdminView(
             self.readiness, self.metrics, self.plan_page, self.resolve, self.stats, lambda: self.notes
         )
@@ -275,3 +279,67 @@ async def test_a_plan_is_written_once_for_all_who_ask(agent: Agent) -> None:
     agent.document = {"version": 8}
     assert '"version": 8' in (await fetch(agent, "/plan"))[2]
     assert agent.plans == 2
+
+
+async def ask(agent: Agent, path: str, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+    host, port = agent.server.address
+    url = f"http://{host}:{port}{path}"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, headers=headers, allow_redirects=False) as got,
+    ):
+        return got.status, got.headers, await got.read()
+
+
+async def test_a_plan_that_the_client_has_is_not_sent_again(agent: Agent) -> None:
+    status, headers, body = await ask(agent, "/plan")
+    tag = headers["ETag"]
+    assert (status, body) == (200, b'{\n  "version": 7\n}\n')
+    assert (await ask(agent, "/plan", **{"If-None-Match": tag}))[::2] == (304, b"")
+    assert (await ask(agent, "/plan", **{"If-None-Match": f'"other", {tag}'}))[::2] == (304, b"")
+    agent.document = {"version": 8}
+    status, headers, body = await ask(agent, "/plan", **{"If-None-Match": tag})
+    assert (status, b"8" in body, headers["ETag"] == tag) == (200, True, False)
+
+
+async def test_the_page_and_its_files(agent: Agent) -> None:
+    status, headers, body = await ask(agent, "/ui")
+    assert (status, headers["Location"]) == (307, "ui/"), "so that it works behind a proxy with any path"
+    status, headers, body = await ask(agent, "/ui/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    named = {*re.findall(rb'(?:href|src)="([\w.]+\.(?:js|css))"', body)}
+    assert named == {path.name.encode() for path in STATIC.iterdir() if path.suffix in (".js", ".css")}
+    for name in named:
+        status, headers, _ = await ask(agent, f"/ui/{name.decode()}")
+        assert status == 200
+        assert (await ask(agent, f"/ui/{name.decode()}", **{"If-None-Match": headers["ETag"]}))[0] == 304
+    for path in ("/ui/none.js", "/ui/..%2fserver.py", "/ui/%2e%2e/server.py", "/ui/static/app.js"):
+        assert (await ask(agent, path))[0] == 404
+
+
+async def test_what_the_page_asks_for(agent: Agent) -> None:
+    status, _, body = await ask(agent, "/ui/live?window=5s")
+    assert (status, json.loads(body)) == (
+        200,
+        {
+            "scope": "node",
+            "window": 5.0,
+            "services": [],
+            "edges": [],
+            "left_out": 0,
+            "agents": [{"node": "here", "agent": "", "reason": ""}],
+            "total": 1,
+            "answered": 1,
+        },
+    )
+    assert (await ask(agent, "/ui/live?window=x"))[0] == 400
+
+
+def test_no_file_of_the_page_names_another_place_or_makes_markup() -> None:
+    for path in STATIC.iterdir():
+        text = path.read_text()
+        assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}, path
+        forbidden = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|\son\w+=|style="
+        assert not re.search(forbidden, text), path

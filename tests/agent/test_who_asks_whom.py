@@ -10,6 +10,7 @@ import signal
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -146,6 +147,20 @@ def test_every_number_of_stats_is_json(agent: Agent) -> None:
     (api,) = json.loads(agent.admin("/stats?window=1m")[1])["ports"]
     assert set(api) == {"namespace", "service", "port", "signals", "sources"}
     assert set(api["signals"]) == {
-        "requests", "rate", "success", "p50", "p95", "p99", "classes", "grpc", "mesh_responses",
-        "connections", "received_rate", "sent_rate",
+        "requests", "rate", "success", "failed", "p50", "p95", "p99", "durations", "classes", "grpc",
+        "mesh_responses", "connections", "received_rate", "sent_rate",
     }  # fmt: skip
+
+
+def test_the_page_of_a_running_agent(agent: Agent) -> None:
+    with contextlib.closing(connect(agent, WEB)) as connection:
+        json.loads(agent.admin("/ui/live")[1])
+        ask(connection, 2)
+
+        def edges() -> list[dict[str, Any]]:
+            shown: list[dict[str, Any]] = json.loads(agent.admin("/ui/live?window=1m")[1])["edges"]
+            return shown
+
+        (edge,) = until(edges)
+    assert (edge["source"], edge["namespace"], edge["service"]) == ("pod/web", "shop", "api")
+    assert agent.admin("/ui/")[1].startswith("<!doctype html>")

@@ -20,9 +20,9 @@ from nodeagent.stats.columns import (
     REQUESTS_5XX,
 )
 from nodeagent.stats.region import SlotKey
-from nodeagent.stats.signals import quantile, signals
+from nodeagent.stats.signals import LONGEST, quantile, signals
 from nodeagent.stats.tallies import News
-from nodeagent.stats.window import LONGEST, MOST, Window
+from nodeagent.stats.window import MOST, Window
 
 API: SlotKey = (ServiceKey("shop", "api"), 80)
 CART: SlotKey = (ServiceKey("shop", "cart"), 80)

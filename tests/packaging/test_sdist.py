@@ -95,7 +95,7 @@ def test_the_wheel_has_our_three_packages_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for package in ("nodeagent", "discovery", "middleware")
         for path in (ROOT / package).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix == ".py" or path.name == "py.typed" or path.parent.name == "static"
     }
     assert {name for name in names if not name.startswith(info)} == sources
 

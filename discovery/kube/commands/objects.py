@@ -117,13 +117,13 @@ class ObjectClient:
         """
         await self._request("DELETE", path, query, None)
 
-    async def text(self, path: str) -> str:
+    async def text(self, path: str, **query: str) -> str:
         """Return the text of an answer that is not JSON, such as a pod's metrics through its proxy.
 
         Raises:
             ApiError: there was no success.
         """
-        found = await self._request("GET", path, {}, None)
+        found = await self._request("GET", path, query, None)
         if found is None:
             raise ApiError(Failure("refused", f"status 404: {path}"))
         return found.decode("utf-8", "replace")

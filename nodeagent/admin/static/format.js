@@ -1,0 +1,41 @@
+// How numbers are written, and how well a share of success is: by a sign and a word besides the colour.
+
+export function rate(value) {
+  if (!value) return "0/s";
+  if (value >= 9999.5) return `${(value / 1000).toFixed(0)}k/s`;
+  if (value >= 999.5) return `${(value / 1000).toFixed(1)}k/s`;
+  return value < 9.95 ? `${value.toFixed(1)}/s` : `${value.toFixed(0)}/s`;
+}
+
+/** What is not all never shows as 100 %. */
+export function share(value) {
+  if (value === null || value === undefined) return "–";
+  return value < 1 ? `${Math.min(value * 100, 99.99).toFixed(2)} %` : "100 %";
+}
+
+export function seconds(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 0.9995) return `${value.toFixed(1)} s`;
+  const ms = value * 1000;
+  return ms >= 9.95 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(ms < 0.995 ? 2 : 1)} ms`;
+}
+
+export function bytes(value) {
+  if (value < 1000) return `${value.toFixed(0)} B/s`;
+  return value < 1e6 ? `${(value / 1000).toFixed(1)} kB/s` : `${(value / 1e6).toFixed(1)} MB/s`;
+}
+
+const GRADES = {
+  good: { name: "good", sign: "✓", word: "good" },
+  warn: { name: "warn", sign: "▲", word: "some fail" },
+  bad: { name: "bad", sign: "✖", word: "many fail" },
+  idle: { name: "idle", sign: "–", word: "silent" },
+};
+
+export function grade(signals) {
+  if (!signals || signals.success === null) return GRADES.idle;
+  if (signals.success >= 0.99) return GRADES.good;
+  return signals.success >= 0.95 ? GRADES.warn : GRADES.bad;
+}
+
+export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;

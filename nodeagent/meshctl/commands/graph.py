@@ -1,0 +1,76 @@
+"""`meshctl graph`: who calls whom, over all nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import click
+
+from discovery.source import SourceError
+from nodeagent.meshctl.asking import WhichAgents, open_agents
+from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.live import (
+    agents_options,
+    complain,
+    namespace_option,
+    window_option,
+)
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
+from nodeagent.meshctl.live import ask_backing, ask_live, only
+from nodeagent.meshctl.stat import summary_lines
+from nodeagent.stats.overview import Live, Overview, live_document
+
+Form = Literal["text", "dot", "mermaid", "json"]
+_LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
+    "text": graph_lines,
+    "dot": dot_lines,
+    "mermaid": mermaid_lines,
+}
+
+
+@click.command(short_help="Show who calls whom: rate, success and latency of each edge.")
+@click.argument("service", default="", callback=parse_service)
+@namespace_option
+@agents_options
+@window_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "dot", "mermaid", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, for Graphviz, for Mermaid, or for programs.",
+)
+def graph(service: str, namespace: str, which: WhichAgents, window: str, output: Form) -> None:
+    """Show who calls whom, over all nodes: rate, success and latency of each edge.
+
+    With SERVICE only its callers and what it calls. A caller whose pods are endpoints of a Service has that
+    Service's name; others have their workload's, such as deployment/web.shop. `node` is a node itself or a
+    pod on its network, `unknown` is a client that no agent knows.
+
+    `meshctl graph -o dot | dot -Tsvg > mesh.svg` draws a picture.
+
+    Exits as `meshctl stat` does.
+    """
+    try:
+        live = only(asyncio.run(_ask(which, window)), namespace, service)
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    complain(live)
+    if output == "json":
+        print_json(live_document(live, "edges"))
+    else:
+        for line in _LINES[output](live.overview):
+            click.echo(line)
+        for line in summary_lines(live):
+            click.echo(line, err=output != "text")
+    sys.exit(0 if live.complete else 1)
+
+
+async def _ask(which: WhichAgents, window: str) -> Live:
+    async with open_agents(which) as agents:
+        return await ask_live(agents, window, backing=await ask_backing(agents))

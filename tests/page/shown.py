@@ -1,0 +1,138 @@
+"""An agent's admin server with Services that are made up: what the page is tested with."""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+from discovery.files.reading import read_once
+from nodeagent.admin.backing import backing_of
+from nodeagent.admin.plan_page import PlanPage
+from nodeagent.admin.readiness import Readiness
+from nodeagent.admin.resolve import Resolution
+from nodeagent.admin.server import AdminServer, AdminView
+from nodeagent.meshctl.check import node_settings, plan_of
+from nodeagent.plan.model import EMPTY_PLAN, BackendKey, NodePlan
+from nodeagent.plan.render import InForce, in_force_document
+from nodeagent.stats.overview import Backing
+from nodeagent.stats.signals import NodeStats
+from tests.cli.stats import counted, node_stats
+
+MARKUP = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+BOLD = "set x-shop=<b>one</b>"
+
+
+def manifest(namespace: str, name: str, annotations: dict[str, str] | None = None, pods: int = 2) -> str:
+    """Return the YAML of a Service and its endpoints."""
+    number = zlib.crc32(f"{namespace}/{name}".encode()) % 60000 + 1
+    written = {"svc.mesh/enabled": "true", **(annotations or {})}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": namespace, "name": name, "annotations": written},
+        "spec": {"clusterIP": f"10.96.{number >> 8}.{number & 255}", "ports": [{"name": "http", "port": 80}]},
+    }
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": namespace, "name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [
+            {
+                "addresses": [f"10.1.0.{number + 1}"],
+                "conditions": {"ready": True},
+                "targetRef": {"kind": "Pod", "name": f"{name}-5d8f9c-abcd{number}"},
+            }
+            for number in range(pods)
+        ],
+    }
+    return "".join(f"---\n{msgspec.json.encode(one).decode()}\n" for one in (service, endpoints))
+
+
+SHOP = "".join(
+    (
+        manifest("shop", "front", {"svc.mesh/retry-attempts": "2", "svc.mesh/health-check": "http /healthz"}),
+        manifest(
+            "shop",
+            "cart",
+            {"svc.mesh/retry-attempts": MARKUP, "svc.mesh/request-headers": "set x-shop=<b>one</b>"},
+        ),
+        manifest("shop", "pay", {"svc.mesh/timeout": "2s"}),
+        manifest("shop", "stock"),
+        manifest("bank", "ledger", pods=0),
+    )
+)
+
+
+def many(count: int) -> str:
+    """Return the YAML of so many Services."""
+    return "".join(manifest(f"team-{number % 20}", f"service-{number}") for number in range(count))
+
+
+def shop_stats(cart_fails: int = 30) -> NodeStats:
+    """Return what is asked in the shop."""
+    return node_stats(
+        "node-1",
+        {
+            "shop/front:80": {"/node": counted(good=2000, bucket=4), "/unknown": counted(good=10)},
+            "shop/cart:80": {"shop/deployment/front": counted(good=970, bad=cart_fails, bucket=5)},
+            "shop/stock:80": {
+                "shop/deployment/front": counted(good=500, bucket=2),
+                "shop/deployment/cart": counted(good=400, bucket=2),
+            },
+            "shop/pay:80": {"shop/deployment/cart": counted(good=50, bad=50, bucket=11)},
+            "bank/ledger:80": {"shop/deployment/pay": counted(good=95, bad=1, bucket=7)},
+            "shop/gone:80": {f"shop/{MARKUP}": counted(good=1)},
+        },
+    )
+
+
+class Shown:
+    """A server whose Services and stats a test changes."""
+
+    def __init__(self, yaml: str, stats: NodeStats) -> None:
+        self.in_force = InForce(EMPTY_PLAN)
+        self.now = stats
+        self.plans = 0
+        """How often a plan was written."""
+        self.put(yaml)
+        view = AdminView(
+            Readiness(),
+            lambda: iter(()),
+            PlanPage(lambda: self.in_force, self._document).page,
+            self._resolve,
+            self._stats,
+            backing=self._backing,
+        )
+        self.server = AdminServer(("127.0.0.1", 0), view)
+
+    def put(self, yaml: str) -> None:
+        """Put other Services in force; two endpoints of the shop's are out of use."""
+        plan: NodePlan = plan_of(read_once(texts={"-": yaml.encode()}), node_settings())
+        keys = {f"{key.namespace}/{key.name}": BackendKey(key, 80) for key in plan.services}
+        cart, pay = keys.get("shop/cart"), keys.get("shop/pay")
+        self.in_force = InForce(
+            plan,
+            {cart: {("10.1.0.1", 8080): f"connection refused {MARKUP}"}} if cart else {},
+            {pay: {("10.1.0.2", 8080): "5 failures in a row"}} if pay else {},
+        )
+
+    @property
+    def url(self) -> str:
+        host, port = self.server.address
+        return f"http://{host}:{port}"
+
+    def _document(self, shown: InForce) -> dict[str, object]:
+        self.plans += 1
+        return in_force_document(shown)
+
+    async def _stats(self, seconds: float) -> NodeStats:
+        return self.now
+
+    async def _backing(self) -> Backing:
+        return backing_of(self.in_force.plan)
+
+    async def _resolve(self, name: str) -> Resolution:
+        raise NotImplementedError(name)

@@ -1,0 +1,129 @@
+"""`meshctl dashboard`: the sums of all agents in the same page, below a secret path, for one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
+from nodeagent.meshctl.dashboard import FRESH, REMEMBERED, Dashboard, serve_dashboard
+from tests.cli.stats import counted, node_stats
+from tests.cli.test_status import put_agent
+from tests.discovery.kube.fake_api import FakeApi, raw
+from tests.page.browser import Page
+from tests.page.shown import Shown
+
+
+@pytest.fixture
+async def agents(shop: Shown, tmp_path: Path) -> AsyncIterator[Agents]:
+    """The shop's agent and another one, behind an API server; a third one does not run."""
+    api = FakeApi()
+    await api.start()
+    await shop.server.close()
+    stats = msgspec.json.encode(shop.now)
+    other = node_stats("node-2", {"shop/cart:80": {"shop/deployment/front": counted(good=1000)}})
+    plan = await shop.server._view.plan()
+    for number, body in ((1, stats), (2, msgspec.json.encode(other))):
+        put_agent(api, f"agent-{number}", f"node-{number}")
+        api.pages[f"agent-{number}:15000", "stats"] = raw(200, body, "application/json")
+        api.pages[f"agent-{number}:15000", "plan"] = raw(200, plan.body, "application/json")
+    put_agent(api, "agent-3", "node-3", phase="Pending")
+    try:
+        async with open_agents(WhichAgents(kubeconfig=api.write_kubeconfig(tmp_path / "config"))) as opened:
+            yield opened
+    finally:
+        await api.stop()
+
+
+async def fetch(url: str, **headers: str) -> tuple[int, bytes, str]:
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return response.status, await response.read(), response.headers.get("ETag", "")
+
+
+async def test_sums_of_all_agents(agents: Agents) -> None:
+    async with serve_dashboard(agents) as address:
+        status, body, _ = await fetch(f"{address}live?window=10s")
+        live = json.loads(body)
+        cart = next(one for one in live["services"] if one["service"] == "cart")
+        assert (status, live["scope"], live["answered"], live["total"]) == (200, "cluster", 2, 3)
+        assert (cart["nodes"], cart["signals"]["requests"], cart["signals"]["failed"]) == (2, 2000, 30)
+        assert ("front", "cart") in {(one["source_service"], one["service"]) for one in live["edges"]}
+        one = json.loads((await fetch(f"{address}live?agent=agent-2"))[1])
+        assert [(row["service"], row["signals"]["requests"]) for row in one["services"]] == [("cart", 1000)]
+        plan = address.removesuffix("ui/") + "plan"
+        status, body, tag = await fetch(plan)
+        assert (status, "shop/cart" in json.loads(body)["services"]) == (200, True)
+        assert (await fetch(plan, **{"If-None-Match": tag}))[:2] == (304, b"")
+        assert (await fetch(f"{plan}?agent=agent-3"))[0] == 502
+        assert (await fetch(f"{address}live?window=forever"))[0] == 400
+        assert (await fetch(f"{address}none.js"))[0] == 404
+        assert (await fetch(f"{address}..%2fserver.py"))[0] == 404
+
+
+async def test_nobody_else_is_answered(agents: Agents) -> None:
+    async with serve_dashboard(agents) as address, serve_dashboard(agents) as other:
+        assert (await fetch(address))[0] == 200
+        assert (await fetch(address, Host="evil.example"))[0] == 403
+        root = address.split("/ui/")[0].rpartition("/")[0]
+        for path in ("/", "/ui/", "/plan", "/ui/live", "/x/ui/live"):
+            assert (await fetch(root + path))[0] == 404
+        assert address.split("/")[3] != other.split("/")[3]
+        assert len(address.split("/")[3]) >= 32
+
+
+class Counting:
+    """Agents that count how often they are asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ask(self, path: str, query: object, one: str = "") -> list[object]:
+        self.asked += path == "/stats"
+        return []
+
+    async def names(self) -> list[str]:
+        return []
+
+
+async def test_many_windows_ask_agents_once() -> None:
+    counting, now = Counting(), [0.0]
+    dashboard = Dashboard(counting, lambda: now[0])  # type: ignore[arg-type]
+    runner = web.AppRunner(dashboard.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    live = f"http://127.0.0.1:{runner.addresses[0][1]}/{dashboard.secret}/ui/live"
+    try:
+        await asyncio.gather(*(fetch(live) for _ in range(10)))
+        assert counting.asked == 1
+        now[0] += FRESH["live"]
+        await fetch(live)
+        assert counting.asked == 2
+        for number in range(REMEMBERED + 10):
+            await fetch(f"{live}?agent=agent-{number}")
+        assert len(dashboard._lives._made) == len(dashboard._lives._making) == REMEMBERED
+    finally:
+        await runner.cleanup()
+
+
+async def test_in_a_browser(page: Page, agents: Agents) -> None:
+    async with serve_dashboard(agents) as address:
+        await page.open(f"{address}#/map")
+        await page.until("document.body.innerText.includes('2 of 3 agents answered')")
+        await page.until("document.body.innerText.includes('200/s 98.50 %')")
+        assert "the pod is Pending" not in await page.run("document.getElementById('map').innerText")
+        await page.run("location.hash = '#/nodes'")
+        await page.until("document.body.innerText.includes('✖ the pod is Pending')")
+        await page.run(
+            "(() => { const one = document.getElementById('agent'); one.value = 'agent-2';"
+            " one.dispatchEvent(new Event('change')); })()"
+        )
+        await page.run("location.hash = '#/service/shop/cart'")
+        await page.until("document.body.innerText.includes('100/s')")
+        assert page.complaints == []
