@@ -15,6 +15,7 @@ from hack.manifests.boards.panels import ANNOTATIONS, Board, Panel, Query
 from hack.manifests.dashboard import BOARDS
 from tests.agent.harness import Agent, Whoami, endpoints, load, service
 from tests.agent.prometheus import Prometheus, Sample, prometheus
+from tests.manifests.autoscaling import adapter_queries, adapter_rules, keda_queries
 
 EVERYTHING = {
     "retry-attempts": "2",
@@ -129,7 +130,7 @@ def test_a_panel_has_lines_with_the_labels_that_it_names(
 
 
 def left_empty(sample: Sample) -> set[str]:
-    """Return the labels that are empty where others are counted together or no pod asks; they do not arrive."""
+    """Return the labels that are empty of what is counted together, or of no pod: they do not arrive."""
     empty = {"namespace", "port"} if sample.labels.get("service") == "other" else set()
     if sample.labels.get("source_workload") in ("node", "unknown", "other"):
         empty |= {"source_namespace"}
@@ -173,3 +174,25 @@ def test_the_alert_of_a_service_without_an_endpoint_waits_for_its_time(server: P
         }
 
     assert until(pending) == {"empty"}
+
+
+@pytest.mark.parametrize("name", adapter_queries())
+def test_prometheus_adapter_finds_one_number_for_a_service(server: Prometheus, name: str) -> None:
+    query = adapter_queries()[name]
+    assert "<<" not in query
+    (sample,) = until(lambda: server.query(query))
+    assert sample.labels == {"service": "web"}
+    assert sample.value > 0
+
+
+def test_the_adapter_discovers_series_by_the_labels_that_it_maps_to_objects(server: Prometheus) -> None:
+    for rule in adapter_rules():
+        found = server.query(rule["seriesQuery"])
+        assert {one.labels["service"] for one in found} == {"web", "empty"}
+        assert all(rule["resources"]["overrides"].keys() <= one.labels.keys() for one in found)
+
+
+@pytest.mark.parametrize("query", keda_queries())
+def test_keda_finds_one_number_for_each_trigger(server: Prometheus, query: str) -> None:
+    (sample,) = until(lambda: server.query(query))
+    assert sample.value > 0
