@@ -67,12 +67,12 @@ BOARD = Board(
             (
                 Panel(
                     "Every Service",
-                    "A: requests a second. B: share that failed. C: p99 in seconds. D: endpoints in use.",
+                    "Endpoints in use: on the node with fewest. A row leads to the Service.",
                     (
-                        Query(rate("svcmesh_requests_total", SERVICE, PORT)),
-                        Query(failed(SERVICE, PORT)),
-                        Query(quantile("0.99", PORT, SERVICE)),
-                        Query(f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})"),
+                        Query(rate("svcmesh_requests_total", SERVICE, PORT), "requests", "reqps"),
+                        Query(failed(SERVICE, PORT), "failed", "percentunit"),
+                        Query(quantile("0.99", PORT, SERVICE), "p99", "s"),
+                        Query(f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})", "endpoints in use"),
                     ),
                     kind="table",
                     links=(TO_SERVICE_OF_ROW,),

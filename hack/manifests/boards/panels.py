@@ -21,10 +21,12 @@ Kind = Literal["stat", "timeseries", "table", "logs"]
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A PromQL expression, and what its lines are called."""
+    """A PromQL expression, and what its lines, or its column of a table, are called."""
 
     expr: str
     legend: str = ""
+    unit: str = ""
+    """Of a column; the panel's if it is not given."""
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -213,11 +215,38 @@ def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "description": panel.what,
         "datasource": source,
         "gridPos": place,
-        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": _columns(panel)},
         "options": _options(panel),
-        "transformations": [{"id": "merge", "options": {}}] if panel.kind == "table" else [],
+        "transformations": _transformations(panel),
         "targets": [_target(panel, index, query) for index, query in enumerate(panel.queries)],
     }
+
+
+def _columns(panel: Panel) -> list[dict[str, Any]]:
+    """Return the units of a table's columns."""
+    return [
+        {
+            "matcher": {"id": "byName", "options": query.legend},
+            "properties": [{"id": "unit", "value": query.unit}],
+        }
+        for query in panel.queries
+        if query.unit
+    ]
+
+
+def _transformations(panel: Panel) -> list[dict[str, Any]]:
+    """Return what makes one table of several queries, with the queries' names as headings."""
+    if panel.kind != "table":
+        return []
+    names = {f"Value #{_ref(index)}": query.legend for index, query in enumerate(panel.queries)}
+    return [
+        {"id": "merge", "options": {}},
+        {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": names}},
+    ]
+
+
+def _ref(index: int) -> str:
+    return chr(ord("A") + index)
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:
@@ -254,7 +283,7 @@ def _options(panel: Panel) -> dict[str, Any]:
 
 def _target(panel: Panel, index: int, query: Query) -> dict[str, Any]:
     target: dict[str, Any] = {
-        "refId": chr(ord("A") + index),
+        "refId": _ref(index),
         "datasource": LOGS if panel.kind == "logs" else SOURCE,
         "expr": query.expr,
         "legendFormat": query.legend,
