@@ -20,7 +20,7 @@ HEADER: Final = """\
 # Metrics
 
 Each agent serves its own metrics and those of its workers at `/metrics` on its admin address (port 15000), as
-Prometheus text. `manifests/monitoring` has a PodMonitor and a Grafana dashboard ([install](install.md)).
+Prometheus text. `manifests/monitoring` has a PodMonitor and Grafana boards ([install](install.md)).
 Generated from the code by `make docs`.
 
 - A node counts the requests of **its own pods**, whatever node the endpoint is on. For a Service as a whole,

@@ -308,3 +308,13 @@ def test_values_that_contradict_each_other_make_nothing(helm: Helm, cluster: Con
     done = helm("install", "svcmesh", CHART)
     assert "add --namespace svcmesh --create-namespace" in done.stderr
     assert export(cluster.admin) == before
+
+
+def test_the_example_of_an_autoscaler_is_taken(cluster: ControlPlane) -> None:
+    (hpa,) = parse((MANIFESTS / "autoscaling" / "hpa.yaml").read_text())
+    hpa["metadata"]["namespace"] = "default"
+    taken = cluster.admin.apply(hpa, dry_run=True)
+    assert taken["spec"]["metrics"] == hpa["spec"]["metrics"]
+    hpa["spec"]["metrics"][0]["object"]["target"]["type"] = "Average"
+    with pytest.raises(Refused):
+        cluster.admin.apply(hpa, dry_run=True)

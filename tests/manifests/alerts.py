@@ -285,4 +285,30 @@ SCENARIOS = (
         21,
         {f"svcmesh_retry_budget_exhausted_total{{{CALLED}}}": "0 5x40"},
     ),
+    fires(
+        "SvcmeshShedding",
+        "for long",
+        11,
+        {f"svcmesh_requests_shed_total{{{AGENT}}}": "0+5x30"},
+        node="n1",
+    ),
+    quiet("SvcmeshShedding", "in one burst", 11, {f"svcmesh_requests_shed_total{{{AGENT}}}": "0 9x30"}),
+    fires("SvcmeshSeriesFolded", "for long", 61, {f"svcmesh_series_folded{{{AGENT}}}": "7x90"}, pod="a"),
+    quiet(
+        "SvcmeshSeriesFolded", "until others expire", 61, {f"svcmesh_series_folded{{{AGENT}}}": "7x40 0x50"}
+    ),
+    fires(
+        "SvcmeshRetryBudgetNearlyUsed",
+        "18 %",
+        26,
+        {STATUS % "2xx": "0+100x40", f"svcmesh_retries_total{{{CALLED}}}": "0+18x40"},
+        namespace="shop",
+        service="cart",
+    ),
+    quiet(
+        "SvcmeshRetryBudgetNearlyUsed",
+        "1 %",
+        26,
+        {STATUS % "2xx": "0+100x40", f"svcmesh_retries_total{{{CALLED}}}": "0+1x40"},
+    ),
 )

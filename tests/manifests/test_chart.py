@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from discovery.compat import ZONES
-from hack.manifests import values
+from hack.manifests import dashboard, values
 from nodeagent.cli.flags import MAX_DRAIN, parse_drain_timeout, parse_listen
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, MANIFESTS, Object, by_identity, only, parse
@@ -397,3 +397,12 @@ def unused(properties: dict[str, Any], given: dict[str, Any], prefix: str = "") 
 def test_a_value_without_a_comment_is_noticed() -> None:
     with pytest.raises(ValueError, match=r"one\.three"):
         list(values.documented_values("one:\n  # said\n  two: 2\n  three: 3\n"))
+
+
+def test_the_chart_has_every_board(render: Render) -> None:
+    (boards,) = [
+        one for one in render("monitoring.enabled=true") if one["metadata"]["name"] == "svcmesh-dashboard"
+    ]
+    assert {name: json.loads(text) for name, text in boards["data"].items()} == {
+        name: json.loads(text) for name, text in dashboard.files().items()
+    }

@@ -1,0 +1,1 @@
+"""The boards for Grafana, one module each; `hack.manifests.dashboard` writes them."""

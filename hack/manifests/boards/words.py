@@ -1,0 +1,77 @@
+"""What several boards share: selectors, labels, variables, links and queries of the golden signals."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hack.manifests.boards.panels import Link, Mapping, Panel, Query, Variable, rate
+
+PORT: Final = 'namespace=~"$namespace",service=~"$service"'
+ON_NODE: Final = 'node=~"$node"'
+SERVICE: Final = "namespace, service"
+NAMED: Final = "{{namespace}}/{{service}}"
+BAD_CALLS: Final = ',grpc_status=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+
+OF_NAMESPACE: Final = Variable("namespace", "label_values(svcmesh_connections_total, namespace)")
+OF_SERVICE: Final = Variable(
+    "service", 'label_values(svcmesh_connections_total{namespace=~"$namespace"}, service)'
+)
+OF_NODE: Final = Variable("node", "label_values(svcmesh_build_info, node)")
+
+TO_SERVICE: Final = Link(
+    "Service",
+    "/d/svcmesh-service?var-namespace=${__field.labels.namespace}&var-service=${__field.labels.service}"
+    "&${__url_time_range}",
+)
+TO_SERVICE_OF_ROW: Final = Link(
+    "Service",
+    "/d/svcmesh-service?var-namespace=${__data.fields.namespace}&var-service=${__data.fields.service}"
+    "&${__url_time_range}",
+)
+TO_NODE: Final = Link("Node", "/d/svcmesh-node?var-node=${__field.labels.node}&${__url_time_range}")
+
+BREAKER: Final = (
+    Mapping(0, "closed", "green"),
+    Mapping(1, "recovering", "yellow"),
+    Mapping(2, "open", "red"),
+)
+
+
+def failed(by: str, labels: str) -> str:
+    """Return the share of answers with a status of 500 or more."""
+    bad = rate("svcmesh_requests_total", by, f'{labels},code_class="5xx"')
+    return f"{bad} / {rate('svcmesh_requests_total', by, labels)}"
+
+
+def failed_calls(by: str, labels: str) -> str:
+    """Return the share of gRPC calls that failed by the fault of the server."""
+    bad = rate("svcmesh_grpc_calls_total", by, labels + BAD_CALLS)
+    return f"{bad} / {rate('svcmesh_grpc_calls_total', by, labels)}"
+
+
+def quantile(share: str, labels: str, by: str = "") -> str:
+    """Return a percentile of the duration of requests."""
+    grouped = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, {rate('svcmesh_request_duration_seconds_bucket', grouped, labels)})"
+
+
+def percentiles(labels: str) -> tuple[Query, ...]:
+    """Return the lines of the usual percentiles."""
+    return tuple(
+        Query(quantile(share, labels), name)
+        for share, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99"))
+    )
+
+
+def of_service(title: str, what: str, *metrics: tuple[str, str], unit: str = "ops") -> Panel:
+    """Return a panel with the rates of counters of a port, each (metric, word), by Service."""
+    lines = tuple(Query(rate(metric, SERVICE, PORT), f"{NAMED} {word}".strip()) for metric, word in metrics)
+    return Panel(title, what, lines, unit, links=(TO_SERVICE,))
+
+
+def highest(
+    title: str, what: str, metric: str, unit: str = "short", mappings: tuple[Mapping, ...] = ()
+) -> Panel:
+    """Return a panel with the highest value of a gauge of a port that any node shows."""
+    lines = (Query(f"max by ({SERVICE}) ({metric}{{{PORT}}})", NAMED),)
+    return Panel(title, what, lines, unit, links=(TO_SERVICE,), mappings=mappings)
