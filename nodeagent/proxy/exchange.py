@@ -133,6 +133,7 @@ class Exchange(LayerRequest):
         self._try: Try[Target] | None = None
         self._limits = None
         self._at_end = None
+        self._journey = None
         self._ended = False
 
     # What others ask
