@@ -213,6 +213,8 @@ class PodObject(msgspec.Struct, frozen=True):
     origin: str = ""
     lines: Lines = ()
     """Of files only: where its fields stand."""
+    service_account: str = ""
+    """The name of its ServiceAccount, in its namespace; empty if it does not say."""
 
 
 class NamespaceObject(msgspec.Struct, frozen=True):

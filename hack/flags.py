@@ -95,6 +95,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--log-level": "verbose",
     "--log-format": "text",
     "--access-log": "none",
+    "--max-series": "100",
 }
 """A bad value for each flag whose values are checked when the agent starts."""
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from hack.annotations import cell
+from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
-from nodeagent.admin.families import DURATION, METHODS, port_families
-from nodeagent.admin.family import Family, Group
-from nodeagent.admin.own_families import OWN_FAMILIES
-from nodeagent.stats.columns import Layout
+from nodeagent.admin.families import DURATION, METHODS, PortFamily, port_families
+from nodeagent.admin.family import PORT_LABELS, Family, Group
+from nodeagent.admin.own_families import BUILD_INFO, OWN_FAMILIES
+from nodeagent.stats.columns import DURATION_BOUNDS, Layout
+from nodeagent.stats.methods import MOST_METHODS
 
 HEADER: Final = """\
 # Metrics
@@ -21,16 +25,48 @@ Generated from the code by `make docs`.
 
 - A node counts the requests of **its own pods**, whatever node the endpoint is on. For a Service as a whole,
   sum over the nodes.
-- The labels `service`, `namespace` and `port` are those of the Service that the client asked. If a node has
-  more ports than slots to count in, the remaining ports share `service="other"`, with empty `namespace` and
-  `port`.
+- The labels `service`, `namespace` and `port` are those of the Service that the client asked.
+- `source_namespace` and `source_workload` name the client, such as `shop` and `deployment/web`. The mesh
+  takes them from the address of the connection, never from what the client says. With an empty
+  `source_namespace`, `source_workload` is `node` for the node itself and Pods on its network, `unknown` for a
+  client that is no Pod of this node (or one that is not known yet), and `other` for sources that are counted
+  together. The ServiceAccount is not a label: it would add series and tell nothing that the workload does
+  not.
 - A family of ports has no samples of a port until there is something to count (column “shown”). From then on
   the usual values of its labels are there, at 0 too; unusual ones appear with the first count.
 - Counters begin again at 0 when the agent is replaced, as `rate()` expects. They outlive a worker.
-- Prometheus' client adds figures of the agent's process alone: `process_cpu_seconds_total`,
-  `process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds`, `process_max_fds` and
-  `process_start_time_seconds`. They do not contain the workers, so watch memory and CPU of the pod instead.
-  The families of Python itself (`python_gc_*`, `python_info`) are not shown.
+- Durations are classic histograms with 14 buckets. Native histograms are not offered: Prometheus reads them
+  in its protobuf format only, and the bounds of workers' buckets are round numbers, which objectives need.
+- There are no exemplars.
+
+## The ceiling on series
+
+An agent shows at most 3,000 time series (`--max-series`), the mesh's own figures included, however many
+Services there are. `svcmesh_series` says how many it shows, `svcmesh_series_folded` how many ports and
+sources had to be counted together.
+
+- A port, and each source of a port, gets series of its own as soon as it is active, while there is room. All
+  other ports together are `service="other"` with empty `namespace` and `port`; all other sources of a port
+  are `source_workload="other"`.
+- When the room is used up, places go to the most active by exact counts of requests and connections, in which
+  what is 5 minutes old counts half. One that has a place loses it only to one that is twice as active, or
+  after an hour without traffic.
+- Each request is counted in exactly one series of each family, so the sum of `rate()` over all labels is the
+  rate of all requests. A series never decreases. When it gets its place it begins at 0: what was counted
+  before stays in `other`. When it loses the place it leaves the page, and its value is not added to `other`,
+  where `rate()` would take it for traffic.
+- Calls of a port in `other` are in `svcmesh_grpc_calls_total`, and in `svcmesh_grpc_method_calls_total` not.
+
+To see every port and source, however many there are, ask the agent for `/stats?window=10s` (1s to 1m): JSON
+with requests, rate, success, percentiles and bytes of each port and source in that time. The agent looks at
+them once a second while somebody asks, so the first answer takes a second.
+
+## The agent's process
+
+Prometheus' client adds figures of the agent's process alone: `process_cpu_seconds_total`,
+`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds`, `process_max_fds` and
+`process_start_time_seconds`. They do not contain the workers, so watch memory and CPU of the pod instead.
+The families of Python itself (`python_gc_*`, `python_info`) are not shown.
 """
 
 GROUPS: Final[Mapping[Group, str]] = {
@@ -60,15 +96,7 @@ def families() -> Iterator[Family]:
     for family in port_families(layout):
         if family.middleware:
             page = pages[family.name.removesuffix("_total")]
-            yield Family(
-                family.name,
-                family.kind,
-                family.help,
-                family.group,
-                family.labels,
-                f"See [{page}](middleware/{page}.md).",
-                family.shown,
-            )
+            yield msgspec.structs.replace(family, use=f"See [{page}](middleware/{page}.md).")
         else:
             yield family
     yield from (DURATION, METHODS, *OWN_FAMILIES)
@@ -82,18 +110,39 @@ def unit(family: Family) -> str:
     return next((known for known in ("seconds", "bytes") if name.endswith(f"_{known}")), "")
 
 
+def cardinality(family: Family) -> str:
+    """Return how many series the family has at most, and of what."""
+    if isinstance(family, PortFamily):
+        return f"{len(family.series)} a {'source' if family.by_source else 'port'}"
+    if family is DURATION:
+        return f"{len(DURATION_BOUNDS) + 3} a source"
+    if family is METHODS:
+        return f"{(MOST_METHODS + 1) * len(GrpcStatus)} a port and worker"
+    if family.labels[: len(PORT_LABELS)] == PORT_LABELS:
+        return "1 a port"
+    return f"1 a {family.labels[0]}" if family.labels and family is not BUILD_INFO else "1"
+
+
 def section(group: Group) -> str:
     """Return one part of the page."""
     lines = [
         f"## {GROUPS[group]}",
         "",
-        "| metric | type | labels | unit | what it counts | shown | what to do with it |",
-        "|---|---|---|---|---|---|---|",
+        "| metric | type | labels | unit | series | what it counts | shown | what to do with it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for family in families():
         if family.group == group:
             labels = ", ".join(f"`{label}`" for label in family.labels)
-            cells = (family.kind, labels, unit(family), family.help, family.shown, family.use)
+            cells = (
+                family.kind,
+                labels,
+                unit(family),
+                cardinality(family),
+                family.help,
+                family.shown,
+                family.use,
+            )
             lines.append(f"| `{family.name}` | {' | '.join(map(cell, cells))} |")
     return "\n".join([*lines, ""])
 

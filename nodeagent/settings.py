@@ -77,6 +77,12 @@ class StoreAddress(msgspec.Struct, frozen=True):
     """Read for each connection; empty: no password."""
 
 
+MOST_SERIES = 3000
+"""Time series on an agent's page of metrics, by default."""
+FEWEST_SERIES = 500
+"""Below this there is no room for ports beside the agent's own."""
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The settings of one agent. Addresses are text; `*_listen` are (address, port)."""
 
@@ -122,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The highest numbers that owners may set, by annotation."""
     token_store: StoreAddress | None = None
     """What keeps the limits that all nodes share; None: there are none."""
+    max_series: int = MOST_SERIES
+    """Time series that the agent shows at most; what there is no room for is counted together."""
 
     @property
     def network(self) -> ipaddress.IPv4Network:

@@ -22,7 +22,19 @@ def read_pod(fields: Fields) -> PodObject | None:
         addresses=_addresses(fields, spec),
         origin=fields.origin,
         lines=fields.lines(),
+        service_account=_service_account(fields, spec),
     )
+
+
+def _service_account(fields: Fields, spec: Mapping[str, Any]) -> str:
+    """Read the name of the ServiceAccount; the older field `serviceAccount` says the same."""
+    for name in ("serviceAccountName", "serviceAccount"):
+        if account := fields.text(spec, name, f"spec.{name}"):
+            if SUBDOMAIN.fullmatch(account):
+                return account
+            reason = "is not the name of an object"
+            fields.report(f"spec.{name}", account, reason, "shop", "the ServiceAccount is not known")
+    return ""
 
 
 def _addresses(fields: Fields, spec: Mapping[str, Any]) -> tuple[str, ...]:

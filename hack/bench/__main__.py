@@ -22,6 +22,7 @@ from hack.bench import (
     idle_case,
     python_case,
     scale_case,
+    scrape_case,
     stepping,
 )
 from hack.bench.figures import Sample, targets
@@ -42,6 +43,7 @@ PARTS = (
     "tcp",
     "dns",
     "scale",
+    "scrape",
     "stepping",
     "balance",
     "cluster",
@@ -58,6 +60,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "tcp": ("wrk", "nginx"),
     "dns": ("dnsperf",),
     "scale": ("nginx",),
+    "scrape": (),
     "stepping": ("wrk", "nginx"),
     "balance": ("wrk",),
     "cluster": ("nginx", "nft"),
@@ -95,6 +98,8 @@ TITLES = {
     "one change in 10000 services": "10,000 Services, an endpoint added to one: until it answers",
     "a new one beside 10000 services": "10,000 Services, and one more: until its endpoint answers",
     "100 changes a second": "the agent process alone, 10,000 Services",
+    scrape_case.SOME: f"/metrics with {scrape_case.SERVICES:,} Services, one in ten of them busy",
+    scrape_case.ALL: f"/metrics with {scrape_case.SERVICES:,} Services, all of them busy",
     "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
 }
 
@@ -201,6 +206,7 @@ def _measure(
             "cluster": lambda: cluster_case.measure(
                 cores, changes, 60.0 if changes > 20 else 10.0, _progress
             ),
+            "scrape": lambda: scrape_case.measure(rounds, _progress, cores.proxy),
             "scale": lambda: scale_case.measure(group, cores, min(rounds, 3), changes, _progress),
         }
         samples = list(runs[part]())

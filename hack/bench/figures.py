@@ -126,6 +126,13 @@ def targets(samples: list[Sample]) -> list[Target]:
             80.0,
             "MiB",
         ),
+        Target(
+            "a scrape with 10,000 Services, one in ten busy: CPU of the agent",
+            middle(samples, "scrape", AGENT, "cpu_ms"),
+            "at most",
+            200.0,
+            "ms",
+        ),
         *_http2(samples),
         *_large_cluster(samples),
     ]

@@ -17,6 +17,7 @@ SIZE_COLUMNS = (
     ("PSS MiB", "pss_mib", 1),
     ("RSS MiB", "rss_mib", 1),
 )
+SCRAPE_COLUMNS = (("CPU ms", "cpu_ms", 0), ("longest piece ms", "piece_ms", 1), ("series", "series", 0))
 CHANGE_COLUMNS = (("p50 ms", "p50_ms", 1), ("p99 ms", "p99_ms", 1), ("most ms", "most_ms", 1))
 IDLE_COLUMNS = (
     ("RSS MiB", "rss_mib", 1),
@@ -70,6 +71,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "balance: workers": tuple((f"{count} workers", f"p99_ms_{count}", 1) for count in (1, 2, 4, 8)),
     "10 services": SIZE_COLUMNS,
     "1000 services": SIZE_COLUMNS,
+    "scrape": SCRAPE_COLUMNS,
+    "scrape, all busy": SCRAPE_COLUMNS,
     "endpoint added": CHANGE_COLUMNS,
     "10000 services": (
         ("ready s", "ready_s", 2),

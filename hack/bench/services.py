@@ -12,7 +12,9 @@ from nodeagent.plan.of_port import OfPort
 from nodeagent.plan.outlier_detection import parse_outlier_detection
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.settings import Limits
+from nodeagent.stats import edges
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, Layout
+from nodeagent.stats.edges import EdgeRows
 from nodeagent.stats.windows import SharedWindows
 
 
@@ -29,8 +31,17 @@ def start_data_plane(
 ) -> DataPlane:
     """Return a data plane that serves these at `address`, all of them by this endpoint."""
     layout = Layout(MIDDLEWARES, REFUSALS)
-    cells = memoryview(bytearray(8 * (FIRST_SLOT + len(services)) * layout.slot_columns)).cast("q")
-    data_plane = DataPlane(loop, Limits(), layout, cells, LocalTable(), SharedWindows.create(workers=1))
+    slots = (FIRST_SLOT + len(services)) * layout.slot_columns
+    cells = memoryview(bytearray(8 * (slots + edges.CELLS))).cast("q")
+    data_plane = DataPlane(
+        loop,
+        Limits(),
+        layout,
+        cells,
+        LocalTable(),
+        SharedWindows.create(workers=1),
+        edges=EdgeRows(cells, slots),
+    )
     for index, (port, asked) in enumerate(services):
         key = BackendKey(ServiceKey("bench", f"service-{index}"), port)
         rule = Rule("all", (Weighted(key),), layers=layers_of(asked))

@@ -1,173 +1,242 @@
-"""Writes the metrics of ports as Prometheus text (format 0.0.4), straight from the workers' memory.
+"""The part of `/metrics` that shows ports and who asks them, in pieces, below a ceiling on series.
 
-prometheus_client needs 10 µs for a line, so 2 s for 10,000 busy ports; the agent could not answer DNS
-meanwhile. This writes a line in well under 1 µs and hands the text out in pieces, so that the caller can let
-the loop do other work between them.
+A scrape looks at the workers' memory (`nodeagent.stats.tallies`), adds what is new to the series
+(`nodeagent.stats.ledger`), and writes those that have a place. Between two pieces the caller can let the loop
+do other work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
-from nodeagent.admin.families import DURATION, METHODS, PortFamily, Series, port_families
-from nodeagent.admin.family import PORT_LABELS, Family
-from nodeagent.admin.methods import method_lines
-from nodeagent.plan.model import NodePlan
-from nodeagent.stats.columns import (
-    DURATION_BOUNDS,
-    DURATION_BUCKETS,
-    DURATION_SUM,
-    OVERFLOW_SLOT,
-    Layout,
+import msgspec
+
+from discovery.model import ServiceKey
+from nodeagent.admin.family import Family
+from nodeagent.admin.lines import Lines, LineWriter, header, port_labels, series_of, source_labels
+from nodeagent.admin.methods import MethodCounts, method_lines, read_methods
+from nodeagent.admin.own_families import (
+    ENDPOINT_EJECTIONS,
+    ENDPOINTS,
+    ENDPOINTS_EJECTED,
+    ENDPOINTS_IN_USE,
+    ENDPOINTS_UNHEALTHY,
+    SERIES,
+    SERIES_EXPIRED,
+    SERIES_FOLDED,
+    SERIES_LIMIT,
 )
-from nodeagent.stats.region import SlotAllocator, StatsRegion
+from nodeagent.plan.model import BackendKey, NodePlan
+from nodeagent.stats.columns import EDGE_COLUMNS, OVERFLOW_SLOT, Layout
+from nodeagent.stats.identity import OTHER_NAME, workload_of
+from nodeagent.stats.ledger import Ledger, PortNumbers, SeriesKey
+from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
+from nodeagent.stats.tallies import Tallies
 
-PIECE_ROWS = 256
-"""Ports in a piece: some milliseconds at most."""
+PIECE_PORTS: Final = 16
+"""Ports whose lines are made in one go: some milliseconds at most."""
+PIECE_LINES: Final = 512
+OTHER: Final[SlotKey] = (ServiceKey("", OTHER_NAME), 0)
+"""Stands for all ports without series of their own."""
+OTHER_LABELS: Final = port_labels(OTHER_NAME, "", "")
+OTHER_SOURCE: Final = source_labels("", OTHER_NAME)
 
-_LES = (*(repr(bound) for bound in DURATION_BOUNDS), "+Inf")
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the agent knows of the endpoints of ports; a port that is missing has none such."""
+
+    unhealthy: Mapping[BackendKey, int] = {}
+    """Endpoints that fail their health checks; of a port that ever had one."""
+    ejected: Mapping[BackendKey, int] = {}
+    """Endpoints that outlier detection has ejected."""
+    unusable: Mapping[BackendKey, int] = {}
+    """Endpoints that are one or both of these."""
+    ejections: Mapping[BackendKey, int] = {}
+    """How often endpoints have become unhealthy."""
 
 
-class Row:
-    """One port as the text shows it: its slot, its labels and the middleware it uses."""
+NO_FACTS: Final = Facts()
 
-    __slots__ = ("labels", "layers", "slot")
 
-    def __init__(self, slot: int, labels: str, layers: frozenset[str]) -> None:
-        self.slot = slot
-        self.labels = labels
-        self.layers = layers
+class PlanPorts:
+    """The ports of a plan as the page needs them."""
+
+    def __init__(self) -> None:
+        self.slots: dict[SlotKey, int] = {}
+        self.layers: dict[SlotKey, frozenset[str]] = {}
+        self.endpoints: dict[BackendKey, int] = {}
+        self.all_endpoints = 0
 
 
 class PortExposition:
     """Renders the families of all ports of the plan, the numbers of all workers merged."""
 
-    def __init__(self, layout: Layout, allocator: SlotAllocator) -> None:
-        self._layout = layout
+    def __init__(
+        self,
+        layout: Layout,
+        allocator: SlotAllocator,
+        tallies: Tallies,
+        most_series: int,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._allocator = allocator
-        self._families = port_families(layout)
+        self._tallies = tallies
+        self._writer = LineWriter(layout)
+        self._most = most_series
         self._plan: NodePlan | None = None
         self._version = -1  # of the slots
-        self._rows: list[Row] = []
-        self._labels: dict[tuple[str, int], str] = {}
-        """Of every port of the plan, whatever its slot."""
+        self._ports = PlanPorts()
+        self.ledger = Ledger(layout.slot_columns, most_series, now)
+        tallies.takers.append(self.ledger)
 
-    def render(self, plan: NodePlan, regions: Sequence[StatsRegion]) -> Iterator[bytes]:
-        """Yield the text in pieces, some of them empty; each is made when it is asked for."""
-        if plan is not self._plan or self._version != self._allocator.version:
-            yield from self._learn(plan)
-        memory = _Memory(self._layout, regions)
-        busy: list[Row] = []
-        shown: list[Row] = []  # with those that are idle, but whose middleware is shown at zero
-        for rows in _pieces(self._rows):
-            active = [row for row in rows if memory.used(row.slot)]
-            busy += active
-            shown += active + [row for row in rows if row.layers and not memory.used(row.slot)]
+    def render(
+        self, plan: NodePlan, regions: Sequence[StatsRegion], facts: Facts = NO_FACTS, already: int = 0
+    ) -> Iterator[bytes]:
+        """Yield the text in pieces, some of them empty; each is made when it is asked for.
+
+        `already` is the number of series that the rest of the page has.
+        """
+        yield from self._learn(plan)
+        ledger, ports = self.ledger, self._ports
+        ledger.begin(ports.slots.keys())
+        looked_at = [(None, OVERFLOW_SLOT), *((key, slot) for key, slot in ports.slots.items() if slot > 1)]
+        for _ in self._tallies.look(looked_at, regions):
             yield b""
-        for family in self._families:
-            yield _header(family)
-            for rows in _pieces(shown if family.middleware else busy):
-                yield _family_lines(family, rows, memory)
-        yield _header(DURATION)
-        for rows in _pieces(busy):
-            yield _histogram_lines(rows, memory)
-        yield _header(METHODS)
-        yield from method_lines(self._labels, regions)
+        ledger.take_ejections(
+            [(key, number) for key, number in facts.ejections.items() if key in ports.slots],
+            [key for key in (*facts.unhealthy, *facts.ejected) if key in ports.slots],
+        )
+        ledger.settle()
+        methods = MethodCounts()
+        for _ in read_methods(methods, {(str(key[0]), key[1]): key for key in ledger.ports}, regions):
+            yield b""
+        blocks: dict[SeriesKey, Lines] = {}
+        for count, (key, numbers) in enumerate(list(ledger.ports.items())):
+            self._write_port(blocks, key, numbers, methods, facts)
+            if count % PIECE_PORTS == 0:
+                yield b""
+        yield b""
+        others = self._charge(blocks, already, facts)
+        yield from self._text([*(blocks[key] for key in sorted(blocks)), others], already)
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
-        """Make the rows of a new plan, with a pause now and then."""
+        """Take note of a new plan, with a pause now and then."""
+        if plan is self._plan and self._version == self._allocator.version:
+            return
         slots, version = self._allocator.slots, self._allocator.version
-        known: dict[tuple[str, int], str] = {}
-        rows = {OVERFLOW_SLOT: Row(OVERFLOW_SLOT, port_labels("other", "", ""), frozenset())}
-        for count, listener in enumerate(plan.listeners()):
-            slot = slots.get((listener.service, listener.port), OVERFLOW_SLOT)
-            labels = port_labels(listener.service.name, listener.service.namespace, str(listener.port))
-            known[str(listener.service), listener.port] = labels
-            if slot not in rows:
-                rows[slot] = Row(slot, labels, frozenset(layer.name for layer in listener.all_layers))
-            if count % PIECE_ROWS == 0:
+        ports = PlanPorts()
+        for count, service in enumerate(plan.services.values()):
+            for listener in service.listeners:
+                key = (listener.service, listener.port)
+                ports.slots[key] = slots.get(key, OVERFLOW_SLOT)
+                if listener.all_layers:
+                    ports.layers[key] = frozenset(layer.name for layer in listener.all_layers)
+            for backend in service.backends:
+                ports.endpoints[backend.key] = len(backend.endpoints)
+                ports.all_endpoints += len(backend.endpoints)
+            if count % 256 == 0:
                 yield b""
-        self._plan, self._version, self._rows = plan, version, list(rows.values())
-        self._labels = known
+        self._plan, self._version, self._ports = plan, version, ports
+
+    def _write_port(
+        self,
+        blocks: dict[SeriesKey, Lines],
+        key: SlotKey,
+        numbers: PortNumbers,
+        methods: MethodCounts,
+        facts: Facts,
+    ) -> None:
+        """Write the lines of a port and of its edges."""
+        service, port = key
+        backend = BackendKey(service, port)
+        labels = port_labels(service.name, service.namespace, str(port))
+        used = self._ports.layers.get(key, frozenset())
+        lines = self._writer.of_port(labels, numbers.counted, numbers.gauges, used)
+        lines |= self._writer.of_edge(f"{labels},{OTHER_SOURCE}", numbers.counted[:EDGE_COLUMNS])
+        lines |= method_lines(labels, methods.of(key))
+        endpoints = self._ports.endpoints.get(backend, 0)
+        self._write_facts(
+            lines,
+            labels,
+            {
+                ENDPOINTS: endpoints,
+                ENDPOINTS_IN_USE: endpoints - facts.unusable.get(backend, 0),
+                ENDPOINTS_UNHEALTHY: facts.unhealthy.get(backend),
+                ENDPOINTS_EJECTED: facts.ejected.get(backend),
+                ENDPOINT_EJECTIONS: numbers.ejections or None,
+            },
+        )
+        blocks[key, ""] = lines
+        self.ledger.places.charge((key, ""), series_of(lines))
+        for source, counted in numbers.edges.items():
+            mine = f"{labels},{source_labels(*workload_of(source))}"
+            edge = blocks[key, source] = self._writer.of_edge(mine, counted)
+            self.ledger.places.charge((key, source), series_of(edge))
+
+    def _write_others(self, facts: Facts, gauges: Mapping[int, int]) -> Lines:
+        """Write the lines of all ports that have no series of their own."""
+        ledger, others, ports = self.ledger, self.ledger.others, self._ports
+        lines = self._writer.of_port(OTHER_LABELS, others.counted, gauges, ())
+        lines |= self._writer.of_edge(f"{OTHER_LABELS},{OTHER_SOURCE}", others.counted[:EDGE_COLUMNS])
+
+        def elsewhere(numbers: Mapping[BackendKey, int]) -> int:
+            return sum(number for key, number in numbers.items() if key not in ledger.ports)
+
+        if others.ejections or len(ledger.ports) < len(ports.slots):
+            here = sum(ports.endpoints.get(BackendKey(*key), 0) for key in ledger.ports)
+            endpoints = ports.all_endpoints - here
+            self._write_facts(
+                lines,
+                OTHER_LABELS,
+                {
+                    ENDPOINTS: endpoints,
+                    ENDPOINTS_IN_USE: endpoints - elsewhere(facts.unusable),
+                    ENDPOINTS_UNHEALTHY: elsewhere(facts.unhealthy) or None,
+                    ENDPOINTS_EJECTED: elsewhere(facts.ejected) or None,
+                    ENDPOINT_EJECTIONS: others.ejections or None,
+                },
+            )
+        return lines
+
+    def _write_facts(self, lines: Lines, labels: str, facts: Mapping[Family, int | None]) -> None:
+        for family, number in facts.items():
+            if number is not None:
+                lines[family.name] = [f"{family.name}{{{labels}}} {number}\n"]
+
+    def _charge(self, blocks: dict[SeriesKey, Lines], already: int, facts: Facts) -> Lines:
+        """Take places until what is shown is below the ceiling, and drop the lines of those that have none;
+        return the lines of the others.
+        """
+        ledger = self.ledger
+        while True:
+            others = self._write_others(facts, ledger.gauges_elsewhere())
+            ledger.places.room = max(0, self._most - already - series_of(others) - len(_ABOUT_SERIES))
+            if not ledger.shed():
+                break
+        for key in [key for key in blocks if key not in ledger.places]:
+            del blocks[key]
+        return others
+
+    def _text(self, blocks: Sequence[Lines], already: int) -> Iterator[bytes]:
+        lines: list[str] = []
+        for family in self._writer.families:
+            lines.append(header(family))
+            for block in blocks:
+                lines += block.get(family.name, ())
+            if len(lines) >= PIECE_LINES:
+                yield "".join(lines).encode()
+                lines = []
+        shown = already + sum(map(series_of, blocks)) + len(_ABOUT_SERIES)
+        about = {
+            SERIES: shown,
+            SERIES_LIMIT: self._most,
+            SERIES_FOLDED: self.ledger.places.waiting,
+            SERIES_EXPIRED: self.ledger.expired,
+        }
+        lines += [f"{header(family)}{family.name} {number}\n" for family, number in about.items()]
+        yield "".join(lines).encode()
 
 
-def _pieces(rows: list[Row]) -> Iterator[list[Row]]:
-    return (rows[at : at + PIECE_ROWS] for at in range(0, len(rows), PIECE_ROWS))
-
-
-def port_labels(service: str, namespace: str, port: str) -> str:
-    """Return the labels of a port without braces, values escaped."""
-    return f'service="{_escape(service)}",namespace="{_escape(namespace)}",port="{port}"'
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _header(family: Family) -> bytes:
-    text = family.help.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n".encode()
-
-
-class _Memory:
-    """Reads neighbouring columns of a slot from every worker at once."""
-
-    def __init__(self, layout: Layout, regions: Sequence[StatsRegion]) -> None:
-        self._width = layout.slot_columns
-        self._cells = [region.cells for region in regions]
-
-    def used(self, slot: int) -> bool:
-        """Whether any worker ever wrote to the slot."""
-        base = slot * self._width
-        return any(any(cells[base : base + self._width].tolist()) for cells in self._cells)
-
-    def read(self, slot: int, first: int, end: int, greatest: bool = False) -> Sequence[int]:
-        """Return columns `first` to `end` (excluded): sums over the workers, or their greatest."""
-        base = slot * self._width
-        parts = [cells[base + first : base + end].tolist() for cells in self._cells]
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return [0] * (end - first)
-        return [max(numbers) if greatest else sum(numbers) for numbers in zip(*parts, strict=True)]
-
-
-def _family_lines(family: PortFamily, rows: list[Row], memory: _Memory) -> bytes:
-    shown = [series.column for series in family.series]
-    gate = family.gate or shown
-    first, end = min(*shown, *gate), max(*shown, *gate) + 1
-    series = [(f"{_further(family, each)}}}", each.column - first, each.usual) for each in family.series]
-    gates = [column - first for column in gate]
-    greatest = bool(family.middleware) and family.kind == "gauge"
-    name, middleware = family.name, family.middleware
-    lines: list[str] = []
-    for row in rows:
-        numbers = memory.read(row.slot, first, end, greatest)
-        if not any(numbers[index] for index in gates) and middleware not in row.layers:
-            continue
-        start = f"{name}{{{row.labels}"
-        for labels, index, usual in series:
-            number = numbers[index]
-            if usual or number:
-                lines.append(f"{start}{labels} {number}\n")
-    return "".join(lines).encode()
-
-
-def _further(family: PortFamily, series: Series) -> str:
-    """Return the label that the family has besides those of ports, as text after them."""
-    return "".join(f',{label}="{series.value}"' for label in family.labels[len(PORT_LABELS) :])
-
-
-def _histogram_lines(rows: list[Row], memory: _Memory) -> bytes:
-    lines: list[str] = []
-    for row in rows:
-        *buckets, microseconds = memory.read(row.slot, DURATION_BUCKETS, DURATION_SUM + 1)
-        totals = list(accumulate(buckets))
-        if not totals[-1]:
-            continue
-        start = f'{DURATION.name}_bucket{{{row.labels},le="'
-        lines += [f'{start}{le}"}} {total}\n' for le, total in zip(_LES, totals, strict=True)]
-        lines.append(f"{DURATION.name}_sum{{{row.labels}}} {microseconds / 1e6!r}\n")
-        lines.append(f"{DURATION.name}_count{{{row.labels}}} {totals[-1]}\n")
-    return "".join(lines).encode()
+_ABOUT_SERIES: Final = (SERIES, SERIES_LIMIT, SERIES_FOLDED, SERIES_EXPIRED)

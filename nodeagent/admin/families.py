@@ -1,8 +1,8 @@
 """The metrics of ports: which family shows which columns, as a table.
 
-Of a port, a family is shown once it
-has something to tell, because 10,000 Services that this node never calls must not cost 400,000 lines a
-scrape; then its usual series are shown at zero too, so that the first error is seen by `rate()`.
+Of a port, a family is shown once it has something to tell; then its usual series are shown at zero too, so
+that the first error is seen by `rate()`. Families of columns that each source has (`EDGE_COLUMNS`) have the
+labels of the source besides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from middleware.grpc import GrpcStatus
-from nodeagent.admin.family import PORT_LABELS, Family
+from nodeagent.admin.family import PORT_LABELS, SOURCE_LABELS, Family
 from nodeagent.stats import columns
 from nodeagent.stats.columns import Layout
 
@@ -31,15 +31,25 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class PortFamily(Family, frozen=True, kw_only=True):
-    """A family of ports, its labels `PORT_LABELS` and at most one more. Its columns lie close together."""
+    """A family of ports: its labels are `PORT_LABELS`, if it is `by_source` `SOURCE_LABELS`, and at most one
+    more.
+    """
 
     series: tuple[Series, ...]
     gate: tuple[int, ...] = ()
     """Columns of which one must not be 0 for the family to be shown; empty: those of its series."""
+    always: bool = False
+    """Shown for every port that has series at all."""
     middleware: str = ""
-    """Shown for every port that uses this middleware, whatever the numbers."""
+    """Shown for every port that uses this middleware and has series at all, whatever the numbers."""
+
+    @property
+    def by_source(self) -> bool:
+        """Whether each source has its own series."""
+        return all(each.column < columns.EDGE_COLUMNS for each in self.series)
 
 
+_EDGE_LABELS: Final = (*PORT_LABELS, *SOURCE_LABELS)
 _REQUESTED: Final = "for a port that has had a request"
 _CALLED: Final = "for a port that has had a gRPC call"
 _CONNECTED: Final = "for a port that has had a connection"
@@ -50,7 +60,7 @@ DURATION: Final = Family(
     "histogram",
     "Time from a request's head to the end of its response.",
     "requests",
-    PORT_LABELS,
+    _EDGE_LABELS,
     "`histogram_quantile` gives percentiles. The time includes all tries and the client's reading.",
     _REQUESTED,
 )
@@ -93,7 +103,7 @@ _FIXED = (
         "counter",
         "Requests by class of the status code; none: the client left before a response, 1xx: upgraded.",
         "requests",
-        (*PORT_LABELS, "code_class"),
+        (*_EDGE_LABELS, "code_class"),
         'The rate of requests, and with `code_class="5xx"` the rate of errors.',
         _REQUESTED,
         series=_REQUESTS,
@@ -103,7 +113,7 @@ _FIXED = (
         "counter",
         "gRPC calls by the status that the caller got.",
         "grpc",
-        (*PORT_LABELS, "grpc_status"),
+        (*_EDGE_LABELS, "grpc_status"),
         "Calls of gRPC fail with HTTP status 200, so look here and not at `svcmesh_requests_total`.",
         _CALLED,
         series=tuple(
@@ -116,7 +126,7 @@ _FIXED = (
         "counter",
         "Responses that the mesh made itself, in place of an endpoint.",
         "requests",
-        PORT_LABELS,
+        _EDGE_LABELS,
         "The log has the reason of each failed request ([troubleshooting](troubleshooting.md)).",
         _REQUESTED,
         series=(Series(columns.MESH_RESPONSES),),
@@ -127,7 +137,7 @@ _FIXED = (
         "counter",
         "Bytes received from clients.",
         "requests",
-        PORT_LABELS,
+        _EDGE_LABELS,
         "How much clients send.",
         "for a port that has received bytes",
         series=(Series(columns.BYTES_RECEIVED),),
@@ -137,7 +147,7 @@ _FIXED = (
         "counter",
         "Bytes sent to clients.",
         "requests",
-        PORT_LABELS,
+        _EDGE_LABELS,
         "How much clients get.",
         "for a port that has sent bytes",
         series=(Series(columns.BYTES_SENT),),
@@ -147,7 +157,7 @@ _FIXED = (
         "counter",
         "Clients' connections.",
         "connections",
-        PORT_LABELS,
+        _EDGE_LABELS,
         "Nearly as many as requests: clients do not keep connections, which costs a round trip each time.",
         _CONNECTED,
         series=(Series(columns.CONNECTIONS),),
@@ -159,9 +169,9 @@ _FIXED = (
         "connections",
         PORT_LABELS,
         "For TCP ports it is the load.",
-        _CONNECTED,
+        "for a port that has series",
         series=(Series(columns.CONNECTIONS_ACTIVE),),
-        gate=(columns.CONNECTIONS, columns.CONNECTIONS_ACTIVE),
+        always=True,
     ),
     PortFamily(
         "svcmesh_upstream_connections_total",

@@ -27,6 +27,8 @@ Group = Literal[
 """Which section of docs/metrics.md has the family."""
 
 PORT_LABELS = ("service", "namespace", "port")
+SOURCE_LABELS = ("source_namespace", "source_workload")
+"""Of the client: after those of the port."""
 
 
 class Family(msgspec.Struct, frozen=True):

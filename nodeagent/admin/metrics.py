@@ -15,15 +15,17 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from nodeagent.admin import own_families
-from nodeagent.admin.exposition import PortExposition
+from nodeagent.admin.exposition import Facts, PortExposition
 from nodeagent.admin.family import Family
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
 from nodeagent.plan.counts import count_problems, count_services
 from nodeagent.plan.model import BackendKey, NodePlan
+from nodeagent.settings import MOST_SERIES
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
 from nodeagent.stats.region import SlotAllocator, StatsRegion
+from nodeagent.stats.tallies import Tallies
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -56,6 +58,8 @@ class AgentState(msgspec.Struct, frozen=True):
     health: HealthState = HealthState()
     ejected: Mapping[BackendKey, int] = {}
     """Endpoints that outlier detection has ejected, by backend."""
+    unusable: Mapping[BackendKey, int] = {}
+    """Endpoints that are ejected, unhealthy, or both, by backend."""
 
 
 class AgentCollector(Collector):
@@ -74,9 +78,6 @@ class AgentCollector(Collector):
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
-        yield _family(
-            own_families.ENDPOINTS_EJECTED, [(_of_backend(key), many) for key, many in state.ejected.items()]
-        )
         yield _family(own_families.DNS_QUERIES, _by_label(state.dns_queries))
         yield _family(own_families.DNS_RESPONSES, _by_label(state.dns_responses))
         yield _family(own_families.ADMIN_MALFORMED_REQUESTS, _one(state.admin_malformed))
@@ -97,18 +98,25 @@ class MetricsPage:
         state: Callable[[], AgentState],
         version: str,
         node: str,
+        most_series: int = MOST_SERIES,
+        tallies: Tallies | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
-        self._ports = PortExposition(layout, allocator)
+        tallies = tallies or Tallies(layout, allocator)
+        self._ports = PortExposition(layout, allocator, tallies, most_series, now)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(AgentCollector(state, version, node))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> Iterator[bytes]:
         """Yield the page as text of format 0.0.4 (`CONTENT_TYPE`)."""
-        yield generate_latest(self._registry)
+        own = generate_latest(self._registry)
+        yield own
         state = self._state()
-        yield from self._ports.render(state.plan, state.regions)
+        facts = Facts(state.health.unhealthy, state.ejected, state.unusable, state.health.ejections)
+        already = own.count(b"\n") - own.count(b"\n#") - own.startswith(b"#")
+        yield from self._ports.render(state.plan, state.regions, facts, already)
 
 
 Samples = Iterable[tuple[Sequence[str], float]]
@@ -153,22 +161,10 @@ def _snapshot_families(snapshot: SnapshotState) -> Iterator[Metric]:
 
 
 def _health_families(health: HealthState) -> Iterator[Metric]:
-    """Yield what health checks have found; of a backend, only if it ever had an unhealthy endpoint."""
+    """Yield how many health checks there were."""
     results = {"passed": health.passed, "failed": health.failed, "not_asked": health.unasked}
     yield _family(own_families.HEALTH_CHECK_ENDPOINTS, _one(health.endpoints))
     yield _family(own_families.HEALTH_CHECKS, _by_label(results))
-    yield _family(
-        own_families.ENDPOINT_EJECTIONS,
-        [(_of_backend(key), number) for key, number in health.ejections.items()],
-    )
-    keys = health.ejections.keys() | health.unhealthy.keys()
-    yield _family(
-        own_families.ENDPOINTS_UNHEALTHY, [(_of_backend(key), health.unhealthy.get(key, 0)) for key in keys]
-    )
-
-
-def _of_backend(key: BackendKey) -> tuple[str, str, str]:
-    return (key.service.name, key.service.namespace, str(key.port))
 
 
 def _worker_families(state: AgentState) -> Iterator[Metric]:

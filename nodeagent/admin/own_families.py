@@ -150,6 +150,24 @@ HEALTH_CHECKS: Final = Family(
     ("result",),
     "Many `not_asked`: this node has no descriptors or no network left.",
 )
+ENDPOINTS: Final = Family(
+    "svcmesh_endpoints",
+    "gauge",
+    "Endpoints of the port that are in the plan: those that are ready.",
+    "endpoints",
+    PORT_LABELS,
+    "0: the Service has no Pod that is ready.",
+    "for a port that has series",
+)
+ENDPOINTS_IN_USE: Final = Family(
+    "svcmesh_endpoints_in_use",
+    "gauge",
+    "Endpoints of the port that are neither unhealthy nor ejected.",
+    "endpoints",
+    PORT_LABELS,
+    "Less than `svcmesh_endpoints`: the other endpoints carry the load.",
+    "for a port that has series",
+)
 ENDPOINT_EJECTIONS: Final = Family(
     "svcmesh_endpoint_ejections_total",
     "counter",
@@ -356,12 +374,48 @@ WORKER_GAUGES: Final = (
     ),
 )
 
+PORT_FACTS: Final[tuple[Family, ...]] = (
+    ENDPOINTS,
+    ENDPOINTS_IN_USE,
+    ENDPOINTS_UNHEALTHY,
+    ENDPOINTS_EJECTED,
+    ENDPOINT_EJECTIONS,
+)
+"""What the agent itself knows of ports."""
+
+SERIES: Final = Family(
+    "svcmesh_series",
+    "gauge",
+    "Time series of the mesh on this page.",
+    "agent",
+    use="Near `svcmesh_series_limit`, the least busy ports and sources are counted together as `other`.",
+)
+SERIES_LIMIT: Final = Family(
+    "svcmesh_series_limit",
+    "gauge",
+    "How many there may be (`--max-series`).",
+    "agent",
+    use="Raise it if `svcmesh_series_folded` stays above 0 and Prometheus has the memory.",
+)
+SERIES_FOLDED: Final = Family(
+    "svcmesh_series_folded",
+    "gauge",
+    "Ports and sources that were active lately and have no series of their own, for lack of room.",
+    "agent",
+    use="They are counted as `other`. The log and `/stats` have them all.",
+)
+SERIES_EXPIRED: Final = Family(
+    "svcmesh_series_expired_total",
+    "counter",
+    "Times that a port or a source has lost its series: idle for an hour, or less active than another.",
+    "agent",
+    use="If it grows fast, the ceiling is too low for the number of busy ports: raise `--max-series`.",
+)
+
 OWN_FAMILIES: Final[tuple[Family, ...]] = (
     HEALTH_CHECK_ENDPOINTS,
     HEALTH_CHECKS,
-    ENDPOINT_EJECTIONS,
-    ENDPOINTS_UNHEALTHY,
-    ENDPOINTS_EJECTED,
+    *PORT_FACTS,
     MALFORMED_REQUESTS,
     CONNECTIONS_REFUSED,
     REQUESTS_SHED,
@@ -392,4 +446,8 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     ADMIN_MALFORMED_REQUESTS,
     LOG_LINES_LOST,
     ACCESS_LOG_DROPPED,
+    SERIES,
+    SERIES_LIMIT,
+    SERIES_FOLDED,
+    SERIES_EXPIRED,
 )

@@ -15,10 +15,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
+from nodeagent.stats.signals import NodeStats
+from nodeagent.stats.window import LONGEST
 
 log = structlog.get_logger()
 
@@ -29,11 +32,15 @@ KEEPALIVE = 30.0
 RESPONSE_TIME = 30.0
 """Seconds in which a client has to take a long response."""
 
+WINDOW = "10s"
+"""What `/stats` tells of if nothing else is asked for."""
+
 PAGES = {
     "/healthz": "200 while this process runs",
     "/readyz": "200 when the mesh is served, 503 before that and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
+    "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 
@@ -46,6 +53,8 @@ class AdminView(msgspec.Struct, frozen=True):
     plan: Callable[[], Awaitable[bytes]]
     resolve: Callable[[str], Awaitable[Resolution]]
     """Asks DNS for a name; raises `NotOurs`."""
+    stats: Callable[[float], Awaitable[NodeStats]]
+    """Returns the stats of so many seconds."""
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; readiness does not depend on them."""
 
@@ -96,6 +105,7 @@ class AdminServer:
             ("/readyz", self._readyz),
             ("/metrics", self._metrics),
             ("/plan", self._plan),
+            ("/stats", self._stats),
             ("/resolve", self._resolve),
             ("/{path:.*}", self._not_found),
         ):
@@ -171,6 +181,14 @@ class AdminServer:
 
     async def _plan(self, _: web.Request) -> web.Response:
         body = await self._view.plan()
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        try:
+            seconds = parse_duration(request.query.get("window", WINDOW), least=1.0, most=LONGEST)
+        except InvalidValue as error:
+            return _text(f"window: {error}\n", 400)
+        body = msgspec.json.encode(await self._view.stats(seconds)) + b"\n"
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _resolve(self, request: web.Request) -> web.Response:

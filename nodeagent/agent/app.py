@@ -29,6 +29,7 @@ from discovery.notice import Announcer
 from discovery.registry import Registry
 from discovery.source import Event, Source, SourceError, Stale, Synced
 from nodeagent.admin.freshness import Freshness, describe_state
+from nodeagent.admin.live import LiveStats
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness, ReadinessToken
@@ -59,6 +60,7 @@ from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
+from nodeagent.stats.tallies import Tallies
 
 log = structlog.get_logger()
 
@@ -123,19 +125,31 @@ class Agent:
         except (ValueError, dns.exception.DNSException) as error:
             raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
         self._presence = Presence(successor_address(settings.mesh_range))
+        layout, allocator = self._supervisor.layout, self._supervisor.allocator
+        tallies = Tallies(layout, allocator)
+        self._live = LiveStats(
+            settings.node_name,
+            tallies,
+            allocator,
+            lambda: self._in_force.plan,
+            lambda: self._supervisor.regions,
+        )
         self._admin = AdminServer(
             settings.admin_listen,
             AdminView(
                 readiness=self._readiness,
                 metrics=MetricsPage(
-                    self._supervisor.layout,
-                    self._supervisor.allocator,
+                    layout,
+                    allocator,
                     self._state,
                     version("svcmesh"),
                     settings.node_name,
+                    settings.max_series,
+                    tallies,
                 ).render,
                 plan=PlanPage(lambda: self._in_force, in_force_document).body,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
+                stats=self._live.stats,
                 notes=self._notes,
             ),
             share=settings.capture == "nftables",
@@ -160,6 +174,10 @@ class Agent:
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
             ejected={key: len(out) for key, out in self._ejected.items()},
+            unusable={
+                key: len(self._prober.unhealthy.get(key, {}).keys() | self._ejected.get(key, {}).keys())
+                for key in (*self._prober.unhealthy, *self._ejected)
+            },
         )
 
     def _notes(self) -> Iterable[str]:
@@ -463,6 +481,7 @@ class Agent:
             await self._capture.close()
         except CaptureError as error:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
+        await self._live.close()
         await self._admin.close()
         log.info("agent_stopped")
 

@@ -29,7 +29,9 @@ from nodeagent.plan.addresses import LONGEST_PREFIX
 from nodeagent.plan.policy import Rules
 from nodeagent.settings import (
     DNS_PORT,
+    FEWEST_SERIES,
     LOOPBACK_RANGE,
+    MOST_SERIES,
     NFTABLES_RANGE,
     AccessLog,
     CaptureKind,
@@ -42,6 +44,7 @@ SHORTEST_PREFIX = 4
 MAX_WORKERS = 256
 MAX_DRAIN = 3600.0
 MOST_MEMORY = 1 << 40
+MAX_SERIES = 1_000_000
 ADMIN_PORT = 15000
 STORE_PORT = 6379
 LAPTOP_DNS_PORT = 10053
@@ -74,6 +77,7 @@ class Given(msgspec.Struct, frozen=True):
     log_level: str = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
+    max_series: int = MOST_SERIES
     ready_file: str = ""
     state_dir: str = ""
     compat: Compat | None = None
@@ -117,6 +121,7 @@ def resolve_settings(given: Given) -> Settings:
         log_level=given.log_level,
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
+        max_series=given.max_series,
         ready_file=given.ready_file,
         state_dir=given.state_dir,
         compat=given.compat,
@@ -325,6 +330,17 @@ def parse_range(text: str) -> str:
             f"{text} contains addresses that no connection can be made to; use another range, {example}"
         )
     return text
+
+
+def parse_series(text: str) -> int:
+    """Read how many time series an agent may show.
+
+    Raises:
+        ValueError: not a whole number, or too few or too many.
+    """
+    if not (text.isascii() and text.isdigit() and FEWEST_SERIES <= int(text[:9]) <= MAX_SERIES):
+        raise ValueError(f"{text!r} is not a whole number from {FEWEST_SERIES} to {MAX_SERIES}")
+    return int(text)
 
 
 def parse_zone(text: str) -> str:

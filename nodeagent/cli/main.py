@@ -28,6 +28,7 @@ from nodeagent.cli.flags import (
     parse_node_zone,
     parse_override,
     parse_range,
+    parse_series,
     parse_source,
     parse_store,
     parse_worker_memory,
@@ -39,7 +40,7 @@ from nodeagent.cli.needs import unmet
 from nodeagent.cli.parsed import Parsed, ParsedLines
 from nodeagent.init import Kept
 from nodeagent.log.configure import LEVELS
-from nodeagent.settings import NFTABLES_RANGE
+from nodeagent.settings import MOST_SERIES, NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -195,7 +196,7 @@ def main() -> None:
     "--admin-listen",
     type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
     show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
-    help="Where the agent serves /healthz, /readyz, /metrics, /plan and /resolve.",
+    help="Where the agent serves /healthz, /readyz, /metrics, /stats, /plan and /resolve.",
 )
 @_flag(
     "--workers",
@@ -289,6 +290,13 @@ def main() -> None:
     type=click.Choice(["off", "errors", "all"]),
     default="errors",
     help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
+)
+@_flag(
+    "--max-series",
+    type=Parsed("N", "a whole number from 500 to 1000000", parse_series),
+    default=str(MOST_SERIES),
+    help="How many time series /metrics shows at most. The busiest ports and sources have series of their "
+    "own; what there is no room for is counted together. See docs/metrics.md.",
 )
 @click.pass_obj
 def run(kept: Kept | None, /, middleware_path: str | None, **given: Any) -> None:

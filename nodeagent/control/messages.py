@@ -83,6 +83,8 @@ class SourcePod(msgspec.Struct, frozen=True, array_like=True):
     name: str
     workload: str
     """`deployment/web`, in the same namespace."""
+    service_account: str = ""
+    """In the same namespace; empty if that is not known."""
 
 
 class Sources(msgspec.Struct, frozen=True, tag=True):

@@ -40,7 +40,7 @@ def diff_sources(old: Mapping[str, SourcePod], new: Mapping[str, SourcePod]) -> 
 
 
 def _source_pod(pod: PodObject, before: SourcePod | None) -> SourcePod:
-    now = SourcePod(pod.key.namespace, pod.key.name, pod.workload)
+    now = SourcePod(pod.key.namespace, pod.key.name, pod.workload, pod.service_account)
     return before if before == now else now
 
 

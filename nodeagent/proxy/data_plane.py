@@ -24,7 +24,7 @@ from nodeagent.proxy.http2.server import Http2Connection
 from nodeagent.proxy.listeners import ListenerTable
 from nodeagent.proxy.observer import Observer
 from nodeagent.proxy.pool import Address, Dialer, EndpointPool, Pool, Pools, SocketDialer
-from nodeagent.proxy.runtime import Runtime, Windows
+from nodeagent.proxy.runtime import Identify, Runtime, Windows
 from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import (
@@ -38,6 +38,8 @@ from nodeagent.stats.columns import (
     WORKER_WAITING,
     Layout,
 )
+from nodeagent.stats.edges import EdgeRows
+from nodeagent.stats.identity import UNKNOWN
 from nodeagent.stats.methods import MethodRows
 
 COUNTED: Final = 4096
@@ -72,6 +74,8 @@ class DataPlane:
         workload: Callable[[str], str] = lambda _address: "",
         tokens: TokenStore | None = None,
         wall: Callable[[], float] | None = None,
+        edges: EdgeRows | None = None,
+        identify: Identify = lambda _address, _before: UNKNOWN,
     ) -> None:
         self.runtime = Runtime(
             loop,
@@ -87,6 +91,8 @@ class DataPlane:
             workload,
             tokens,
             wall,
+            edges,
+            identify,
         )
         self.runtime.run_apart = run_apart
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))
@@ -126,6 +132,11 @@ class DataPlane:
     def sweep(self) -> None:
         """Once a second: end what is over its time."""
         self.runtime.sweep()
+        self.runtime.edges.tick(self.runtime.now())
+
+    def sources_changed(self) -> None:
+        """Have each connection find out again who its client is."""
+        self.runtime.edges.forget()
 
     def count(self) -> None:
         """Write what is open and under way now into the worker's gauges."""

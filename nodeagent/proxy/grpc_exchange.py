@@ -137,4 +137,4 @@ class GrpcExchange(Exchange):
         if http_code(200, self._status) >= FAILURES:
             self.listener.tell_failed_call(self, now)
         exists = self.answered and self._status not in OF_NO_METHOD
-        self.listener.record_call(self._status, self._head.target, exists)
+        self.listener.record_call(self.client.source, self._status, self._head.target, exists)

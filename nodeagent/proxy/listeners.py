@@ -30,6 +30,7 @@ from nodeagent.stats.columns import (
     DURATION_SUM,
     GRPC_CALLS,
     MESH_RESPONSES,
+    OVERFLOW_SLOT,
     REQUESTS,
 )
 from nodeagent.stats.methods import PortMethods
@@ -137,6 +138,9 @@ class RunningListener:
         self._rules: tuple[RunningRule, ...] = ()
         self._table = RuleTable(())
         self._named: dict[str, Backend] = {}
+        self._edges = runtime.edges.of_port(
+            self.service, self.port, self._counters.base, slot != OVERFLOW_SLOT
+        )
         self._methods: PortMethods | None = None
         """Of gRPC, once there has been a call."""
         self._take(spec)
@@ -144,6 +148,7 @@ class RunningListener:
     def update(self, spec: Listener, slot: int) -> None:
         """Take a changed plan for this port into use."""
         self._counters.base = self.runtime.layout.base(slot)
+        self._edges.move(self._counters.base, slot != OVERFLOW_SLOT)
         if spec != self.spec:
             self._take(spec)
             self.spec = spec
@@ -151,6 +156,7 @@ class RunningListener:
     def remove(self) -> None:
         """The plan does not have it any more."""
         self.removed = True
+        self._edges.close()
         if self._methods is not None:
             self._methods.close()
         for rule in self._rules:
@@ -171,11 +177,24 @@ class RunningListener:
         """
         return self._named[name]
 
+    def counters_for(self, source: Source) -> int:
+        """Return the first cell of what counts the requests of a source; found anew only after a change."""
+        edges = self.runtime.edges
+        if source.counters_of is not self._edges or source.counters_epoch != edges.epoch:
+            identity = source.identity = self.runtime.identify(source.address, source.identity)
+            source.counters = self._edges.find(identity.source)
+            source.counters_of, source.counters_epoch = self._edges, edges.epoch
+        return source.counters
+
+    def count_from(self, source: Source, column: int, amount: int = 1) -> None:
+        """Add to one of the counters that each source has (`EDGE_COLUMNS`)."""
+        self._counters.cells[self.counters_for(source) + column] += amount
+
     def record(self, exchange: Finished, now: float) -> None:
         """Count an exchange that has ended, and tell the observer if it wants to know."""
-        cells, base = self._counters.cells, self._counters.base
         took = now - exchange.started
         client = exchange.client
+        cells, base = self._counters.cells, self.counters_for(client.source)
         status = exchange.status
         cells[base + REQUESTS + status // 100] += 1
         cells[base + DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, took)] += 1
@@ -194,12 +213,12 @@ class RunningListener:
         if observer.from_status == FAILURES and exchange.status < FAILURES and exchange.error is None:
             observer.ended(self.describe(exchange, now))
 
-    def record_call(self, status: GrpcStatus, path: bytes, exists: bool) -> None:
+    def record_call(self, source: Source, status: GrpcStatus, path: bytes, exists: bool) -> None:
         """Count a gRPC call that has ended, besides its exchange.
 
         `exists` says that an endpoint has answered it as a method that there is.
         """
-        self.count(GRPC_CALLS + status)
+        self.count_from(source, GRPC_CALLS + status)
         if self.removed:
             return
         if self._methods is None:

@@ -20,10 +20,15 @@ from nodeagent.proxy.flush import Flush
 from nodeagent.proxy.observer import NoObserver, Observer
 from nodeagent.settings import Limits
 from nodeagent.stats.columns import WORKER_REFUSED_FULL, WORKER_REFUSED_LIMIT, WORKER_SLOT, Layout
+from nodeagent.stats.edges import EdgeRows
+from nodeagent.stats.identity import UNKNOWN, Identity
 from nodeagent.stats.methods import MethodRows
 
 FOREVER: Final = float("inf")
 """A deadline that never passes."""
+
+
+Identify = Callable[[str, Identity | None], Identity]
 
 
 class Windows(Protocol):
@@ -110,6 +115,8 @@ class Runtime:
         workload: Callable[[str], str] = lambda _address: "",
         tokens: TokenStore | None = None,
         wall: Callable[[], float] | None = None,
+        edges: EdgeRows | None = None,
+        identify: Identify = lambda _address, _before: UNKNOWN,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -119,6 +126,10 @@ class Runtime:
         self.windows = windows
         self.methods = methods or MethodRows(memoryview(b"").cast("q"))
         """Where gRPC calls are counted by method; without memory for it they are not."""
+        self.edges = edges or EdgeRows(cells)
+        """Where requests are counted by port and source; without memory for it, by port alone."""
+        self.identify = identify
+        """Who the client with an address is; given whom the connection had before, if it was asked."""
         self.observer: Observer = observer or NoObserver()
         self.index = index
         self.now = now

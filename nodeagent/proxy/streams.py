@@ -10,16 +10,34 @@ from typing import Protocol
 
 from middleware.contract import Reply
 from nodeagent.proxy.message import RequestHead, ResponseHead
+from nodeagent.stats.edges import PortEdges
+from nodeagent.stats.identity import Identity
 
 
 class Source:
     """Where a client's connection comes from, resolved once for it."""
 
-    __slots__ = ("address", "address_bytes", "forwarded_line", "port")
+    __slots__ = (
+        "address",
+        "address_bytes",
+        "counters",
+        "counters_epoch",
+        "counters_of",
+        "forwarded_line",
+        "identity",
+        "port",
+    )
 
     def __init__(self, address: str, port: int = 0) -> None:
         self.address = address
         self.port = port
+        self.identity: Identity | None = None
+        """Who it is; None until somebody has asked."""
+        self.counters = 0
+        """The first cell of what counts its requests to the port `counters_of`, as long as the edges are of
+        `counters_epoch` (`RunningListener.counters_for`)."""
+        self.counters_epoch = -1
+        self.counters_of: PortEdges | None = None
         self.address_bytes = address.encode("ascii")
         self.forwarded_line = b"X-Forwarded-For: %b\r\n" % self.address_bytes
 

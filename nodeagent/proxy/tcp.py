@@ -47,14 +47,16 @@ BROKEN_OFF: Final = _End("broken_off", "the worker ended it: it leaves, or the c
 class TcpSide(Connection):
     """One of the two connections; `peer` is the other one. `column` counts the bytes that come from it."""
 
-    __slots__ = ("_column", "bytes", "ended", "listener", "peer")
+    __slots__ = ("_column", "bytes", "ended", "listener", "peer", "source")
 
     name = "client"
     """Who is at the far end, as the reasons of an end say it."""
 
-    def __init__(self, listener: RunningListener, column: int) -> None:
+    def __init__(self, listener: RunningListener, source: Source, column: int) -> None:
         super().__init__(listener.runtime)
         self.listener = listener
+        self.source = source
+        """Of the client."""
         self.peer: TcpSide | None = None
         self.ended = False
         """It will send no more, and its peer knows."""
@@ -70,7 +72,7 @@ class TcpSide(Connection):
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
         size = len(data)
-        self.listener.count(self._column, size)
+        self.listener.count_from(self.source, self._column, size)
         self.bytes += size
         self.moved()
         peer = self.peer
@@ -134,7 +136,7 @@ class TcpUpstream(TcpSide):
     name = "endpoint"
 
     def __init__(self, client: TcpConnection) -> None:
-        super().__init__(client.listener, BYTES_SENT)
+        super().__init__(client.listener, client.source, BYTES_SENT)
         self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -170,7 +172,6 @@ class TcpConnection(TcpSide):
         "_tried",
         "_try",
         "_upstream",
-        "source",
     )
 
     of_client = True
@@ -178,8 +179,7 @@ class TcpConnection(TcpSide):
     def __init__(
         self, listener: RunningListener, source: Source, connect_time: float, idle_time: float | None
     ) -> None:
-        super().__init__(listener, BYTES_RECEIVED)
-        self.source = source
+        super().__init__(listener, source, BYTES_RECEIVED)
         self._connect_time = connect_time
         self._idle_time = idle_time
         self._early: list[bytes] = []
@@ -207,7 +207,7 @@ class TcpConnection(TcpSide):
         """Begin: connect to an endpoint."""
         super().connection_made(transport)
         self._started = self.runtime.now()
-        self.listener.count(CONNECTIONS)
+        self.listener.count_from(self.source, CONNECTIONS)
         self.listener.count(CONNECTIONS_ACTIVE)
         self.moved()
         self._connect()
@@ -297,7 +297,7 @@ class TcpConnection(TcpSide):
     def data_received(self, data: bytes) -> None:
         """Bytes for the endpoint."""
         if self.peer is None and self._pending is not None:
-            self.listener.count(BYTES_RECEIVED, len(data))
+            self.listener.count_from(self.source, BYTES_RECEIVED, len(data))
             self.bytes += len(data)
             self._early.append(data)
             # Bounded by one read. Not in `connection_made`: uvloop starts to read after it, whatever it says.

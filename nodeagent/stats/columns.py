@@ -45,36 +45,40 @@ BYTES_RECEIVED = DURATION_SUM + 1
 BYTES_SENT = DURATION_SUM + 2
 """To clients, bytes."""
 CONNECTIONS = DURATION_SUM + 3
-CONNECTIONS_ACTIVE = DURATION_SUM + 4
-"""A gauge."""
-UPSTREAM_CONNECTIONS = DURATION_SUM + 5
-RESENDS = DURATION_SUM + 6
-"""Requests sent again because the pooled connection they were sent on had been closed."""
-
-UPSTREAM_CONNECT_FAILED = DURATION_SUM + 7
-UPSTREAM_CONNECT_TIMEOUT = DURATION_SUM + 8
-UPSTREAM_RESET = DURATION_SUM + 9
-"""The connection ended before a whole response head came."""
-UPSTREAM_TRUNCATED = DURATION_SUM + 10
-"""The connection ended in the middle of a response body."""
-UPSTREAM_PROTOCOL_ERROR = DURATION_SUM + 11
-UPSTREAM_STALLED = DURATION_SUM + 12
-UPSTREAM_NO_ENDPOINT = DURATION_SUM + 13
-
-UPSTREAM_TIMEOUT = DURATION_SUM + 14
-"""The endpoint did not answer in time."""
-UPSTREAM_OVERLOADED = DURATION_SUM + 15
-"""No connection to an endpoint was free in time."""
-
-OUTLIER_EJECTIONS = DURATION_SUM + 16
-"""Times that outlier detection has ejected an endpoint."""
-FAILOVERS = DURATION_SUM + 17
-"""Requests and tcp connections sent to the Service of `svc.mesh/failover`, each try counted."""
-
-GRPC_CALLS = DURATION_SUM + 18
+GRPC_CALLS = DURATION_SUM + 4
 """gRPC calls by the status that the caller got: the column is `GRPC_CALLS + status`."""
 
-SLOT_COLUMNS = GRPC_CALLS + len(GrpcStatus)
+EDGE_COLUMNS = GRPC_CALLS + len(GrpcStatus)
+"""The columns up to here are counted for each source of a port apart (`nodeagent.stats.edges`), at the same
+places in its row. In the slot they hold what is counted in no row."""
+
+CONNECTIONS_ACTIVE = EDGE_COLUMNS
+"""A gauge."""
+UPSTREAM_CONNECTIONS = EDGE_COLUMNS + 1
+RESENDS = EDGE_COLUMNS + 2
+"""Requests sent again because the pooled connection they were sent on had been closed."""
+
+UPSTREAM_CONNECT_FAILED = EDGE_COLUMNS + 3
+UPSTREAM_CONNECT_TIMEOUT = EDGE_COLUMNS + 4
+UPSTREAM_RESET = EDGE_COLUMNS + 5
+"""The connection ended before a whole response head came."""
+UPSTREAM_TRUNCATED = EDGE_COLUMNS + 6
+"""The connection ended in the middle of a response body."""
+UPSTREAM_PROTOCOL_ERROR = EDGE_COLUMNS + 7
+UPSTREAM_STALLED = EDGE_COLUMNS + 8
+UPSTREAM_NO_ENDPOINT = EDGE_COLUMNS + 9
+
+UPSTREAM_TIMEOUT = EDGE_COLUMNS + 10
+"""The endpoint did not answer in time."""
+UPSTREAM_OVERLOADED = EDGE_COLUMNS + 11
+"""No connection to an endpoint was free in time."""
+
+OUTLIER_EJECTIONS = EDGE_COLUMNS + 12
+"""Times that outlier detection has ejected an endpoint."""
+FAILOVERS = EDGE_COLUMNS + 13
+"""Requests and tcp connections sent to the Service of `svc.mesh/failover`, each try counted."""
+
+SLOT_COLUMNS = EDGE_COLUMNS + 14
 """Columns of a slot before those of the middleware."""
 
 UPSTREAM_ERRORS = {

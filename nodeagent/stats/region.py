@@ -20,7 +20,7 @@ from typing import Self
 import structlog
 
 from discovery.model import ServiceKey
-from nodeagent.stats import methods
+from nodeagent.stats import edges, methods
 from nodeagent.stats.columns import (
     CONNECTIONS_ACTIVE,
     FIRST_SLOT,
@@ -79,14 +79,17 @@ class SharedMemory:
 class StatsRegion(SharedMemory):
     """The counters of one worker: `slots` slots of `layout.slot_columns` cells, at the beginning of `cells`.
 
-    Behind them are the rows of `nodeagent.stats.methods`, in `methods`.
+    Behind them are the rows of `nodeagent.stats.methods`, in `methods`, and from the cell `edges_at` on those
+    of `nodeagent.stats.edges`.
     """
 
     def __init__(self, fd: int, layout: Layout, slots: int = MAX_SLOTS) -> None:
         super().__init__(fd, _size(layout, slots))
         self.layout = layout
         self.slots = slots
-        self.methods = self.cells[slots * layout.slot_columns :]
+        behind = slots * layout.slot_columns
+        self.edges_at = behind + methods.CELLS
+        self.methods = self.cells[behind : self.edges_at]
 
     @classmethod
     def create(cls, layout: Layout, slots: int = MAX_SLOTS) -> Self:
@@ -131,7 +134,7 @@ class StatsRegion(SharedMemory):
 
 
 def _size(layout: Layout, slots: int) -> int:
-    return slots * layout.slot_columns + methods.CELLS
+    return slots * layout.slot_columns + methods.CELLS + edges.CELLS
 
 
 class SlotAllocator:
@@ -153,6 +156,8 @@ class SlotAllocator:
         """Slots that were ever in use: all numbers are below it."""
         self.overflowed = 0
         """Ports that share the overflow slot now."""
+        self.generations: dict[int, int] = {}
+        """How often each slot was cleared for another port; those that never were are left out."""
         self.version = 0
         """Grows with every change of `slots`."""
 
@@ -219,6 +224,7 @@ class SlotAllocator:
             for region in regions:
                 region.clear(slot)
             self._free.append(slot)
+            self.generations[slot] = self.generations.get(slot, 0) + 1
 
     def _take(self) -> int:
         if self._free:

@@ -58,6 +58,7 @@ from nodeagent.stats.columns import (
     WORKER_TASKS,
     Layout,
 )
+from nodeagent.stats.edges import EdgeRows
 from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import StatsRegion
 from nodeagent.stats.windows import SharedWindows
@@ -160,6 +161,8 @@ class Worker:
             self._confirm(channel)
         elif isinstance(message, Sources):
             self._sources.change(message)
+            if self._data_plane is not None:
+                self._data_plane.sources_changed()
         elif isinstance(message, Conditions):
             self._set_conditions(message.backends)
         elif isinstance(message, Drain):
@@ -197,6 +200,8 @@ class Worker:
             workload=self._sources.workload,
             tokens=self._tokens,
             wall=time.time,
+            edges=EdgeRows(self._region.cells, self._region.edges_at),
+            identify=self._sources.identify,
         )
         self._data_plane.backends.locate(settings.node, settings.zone)
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)

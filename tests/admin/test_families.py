@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.model import Service, ServiceKey, ServiceObject
-from hack.metrics import families
+from hack.metrics import cardinality, families
 from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.family import PORT_LABELS, Family
@@ -77,6 +77,20 @@ def declared() -> dict[str, Family]:
 def test_what_is_shown_is_what_is_declared(text: str) -> None:
     expected = {name: (family.kind, set(family.labels)) for name, family in declared().items()}
     assert shown(text) == expected
+
+
+def test_a_family_has_no_more_series_than_it_declares(text: str) -> None:
+    """Of one port that one source has asked, and whose every column was counted."""
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        if name not in declared():
+            continue
+        most, _, of = cardinality(declared()[name]).partition(" a ")
+        mine = [sample for sample in family.samples if sample.labels.get("service", "web") == "web"]
+        if of in ("", "source", "port"):
+            assert len(mine) == int(most), name
+        else:
+            assert len({tuple(sample.labels.values()) for sample in mine}) == len(mine), name
 
 
 def test_the_help_is_the_declared_one(text: str) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -9,14 +9,17 @@ import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from discovery.model import Problem, Service, ServiceKey, ServiceObject
+from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
 from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
-from nodeagent.admin.exposition import PIECE_ROWS
+from nodeagent.admin.exposition import PIECE_LINES, PIECE_PORTS
+from nodeagent.admin.family import SOURCE_LABELS
 from nodeagent.admin.freshness import Freshness
+from nodeagent.admin.health import HealthState
 from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.plan.model import LayerSpec, Listener, NodePlan, ServicePlan
+from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, NodePlan, ServicePlan
+from nodeagent.settings import MOST_SERIES
 from nodeagent.stats import columns
 from nodeagent.stats.columns import OVERFLOW_SLOT, REFUSALS, WORKER_SLOT, Layout
 from nodeagent.stats.methods import MethodRows
@@ -54,16 +57,35 @@ def service_plan(name: str, port: int, *layers: str, problems: int = 0) -> Servi
     )
 
 
+NO_SOURCE = {"source_namespace": "", "source_workload": "other"}
+"""What is counted in no row of a source."""
+
+
+def without_source(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if name not in SOURCE_LABELS}
+
+
 class Node:
     """An agent's memory with two workers, and the page it shows."""
 
-    def __init__(self, *services: ServicePlan, slots: int = 64, layout: Layout = LAYOUT) -> None:
+    def __init__(
+        self,
+        *services: ServicePlan,
+        slots: int = 64,
+        layout: Layout = LAYOUT,
+        most_series: int = MOST_SERIES,
+    ) -> None:
         self.layout = layout
         self.plan = NodePlan(7, {service.source.key: service for service in services})
         self.regions = [StatsRegion.create(layout, slots=slots) for _ in range(2)]
         self.allocator = SlotAllocator(slots=slots)
         self.allocator.assign({(one.service, one.port) for one in self.plan.listeners()}, (), self.regions, 0)
-        self.page = MetricsPage(layout, self.allocator, self.state, "1.2.3", 'no"de')
+        self.time = 1000.0
+        self.unusable: dict[BackendKey, int] = {}
+        self.unhealthy: dict[BackendKey, int] = {}
+        self.page = MetricsPage(
+            layout, self.allocator, self.state, "1.2.3", 'no"de', most_series, now=lambda: self.time
+        )
 
     def state(self) -> AgentState:
         return AgentState(
@@ -77,6 +99,8 @@ class Node:
             dns_responses={"udp": 11, "tcp": 2},
             tasks=9,
             ready=True,
+            unusable=self.unusable,
+            health=HealthState(unhealthy=self.unhealthy),
         )
 
     def write(self, worker: int, name: str, column: int, number: int, port: int = 80) -> None:
@@ -102,7 +126,15 @@ class Node:
         return None
 
     def of_port(self, name: str, **labels: str) -> float | None:
-        return self.value(name, service="web", namespace="default", port="80", **labels)
+        """The value of this port, summed over sources; None if there is none."""
+        wanted = {"service": "web", "namespace": "default", "port": "80", **labels}
+        found = [
+            sample.value
+            for family in self.families().values()
+            for sample in family.samples
+            if sample.name == name and without_source(sample.labels) == wanted
+        ]
+        return sum(found) if found else None
 
 
 @pytest.fixture
@@ -130,7 +162,10 @@ def test_a_scrape_merges_the_workers(node: Node) -> None:
     assert node.of_port("svcmesh_connections_active") == 2
     assert node.of_port("svcmesh_upstream_errors_total", reason="stalled") == 4
     assert node.of_port("svcmesh_upstream_errors_total", reason="reset") is None
-    exact = f'svcmesh_response_bytes_total{{service="web",namespace="default",port="80"}} {2**53 + 1}'
+    exact = (
+        'svcmesh_response_bytes_total{service="web",namespace="default",port="80",'
+        f'source_namespace="",source_workload="other"}} {2**53 + 1}'
+    )
     assert exact in node.text().splitlines()
 
 
@@ -150,6 +185,7 @@ def test_calls_of_grpc_by_method(node: Node) -> None:
         methods = MethodRows(node.regions[worker].methods)
         methods.of_port("default/web", 80).count(b"/shop.Cart/Add", status, True)
         methods.of_port("default/gone", 80).count(b"/shop.Cart/Add", status, True)
+    node.write(0, "web", columns.GRPC_CALLS, 3)
     name = "svcmesh_grpc_method_calls_total"
     assert node.of_port(name, method="shop.Cart/Add", grpc_status="OK") == 2
     assert node.of_port(name, method="shop.Cart/Add", grpc_status="ABORTED") == 1
@@ -170,12 +206,17 @@ def test_buckets_become_cumulative(node: Node) -> None:
     assert node.of_port(f"{name}_sum") == 1.5
 
 
-def test_an_idle_port_costs_no_line_but_for_its_middleware(node: Node) -> None:
+def test_an_idle_port_costs_no_line_and_a_busy_one_shows_its_middleware_at_zero(node: Node) -> None:
     text = node.text()
     assert 'service="web"' not in text
-    idle = [line for line in text.splitlines() if 'service="api"' in line]
+    assert 'service="api"' not in text
+    node.write(0, "api", columns.REQUESTS_2XX, 1, 8080)
+    text = node.text()
     labels = 'service="api",namespace="default",port="8080"'
-    assert idle == [f"svcmesh_retries_total{{{labels}}} 0", f"svcmesh_circuit_breaker_open{{{labels}}} 0"]
+    assert f"svcmesh_retries_total{{{labels}}} 0" in text.splitlines()
+    assert f"svcmesh_circuit_breaker_open{{{labels}}} 0" in text.splitlines()
+    node.write(0, "web", columns.REQUESTS_2XX, 1)
+    assert 'svcmesh_retries_total{service="web"' not in node.text(), "it does not use it"
 
 
 def test_of_middleware_counters_the_sum_and_of_gauges_the_greatest(node: Node) -> None:
@@ -200,20 +241,20 @@ def test_a_scrape_between_a_plan_and_its_slots_is_soon_forgotten(node: Node) -> 
     assert 'service="new"' not in node.text()
     node.allocator.assign({(new.source.key, 80)}, (), node.regions, 1)
     node.write(0, "new", columns.REQUESTS_2XX, 5)
-    labels = {"service": "new", "namespace": "default", "port": "80"}
+    labels = {"service": "new", "namespace": "default", "port": "80", **NO_SOURCE}
     assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5
 
 
 def test_what_found_no_slot_is_shown_as_other(node: Node) -> None:
     node.regions[0].cells[LAYOUT.base(OVERFLOW_SLOT) + columns.REQUESTS_2XX] = 5
-    other = {"service": "other", "namespace": "", "port": ""}
+    other = {"service": "other", "namespace": "", "port": "", **NO_SOURCE}
     assert node.value("svcmesh_requests_total", code_class="2xx", **other) == 5
 
 
 def test_names_from_the_input_cannot_break_the_text() -> None:
     node = Node(service_plan('we"b\\\n', 80))
     node.write(0, 'we"b\\\n', columns.REQUESTS_2XX, 5)
-    labels = {"service": 'we"b\\\n', "namespace": "default", "port": "80"}
+    labels = {"service": 'we"b\\\n', "namespace": "default", "port": "80", **NO_SOURCE}
     assert node.value("svcmesh_requests_total", code_class="2xx", **labels) == 5
     node.close()
 
@@ -286,13 +327,35 @@ def test_what_each_worker_has_open(node: Node) -> None:
     assert node.value("svcmesh_worker_tasks", worker="0") == 0
 
 
+def test_how_many_endpoints_there_are_and_are_in_use() -> None:
+    def served(name: str, endpoints: int) -> ServicePlan:
+        backend = BackendSpec(
+            BackendKey(ServiceKey("default", name), 80),
+            tuple(Endpoint("10.1.0.1", number + 1) for number in range(endpoints)),
+        )
+        return msgspec.structs.replace(service_plan(name, 80), backends=(backend,))
+
+    node = Node(served("web", 5), served("quiet", 3), served("lame", 2))
+    node.unusable = {BackendKey(ServiceKey("default", "web"), 80): 2}
+    node.unhealthy = {BackendKey(ServiceKey("default", "lame"), 80): 1}
+    node.write(0, "web", columns.REQUESTS_2XX, 5)
+    assert (node.of_port("svcmesh_endpoints"), node.of_port("svcmesh_endpoints_in_use")) == (5, 3)
+    lame = {"service": "lame", "namespace": "default", "port": "80"}
+    assert node.value("svcmesh_endpoints_unhealthy", **lame) == 1, "shown though nobody asks it"
+    other = {"service": "other", "namespace": "", "port": ""}
+    assert node.value("svcmesh_endpoints", **other) == 3, "of all that have no series of their own"
+    node.close()
+
+
 def test_many_ports_come_in_pieces() -> None:
-    node = Node(*(service_plan(f"s{number}", 80) for number in range(1000)), slots=2000)
+    services = [service_plan(f"s{number}", 80) for number in range(1000)]
+    node = Node(*services, slots=2000, most_series=100_000)
     for number in range(1000):
         node.write(0, f"s{number}", columns.DURATION_BUCKETS, 1)
     pieces = list(node.page.render())
     assert b"".join(pieces).count(b"svcmesh_request_duration_seconds_count{") == 1000
-    assert max(piece.count(b"\n") for piece in pieces) <= PIECE_ROWS * 17
+    assert max(piece.count(b"\n") for piece in pieces) <= PIECE_LINES + 1000 * 17, "one family at most more"
+    assert sum(not piece for piece in pieces) > 1000 / PIECE_PORTS, "pauses while lines are made"
     node.close()
 
 
@@ -350,6 +413,7 @@ def test_names_and_help_keep_to_the_conventions(node: Node) -> None:
 def test_the_metrics_of_our_middleware_keep_to_the_conventions() -> None:
     layout = Layout(MIDDLEWARES)
     node = Node(service_plan("web", 80, *(middleware.name for middleware in MIDDLEWARES)), layout=layout)
+    node.write(0, "web", columns.REQUESTS_2XX, 1)
     text = node.text()
     assert lint(text) == []
     for entry in layout.metrics:

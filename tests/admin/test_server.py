@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import structlog
 
@@ -17,6 +18,7 @@ from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
+from nodeagent.stats.signals import NodeStats
 
 
 class Agent:
@@ -30,7 +32,9 @@ class Agent:
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.plan_page = PlanPage(lambda: self.document, self.plan).body
-        self.view = AdminView(self.readiness, self.metrics, self.plan_page, self.resolve, lambda: self.notes)
+        self.view = AdminView(
+            self.readiness, self.metrics, self.plan_page, self.resolve, self.stats, lambda: self.notes
+        )
         self.server = AdminServer(("127.0.0.1", 0), self.view)
 
     @property
@@ -39,6 +43,9 @@ class Agent:
         assert runner is not None
         assert runner.server is not None
         return len(runner.server.connections)
+
+    async def stats(self, seconds: float) -> NodeStats:
+        return NodeStats("here", seconds, [], 0)
 
     def metrics(self) -> Iterator[bytes]:
         for piece in self.pieces:
@@ -103,6 +110,20 @@ async def test_metrics_are_streamed(agent: Agent) -> None:
 
 async def test_plan_is_json(agent: Agent) -> None:
     assert await fetch(agent, "/plan") == (200, "application/json", '{\n  "version": 7\n}\n')
+
+
+async def test_stats_are_json_for_a_window_of_seconds(agent: Agent) -> None:
+    status, kind, text = await fetch(agent, "/stats?window=1m")
+    assert (status, kind) == (200, "application/json")
+    assert msgspec.json.decode(text, type=NodeStats) == NodeStats("here", 60.0, [], 0)
+    assert msgspec.json.decode((await fetch(agent, "/stats"))[2], type=NodeStats).window == 10.0
+
+
+@pytest.mark.parametrize("window", ["0", "10", "2m", "a%20minute", ""])
+async def test_a_window_that_cannot_be_had(agent: Agent, window: str) -> None:
+    status, kind, text = await fetch(agent, f"/stats?window={window}")
+    assert (status, kind) == (400, "text/plain; charset=utf-8")
+    assert "expected a duration from 1s to 1m" in text
 
 
 async def test_resolve_is_json_and_says_no_to_names_of_others(agent: Agent) -> None:

@@ -20,7 +20,10 @@ from hack.kit.ports import free_port
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, Whoami, endpoints, load, service
 
-REQUESTS = 'svcmesh_requests_total{service="web",namespace="shop",port="18080",code_class="2xx"}'
+REQUESTS = (
+    'svcmesh_requests_total{service="web",namespace="shop",port="18080",'
+    'source_namespace="",source_workload="node",code_class="2xx"}'
+)
 
 
 def refuses(address: str) -> bool:

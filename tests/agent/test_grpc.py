@@ -60,7 +60,7 @@ def status(agent: Agent, method: str, request: bytes) -> str:
 
 def counted(agent: Agent, grpc_status: str, method: str = "") -> float:
     family = "svcmesh_grpc_method_calls_total" if method else "svcmesh_grpc_calls_total"
-    of_method = f',method="{method}"' if method else ""
+    of_method = f',method="{method}"' if method else ',source_namespace="",source_workload="node"'
     return agent.metric(f'{family}{{{PORT}{of_method},grpc_status="{grpc_status}"}}')
 
 

@@ -21,7 +21,7 @@ from hack.kit.ports import LOCALHOST
 from hack.kit.waiting import until
 from tests.agent.harness import Agent, endpoints, service
 
-PORT = 'namespace="shop",port="18080",service="web"'
+PORT = 'service="web",namespace="shop",port="18080"'
 QUICK = "interval=1s unhealthy=1"
 
 

@@ -115,5 +115,10 @@ def take(worker: SourcePods, message: Sources) -> None:
         worker.change(one)
 
 
-def test_what_is_told_of_a_pod_is_its_name_and_workload_alone() -> None:
-    assert [field.name for field in msgspec.structs.fields(SourcePod)] == ["namespace", "name", "workload"]
+def test_what_is_told_of_a_pod_is_who_it_is_alone() -> None:
+    assert [field.name for field in msgspec.structs.fields(SourcePod)] == [
+        "namespace",
+        "name",
+        "workload",
+        "service_account",
+    ]

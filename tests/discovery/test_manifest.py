@@ -355,8 +355,26 @@ def test_a_pod_keeps_the_addresses_that_are_its_own(spec: Any, status: Any, addr
         "spec": {"serviceAccountName": "web", "nodeName": "node-1", **spec},
         "status": status,
     }
-    expected = PodObject(PodKey("default", "web-0.a"), "pod/web-0.a", addresses, "x:1")
+    expected = PodObject(PodKey("default", "web-0.a"), "pod/web-0.a", addresses, "x:1", service_account="web")
     assert read_object(document, "x:1") == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("spec", "account", "wrong"),
+    [
+        ({}, "", []),
+        ({"serviceAccount": "old"}, "old", []),
+        ({"serviceAccountName": "new", "serviceAccount": "old"}, "new", []),
+        ({"serviceAccountName": ""}, "", []),
+        ({"serviceAccountName": 'we"b'}, "", ["spec.serviceAccountName"]),
+        ({"serviceAccountName": 7}, "", ["spec.serviceAccountName"]),
+    ],
+)
+def test_the_service_account_of_a_pod(spec: Any, account: str, wrong: list[str]) -> None:
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}
+    found, problems = read_object(document, "x:1")
+    assert isinstance(found, PodObject)
+    assert (found.service_account, [problem.field for problem in problems]) == (account, wrong)
 
 
 def owner(kind: Any, name: Any, controller: Any = True) -> dict[str, Any]:

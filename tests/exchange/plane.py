@@ -43,7 +43,7 @@ from nodeagent.proxy.shared_pool import SharedPool
 from nodeagent.settings import Limits
 from nodeagent.stats import columns
 from nodeagent.stats.columns import FIRST_SLOT, REFUSALS, REQUESTS, Layout
-from nodeagent.stats.methods import ROW, MethodRows
+from nodeagent.stats.methods import SHAPE, MethodRows
 from tests.exchange.loop import HandLoop
 
 KEY: Final = ("127.64.0.10", 80)
@@ -62,7 +62,7 @@ class CountingTurns:
 
     def __init__(self) -> None:
         self._turns: RoundRobin[Target] = RoundRobin()
-        self.pick, self.keep = self._turns.pick, self._turns.keep
+        self.pick, self.keep, self.circulate = self._turns.pick, self._turns.keep, self._turns.circulate
         self.under_way: Counter[Target] = Counter()
         self.begins = 0
         self.heard: list[tuple[Target, bool, float]] = []
@@ -137,7 +137,7 @@ class Plane:
         self.watcher = Watcher()
         self.layout = Layout(registry.MIDDLEWARES, REFUSALS)
         self.cells = memoryview(bytearray(8 * 4 * self.layout.slot_columns)).cast("q")
-        self.methods = memoryview(bytearray(8 * 16 * ROW)).cast("q")
+        self.methods = memoryview(bytearray(8 * 16 * SHAPE.row)).cast("q")
         self.limits = limits or Limits()
         self.runtime = Runtime(
             self.loop.asyncio,

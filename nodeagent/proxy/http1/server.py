@@ -166,7 +166,7 @@ class Http1Connection(Connection):
         super().connection_made(transport)
         self._idle_since = now = self.runtime.now()
         self.deadline = now + self.runtime.limits.idle_time
-        self.listener.count(CONNECTIONS)
+        self.listener.count_from(self.source, CONNECTIONS)
         self.listener.count(CONNECTIONS_ACTIVE)
 
     def data_received(self, data: bytes) -> None:

@@ -117,7 +117,7 @@ class Http2Connection(Multiplexed):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the client has the time of an idle connection for its first request."""
         self.take_over(transport)
-        self.listener.count(CONNECTIONS)
+        self.listener.count_from(self.source, CONNECTIONS)
         self.listener.count(CONNECTIONS_ACTIVE)
 
     def take_over(self, transport: asyncio.BaseTransport) -> None:

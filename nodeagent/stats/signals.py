@@ -1,0 +1,132 @@
+"""The golden signals of ports and edges in a short time: the values of `/stats`, for all that read them.
+
+`meshctl`, pages and tests decode JSON as `NodeStats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from middleware.grpc import GrpcStatus, http_code
+from nodeagent.stats.columns import (
+    BYTES_RECEIVED,
+    BYTES_SENT,
+    CONNECTIONS,
+    DURATION_BOUNDS,
+    DURATION_BUCKETS,
+    DURATION_SUM,
+    GRPC_CALLS,
+    MESH_RESPONSES,
+    REQUESTS,
+    REQUESTS_5XX,
+)
+
+_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+_FAILED: Final = tuple(status for status in GrpcStatus if http_code(200, status) >= 500)
+
+
+class Signals(msgspec.Struct, frozen=True):
+    """What was counted in the window. Rates are per second, durations in seconds."""
+
+    requests: int
+    """That have ended; of gRPC, calls."""
+    rate: float
+    success: float | None
+    """The share of them, 0 to 1, that failed neither with 5xx nor with a gRPC status that stands for one
+    (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS); None without requests."""
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    """Percentiles of the duration, interpolated in the histogram's buckets as Prometheus does; a request of
+    more than the last bound counts as that long. None without requests."""
+    classes: dict[str, int]
+    """Requests by class of the status, without those that are 0: `2xx`; `none`: the client left before a
+    response."""
+    grpc: dict[str, int]
+    """Calls by gRPC status, without those that are 0."""
+    mesh_responses: int
+    """Responses that the mesh made itself."""
+    connections: int
+    """That clients have opened."""
+    received_rate: float
+    """Bytes a second from clients."""
+    sent_rate: float
+    """Bytes a second to clients."""
+
+
+class SourceStats(msgspec.Struct, frozen=True):
+    """An edge: what one source has asked of the port."""
+
+    namespace: str
+    """Empty for `node`, `unknown` and `other`."""
+    workload: str
+    """`deployment/web`; `node`: the node itself or a pod on its network; `unknown`: a client that is not
+    known; `other`: the sources for which there was no room, together."""
+    signals: Signals
+
+
+class PortStats(msgspec.Struct, frozen=True):
+    """A port of a Service that was used in the window."""
+
+    namespace: str
+    service: str
+    port: int
+    signals: Signals
+    """Of all sources together."""
+    sources: list[SourceStats]
+    """The one with most requests first."""
+
+
+class NodeStats(msgspec.Struct, frozen=True):
+    """What this node's clients have asked. A port or source that was not used in the window is missing."""
+
+    node: str
+    window: float
+    """Seconds that the numbers are for: less than was asked for while there is no more history."""
+    ports: list[PortStats]
+    """The one with most requests first."""
+    left_out: int
+    """Ports and sources that are missing because there were too many at once; 0 but for very busy nodes."""
+
+
+def signals(counted: Sequence[int], seconds: float) -> Signals:
+    """Return what these counts (the columns of an edge) in so many seconds mean."""
+    classes = counted[REQUESTS : REQUESTS_5XX + 1]
+    calls = counted[GRPC_CALLS : GRPC_CALLS + len(GrpcStatus)]
+    requests = sum(classes)
+    failed = min(requests, classes[5] + sum(calls[status] for status in _FAILED))
+    buckets = counted[DURATION_BUCKETS:DURATION_SUM]
+    return Signals(
+        requests=requests,
+        rate=requests / seconds,
+        success=1 - failed / requests if requests else None,
+        p50=quantile(buckets, 0.5),
+        p95=quantile(buckets, 0.95),
+        p99=quantile(buckets, 0.99),
+        classes={name: number for name, number in zip(_CLASSES, classes, strict=True) if number},
+        grpc={status.name: number for status, number in zip(GrpcStatus, calls, strict=True) if number},
+        mesh_responses=counted[MESH_RESPONSES],
+        connections=counted[CONNECTIONS],
+        received_rate=counted[BYTES_RECEIVED] / seconds,
+        sent_rate=counted[BYTES_SENT] / seconds,
+    )
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the duration that this share of requests did not exceed, as `histogram_quantile` does."""
+    total = sum(buckets)
+    if not total:
+        return None
+    rank = share * total
+    for number, reached in enumerate(accumulate(buckets)):
+        if reached >= rank and buckets[number]:
+            break
+    if number >= len(DURATION_BOUNDS):
+        return DURATION_BOUNDS[-1]
+    lower = DURATION_BOUNDS[number - 1] if number else 0.0
+    part = (rank - (reached - buckets[number])) / buckets[number]
+    return lower + (DURATION_BOUNDS[number] - lower) * part
