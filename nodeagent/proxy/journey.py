@@ -50,9 +50,11 @@ class _Open:
 
 
 class Recorder:
-    """The stages of one exchange so far. `current` is the number of the exchange's own try, 0 before it."""
+    """The stages of one exchange so far. `current` is the number of the exchange's own try, `second` that of
+    a try beside it; 0: there was none yet.
+    """
 
-    __slots__ = ("_numbers", "_open", "_stages", "_start", "current", "left_out")
+    __slots__ = ("_numbers", "_open", "_stages", "_start", "current", "left_out", "second")
 
     def __init__(self, start: float) -> None:
         self._start = start
@@ -61,6 +63,7 @@ class Recorder:
         self._numbers = 0
         self._stages: list[Stage] = []
         self.current = 0
+        self.second = 0
         self.left_out = 0
 
     def began(self, endpoint: str, now: float, connecting: bool) -> int:
@@ -72,12 +75,25 @@ class Recorder:
         self._open[number] = _Open(CONNECT if connecting else TRY, endpoint, number, now)
         return number
 
+    def next_try(self, endpoint: str, now: float, connecting: bool) -> None:
+        """The exchange's own try begins, in place of the one before it."""
+        self.over(self.current, now)
+        self.current = self.began(endpoint, now, connecting)
+
+    def adopt_second(self, now: float) -> None:
+        """The second try is the exchange's own from now on."""
+        self.over(self.current, now)
+        self.current, self.second = self.second, 0
+
     def connected(self, number: int, now: float, used_before: bool) -> None:
         """The try has its connection; one that was `used_before` is one that it has waited for."""
         stage = self._open.get(number)
         if stage is None or stage.kind != CONNECT:
             return
         if used_before:
+            if now - stage.start < LEAST_GAP:  # it did not wait
+                stage.kind = TRY
+                return
             stage.kind = QUEUE
         self._close(stage, now)
         self._open[number] = _Open(TRY, stage.endpoint, number, now)

@@ -1,7 +1,7 @@
 """An exchange as its layers see it. Implements `middleware.contract.Request`.
 
-The fields are set by `nodeagent.proxy.exchange.Exchange`, which is one: a constructor of its own would cost
-every plain request a call.
+The fields are set by its subclass `nodeagent.proxy.exchange_state.ExchangeState`: a constructor of its own
+would cost every plain request a call.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from middleware.contract import ConnectFailed, ExchangeError, NoEndpoint
 from nodeagent.proxy.backend import Backend, Target, describe_failure
 from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection, probe_peer
-from nodeagent.proxy.exchange import CONNECT_TRIES
+from nodeagent.proxy.forwarding import CONNECT_TRIES
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.observer import Closed
