@@ -10,8 +10,9 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-from middleware.contract import Ended, ExchangeError, Gate, Handler, Reply, Response
+from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, Reply, Response
 from middleware.grpc import GrpcStatus
+from middleware.registry import by_name
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Target
@@ -49,6 +50,10 @@ class Finished(Protocol):
     @property
     def grpc_status(self) -> GrpcStatus | None:
         """The status that a caller of gRPC got."""
+        ...
+
+    def journey(self, now: float) -> Journey | None:
+        """Return its stages, if they were wanted."""
         ...
 
     @property
@@ -128,6 +133,8 @@ class RunningListener:
         self.removed = False
         self.spec = spec
         self.gates: tuple[Gate, ...] = ()
+        self.journeys = False
+        """Whether the journey of every exchange is kept, for a layer that reads it."""
         self.rule: RunningRule | None = None
         """The only rule, if it takes everything, which nearly every listener has: a short cut."""
         self._backends = backends
@@ -242,6 +249,7 @@ class RunningListener:
             error=exchange.error,
             grpc_status=exchange.grpc_status,
             source_port=client.source.port,
+            journey=exchange.journey(now),
             reply_reason=reply.reason if reply is not None and exchange.error is None else "",
         )
 
@@ -254,6 +262,7 @@ class RunningListener:
 
     def _take(self, spec: Listener) -> None:
         self._layers.update(spec.layers)
+        self.journeys = any(by_name(layer.name).journey for layer in spec.all_layers)
         self.gates = self._layers.gates()
         self._rules = self._take_rules(spec.rules)
         for rule in self._rules:
