@@ -53,6 +53,8 @@ class Ended(msgspec.Struct, frozen=True):
     mesh's answer to `error`."""
     journey: Journey | None = None
     """How it spent its time; None: nobody has asked for it (see `Middleware.journey`)."""
+    trace_id: str = ""
+    """Of the trace that the request names, for the access log; empty: it names none, or nobody has asked."""
 
 
 class Request(Protocol):

@@ -159,6 +159,12 @@ def read(headers: Readable) -> TraceContext | None:
     return msgspec.structs.replace(first, forms=forms)
 
 
+def trace_id_in(headers: Readable) -> str:
+    """Return the id of the trace that a request belongs to, as 32 hexadecimal digits; empty: none."""
+    context = read(headers)
+    return f"{context.trace_id:032x}" if context is not None else ""
+
+
 def decision(headers: Readable) -> bool | None:
     """Return what B3 says of a request that names no trace: whether to record it; None: nothing."""
     single = _only(headers, B3)

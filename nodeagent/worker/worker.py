@@ -221,6 +221,8 @@ class Worker:
         for key in (*message.removed, *keys):
             self._failures.pop(key, None)
         self._failures.update({failure.key: failure for failure in apply_change(data_plane, message)})
+        assert self._access_log is not None
+        self._access_log.follow((one.listener for one in message.upserted), message.removed)
         self._set_conditions(message.conditions)
         self._check_zone(settings.node)
         if settings.capture == "loopback":
