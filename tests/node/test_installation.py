@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hack.kit.waiting import until
+from hack.kube.one_node import OneNode
 from tests.node.installation import Installation, Load, until_answered
 from tests.node.workloads import corefile
 
@@ -71,6 +72,49 @@ def test_logs_and_status(installed: Installation) -> None:
     assert status.returncode == 0, status.stderr
     (agent,) = json.loads(status.stdout)["agents"]
     assert (agent["node"], agent["state"], agent["services"]) == ("node-1", "ready", 1)
+
+
+def test_the_logs_of_one_service(installed: Installation, node: OneNode) -> None:
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/timeout=never", "--overwrite")
+    until(lambda: "svc.mesh/timeout" in installed.meshctl("logs", "whoami").stdout)
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/timeout-")
+    lines = installed.meshctl("logs", "whoami", "-o", "json")
+    assert lines.returncode == 0, lines.stderr
+    assert {json.loads(line)["node"] for line in lines.stdout.splitlines()} == {"node-1"}
+    other = installed.meshctl("logs", "whoami", "-n", "kube-system")
+    assert (other.returncode, other.stdout) == (0, "")
+
+
+def test_only_health_and_metrics_are_open_at_the_node_s_address(installed: Installation) -> None:
+    address = installed.agent_pod()["status"]["hostIP"]
+
+    def ask(url: str) -> tuple[int, str]:
+        done = installed.node.run("curl", "-s", "-w", "\n%{http_code}", url)
+        text, _, code = done.stdout.rpartition("\n")
+        return int(code), text
+
+    assert [ask(f"http://{address}:15000{page}")[0] for page in ("/healthz", "/readyz", "/metrics")] == [
+        200
+    ] * 3
+    code, text = ask(f"http://{address}:15000/plan")
+    assert code == 403
+    assert "pods/portforward" in text
+    assert ask("http://127.0.0.1:15000/plan")[0] == 200
+    proxied = f"/api/v1/namespaces/svcmesh/pods/{installed.agent_pod()['metadata']['name']}:15000/proxy/plan"
+    refused = installed.node.run("kubectl", "get", "--raw", proxied)
+    assert refused.returncode != 0
+    checked = installed.meshctl("check", "--cluster", "--installed", "-o", "json")
+    (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["id"] == "agents-resolve"]
+    assert (found["result"], found["message"]) == ("ok", "whoami.default.svc.mesh on 1 of 1 nodes")
+
+
+def test_an_agent_at_the_node_s_address_is_reached_all_the_same(installed: Installation) -> None:
+    installed.install(adminListen="$(HOST_IP):15000")
+    checked = installed.meshctl("check", "--cluster", "--installed", "-o", "json")
+    (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["id"] == "agents-resolve"]
+    assert (found["result"], found["message"]) == ("ok", "whoami.default.svc.mesh on 1 of 1 nodes")
+    installed.install(adminListen="127.0.0.1:15000")
+    assert installed.meshctl("status").returncode == 0
 
 
 @pytest.mark.parametrize("renew", [0, 3], ids=["kept connections", "connections of three requests"])
