@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
@@ -22,6 +23,7 @@ from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
+from nodeagent.admin.tap_page import NoTap, Tap, show_tap
 from nodeagent.stats.signals import NodeStats
 from nodeagent.stats.window import LONGEST
 
@@ -43,6 +45,7 @@ PAGES = {
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
+    "/tap": "requests of ?service=NAMESPACE/NAME as they end, a JSON object a line; see docs/meshctl.md",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 """Every page; who may read one says `nodeagent.admin.access`."""
@@ -60,6 +63,8 @@ class AdminView(msgspec.Struct, frozen=True):
     """Returns the stats of so many seconds."""
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; readiness does not depend on them."""
+    tap: Tap = NoTap()
+    """Where live requests come from."""
 
 
 class AdminListenError(Exception):
@@ -110,6 +115,7 @@ class AdminServer:
             ("/metrics", self._metrics),
             ("/plan", self._plan),
             ("/stats", self._stats),
+            ("/tap", self._tap),
             ("/resolve", self._resolve),
             ("/{path:.*}", self._not_found),
         ):
@@ -222,6 +228,9 @@ class AdminServer:
             return _text(f"{error}\n", 400)
         body = msgspec.json.encode(found) + b"\n"
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _tap(self, request: web.Request) -> web.StreamResponse:
+        return await show_tap(request, self._view.tap, time.monotonic)
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
         """Send a long page in pieces. DNS queries are answered between two pieces, however many pages are

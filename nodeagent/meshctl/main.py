@@ -12,6 +12,7 @@ from nodeagent.meshctl.commands.logs import logs
 from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.page import page
 from nodeagent.meshctl.commands.status import status
+from nodeagent.meshctl.commands.tap import tap
 from nodeagent.meshctl.commands.version import version
 
 
@@ -29,4 +30,5 @@ main.add_command(logs)
 main.add_command(migrate)
 main.add_command(page)
 main.add_command(status)
+main.add_command(tap)
 main.add_command(version)

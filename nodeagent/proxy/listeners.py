@@ -352,10 +352,19 @@ class ListenerTable:
         self._runtime = runtime
         self._backends = backends
         self._listeners: dict[ListenerKey, RunningListener] = {}
+        self._tapped: frozenset[str] = frozenset()
 
     def get(self, key: ListenerKey) -> RunningListener | None:
         """Return the listener at a mesh address and port."""
         return self._listeners.get(key)
+
+    def tap(self, services: frozenset[str]) -> None:
+        """Have the listeners of these Services tell of every exchange, and no others."""
+        changed, self._tapped = services ^ self._tapped, services
+        if changed:
+            for running in self._listeners.values():
+                if running.service in changed:
+                    running.tap(running.service in services)
 
     def apply(
         self, upserted: Iterable[tuple[Listener, int]], removed: Iterable[ListenerKey]
@@ -373,7 +382,10 @@ class ListenerTable:
                 continue
             if running is not None:
                 ended.add(running)
-            self._listeners[spec.key] = RunningListener(self._runtime, self._backends, spec, slot)
+            running = RunningListener(self._runtime, self._backends, spec, slot)
+            self._listeners[spec.key] = running
+            if running.service in self._tapped:
+                running.tap(True)
         for running in ended:
             running.remove()
         return ended

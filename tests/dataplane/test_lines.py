@@ -117,3 +117,23 @@ async def test_connections_are_told_where_any_may_have_a_line(mesh: Mesh) -> Non
         while not told.closes:  # noqa: ASYNC110 nothing else tells
             await asyncio.sleep(0.01)
     assert [closed.reason for closed in told.closes] == ["client_closed"]
+
+
+async def test_a_service_that_is_watched_tells_everything_until_nobody_watches(mesh: Mesh) -> None:
+    told = await ok(mesh)
+    mesh.proxy.tap(frozenset({"default/web"}))
+    await mesh.ask(TRACED)
+    assert [(ended.status, ended.journey is not None) for ended in told.ends] == [(200, True)]
+    choose(mesh, LineChoice())
+    await mesh.ask(GET_CLOSE)
+    assert len(told.ends) == 2, "also after a change of the plan, and whatever the access log wants"
+    mesh.proxy.tap(frozenset({"default/other"}))
+    await mesh.ask(GET_CLOSE)
+    assert len(told.ends) == 2
+
+
+async def test_a_port_that_comes_while_its_service_is_watched_tells_too(mesh: Mesh) -> None:
+    mesh.proxy.tap(frozenset({"default/web"}))
+    told = await ok(mesh)
+    await mesh.ask(GET_CLOSE)
+    assert len(told.ends) == 1
