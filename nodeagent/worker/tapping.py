@@ -77,11 +77,8 @@ class Tapper:
             return
         path = ended.target.partition("?")[0]
         workload = self._sources.workload(ended.source)
-        numbers = tuple(
-            watch.number
-            for watch in watches
-            if watch.filter.takes(workload, ended.status, path, ended.method)
-        )
+        status, method = ended.status, ended.method
+        numbers = tuple([one.number for one in watches if one.filter.takes(workload, status, path, method)])
         if not numbers:
             return
         if len(self._lines) >= MOST_LINES:
