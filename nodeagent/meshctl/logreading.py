@@ -21,6 +21,8 @@ MOST_FOLLOWED: Final = 200
 """Agents that are followed: each is a connection to the API server."""
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at which agents there are, while they are followed."""
+MOST_TOLD: Final = 1000
+"""Failures that are remembered, so that each is told once."""
 WINDOW: Final = 0.5
 """Seconds that a followed line is held for older ones of other agents."""
 MOST_HELD: Final = 10_000
@@ -116,6 +118,8 @@ class LogReader:
 
         def say(failure: LogFailure) -> None:
             if failure not in told:
+                if len(told) >= MOST_TOLD:
+                    told.clear()
                 told.add(failure)
                 tell(failure)
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -15,9 +16,9 @@ from discovery.kube.commands.agents import PAGE_BYTES
 from nodeagent.admin.access import Asker, advice, refusal
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
-from nodeagent.admin.server import AdminServer, AdminView
+from nodeagent.admin.server import AdminServer
 from nodeagent.meshctl.main import main
-from nodeagent.stats.signals import NodeStats
+from tests.admin.test_server import Agent as Shown
 from tests.cli.test_status import METRICS, put_pages
 from tests.cli.test_status import put_agent as put_pod
 from tests.discovery.kube.fake_api import FakeApi, answer, raw, status
@@ -36,16 +37,15 @@ class Agent:
     """An agent's real admin server, on a loop of its own."""
 
     def __init__(self) -> None:
-        view = AdminView(Readiness(), self.metrics, self.plan, self.resolve, self.stats)
         self.more = b""
+        view = msgspec.structs.replace(
+            Shown().view, metrics=self.metrics, plan=self.plan, resolve=self.resolve, readiness=Readiness()
+        )
         self.server = AdminServer(("127.0.0.1", 0), view)
 
     def metrics(self) -> Iterator[bytes]:
         yield METRICS.format(stale=0.0).encode()
         yield self.more
-
-    async def stats(self, seconds: float) -> NodeStats:
-        return NodeStats("here", seconds, [], 0)
 
     async def plan(self) -> bytes:
         return b"{}"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hack.kit.waiting import until
 from hack.kube.one_node import OneNode
@@ -106,6 +108,37 @@ def test_only_health_and_metrics_are_open_at_the_node_s_address(installed: Insta
     checked = installed.meshctl("check", "--cluster", "--installed", "-o", "json")
     (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["id"] == "agents-resolve"]
     assert (found["result"], found["message"]) == ("ok", "whoami.default.svc.mesh on 1 of 1 nodes")
+
+
+def test_the_role_for_people_is_enough_and_nothing_less_is(
+    installed: Installation, node: OneNode, tmp_path: Path
+) -> None:
+    node.kubectl("-n", "svcmesh", "create", "serviceaccount", "person")
+    config = yaml.safe_load(node.kubectl("config", "view", "--raw", "--minify"))
+    token = node.kubectl("-n", "svcmesh", "create", "token", "person").strip()
+    config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": token}}]
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+
+    def ask(*words: str) -> tuple[int, str]:
+        done = installed.meshctl(*words, "--kubeconfig", str(path))
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = ask("status", "-n", "svcmesh")
+    assert code == 2
+    assert "pods is forbidden" in " ".join(said.split())
+    bind = ("create", "rolebinding", "people", "--role=svcmesh-viewer", "--serviceaccount=svcmesh:person")
+    node.kubectl("-n", "svcmesh", *bind)
+    try:
+        until(lambda: ask("status", "-n", "svcmesh")[0] == 0)
+        code, said = ask("page", "/plan", "--agents-namespace", "svcmesh")
+        assert (code, "default/whoami" in said) == (0, True)
+        assert ask("logs", "whoami", "--agents-namespace", "svcmesh")[0] == 0
+        proxied = f"/api/v1/namespaces/svcmesh/pods/{installed.agent_pod()['metadata']['name']}:15000/proxy/"
+        refused = node.run("kubectl", "--kubeconfig", str(path), "get", "--raw", proxied)
+        assert "forbidden" in refused.stderr.lower()
+    finally:
+        node.kubectl("-n", "svcmesh", "delete", "rolebinding/people", "serviceaccount/person")
 
 
 def test_an_agent_at_the_node_s_address_is_reached_all_the_same(installed: Installation) -> None:

@@ -37,6 +37,8 @@ from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, json_line
 
 LONGEST_SINCE: Final = 30 * 24 * 3600.0
 STDOUT: Final = 1
+INTERRUPTED: Final = 130
+"""As a shell says it of a program that Ctrl-C has ended."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -132,7 +134,7 @@ def logs(
     except TooManyAgents as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
-        code = 0
+        code = 0 if follow else INTERRUPTED
     sys.exit(code)
 
 

@@ -35,7 +35,7 @@ def _parse_target(_: click.Context, __: click.Parameter, value: str) -> str:
 @cluster_options
 @agents_options
 def page(target: str, kubeconfig: str, context: str, node: str, agents_namespace: str, selector: str) -> None:
-    """Print a page of the agent of one node, such as /plan or '/resolve?name=cart.shop.svc.mesh'; / lists them.
+    """Print a page of the agent of one node: /plan, say, or '/resolve?name=cart.shop.svc.mesh'; / lists them.
 
     The page is read by port forwarding through the API server, so that pages are there which an agent shows
     on its own node only. Needs `list` on pods, and `get` and `create` on pods/portforward, in the agents'
