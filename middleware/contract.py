@@ -52,6 +52,7 @@ from middleware.exchange import (
     Request,
     Response,
 )
+from middleware.journey import Journey, Stage, StageKind
 from middleware.messages import (
     OWN_FIELDS,
     Headers,
@@ -77,6 +78,7 @@ __all__ = [
     "Grant",
     "Handler",
     "Headers",
+    "Journey",
     "Layer",
     "Metric",
     "Middleware",
@@ -90,6 +92,8 @@ __all__ = [
     "Response",
     "Scope",
     "SharedTable",
+    "Stage",
+    "StageKind",
     "TokenStore",
     "UpstreamProtocolError",
     "UpstreamReset",
@@ -181,6 +185,8 @@ class Middleware(msgspec.Struct, frozen=True):
     `Request.backend`, or send copies to. Those that are not in the mesh are reported."""
     backends_by: str = ""
     """The annotation in which an owner names those Services; empty: the first of `annotations`."""
+    journey: bool = False
+    """Its layer reads `Ended.journey`, so the journeys of a port that uses it are kept."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
     custom: bool = False

@@ -12,6 +12,7 @@ import msgspec
 
 from middleware.errors import ExchangeError
 from middleware.grpc import GrpcStatus
+from middleware.journey import Journey, StageKind
 from middleware.messages import Headers
 
 
@@ -50,6 +51,10 @@ class Ended(msgspec.Struct, frozen=True):
     reply_reason: str = ""
     """Of a response that a middleware made by itself (`Reply.reason`); empty: it is an endpoint's, or the
     mesh's answer to `error`."""
+    journey: Journey | None = None
+    """How it spent its time; None: nobody has asked for it (see `Middleware.journey`)."""
+    trace_id: str = ""
+    """Of the trace that the request names, for the access log; empty: it names none, or nobody has asked."""
 
 
 class Request(Protocol):
@@ -124,6 +129,14 @@ class Request(Protocol):
 
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Have `call` called when the exchange has ended: with its last byte, or when it was broken off."""
+        ...
+
+    def waited(self, kind: StageKind, start: float) -> None:
+        """Tell what the request has waited for from `start` (as of `Context.now`) until now.
+
+        It is then shown as a stage of this kind of its journey, if anybody wants that, and not as
+        `middleware`.
+        """
         ...
 
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:

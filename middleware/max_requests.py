@@ -142,6 +142,7 @@ class _Limiter:
 
     def __init__(self, options: Options, context: Context) -> None:
         self._options = options
+        self._now = context.now
         self.queue = FairQueue(options.most, options.queue)
         self._queued, self._limited = context.counter(QUEUED), context.counter(LIMITED)
 
@@ -162,6 +163,7 @@ class _Limiter:
             self._limited(1)
             raise self._refusal()
         self._queued(1)
+        began = self._now()
         limit = request.within(self._options.queue_time, self._waited_too_long)
         try:
             admitted = await turn
@@ -172,6 +174,7 @@ class _Limiter:
             raise
         finally:
             limit.cancel()
+            request.waited("queue", began)
         if not admitted:
             self._limited(1)
             raise self._refusal()

@@ -113,7 +113,9 @@ class _Retries:
         else:
             delay = full_jitter(retry, fraction, options.base, options.limit)
         if pause + delay > 0:
+            began = self._now()
             await self._sleep(pause + delay)
+            request.waited("backoff", began)
             replayable = request.replayable  # more of the body than is kept may have come meanwhile
         if replayable:
             self._retries(1)

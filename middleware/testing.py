@@ -28,6 +28,7 @@ from middleware.contract import (
     TokenStore,
 )
 from middleware.grpc import GrpcStatus
+from middleware.journey import Journey, StageKind
 
 
 class FakeDeadline:
@@ -88,6 +89,8 @@ class FakeRequest:
         self.calls_at_end: list[Callable[[Ended], None]] = []
         self.asides: list[tuple[str, Callable[[int], None]]] = []
         """The backends that copies were sent to, and what is to be called with their status."""
+        self.waits: list[tuple[StageKind, float]] = []
+        """What the layer has waited for, and since when."""
         self.races: list[FakeRace] = []
 
     def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
@@ -105,6 +108,10 @@ class FakeRequest:
     def at_end(self, call: Callable[[Ended], None]) -> None:
         """Note the call; `end` makes it."""
         self.calls_at_end.append(call)
+
+    def waited(self, kind: StageKind, start: float) -> None:
+        """Note what the layer has waited for."""
+        self.waits.append((kind, start))
 
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
         """Note the copy, if there can be one."""
@@ -125,6 +132,7 @@ class FakeRequest:
         took: float = 0.01,
         error: ExchangeError | None = None,
         grpc_status: GrpcStatus | None = None,
+        journey: Journey | None = None,
     ) -> None:
         """Tell those who asked that the exchange has ended."""
         ended = Ended(
@@ -140,6 +148,7 @@ class FakeRequest:
             sent=0,
             error=error,
             grpc_status=grpc_status,
+            journey=journey,
         )
         for call in self.calls_at_end:
             call(ended)

@@ -93,6 +93,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"outlier-detection.http": "5xx,timeout", "locality.http": "strict", "failover.http": "retry"},
         {"outlier-detection": "6xx", "locality": "near", "failover": "no_name"},
         {"failover": "retry", "health-check": "tcp interval=1s"},
+        {"access-log": "errors slow=10ms 1%", "access-log.http": "all"},
+        {"access-log": "most"},
         {"load-balancing": "least-request", "slow-start": "5s", "session-affinity": "cookie max-age=1m"},
         {"load-balancing": "consistent-hash header=x-soak", "session-affinity.http": "cookie name=soak"},
         {"load-balancing.http": "ewma decay=2s", "slow-start.http": "2s recovered=on"},

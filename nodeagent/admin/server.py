@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
@@ -23,6 +24,7 @@ from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
+from nodeagent.admin.tap_page import NoTap, Tap, show_tap
 from nodeagent.admin.ui import PageFiles, page_document, tagged, to_page
 from nodeagent.stats.overview import AgentSaid, Backing, Live, merge_nodes
 from nodeagent.stats.signals import LONGEST, NodeStats
@@ -46,6 +48,7 @@ PAGES = {
     "/plan": "what this node does now, as JSON",
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/ui/": "a page for people: the map of calls, Services with their settings, problems, endpoints",
+    "/tap": "requests of ?service=NAMESPACE/NAME as they end, a JSON object a line; see docs/meshctl.md",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 """Every page; who may read one says `nodeagent.admin.access`."""
@@ -70,6 +73,8 @@ class AdminView(msgspec.Struct, frozen=True):
     """Further lines of `/readyz?verbose`; readiness does not depend on them."""
     backing: Callable[[], Awaitable[Backing]] = no_backing
     """Tells which Service a source belongs to."""
+    tap: Tap = NoTap()
+    """Where live requests come from."""
 
 
 class AdminListenError(Exception):
@@ -120,6 +125,7 @@ class AdminServer:
             ("/metrics", self._metrics),
             ("/plan", self._plan),
             ("/stats", self._stats),
+            ("/tap", self._tap),
             ("/resolve", self._resolve),
             ("/ui", to_page),
             ("/ui/live", self._live),
@@ -247,6 +253,9 @@ class AdminServer:
         except NotOurs as error:
             return _text(f"{error}\n", 400)
         return _json(msgspec.json.encode(found) + b"\n")
+
+    async def _tap(self, request: web.Request) -> web.StreamResponse:
+        return await show_tap(request, self._view.tap, time.monotonic)
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
         """Send a long page in pieces. DNS queries are answered between two pieces, however many pages are

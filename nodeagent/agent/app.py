@@ -24,7 +24,7 @@ import structlog
 
 from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
-from discovery.model import MeshSnapshot
+from discovery.model import MeshSnapshot, ServiceKey
 from discovery.notice import Announcer
 from discovery.registry import Registry
 from discovery.source import Event, Source, SourceError, Stale, Synced
@@ -44,6 +44,7 @@ from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
+from nodeagent.agent.tapping import TapDoor
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.compiled import is_compiled
@@ -151,6 +152,7 @@ class Agent:
                 plan=PlanPage(lambda: self._in_force, in_force_document).page,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 stats=self._live.stats,
+                tap=TapDoor(self._supervisor.watchers, self._serves),
                 notes=self._notes,
                 backing=PlanBacking(lambda: self._in_force.plan).backing,
             ),
@@ -158,6 +160,10 @@ class Agent:
         )
         self._ready_file = ReadyFile(settings.ready_file)
         self._snapshot_file = SnapshotFile(settings.state_dir, settings.source)
+
+    def _serves(self, service: str) -> bool:
+        namespace, _, name = service.partition("/")
+        return ServiceKey(namespace, name) in self._in_force.plan.services
 
     def _state(self) -> AgentState:
         return AgentState(

@@ -2,8 +2,8 @@
 
 A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
 and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
-leave (`Drain`). It answers each `Apply` with `Applied`, and says which endpoints it has ejected itself
-(`Ejections`).
+leave (`Drain`). It answers each `Apply` with `Applied`, says which endpoints it has ejected itself
+(`Ejections`), and, while somebody watches (`Tap`), which requests have ended (`Tapped`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final, Literal, cast
 import msgspec
 
 from middleware.registry import by_name
+from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
 from nodeagent.settings import AccessLog, CaptureKind, Limits, StoreAddress
 
@@ -148,7 +149,20 @@ class Ejections(msgspec.Struct, frozen=True, tag=True):
     backends: tuple[BackendEjections, ...]
 
 
-Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections
+class Tap(msgspec.Struct, frozen=True, tag=True):
+    """All watches of live requests there are now; none: stop sending lines. There is no answer."""
+
+    watches: tuple[Watch, ...]
+
+
+class Tapped(msgspec.Struct, frozen=True, tag=True):
+    """Lines about requests that somebody watches, and how many there was no room for, by watch."""
+
+    lines: tuple[TappedLine, ...]
+    dropped: tuple[tuple[int, int], ...] = ()
+
+
+Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -216,6 +230,11 @@ class Channel(asyncio.Protocol):
         """Send a message; it is dropped if the other process is gone."""
         if not self._transport.is_closing():
             self._transport.write(encode(message))
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the other process has yet to take."""
+        return self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close this end."""

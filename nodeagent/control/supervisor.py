@@ -37,10 +37,13 @@ from nodeagent.control.messages import (
     PortFailure,
     SlottedBackend,
     SlottedListener,
+    Tap,
+    Tapped,
 )
 from nodeagent.control.pulse import Pulse
 from nodeagent.control.sources import SourceTable
 from nodeagent.control.successor import successor_address
+from nodeagent.control.tap import Watch, Watchers
 from nodeagent.plan.diff import PlanDelta
 from nodeagent.plan.model import BackendKey, Listener, ListenerKey
 from nodeagent.settings import Settings
@@ -137,6 +140,8 @@ class Supervisor:
         """Of backends with unhealthy endpoints."""
         self._version = 0
         self._stopping = False
+        self.watchers = Watchers(self._tell_watches)
+        """Those who watch live requests."""
 
     @property
     def regions(self) -> list[StatsRegion]:
@@ -192,6 +197,8 @@ class Supervisor:
             )
         )
         channel.send(self._sources.everything())
+        if self.watchers.watches:
+            channel.send(Tap(self.watchers.watches))
         if self._version:
             place.tell(
                 Apply(
@@ -216,6 +223,13 @@ class Supervisor:
         elif isinstance(message, Ejections):
             place.ejected = ejections.follow(place.ejected, message)
             self._tell_ejected()
+        elif isinstance(message, Tapped):
+            self.watchers.heard(message.lines, message.dropped)
+
+    def _tell_watches(self, watches: tuple[Watch, ...]) -> None:
+        for place in self._places:
+            if place.channel is not None:
+                place.channel.send(Tap(watches))
 
     def _tell_ejected(self) -> None:
         self._ejected(ejections.merged(place.ejected for place in self._places))

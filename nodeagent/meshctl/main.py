@@ -15,6 +15,7 @@ from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.page import page
 from nodeagent.meshctl.commands.stat import stat
 from nodeagent.meshctl.commands.status import status
+from nodeagent.meshctl.commands.tap import tap
 from nodeagent.meshctl.commands.top import top
 from nodeagent.meshctl.commands.version import version
 
@@ -37,4 +38,5 @@ main.add_command(page)
 main.add_command(stat)
 main.add_command(status)
 main.add_command(top)
+main.add_command(tap)
 main.add_command(version)

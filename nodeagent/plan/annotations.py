@@ -10,6 +10,7 @@ import msgspec
 from middleware import custom
 from middleware.contract import Annotation, Limit, Problem
 from middleware.values import InvalidValue, parse_choice, parse_integer, problem
+from nodeagent.plan.access_log import ACCESS_LOGS
 from nodeagent.plan.balancing import BALANCING
 from nodeagent.plan.failover import FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECKS
@@ -84,4 +85,13 @@ CUSTOM: Final = Setting(
     parse=custom.parse_chosen,
     page="middleware/writing-one",
 )
-SETTINGS: Final = (CONNECTIONS, BALANCING, HEALTH_CHECKS, OUTLIERS, LOCALITIES, FAILOVERS, CUSTOM)
+SETTINGS: Final = (
+    CONNECTIONS,
+    BALANCING,
+    HEALTH_CHECKS,
+    OUTLIERS,
+    LOCALITIES,
+    FAILOVERS,
+    ACCESS_LOGS,
+    CUSTOM,
+)

@@ -17,13 +17,14 @@ from discovery.bounds import LONGEST, MOST_PROBLEMS, shorten
 from discovery.model import Problem, ServiceObject, ServicePort
 from middleware import contract
 from middleware.values import nearest
+from nodeagent.plan.access_log import ACCESS_LOG_OF_PORT, ACCESS_LOGS
 from nodeagent.plan.annotations import CONNECTIONS, CUSTOM, SETTINGS, Connections
 from nodeagent.plan.balancing import BALANCING, Balancing
 from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
 from nodeagent.plan.failover import FAILOVER_OF_PORT, FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
 from nodeagent.plan.locality import LOCALITIES, LOCALITY_OF_PORT
-from nodeagent.plan.model import LayerSpec, Locality, OutlierDetection
+from nodeagent.plan.model import LayerSpec, LineChoice, Locality, OutlierDetection
 from nodeagent.plan.of_port import OfPort
 from nodeagent.plan.outlier_detection import OUTLIER_DETECTION_OF_PORT, OUTLIERS
 from nodeagent.plan.policy import Governor
@@ -37,6 +38,7 @@ _OF_PORT_HERE = (
     OUTLIER_DETECTION_OF_PORT,
     LOCALITY_OF_PORT,
     FAILOVER_OF_PORT,
+    ACCESS_LOG_OF_PORT,
 )
 """The prefixes of annotations for a single port that are checked here, as against those of `discovery`."""
 _OF_PORT = (*OF_PORT, *_OF_PORT_HERE)
@@ -62,6 +64,7 @@ class Resolution(msgspec.Struct, frozen=True):
     """Where those of `annotations` come from that the owner has not written, or not so."""
     port_layers: PortLayers = {}
     """Of the ports that have annotations of their own; the others have `layers`."""
+    access_log: OfPort[LineChoice] = OfPort()
 
     def layers_of(self, port: ServicePort) -> tuple[LayerSpec, ...]:
         """Return the layers of one port."""
@@ -107,7 +110,7 @@ def resolve_annotations(
     balancing, faults = _read_options(BALANCING, in_force, last_good)
     problems += [_reader_problem(service, BALANCING, f, balancing, in_force) for f in faults]
     others: dict[str, Any] = {}
-    for setting in (OUTLIERS, LOCALITIES, FAILOVERS):
+    for setting in (OUTLIERS, LOCALITIES, FAILOVERS, ACCESS_LOGS):
         others[setting.name], faults = _read_options(setting, in_force, last_good)
         problems += [_reader_problem(service, setting, f, others[setting.name], in_force) for f in faults]
     chosen, faults = _read_options(CUSTOM, in_force, last_good)
@@ -146,6 +149,7 @@ def resolve_annotations(
         others[FAILOVERS.name] or OfPort(),
         origins=origins,
         port_layers=port_layers,
+        access_log=others[ACCESS_LOGS.name] or OfPort(),
     )
 
 

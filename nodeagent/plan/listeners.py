@@ -127,6 +127,7 @@ def compile_ports(
                 if http
                 else (),
                 http and resolution.connections.trailers,
+                resolution.access_log.of(port),
             )
         )
         standby = failover_of(service, port, resolution.failover.of(port), others, ports.problems)

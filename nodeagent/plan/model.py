@@ -142,6 +142,32 @@ class BackendSpec(msgspec.Struct, frozen=True):
     """Where requests go while none of the endpoints is healthy."""
 
 
+class LineChoice(msgspec.Struct, frozen=True):
+    """Which requests and connections have a line in the access log; with nothing set, none."""
+
+    all: bool = False
+    errors: bool = False
+    """Those that failed."""
+    slow: Seconds = 0.0
+    """Those that took at least so long; 0: no other because of its time."""
+    share: int = 0
+    """Hundredths of a per cent of the others, at random."""
+
+    @property
+    def none(self) -> bool:
+        """Whether there is no line at all."""
+        return not (self.all or self.errors or self.slow or self.share)
+
+    def takes(self, failed: bool, took: float, chance: float) -> bool:
+        """Return whether one that ended so has a line; `chance` is a random number from 0 to below 1."""
+        return (
+            self.all
+            or (self.errors and failed)
+            or bool(self.slow and took >= self.slow)
+            or chance * 10_000 < self.share
+        )
+
+
 class Match(msgspec.Struct, frozen=True):
     """Which requests a rule takes: those for which all of this holds; an empty field holds for all."""
 
@@ -195,6 +221,8 @@ class Listener(msgspec.Struct, frozen=True):
     """Further backends, by name, that its layers may choose."""
     trailers: bool = False
     """Whether trailers of requests are passed on where the client says `TE: trailers`."""
+    access_log: LineChoice | None = None
+    """Which lines it has in the access log; None: those that the agent's `--access-log` says."""
 
     @property
     def key(self) -> ListenerKey:

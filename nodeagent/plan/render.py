@@ -17,6 +17,7 @@ from nodeagent.plan.model import (
     BackendKey,
     BackendSpec,
     LayerSpec,
+    LineChoice,
     Listener,
     NodePlan,
     Rule,
@@ -71,7 +72,16 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "protocol": listener.protocol,
         "layers": _layers(listener.layers),
         "rules": [_rule(rule) for rule in listener.rules],
+        **({"access_log": _lines(listener.access_log)} if listener.access_log is not None else {}),
     }
+
+
+def _lines(choice: LineChoice) -> dict[str, Any]:
+    """Return what chooses lines, without what chooses none."""
+    document = {field: value for field, value in as_written(choice).items() if value and value != "0s"}
+    if choice.share:
+        document["share"] = f"{choice.share / 100:g}%"
+    return document
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -120,6 +120,10 @@ class DataPlane:
         """Return what serves a new connection; `destination` finds out where it was meant to go."""
         return Accepted(self.runtime, self.listeners, destination)
 
+    def tap(self, services: frozenset[str]) -> None:
+        """Tell of every exchange of these Services from now on, and no more of others than usual."""
+        self.listeners.tap(services)
+
     def drain(self) -> None:
         """Keep no connection open for a further request from now on."""
         self.runtime.draining = True

@@ -11,6 +11,7 @@ from middleware.grpc import GrpcStatus
 from nodeagent.proxy.backend import Target
 from nodeagent.proxy.chain import Chain
 from nodeagent.proxy.health import Outcome as Verdict
+from nodeagent.proxy.journey import Journey, Recorder
 from nodeagent.proxy.listeners import RunningListener
 from nodeagent.proxy.message import RequestHead
 from nodeagent.proxy.request import LayerRequest
@@ -85,6 +86,7 @@ class ExchangeState(LayerRequest):
         self._try: Try[Target] | None = None
         self._limits = None
         self._at_end = None
+        self._journey = Recorder(started) if listener.journeys else None
         self._ended = False
 
     # What others ask
@@ -98,6 +100,12 @@ class ExchangeState(LayerRequest):
     def grpc_status(self) -> GrpcStatus | None:
         """The status that the caller of a gRPC call gets (`nodeagent.proxy.grpc_exchange`); else None."""
         return None
+
+    def journey(self, now: float) -> Journey | None:
+        """Return the stages up to now, of an exchange that is over; None: nobody wants them."""
+        if self._journey is None:
+            return None
+        return self._journey.end(now, self.error.reason if self.error is not None else "")
 
     @property
     def ended(self) -> bool:
@@ -166,3 +174,5 @@ class ExchangeState(LayerRequest):
         self._give_try_up()
         self._target, self._upstream, self._pending = second.target, second.stream, second.pending
         self._try = second.adopted()
+        if self._journey is not None:
+            self._journey.adopt_second(self.listener.runtime.now())

@@ -79,6 +79,8 @@ class Forwarding(Responding):
         self._target = target
         pool = target.pool
         stream = pool.take() if pool is not None and self._resends < RESEND_TRIES else None
+        if self._journey is not None:
+            self._journey.next_try(str(target), self.listener.runtime.now(), stream is None)
         if stream is not None:
             self._send(stream)
             return
@@ -124,6 +126,9 @@ class Forwarding(Responding):
         assert self._backend is not None
         assert self._target is not None
         self._backend.connected(self._target)
+        if self._journey is not None:
+            journey = self._journey
+            journey.connected(journey.current, self.listener.runtime.now(), stream.served > 0)
         self._send(stream)
 
     def connect_failed(self, error: Exception) -> None:
@@ -145,12 +150,15 @@ class Forwarding(Responding):
         self._tried_in_vain()
         elsewhere = backend.failover is not None or any(one not in self._tried for one in backend.targets)
         if self._connect_failures < CONNECT_TRIES and elsewhere:
-            self._dispatch_again()
+            self._dispatch_again(ConnectFailed)
             return
         self._connect_failures = 0
         self._raise(ConnectFailed(describe_failure(target, error)))
 
-    def _dispatch_again(self) -> None:
+    def _dispatch_again(self, after: type[ExchangeError]) -> None:
+        """Try again, after a failure that is no reason to tell the layers."""
+        if self._journey is not None:
+            self._journey.over(self._journey.current, self.listener.runtime.now(), after.reason)
         try:
             self.dispatch()
         except ExchangeError as error:
@@ -206,7 +214,7 @@ class Forwarding(Responding):
             # It was closed while idle in the pool: that is not the endpoint's verdict on this request.
             self._resends += 1
             self.listener.count(RESENDS)
-            self._dispatch_again()
+            self._dispatch_again(UpstreamReset)
         else:
             self.listener.count(UPSTREAM_RESET)
             self._blame(Verdict.RESET)
@@ -219,7 +227,7 @@ class Forwarding(Responding):
         if self.replayable and self._resends < RESEND_TRIES:
             self._resends += 1
             self.listener.count(RESENDS)
-            self._dispatch_again()
+            self._dispatch_again(UpstreamRefused)
         else:
             self.listener.count(UPSTREAM_RESET)
             self._raise(UpstreamRefused(f"{self._target} refused the request"))
@@ -245,14 +253,24 @@ class Forwarding(Responding):
         if target is None or not permit():
             return None
         self._tried = (*self._tried, target)
+        if self._journey is not None:
+            self._journey.second = self._journey.began(str(target), now, True)
         return Place(backend, target, backend.begin_second(self._head, target, now))
 
     def start_second(self, stream: UpstreamStream) -> None:
         """Send the request, all of which is there, on the stream of the second try."""
         second, source, body = self._second, self.client.source, self._kept or ()
+        if self._journey is not None:
+            journey = self._journey
+            journey.connected(journey.second, self.listener.runtime.now(), stream.served > 0)
         if not self._trailers:
             stream.start(second, self._head, source, body, True)
             return
         stream.start(second, self._head, source, body, False)
         if second.stream is stream:
             stream.send_trailers(self._trailers)
+
+    def second_over(self) -> None:
+        """Note that the second try is over, unless it is the exchange's own by now."""
+        if self._journey is not None:
+            self._journey.over(self._journey.second, self.listener.runtime.now())

@@ -6,19 +6,22 @@ use and keeps what did not change, layers' state included.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from middleware.contract import Ended, ExchangeError, Gate, Handler, Reply, Response
+from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, Reply, Response
 from middleware.grpc import GrpcStatus
+from middleware.registry import by_name
+from middleware.trace_context import trace_id_in
 from middleware.weights import SmoothWeights
-from nodeagent.plan.model import BackendKey, Listener, ListenerKey, Rule
+from nodeagent.plan.model import BackendKey, LineChoice, Listener, ListenerKey, Rule
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
-from nodeagent.proxy.message import RequestHead
-from nodeagent.proxy.observer import FAILURES, Refused
+from nodeagent.proxy.message import Fields, RequestHead
+from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Refused
 from nodeagent.proxy.rules import RuleTable
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import ClientStream, Source
@@ -34,6 +37,9 @@ from nodeagent.stats.columns import (
     REQUESTS,
 )
 from nodeagent.stats.methods import PortMethods
+
+NAMES_A_TRACE: Final = re.compile(rb"traceparent|b3|trace-?id", re.IGNORECASE)
+"""A quick look: what it is not found in has no field that names a trace."""
 
 
 class Finished(Protocol):
@@ -51,6 +57,10 @@ class Finished(Protocol):
         """The status that a caller of gRPC got."""
         ...
 
+    def journey(self, now: float) -> Journey | None:
+        """Return its stages, if they were wanted."""
+        ...
+
     @property
     def method(self) -> str:
         """The request's method."""
@@ -64,6 +74,11 @@ class Finished(Protocol):
     @property
     def target_used(self) -> Target | None:
         """The endpoint of the last try."""
+        ...
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head."""
         ...
 
 
@@ -128,6 +143,11 @@ class RunningListener:
         self.removed = False
         self.spec = spec
         self.gates: tuple[Gate, ...] = ()
+        self.journeys = False
+        """Whether the journey of every exchange is kept, for whoever reads it."""
+        self.told_from: int | None = None
+        """As `Observer.from_status`, for this port; None: as that says."""
+        self._tapped = False
         self.rule: RunningRule | None = None
         """The only rule, if it takes everything, which nearly every listener has: a short cut."""
         self._backends = backends
@@ -203,15 +223,16 @@ class RunningListener:
         cells[base + BYTES_SENT] += client.sent
         if exchange.own_reply is not None:
             cells[base + MESH_RESPONSES] += 1
-        observer = self.runtime.observer
-        if status >= observer.from_status or exchange.error is not None:
-            observer.ended(self.describe(exchange, now))
+        observer, told_from = self.runtime.observer, self.told_from
+        if status >= (observer.from_status if told_from is None else told_from) or exchange.error is not None:
+            observer.ended(self.describe(exchange, now, trace_id_of(exchange.head)))
 
     def tell_failed_call(self, exchange: Finished, now: float) -> None:
         """Tell of a gRPC call that failed though its HTTP status says nothing of it, if nobody was told."""
         observer = self.runtime.observer
-        if observer.from_status == FAILURES and exchange.status < FAILURES and exchange.error is None:
-            observer.ended(self.describe(exchange, now))
+        told_from = observer.from_status if self.told_from is None else self.told_from
+        if told_from == FAILURES and exchange.status < FAILURES and exchange.error is None:
+            observer.ended(self.describe(exchange, now, trace_id_of(exchange.head)))
 
     def record_call(self, source: Source, status: GrpcStatus, path: bytes, exists: bool) -> None:
         """Count a gRPC call that has ended, besides its exchange.
@@ -225,7 +246,7 @@ class RunningListener:
             self._methods = self.runtime.methods.of_port(self.service, self.port)
         self._methods.count(path, status, exists)
 
-    def describe(self, exchange: Finished, now: float) -> Ended:
+    def describe(self, exchange: Finished, now: float, trace_id: str = "") -> Ended:
         """Return what became of an exchange."""
         client, target, reply = exchange.client, exchange.target_used, exchange.own_reply
         return Ended(
@@ -242,7 +263,9 @@ class RunningListener:
             error=exchange.error,
             grpc_status=exchange.grpc_status,
             source_port=client.source.port,
+            journey=exchange.journey(now),
             reply_reason=reply.reason if reply is not None and exchange.error is None else "",
+            trace_id=trace_id,
         )
 
     def refuse(self, source: Source, error: ExchangeError, connection: bool = False) -> None:
@@ -254,6 +277,7 @@ class RunningListener:
 
     def _take(self, spec: Listener) -> None:
         self._layers.update(spec.layers)
+        self._choose_what_is_told(spec)
         self.gates = self._layers.gates()
         self._rules = self._take_rules(spec.rules)
         for rule in self._rules:
@@ -262,6 +286,17 @@ class RunningListener:
         only = self._rules[0] if len(self._rules) == 1 else None
         self.rule = only if only is not None and not spec.rules[0].match.restricts else None
         self._take_named(spec.backends)
+
+    def tap(self, on: bool) -> None:
+        """Tell of every exchange from now on, whatever the access log wants; or end that."""
+        self._tapped = on
+        self._choose_what_is_told(self.spec)
+
+    def _choose_what_is_told(self, spec: Listener) -> None:
+        choice = spec.access_log
+        lined = self.runtime.observer.wants_all if choice is None else not choice.none
+        self.told_from = ALL if self._tapped else told_from(choice) if choice is not None else None
+        self.journeys = self._tapped or lined or any(by_name(layer.name).journey for layer in spec.all_layers)
 
     def _take_rules(self, specs: Iterable[Rule]) -> tuple[RunningRule, ...]:
         before = {rule.spec.name: rule for rule in self._rules}
@@ -281,6 +316,18 @@ class RunningListener:
         self._named = {name: self._backends.acquire(key) for name, key in named}
         for backend in before.values():
             self._backends.release(backend)
+
+
+def told_from(choice: LineChoice) -> int:
+    """Return the lowest status that somebody has to be told of so that these lines can be written."""
+    if choice.all or choice.slow or choice.share:
+        return ALL
+    return FAILURES if choice.errors else NO_STATUS
+
+
+def trace_id_of(head: RequestHead) -> str:
+    """Return the id of the trace that a request names; empty if there is none."""
+    return trace_id_in(Fields(head)) if NAMES_A_TRACE.search(head.fields) else ""
 
 
 def _backend_stage(each_try: Handler) -> Handler:
@@ -305,10 +352,19 @@ class ListenerTable:
         self._runtime = runtime
         self._backends = backends
         self._listeners: dict[ListenerKey, RunningListener] = {}
+        self._tapped: frozenset[str] = frozenset()
 
     def get(self, key: ListenerKey) -> RunningListener | None:
         """Return the listener at a mesh address and port."""
         return self._listeners.get(key)
+
+    def tap(self, services: frozenset[str]) -> None:
+        """Have the listeners of these Services tell of every exchange, and no others."""
+        changed, self._tapped = services ^ self._tapped, services
+        if changed:
+            for running in self._listeners.values():
+                if running.service in changed:
+                    running.tap(running.service in services)
 
     def apply(
         self, upserted: Iterable[tuple[Listener, int]], removed: Iterable[ListenerKey]
@@ -326,7 +382,10 @@ class ListenerTable:
                 continue
             if running is not None:
                 ended.add(running)
-            self._listeners[spec.key] = RunningListener(self._runtime, self._backends, spec, slot)
+            running = RunningListener(self._runtime, self._backends, spec, slot)
+            self._listeners[spec.key] = running
+            if running.service in self._tapped:
+                running.tap(True)
         for running in ended:
             running.remove()
         return ended

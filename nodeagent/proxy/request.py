@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from middleware.contract import Ended, ExchangeError, Handler
+from middleware.contract import Ended, ExchangeError, Handler, StageKind
 from nodeagent.proxy.aside import Aside
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.deadlines import Deadline
+from nodeagent.proxy.journey import Recorder
 from nodeagent.proxy.listeners import RunningListener, RunningRule
 from nodeagent.proxy.message import NO_BODY, Fields, RequestHead, check_target
 from nodeagent.proxy.streams import ClientStream
@@ -30,6 +31,7 @@ class LayerRequest:
         "_backend",
         "_backend_name",
         "_head",
+        "_journey",
         "_limits",
         "_rule",
         "_tried",
@@ -53,6 +55,7 @@ class LayerRequest:
     _tried: tuple[Target, ...]
     _limits: list[Deadline] | None
     _at_end: list[Callable[[Ended], None]] | None
+    _journey: Recorder | None
 
     @property
     def method(self) -> str:
@@ -132,6 +135,11 @@ class LayerRequest:
         if self._at_end is None:
             self._at_end = []
         self._at_end.append(call)
+
+    def waited(self, kind: StageKind, start: float) -> None:
+        """Note what it has waited for until now, if anybody wants to know."""
+        if self._journey is not None:
+            self._journey.waited(kind, start, self.listener.runtime.now())
 
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
         """Send a copy to another backend; see the contract."""

@@ -51,6 +51,8 @@ class Responding(ExchangeState):
             self._report(backend, target, head, end and not data)
         if self._try is not None:
             self._try.heard(head.status < FIRST_ERROR, self.listener.runtime.now())
+        if self._journey is not None:
+            self._journey.answered(self._journey.current, self.listener.runtime.now(), str(head.status))
         if self._chain is None:
             self._commit(head, data, end)
             return
@@ -156,6 +158,8 @@ class Responding(ExchangeState):
             return
         self._response = None
         self._tried_in_vain()
+        if self._journey is not None:
+            self._journey.over(self._journey.current, self.listener.runtime.now())
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self.client.resume_reading()
@@ -167,6 +171,8 @@ class Responding(ExchangeState):
 
     def _raise(self, error: ExchangeError) -> None:
         """Tell the layers of an error, or the client if there are no layers."""
+        if self._journey is not None:
+            self._journey.over(self._journey.current, self.listener.runtime.now(), error.reason)
         if self._chain is None:
             self.fail(error)
             return

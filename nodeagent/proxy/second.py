@@ -54,6 +54,10 @@ class Racing(StreamTaker, UpstreamOwner, Protocol):
         """
         ...
 
+    def second_over(self) -> None:
+        """Learn that the second try was given up."""
+        ...
+
     def adopt(self, second: SecondTry) -> None:
         """Make the second try its own one, in place of what it has."""
         ...
@@ -135,6 +139,7 @@ class SecondTry:
             stream.abort()
         if self._try is not None:
             self._try.end(self._exchange.listener.runtime.now())
+        self._exchange.second_over()
 
     def _failed(self, column: int, verdict: Verdict | None) -> None:
         """Note that it failed; the first try goes on alone."""

@@ -15,7 +15,7 @@ from nodeagent.proxy.connection import AHEAD, PEER_FULL, Connection, probe_peer
 from nodeagent.proxy.forwarding import CONNECT_TRIES
 from nodeagent.proxy.health import Outcome
 from nodeagent.proxy.listeners import RunningListener
-from nodeagent.proxy.observer import Closed
+from nodeagent.proxy.observer import ALL, Closed
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.steering import Try
 from nodeagent.proxy.streams import Pending, Source
@@ -340,7 +340,7 @@ class TcpConnection(TcpSide):
         observer = self.runtime.observer
         reason, detail = self._end if self._end.reason else BROKEN_OFF
         failed = reason not in IN_ORDER
-        if not (failed or observer.wants_all):
+        if not (failed or observer.wants_all or self.listener.told_from == ALL):
             return
         listener, source, upstream = self.listener, self.source, self._upstream
         observer.closed(

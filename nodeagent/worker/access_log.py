@@ -1,35 +1,44 @@
-"""The access log of a worker: a line for everything (`all`), or for what failed (`errors`).
+"""The access log of a worker: which requests and connections have a line, and the lines.
 
-`all` is all: no line is left out as long as the log takes them (`nodeagent.log.writer`), which itself says
-where some are missing. Under `errors` a port of a Service has `LINES_PER_SECOND`, so that a storm at one does
-not hide another; what is left out is said once a second, with its number (`tick`).
+A Service says which with `svc.mesh/access-log`; `--access-log` speaks for those that say nothing. `all` is
+all: no line is left out as long as the log takes them (`nodeagent.log.writer`), which itself says where some
+are missing. Lines that are chosen because something failed, or was slow, have a budget of `LINES_PER_SECOND`
+for each port of a Service, so that a storm at one does not hide another; what is left out is said once a
+second, with its number (`tick`).
 
-Of the request target only the path is shown, a query may hold secrets. The client's pod is looked up for a
-line that is written, when it is: of one that has gone by then there is the address alone.
+The client's pod is looked up for a line that is written, when it is: of one that has gone by then there is
+the address alone.
 """
 
 from __future__ import annotations
 
+import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 import structlog
 
 from middleware.contract import Ended
-from middleware.grpc import http_code
 from nodeagent.log.budget import LineBudgets
 from nodeagent.log.configure import utc
+from nodeagent.plan.model import LineChoice, Listener, ListenerKey
 from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Circulation, Closed, Refused
 from nodeagent.settings import AccessLog
+from nodeagent.worker.line_choices import LineChoices
+from nodeagent.worker.line_fields import failure_of, request_fields
 from nodeagent.worker.sources import SourcePods
 
 LINES_PER_SECOND: Final = 20
 """For each port of a Service and each worker: lines about failures under `errors`, and tracebacks always."""
-UPSTREAM_STATUS: Final = "upstream_status"
-"""The reason of an exchange that an endpoint ended with a status that is a failure."""
 
+USUAL: Final[Mapping[AccessLog, LineChoice]] = {
+    "all": LineChoice(all=True),
+    "errors": LineChoice(errors=True),
+    "off": LineChoice(),
+}
+"""What `--access-log` says of Services that say nothing."""
 _LOWEST = {"all": ALL, "errors": FAILURES, "off": NO_STATUS}
 
 
@@ -62,6 +71,7 @@ class AccessLogger:
         sources: SourcePods,
         lines: Lines,
         now: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         if mode == "all" and not lines.takes("info"):
             mode = "errors"
@@ -69,7 +79,9 @@ class AccessLogger:
         self.from_status = _LOWEST[mode]
         self.left_out = 0
         """Lines over the budget, since the beginning."""
-        self._off = mode == "off"
+        self._usual = USUAL[mode]
+        self._choices = LineChoices()
+        self._random = random
         self._worker = worker
         self._lines = lines
         self._log = structlog.get_logger().bind(worker=worker)
@@ -78,23 +90,11 @@ class AccessLogger:
         self._now = now
 
     def ended(self, ended: Ended) -> None:
-        """Write a line for an exchange."""
-        if self._left_out(ended.service, ended.port):
+        """Write a line for an exchange, if it is to have one."""
+        failure = failure_of(ended)
+        if not self._chosen(ended.service, ended.port, failure is not None, ended.took):
             return
-        fields: dict[str, object] = {
-            "service": ended.service,
-            "port": ended.port,
-            "method": ended.method,
-            "path": ended.target.partition("?")[0],
-            "status": ended.status,
-        }
-        if ended.grpc_status is not None:
-            fields["grpc_status"] = ended.grpc_status.name
-        failure = _failure(ended)
-        if failure is not None:
-            fields["reason"], fields["detail"] = failure
-        fields["endpoint"] = ended.endpoint
-        fields["took_ms"] = round(ended.took * 1000, 2)
+        fields = request_fields(ended, failure)
         self._describe(fields, ended.source, ended.source_port)
         if failure is None:
             self._lines.info("request", ended.service, fields)
@@ -103,7 +103,7 @@ class AccessLogger:
 
     def closed(self, closed: Closed) -> None:
         """Write a line for a connection to a tcp port."""
-        if self._left_out(closed.service, closed.port):
+        if not self._chosen(closed.service, closed.port, closed.failed, closed.took):
             return
         fields: dict[str, object] = {
             "service": closed.service,
@@ -126,7 +126,7 @@ class AccessLogger:
 
     def refused(self, refused: Refused) -> None:
         """Write a line for a request or connection that was refused."""
-        if self._left_out(refused.service, refused.port):
+        if not self._chosen(refused.service, refused.port, True, 0.0):
             return
         error = refused.error
         fields: dict[str, object] = {}
@@ -190,15 +190,22 @@ class AccessLogger:
                 lasted_ms=round(lasted * 1000),
             )
 
-    def _left_out(self, service: str, port: int) -> bool:
-        """Return whether a line must be left out; it is counted then."""
-        if self.wants_all:
-            return False
-        if self._off:
+    def follow(self, upserted: Iterable[Listener], removed: Iterable[ListenerKey]) -> None:
+        """Learn which lines the Services of a changed plan want."""
+        self._choices.follow(upserted, removed)
+
+    def _chosen(self, service: str, port: int, failed: bool, took: float) -> bool:
+        """Whether something that ended so has a line. Lines over the budget are counted."""
+        choice = self._choices.of(service, port)
+        if choice is None:
+            choice = self._usual
+        if choice.all:
             return True
-        if self._budgets.spend((service, port), self._now()):
+        if not choice.takes(failed, took, chance := self._random()):
             return False
-        self.left_out += 1
+        if not choice.takes(False, 0.0, chance) and not self._budgets.spend((service, port), self._now()):
+            self.left_out += 1
+            return False
         return True
 
     def _describe(self, fields: dict[str, object], source: str, port: int) -> None:
@@ -210,16 +217,3 @@ class AccessLogger:
             fields["source_pod"] = f"{pod.namespace}/{pod.name}"
             fields["source_workload"] = f"{pod.namespace}/{pod.workload}"
         fields["worker"] = self._worker
-
-
-def _failure(ended: Ended) -> tuple[str, str] | None:
-    """Return reason and detail of an exchange that failed: as the mesh, or circuit breakers, count it."""
-    error = ended.error
-    if error is not None:
-        return error.reason, error.detail
-    if http_code(ended.status, ended.grpc_status) < FAILURES:
-        return None
-    if ended.reply_reason:
-        return ended.reply_reason, "a middleware answered"
-    said = str(ended.status) if ended.status != 200 or ended.grpc_status is None else ended.grpc_status.name
-    return UPSTREAM_STATUS, f"{ended.endpoint} answered {said}"

@@ -37,6 +37,7 @@ from nodeagent.control.messages import (
     Message,
     PortFailure,
     Sources,
+    Tap,
 )
 from nodeagent.control.successor import wait_for_successor
 from nodeagent.log.configure import AccessLines, configure_logging, lost_access_lines, lost_lines
@@ -70,6 +71,7 @@ from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
+from nodeagent.worker.tapping import PERIOD, Tapper, Tellers
 from nodeagent.worker.token_store import RedisTokens
 
 log = structlog.get_logger()
@@ -121,6 +123,9 @@ class Worker:
         self._channel: Channel | None = None
         self._zone_doubted = False
         self._access_log: AccessLogger | None = None
+        self._tapper: Tapper | None = None
+        self._flushing = False
+        """Whether lines for those who watch are sent every `PERIOD`."""
         self._missing_lines = (0, 0, 0)
         """As counted last; see `_count_missing_lines`."""
 
@@ -165,6 +170,8 @@ class Worker:
                 self._data_plane.sources_changed()
         elif isinstance(message, Conditions):
             self._set_conditions(message.backends)
+        elif isinstance(message, Tap):
+            self._tap(message)
         elif isinstance(message, Drain):
             self._start_drain(message.timeout)
 
@@ -180,8 +187,11 @@ class Worker:
         lines = AccessLines(form, settings.log_level)
         if any(middleware.custom for middleware in installed().middlewares):
             LayerWatch(WATCH, threading.get_ident()).start()
-        observer = AccessLogger(settings.access_log, settings.index, self._sources, lines)
-        self._access_log = observer
+        assert self._channel is not None
+        channel = self._channel
+        self._access_log = AccessLogger(settings.access_log, settings.index, self._sources, lines)
+        self._tapper = Tapper(self._sources, settings.index, channel.send, lambda: channel.pending)
+        observer = Tellers(self._access_log, self._tapper)
         limits = settings.limits
         if settings.token_store is not None:
             self._tokens = RedisTokens(self._loop, settings.token_store)
@@ -209,6 +219,22 @@ class Worker:
         self._region.cells[self._base + WORKER_STARTED] = time.monotonic_ns()
         self._beat(self._loop.time())
 
+    def _tap(self, message: Tap) -> None:
+        assert self._data_plane is not None
+        assert self._tapper is not None
+        self._tapper.follow(message)
+        self._data_plane.tap(self._tapper.services)
+        if not self._flushing:
+            self._flush_tapped()
+
+    def _flush_tapped(self) -> None:
+        """Send lines to those who watch, again and again as long as somebody does."""
+        assert self._tapper is not None
+        self._tapper.flush()
+        self._flushing = self._tapper.watched
+        if self._flushing:
+            self._loop.call_later(PERIOD, self._flush_tapped)
+
     def _confirm(self, channel: Channel) -> None:
         unbound = {failure.key: failure for failure in self._listeners.failures}
         channel.send(Applied(self._version, tuple({**self._failures, **unbound}.values())))
@@ -221,6 +247,8 @@ class Worker:
         for key in (*message.removed, *keys):
             self._failures.pop(key, None)
         self._failures.update({failure.key: failure for failure in apply_change(data_plane, message)})
+        assert self._access_log is not None
+        self._access_log.follow((one.listener for one in message.upserted), message.removed)
         self._set_conditions(message.conditions)
         self._check_zone(settings.node)
         if settings.capture == "loopback":

@@ -75,7 +75,8 @@ async def test_from_elsewhere_every_page_is_guarded_unless_it_is_open(everywhere
 async def test_on_the_node_every_page_is_shown(everywhere: Page) -> None:
     port = everywhere.server.address[1]
     for path in PAGES.keys() - {"/resolve"}:
-        assert (await fetch("127.0.0.1", port, path))[0] == 200, path
+        shown = 404 if path == "/tap" else 200  # there are no workers here whose requests could be watched
+        assert (await fetch("127.0.0.1", port, path))[0] == shown, path
     assert (await fetch("127.0.0.1", port, "/resolve?name=cart.svc.mesh"))[0] == 200
     assert (await fetch("127.0.0.1", port, "/plan", Host="localhost:1"))[0] == 200
 

@@ -155,7 +155,9 @@ async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
         assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize("path", ["/", *sorted(PAGES.keys() - {"/resolve"}), "/resolve?name=a.svc.mesh"])
+@pytest.mark.parametrize(
+    "path", ["/", *sorted(PAGES.keys() - {"/resolve", "/tap"}), "/resolve?name=a.svc.mesh"]
+)
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):

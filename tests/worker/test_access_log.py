@@ -9,10 +9,13 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from discovery.model import ServiceKey
 from middleware.contract import Ended, ExchangeError, NoEndpoint
 from middleware.grpc import GrpcStatus
+from middleware.journey import Journey, Stage
 from nodeagent.control.messages import SourcePod, Sources
 from nodeagent.log.configure import AccessLines
+from nodeagent.plan.model import LineChoice, Listener
 from nodeagent.proxy.errors import ConnectionLimit
 from nodeagent.proxy.observer import Closed, Refused
 from nodeagent.settings import AccessLog
@@ -158,6 +161,8 @@ def test_a_request(logger: AccessLogger, lines: Written) -> None:
             "status": 200,
             "endpoint": "10.1.0.1:8080",
             "took_ms": 100.0,
+            "received": 1,
+            "sent": 2,
             **WEB,
             "worker": 0,
         }
@@ -321,3 +326,108 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert (access.takes("info"), access.takes("warning")) == (False, True)
     access.info("request", "", {})
     assert made == []
+
+
+def chosen(choice: LineChoice, port: int = 80) -> Listener:
+    return Listener(
+        ServiceKey("shop", "cart"), "http", "250.96.0.10", port, port, "http", (), access_log=choice
+    )
+
+
+class TestAServicesOwnChoice:
+    @pytest.mark.parametrize("mode", ["off", "errors", "all"])
+    def test_it_goes_before_the_flag(self, logger: AccessLogger, lines: Written) -> None:
+        logger.follow([chosen(LineChoice(all=True))], ())
+        for _ in range(LINES_PER_SECOND * 2):
+            logger.ended(ended("10.1.0.9"))
+        assert len(lines) == LINES_PER_SECOND * 2
+        logger.follow([chosen(LineChoice())], ())
+        logger.ended(ended("10.1.0.9", refusal()))
+        logger.refused(refused("10.1.0.9"))
+        assert len(lines) == LINES_PER_SECOND * 2
+
+    @pytest.mark.parametrize("mode", ["off"])
+    def test_it_holds_for_its_port_until_it_is_gone(self, logger: AccessLogger, lines: Written) -> None:
+        listener = chosen(LineChoice(all=True), port=81)
+        logger.follow([listener], ())
+        logger.ended(ended("10.1.0.9"))
+        assert not lines
+        logger.ended(ended("10.1.0.9", port=81))
+        assert len(lines) == 1
+        logger.follow((), [listener.key])
+        logger.ended(ended("10.1.0.9", port=81))
+        assert len(lines) == 1
+
+    @errors
+    def test_slow_ones_have_a_line_within_the_budget(
+        self, logger: AccessLogger, lines: Written, clock: Clock
+    ) -> None:
+        logger.follow([chosen(LineChoice(slow=0.5))], ())
+        logger.ended(ended("10.1.0.9", took=0.49))
+        logger.ended(ended("10.1.0.9", refusal(), took=0.49))
+        assert not lines
+        for _ in range(LINES_PER_SECOND + 3):
+            logger.ended(ended("10.1.0.9", took=0.5))
+        assert len(lines) == LINES_PER_SECOND
+        assert logger.left_out == 3
+
+    def test_a_share_is_drawn_and_has_no_budget(self, sources: Asked, lines: Written, clock: Clock) -> None:
+        draws = iter([0.0099, 0.01] * 2 * LINES_PER_SECOND)
+        logger = AccessLogger("errors", 0, sources, lines, now=clock, random=lambda: next(draws))
+        logger.follow([chosen(LineChoice(share=100))], ())
+        for _ in range(4 * LINES_PER_SECOND):
+            logger.ended(ended("10.1.0.9"))
+        assert len(lines) == 2 * LINES_PER_SECOND
+        assert logger.left_out == 0
+
+    @errors
+    def test_connections_too(self, logger: AccessLogger, lines: Written) -> None:
+        listener = msgspec.structs.replace(
+            chosen(LineChoice(slow=1.0), 5432), service=ServiceKey("shop", "db"), protocol="tcp"
+        )
+        logger.follow([listener], ())
+        logger.closed(TCP)
+        logger.closed(msgspec.structs.replace(TCP, took=0.5))
+        assert [line["took_ms"] for line in lines] == [1500.0]
+
+
+def test_a_line_says_how_the_time_was_spent_and_what_was_decided(
+    logger: AccessLogger, lines: Written
+) -> None:
+    journey = Journey(
+        0.0,
+        0.1,
+        (
+            Stage("queue", 0.0, 0.01),
+            Stage("connect", 0.01, 0.03, "10.1.0.1:80", 1, "connect_failed"),
+            Stage("backoff", 0.03, 0.05),
+            Stage("connect", 0.05, 0.055, "10.1.0.2:80", 2),
+            Stage("try", 0.055, 0.09, "10.1.0.2:80", 2, "200", 0.08),
+            Stage("middleware", 0.09, 0.1),
+        ),
+    )
+    logger.ended(ended("10.1.0.9", journey=journey, trace_id="4bf92f3577b34da6a3ce929d0e0e4736"))
+    (line,) = lines
+    assert {key: line[key] for key in line if key.endswith("_ms")} == {
+        "took_ms": 100.0,
+        "queue_ms": 10.0,
+        "connect_ms": 25.0,
+        "upstream_ms": 35.0,
+        "middleware_ms": 10.0,
+        "backoff_ms": 20.0,
+    }
+    assert line["tries"] == 2
+    assert line["decided"] == "2 tries: 10.1.0.1:80 connect_failed, 10.1.0.2:80 200"
+    assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_a_line_says_that_a_middleware_answered(logger: AccessLogger, lines: Written) -> None:
+    logger.ended(ended("10.1.0.9", reply_reason="cache_hit"))
+    assert lines[0]["decided"] == "a middleware answered: cache_hit"
+
+
+def test_very_many_tries_are_not_all_named(logger: AccessLogger, lines: Written) -> None:
+    stages = tuple(Stage("try", n / 100, (n + 1) / 100, "10.1.0.1:80", n + 1, "503") for n in range(60))
+    logger.ended(ended("10.1.0.9", journey=Journey(0.0, 0.6, stages)))
+    assert lines[0]["tries"] == 60
+    assert len(lines[0]["decided"]) < 200

@@ -143,6 +143,32 @@ async def get(forwarded: Forwarded, target: str, limit: int) -> Response:
     return Response(status, bytes(body), whole=True, reusable=reusable)
 
 
+async def get_lines(forwarded: Forwarded, target: str, longest: int) -> AsyncIterator[bytes]:
+    """Ask for a page that goes on, and yield its lines as they come, empty ones too.
+
+    Raises:
+        ApiError: there was no answer, it is no HTTP, its status is not 200 (the failure's reason is what the
+            page says) or a line is longer than `longest`.
+    """
+    await forwarded.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: meshctl\r\n\r\n".encode())
+    status, fields = _read_head(await forwarded.read_until(b"\r\n\r\n"))
+    waiting = bytearray()
+    async for piece in _pieces(forwarded, fields):
+        waiting += piece
+        if status == 200:
+            *lines, rest = bytes(waiting).split(b"\n")
+            waiting[:] = rest
+            for line in lines:
+                yield line
+        if len(waiting) > longest:
+            break
+    if status != 200:
+        said = " ".join(waiting[:longest].decode("utf-8", "replace").split())
+        raise ApiError(Failure("refused", said or f"status {status}", status=status))
+    if len(waiting) > longest:
+        raise ApiError(Failure("malformed", f"a line is longer than {longest} bytes"))
+
+
 def _read_head(head: bytes) -> tuple[int, http.client.HTTPMessage]:
     line, _, rest = head.partition(b"\r\n")
     parts = line.split(b" ", 2)
