@@ -2,8 +2,8 @@
 
 A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
 and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
-leave (`Drain`). It answers each `Apply` with `Applied`, and says which endpoints it has ejected itself
-(`Ejections`).
+leave (`Drain`). It answers each `Apply` with `Applied`, says which endpoints it has ejected itself
+(`Ejections`), and passes on what it has recorded of requests (`Traces`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final, Literal, cast
 
 import msgspec
 
+from middleware.contract import TracedRequest
 from middleware.registry import by_name
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
 from nodeagent.settings import AccessLog, CaptureKind, Limits, StoreAddress
@@ -40,6 +41,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     zone: str = ""
     """Where the node is; empty if the agent does not know."""
     token_store: StoreAddress | None = None
+    traces: bool = False
+    """Whether the agent takes what is recorded of requests."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):
@@ -148,7 +151,16 @@ class Ejections(msgspec.Struct, frozen=True, tag=True):
     backends: tuple[BackendEjections, ...]
 
 
-Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections
+class Traces(msgspec.Struct, frozen=True, tag=True):
+    """Requests that were recorded, and how many the worker has dropped since the last message of this kind.
+    There is no answer.
+    """
+
+    requests: tuple[TracedRequest, ...]
+    dropped: int
+
+
+Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Traces
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -216,6 +228,11 @@ class Channel(asyncio.Protocol):
         """Send a message; it is dropped if the other process is gone."""
         if not self._transport.is_closing():
             self._transport.write(encode(message))
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were sent and wait to be read by the other process."""
+        return self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close this end."""

@@ -37,6 +37,8 @@ from nodeagent.control.messages import (
     PortFailure,
     SlottedBackend,
     SlottedListener,
+    SourcePod,
+    Traces,
 )
 from nodeagent.control.pulse import Pulse
 from nodeagent.control.sources import SourceTable
@@ -108,7 +110,8 @@ class Supervisor:
     """The workers of this agent.
 
     `failed` is told which ports are not served as the plan says, `serving` how many workers serve, `ejected`
-    which endpoints workers have ejected, whenever that may have changed.
+    which endpoints workers have ejected, whenever that may have changed. `traced` takes what workers have
+    recorded of requests.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Supervisor:
         failed: Callable[[Mapping[ListenerKey, PortFailure]], None],
         serving: Callable[[int], None] = lambda _: None,
         ejected: Callable[[Mapping[BackendKey, Mapping[tuple[str, int], str]]], None] = lambda _: None,
+        traced: Callable[[Traces], None] = lambda _: None,
     ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
         self.allocator = SlotAllocator()
@@ -125,6 +129,7 @@ class Supervisor:
         self._failed = failed
         self._serving = serving
         self._ejected = ejected
+        self._traced = traced
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
         self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
@@ -189,6 +194,7 @@ class Supervisor:
                 settings.node_name,
                 settings.node_zone,
                 settings.token_store,
+                settings.traces is not None,
             )
         )
         channel.send(self._sources.everything())
@@ -216,6 +222,8 @@ class Supervisor:
         elif isinstance(message, Ejections):
             place.ejected = ejections.follow(place.ejected, message)
             self._tell_ejected()
+        elif isinstance(message, Traces):
+            self._traced(message)
 
     def _tell_ejected(self) -> None:
         self._ejected(ejections.merged(place.ejected for place in self._places))
@@ -316,6 +324,10 @@ class Supervisor:
         for place in self._places:
             if place.channel is not None:
                 place.channel.send(conditions)
+
+    def pod(self, address: str) -> SourcePod | None:
+        """Return the pod of this node with this address, as workers have been told."""
+        return self._sources.find(address)
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]
