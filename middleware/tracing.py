@@ -232,9 +232,9 @@ MIDDLEWARE = Middleware(
             default="no tracing; parent=on; errors=off",
             summary=(
                 "The share of requests that are recorded as spans and sent to the collector of `--traces`."
-                " With `parent=on` it counts only for requests whose clients have not decided: of others, those"
-                " that their clients sample are recorded. With `slow`, requests that take at least this long"
-                " are always recorded, and with `errors=on` those that fail."
+                " With `parent=on` it counts only for requests whose clients have not decided; of others"
+                " those are recorded that their clients sample. With `slow`, requests that take at least this"
+                " long are always recorded, and with `errors=on` those that fail."
             ),
             example="svc.mesh/tracing: 1% slow=500ms errors=on",
         ),
