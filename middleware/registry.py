@@ -160,11 +160,17 @@ class Installed(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def installed() -> Installed:
-    """Return our middleware and the users', loaded once for each process; problems are also logged."""
+def found_here() -> Installed:
+    """Return our middleware and the users', loaded once for each process."""
     folder = os.environ.get(FOLDER_VARIABLE, "")
     files = modules_in(Path(folder)) if folder else []
-    found = load([*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), *files])
+    return load([*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), *files])
+
+
+@functools.cache
+def installed() -> Installed:
+    """Return the same; problems are also logged, once."""
+    found = found_here()
     for problem in found.problems:
         log.error("middleware_not_loaded", entry_point=problem.entry_point, reason=problem.reason)
     return found

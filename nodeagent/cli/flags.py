@@ -19,7 +19,7 @@ from discovery.compat import ZONES, Compat
 from discovery.files.overrides import Override
 from discovery.model import ANNOTATION_PREFIX, ServiceKey
 from discovery.places import InvalidPlaces, parse_places
-from middleware.registry import installed
+from middleware.registry import found_here
 from middleware.values import InvalidValue, parse_duration, parse_size
 from nodeagent.capture.choose import choose_capture
 from nodeagent.capture.loopback import first_bindable_port
@@ -143,9 +143,11 @@ def resolve_settings(given: Given) -> Settings:
 
 def _policy(flag: str, given: Sequence[tuple[str, str]]) -> Mapping[str, str]:
     """Return the values of `--default` or `--limit` by annotation."""
-    found: dict[str, str] = {}
-    rules = Rules(installed().middlewares)
+    if not given:
+        return {}
+    rules = Rules(found_here().middlewares)  # the log, where problems with them belong, is not set up yet
     check = rules.fault_in_default if flag == "--default" else rules.fault_in_limit
+    found: dict[str, str] = {}
     for name, value in given:
         short = name.removeprefix(ANNOTATION_PREFIX)
         if name in found:

@@ -10,13 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware.grpc import GrpcStatus
-from nodeagent.stats.methods import CELLS, MOST_METHODS, OTHER, ROW, ROWS, MethodRows, PortMethods, read_rows
+from nodeagent.stats.methods import (
+    CELLS,
+    MOST_METHODS,
+    OTHER,
+    ROWS,
+    SHAPE,
+    MethodRows,
+    PortMethods,
+    read_rows,
+)
 
 OK, INTERNAL = GrpcStatus.OK, GrpcStatus.INTERNAL
 
 
 def memory(rows: int = ROWS) -> memoryview:
-    return memoryview(bytearray(8 * (CELLS - (ROWS - rows) * ROW))).cast("q")
+    return memoryview(bytearray(8 * (CELLS - (ROWS - rows) * SHAPE.row))).cast("q")
 
 
 def read(*memories: memoryview) -> dict[tuple[str, int, str], dict[str, int]]:
@@ -35,7 +44,7 @@ def shop(cells: memoryview) -> PortMethods:
 
 
 def test_rows_are_whole_cache_lines() -> None:
-    assert ROW % 8 == 0
+    assert SHAPE.row % 8 == 0
 
 
 def test_calls_by_method_and_status() -> None:

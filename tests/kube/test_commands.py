@@ -91,7 +91,7 @@ def test_what_another_mesh_heeds(shared_cluster: ControlPlane) -> None:
     code, output, _ = meshctl(*check, reader)
     assert code == 1
     assert f"error: TrafficTarget {space}/cart: spec.sources: front/web\n" in output
-    assert output.splitlines()[-1] == "0 Services checked, 0 in the mesh, 1 problem"
+    assert output.splitlines()[-1] == "0 Services checked, 0 in the mesh, 1 problem, 1 note"
     migrate = ("migrate", "--accept-open", "--cluster", "--namespace", space, "--kubeconfig")
     assert meshctl(*migrate, reader)[0] == 0
     stranger = person(shared_cluster, space, "stranger", {space: READER})

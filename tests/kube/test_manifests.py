@@ -142,7 +142,8 @@ REFUSED = (
     ("GET", "/api/v1/secrets"),
     ("GET", "/api/v1/configmaps"),
     ("GET", "/api/v1/nodes"),
-    ("GET", "/api/v1/namespaces"),
+    ("GET", "/api/v1/namespaces/default"),
+    ("PATCH", "/api/v1/namespaces/default"),
     ("GET", "/api/v1/namespaces/default/services/kubernetes"),
     ("DELETE", "/api/v1/namespaces/default/services/kubernetes"),
     ("PATCH", "/api/v1/namespaces/default/services/kubernetes"),
@@ -164,8 +165,9 @@ REFUSED = (
 
 def test_the_agent_s_account_may_do_what_the_role_says_and_nothing_else(installed: ControlPlane) -> None:
     agent = installed.client(installed.service_account_token(AGENT["namespace"], AGENT["name"]))
-    allowed = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/pods")
-    assert [code(agent, "GET", path) for path in allowed] == [200, 200, 200]
+    core = [f"/api/v1/{plural}" for plural in ("services", "pods", "namespaces")]
+    allowed = (*core, "/apis/discovery.k8s.io/v1/endpointslices")
+    assert [code(agent, "GET", path) for path in allowed] == [200] * len(allowed)
     assert code(agent, "POST", EVENTS, EVENT) == 201
     installed.admin.request("DELETE", f"{EVENTS}/kubernetes.1")
     refused = {}

@@ -185,12 +185,16 @@ def test_the_agent_does_all_it_does_with_its_own_token(
             until(lambda: not mesh.serves(name))
             mesh.admin.apply(service("web", port=18080, **{"svc.mesh/retry-attempts": "many"}))
             until(lambda: mesh.agent.events("problem_found"))
+            shop = namespace("shop")
+            shop["metadata"]["annotations"] = {"svc.mesh/default.timeout": "9s"}
+            mesh.admin.apply(shop)
+            until(lambda: "svc.mesh/default.timeout of Namespace shop" in mesh.agent.admin("/plan")[1])
             mesh.gate.cut()
             name = mesh.add()
             until(lambda: mesh.serves(name))
         assert outcome["ok"] > 0
         assert outcome["failed"] == 0
         listed = {line["resource"] for line in mesh.agent.events("source_listed")}
-        assert listed == {"Service", "EndpointSlice", "Pod"}
+        assert listed == {"Service", "EndpointSlice", "Namespace", "Pod"}
         assert failures(mesh.agent, "forbidden") + failures(mesh.agent, "unauthorized") == []
         assert "forbidden" not in mesh.agent.log.read_text().lower()

@@ -175,7 +175,7 @@ READER = {
     "rules": [
         {
             "apiGroups": ["", "discovery.k8s.io"],
-            "resources": ["services", "pods", "endpointslices"],
+            "resources": ["services", "pods", "endpointslices", "namespaces"],
             "verbs": ["list", "watch"],
         }
     ],

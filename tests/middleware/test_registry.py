@@ -163,6 +163,7 @@ def test_problems_of_installed_entry_points_are_logged(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         importlib.metadata, "entry_points", lambda group: [FakeEntryPoint(ImportError(group))]
     )
+    monkeypatch.setattr(registry, "found_here", registry.found_here.__wrapped__)
     with structlog.testing.capture_logs() as logs:
         installed = registry.installed.__wrapped__()
     assert [one for one in installed.middlewares if not one.custom] == [*registry.MIDDLEWARES]

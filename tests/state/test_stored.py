@@ -11,6 +11,8 @@ import pytest
 from discovery.model import (
     Endpoint,
     MeshSnapshot,
+    NamespaceKey,
+    NamespaceObject,
     PodKey,
     PodObject,
     Problem,
@@ -30,13 +32,16 @@ from tests.plan.builders import SETTINGS
 HEAD = Head(mesh="1.2.3", source="kube", written=1_700_000_000.0, version=41)
 
 
+SHOP = NamespaceObject(NamespaceKey("shop"), {"svc.mesh/default.timeout": "5s"})
+
+
 def make_service(number: int) -> Service:
     key = ServiceKey("shop", f"s{number}")
     annotations = {"svc.mesh/enabled": "true", "svc.mesh/retry-attempts": "many"}
     found = ServiceObject(key, annotations, cluster_ips=("10.96.0.1",), ports=(ServicePort("http", 80),))
     problem = Problem("shop", key.name, "spec.ports", "", "a reason — with a dash")
     endpoint = Endpoint("10.1.0.1", 8080, zone="a", hints=("a", "b"), pod="shop/s-1")
-    return Service(found, {"http": (endpoint,), "": ()}, (problem,))
+    return Service(found, {"http": (endpoint,), "": ()}, (problem,), SHOP)
 
 
 def make_snapshot(services: int = 3) -> MeshSnapshot:
@@ -46,6 +51,7 @@ def make_snapshot(services: int = 3) -> MeshSnapshot:
         services={service.key: service for service in made},
         pods={"10.1.0.9": PodObject(PodKey("shop", "client"), "job/client", ("10.1.0.9",), "till")},
         problems=(Problem("shop", "orphan", "metadata", "x", "there is no Service", kind="EndpointSlice"),),
+        namespaces={"shop": SHOP},
     )
 
 
