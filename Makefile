@@ -129,9 +129,9 @@ interop-peers: ## install gunicorn, uvicorn, cheroot and aiohttp into ~/.cache/s
 	@$(TOOLS)/../peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r hack/locks/peers.txt && touch $(TOOLS)/../peers/.installed
 
 locks: ## pin the newest allowed versions again (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces pyproject.toml -o hack/locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/image.in -o hack/locks/image.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/peers.in -o hack/locks/peers.txt
 

@@ -67,7 +67,8 @@ def encoder(collector: TraceCollector) -> tuple[Encode, str]:
         from nodeagent.agent import otlp
     except ImportError as error:
         raise StartError(
-            f"--traces otlp+http needs the package opentelemetry-proto, which svcmesh[agent] has: {error}"
+            "--traces otlp+http needs the package opentelemetry-proto; install svcmesh with its extra traces,"
+            f" as in: pip install 'svcmesh[agent,traces]' ({error})"
         ) from error
     return otlp.encode, otlp.CONTENT_TYPE
 
