@@ -57,7 +57,8 @@ sources had to be counted together.
   where `rate()` would take it for traffic.
 - Calls of a port in `other` are in `svcmesh_grpc_calls_total`, and in `svcmesh_grpc_method_calls_total` not.
 
-To see every port and source, however many there are, ask the agent for `/stats?window=10s` (1s to 1m): JSON
+To see every port and source, however many there are, ask the agent for `/stats?window=10s` (1s to 1m), by
+`meshctl page` or on the node: JSON
 with requests, rate, success, percentiles and bytes of each port and source in that time. The agent looks at
 them once a second while somebody asks, so the first answer takes a second.
 

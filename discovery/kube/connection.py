@@ -58,8 +58,8 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def read(self, patience: float) -> bytes:
-        """Return the next bytes, empty at the end, after at most `patience` seconds.
+    async def read(self, patience: float | None) -> bytes:
+        """Return the next bytes, empty at the end, after at most `patience` seconds (None: whenever).
 
         Raises:
             ApiError: nothing came in time, or the connection ended early.
@@ -74,15 +74,24 @@ class Answer:
         Raises:
             ApiError: it is not; the `Failure` says what it is.
         """
+        await self.check_status(patience)
+        response = self._response
+        if response.content_type != "application/json":
+            start = await self._start(patience)
+            raise ApiError(Failure("malformed", f"{response.content_type} instead of JSON: {start[:80]!r}"))
+
+    async def check_status(self, patience: float) -> None:
+        """Make sure that it is a success, of whatever content.
+
+        Raises:
+            ApiError: it is not; the `Failure` says what it is.
+        """
         response = self._response
         if response.status not in (200, 201):
             body = await self._start(patience)
             retry_after = response.headers.get("Retry-After", "")
             kind = response.content_type
             raise ApiError(read_failure(response.status, body, content_type=kind, retry_after=retry_after))
-        if response.content_type != "application/json":
-            start = await self._start(patience)
-            raise ApiError(Failure("malformed", f"{response.content_type} instead of JSON: {start[:80]!r}"))
 
     async def _start(self, patience: float) -> bytes:
         body = bytearray()
@@ -161,6 +170,19 @@ class Connection:
             while chunk := await answer.read(self._timing.answer):
                 said += chunk
             return response.status, bytes(said), response.content_type
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Answer]:
+        """Open what is read as it comes and is no JSON, such as a log; gives its answer if it is a success.
+
+        Raises:
+            ApiError: it is none.
+        """
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        async with self._request(path, query, headers) as response:
+            answer = Answer(response)
+            await answer.check_status(self._timing.answer)
+            yield answer
 
     @asynccontextmanager
     async def websocket(

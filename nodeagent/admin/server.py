@@ -1,8 +1,9 @@
 """The admin server: health, readiness, metrics and the plan, on an address of its own.
 
 It shares the agent's loop with DNS, so long pages are sent in pieces and the plan is written by a thread. It
-changes nothing: GET and HEAD only. What a client can use up is bounded: sizes, idle time, the time of a
-response, and the number of connections; when there are too many, the oldest is closed.
+changes nothing: GET and HEAD only. Before each page stands the checkpoint of `nodeagent.admin.access`. What a
+client can use up is bounded: sizes, idle time, the time of a response, and the number of connections; when
+there are too many, the oldest is closed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from middleware.values import InvalidValue, parse_duration
+from nodeagent.admin.access import FORWARDED_FIELDS, LOOPBACK, Asker, advice, refusal, wants_loopback
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.readiness import Readiness
@@ -43,6 +45,7 @@ PAGES = {
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
+"""Every page; who may read one says `nodeagent.admin.access`."""
 
 
 class AdminView(msgspec.Struct, frozen=True):
@@ -64,7 +67,8 @@ class AdminListenError(Exception):
 
 
 class AdminServer:
-    """Serves an `AdminView` on an address, from `start` to `close`.
+    """Serves an `AdminView` on an address, from `start` to `close`, and at `LOOPBACK` too, where port
+    forwarding arrives.
 
     With `share` a successor may listen beside its predecessor (SO_REUSEPORT).
     """
@@ -74,7 +78,7 @@ class AdminServer:
         self._share = share or None
         self._view = view
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._malformed = MalformedRequests()
         self._making = asyncio.Lock()
         """Held while a piece of a response is made: one piece at a time."""
@@ -87,9 +91,9 @@ class AdminServer:
     @property
     def address(self) -> tuple[str, int]:
         """The address it listens on: with the port that the system chose, if port 0 was asked for."""
-        if self._server is None:
+        if not self._servers:
             return self._listen
-        name = self._server.sockets[0].getsockname()
+        name = self._servers[0].sockets[0].getsockname()
         return (name[0], name[1])
 
     async def start(self) -> None:
@@ -98,7 +102,7 @@ class AdminServer:
         Raises:
             AdminListenError: the address is in use, does not exist here, or needs privileges.
         """
-        app = web.Application(middlewares=[_guard], client_max_size=MAX_LINE)
+        app = web.Application(middlewares=[_guard, self._checkpoint], client_max_size=MAX_LINE)
         for path, handler in (
             ("/", self._index),
             ("/healthz", self._healthz),
@@ -121,26 +125,46 @@ class AdminServer:
             logger=self._malformed.logger(),
         )
         await runner.setup()
-        host, port = self._listen
+        self._runner = runner
+        try:
+            await self._listen_at(runner, *self._listen)
+            if wants_loopback(self._listen[0]):
+                await self._listen_at(runner, LOOPBACK, self.address[1])
+        except AdminListenError:
+            await self.close()
+            raise
+        log.info("admin_listening", address=f"{self.address[0]}:{self.address[1]}")
+
+    async def _listen_at(self, runner: web.AppRunner, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
+            server = await loop.create_server(
                 lambda: _admit(runner), host, port, backlog=128, reuse_port=self._share
             )
         except OSError as error:
-            await runner.cleanup()
             raise AdminListenError(_describe(host, port, error)) from error
-        self._runner = runner
-        log.info("admin_listening", address=f"{self.address[0]}:{self.address[1]}")
+        self._servers.append(server)
 
     async def close(self) -> None:
         """Stop listening and close the connections, a response in progress after a second."""
-        server, self._server = self._server, None
+        servers, self._servers = self._servers, []
         runner, self._runner = self._runner, None
-        if server is not None:
+        for server in servers:
             server.close()
         if runner is not None:
             await runner.cleanup()
+
+    @web.middleware
+    async def _checkpoint(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Show a page only to who may read it; a path that is no page is treated as one that is guarded."""
+        resource = request.match_info.route.resource
+        reason = refusal(resource.canonical, _asker(request)) if resource is not None else ""
+        if not reason:
+            return await handler(request)
+        log.debug("admin_request_refused", path=request.path[:200], source=request.remote, reason=reason)
+        return _text(f"{request.path[:200]} is not shown here: {reason}. {advice(self.address[1])}\n", 403)
 
     async def _index(self, _: web.Request) -> web.Response:
         return _text("svc.mesh node agent\n\n" + _paths())
@@ -212,6 +236,13 @@ class AdminServer:
             if piece:
                 await response.write(piece)
         await response.write_eof()
+
+
+def _asker(request: web.Request) -> Asker:
+    transport = request.transport
+    names = [transport.get_extra_info(name) if transport else None for name in ("peername", "sockname")]
+    peer, local = (str(name[0]) if name else "" for name in names)
+    return Asker(peer, local, request.host, any(name in request.headers for name in FORWARDED_FIELDS))
 
 
 def _admit(runner: web.AppRunner) -> asyncio.Protocol:

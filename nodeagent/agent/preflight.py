@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from discovery.source import Source, SourceError
+from nodeagent.admin.access import LOOPBACK, wants_loopback
 from nodeagent.capture.occupant import Transport, occupant
 from nodeagent.settings import DNS_PORT, Settings
 
@@ -70,6 +71,8 @@ def check_ports(settings: Settings) -> None:
 
 def _ports(settings: Settings) -> Iterator[_Port]:
     yield _Port("--admin-listen", *settings.admin_listen, "tcp")
+    if wants_loopback(settings.admin_listen[0]):
+        yield _Port("--admin-listen", LOOPBACK, settings.admin_listen[1], "tcp")
     addresses = {settings.dns_listen: "--dns-listen"}
     if settings.capture == "nftables":
         addresses[settings.dns_address, DNS_PORT] = ""

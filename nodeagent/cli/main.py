@@ -197,7 +197,9 @@ def main() -> None:
     "--admin-listen",
     type=Parsed("ADDR:PORT", "an IP address and a port; an IPv6 address in brackets", parse_listen),
     show_default="0.0.0.0:15000 with nftables, 127.0.0.1:15000 with loopback",
-    help="Where the agent serves /healthz, /readyz, /metrics, /stats, /plan and /resolve.",
+    help="Where the agent serves /healthz, /readyz and /metrics to everybody. All other pages are for this "
+    "machine only: at this address if it is a loopback address or 0.0.0.0, else at 127.0.0.1 with the same "
+    "port. See docs/security.md.",
 )
 @_flag(
     "--workers",

@@ -38,7 +38,7 @@ RESEND_TRIES: Final = 2
 
 
 class Forwarding(Responding):
-    """An exchange as far as what goes to endpoints."""
+    """An exchange with what goes to endpoints."""
 
     __slots__ = ()
 

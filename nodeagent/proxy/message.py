@@ -89,7 +89,10 @@ def count_forward(fields: bytes) -> bytes:
 
 def dated(fields: bytes, date: bytes) -> bytes:
     """Return the fields of a response with a Date: the line `date` if there was none (RFC 9110 6.6.1)."""
-    if b"\nDate: " in fields or _DATE.search(b"\n" + fields) is not None:
+    # As nearly all servers write it; over HTTP/2 names are in lower case.
+    if b"\nDate: " in fields or b"\ndate: " in fields or fields.startswith((b"Date: ", b"date: ")):
+        return fields
+    if _DATE.search(b"\n" + fields) is not None:
         return fields
     return fields + date
 

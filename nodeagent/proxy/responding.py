@@ -25,7 +25,7 @@ MOST_INFORMATIONAL: Final = 16
 
 
 class Responding(ExchangeState):
-    """An exchange as far as what goes back to the client."""
+    """An exchange with what goes back to the client."""
 
     __slots__ = ()
 

@@ -135,18 +135,29 @@ def test_whoever_grants_must_have_or_escalate() -> None:
     assert may(escalate, bind)["rights-grant"] == "ok", "the agent's rights are theirs"
     assert may("list pods", escalate)["rights-grant"] == "failed"
     assert may("list pods", bind)["rights-grant"] == "failed"
+    forwarding, there = (
+        "create pods/portforward in svcmesh",
+        "escalate roles.rbac.authorization.k8s.io in svcmesh",
+    )
+    assert may(forwarding)["rights-grant"] == may(there)["rights-grant"] == "ok"
+    assert may(forwarding, there)["rights-grant"] == "failed"
+
+
+def rights_in(manifest: str, namespace: str) -> set[rights.Right]:
+    """Return what a role of the manifests holds."""
+    role = yaml.safe_load((ROOT / "manifests" / "base" / manifest).read_text())
+    return {
+        rights.Right(verb, group, name, subresource, namespace)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for name, _, subresource in (resource.partition("/") for resource in rule["resources"])
+        for verb in rule["verbs"]
+    }
 
 
 def test_the_rights_that_are_asked_for_are_those_of_the_manifests() -> None:
-    role = yaml.safe_load((ROOT / "manifests" / "base" / "clusterrole.yaml").read_text())
-    granted = {
-        rights.Right(verb, group, resource)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert granted == set(rights.GRANTED)
+    assert rights_in("clusterrole.yaml", "") == set(rights.GRANTED)
+    assert rights_in("viewer.yaml", "svcmesh") == set(rights.viewing("svcmesh"))
 
 
 # -- the namespace ---------------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def test_a_connection_that_is_cut_and_no_permission(api: FakeApi, tmp_path: Path
     api.pages["b:15000", "readyz"] = answer(403, status(403, "Forbidden", "pods/proxy is forbidden"))
     code, output, _ = meshctl(api, tmp_path)
     assert code == 1
-    assert "node-b (b): unreachable: pods/proxy is forbidden\n" in output
+    assert "node-b (b): unreachable: port forwarding to svcmesh/b: status 404; by the pod proxy: " in output
+    assert "pods/proxy is forbidden\n" in output
     assert "node-a (a): unreachable: " in output
 
 

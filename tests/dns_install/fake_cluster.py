@@ -18,9 +18,10 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from nodeagent.meshctl.clusterdns.cluster import BACKUP
+from tests.discovery.kube.forwarded import open_forward, pump
 
 Document = dict[str, Any]
 Patch = Callable[[str, Document], None]
@@ -208,14 +209,11 @@ class FakeCluster:
         if "create pods/portforward" in self.forbidden:
             return status(403, "no")
         assert request.match_info["pod"] == "coredns-running"
-        socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
-        await socket.prepare(request)
-        for channel in (b"\x00", b"\x01"):
-            await socket.send_bytes(channel + struct.pack("<H", int(request.query["ports"])))
+        socket = await open_forward(request)
         if self.forward_to is None:
             await self._answer(socket)
         else:
-            await self._pump(socket, *self.forward_to)
+            await pump(socket, *self.forward_to)
         return socket
 
     async def _answer(self, socket: web.WebSocketResponse) -> None:
@@ -238,22 +236,3 @@ class FakeCluster:
                 response.answer.append(dns.rrset.from_text(name, 5, "IN", "SOA", "ns. root. 1 2 3 4 5"))
         response.set_rcode(dns.rcode.NOERROR if good else dns.rcode.NXDOMAIN)
         return response
-
-    async def _pump(self, socket: web.WebSocketResponse, host: str, port: int) -> None:
-        try:
-            reader, writer = await asyncio.open_connection(host, port)
-        except OSError as error:
-            await socket.send_bytes(b"\x01" + str(error).encode())
-            await socket.close()
-            return
-
-        async def back() -> None:
-            while data := await reader.read(65536):
-                await socket.send_bytes(b"\x00" + data)
-
-        task = asyncio.create_task(back())
-        async for message in socket:
-            if message.type is WSMsgType.BINARY and message.data[0] == 0:
-                writer.write(message.data[1:])
-        task.cancel()
-        writer.close()

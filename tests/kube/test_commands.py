@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from hack.kit.ports import free_port
@@ -18,6 +19,7 @@ from tests.agent.harness import Agent, endpoints
 from tests.agent.harness import service as service_yaml
 from tests.kube.link import private_link
 from tests.kube.objects import definition, endpoint_slice, namespace, node, person, pod, run_pod, service
+from tests.manifests.objects import BASE
 
 pytestmark = pytest.mark.kube
 
@@ -26,6 +28,8 @@ READER = [
     {"apiGroups": [""], "resources": ["services"], "verbs": ["list"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
 ]
+VIEWER = yaml.safe_load((BASE / "viewer.yaml").read_text())["rules"]
+"""What the Role for people holds."""
 WATCHER = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
@@ -121,7 +125,16 @@ def test_status(shared_cluster: ControlPlane, tmp_path: Path, address: str) -> N
     code, output, _ = meshctl(*arguments)
     assert code == 1
     assert "node-1 (agent-1): unreachable: " in output
-    assert "connection refused" in output
+    needed = "status 403; it needs `get` and `create` on pods/portforward"
+    assert needed in output
+    assert "connection refused" in output  # by the pod proxy
+    viewer = person(shared_cluster, AGENTS, "viewer", {AGENTS: VIEWER})
+    code, output, _ = meshctl(*("status", "--kubeconfig", viewer, "-n", AGENTS, "--port", str(port)))
+    assert code == 1
+    assert f"port forwarding to {AGENTS}/agent-1: " in output
+    assert needed not in output, "they may; there is no kubelet here"
+    assert "by the pod proxy: pods" in output
+    assert "is forbidden" in output
 
     folder = tmp_path / "cluster"
     folder.mkdir()

@@ -96,12 +96,20 @@ def test_the_role_allows_what_the_agent_watches_and_events_and_nothing_else(base
     assert allowed == {**watched, ("events.k8s.io", "events"): {"create"}}
 
 
-def test_the_role_names_the_reason_of_every_verb() -> None:
-    lines = (BASE / "clusterrole.yaml").read_text().splitlines()
+@pytest.mark.parametrize("name", ["clusterrole.yaml", "viewer.yaml"])
+def test_a_role_names_the_reason_of_every_verb(name: str) -> None:
+    lines = (BASE / name).read_text().splitlines()
     verbs = [line for line in lines if re.match(r" {6}- ", line)]
-    rules = parse((BASE / "clusterrole.yaml").read_text())[0]["rules"]
+    rules = parse((BASE / name).read_text())[0]["rules"]
     assert len(verbs) == sum(len(rule["verbs"]) for rule in rules)
     assert [line for line in verbs if len(line.partition(" # ")[2]) < 20] == []
+
+
+def test_the_role_for_people_is_of_the_mesh_s_namespace_and_nobody_s(base: list[Object]) -> None:
+    role = only(base, "Role")
+    assert role["metadata"]["namespace"] == only(base, "Namespace")["metadata"]["name"]
+    assert not any(label.startswith("rbac.authorization") for label in role["metadata"]["labels"])
+    assert [one for one in base if one["kind"] == "RoleBinding"] == []
 
 
 def test_the_container_is_confined(agent_pod: Object, agent_container: Object) -> None:

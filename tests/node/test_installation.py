@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hack.kit.waiting import until
+from hack.kube.one_node import OneNode
 from tests.node.installation import Installation, Load, until_answered
 from tests.node.workloads import corefile
 
@@ -71,6 +74,80 @@ def test_logs_and_status(installed: Installation) -> None:
     assert status.returncode == 0, status.stderr
     (agent,) = json.loads(status.stdout)["agents"]
     assert (agent["node"], agent["state"], agent["services"]) == ("node-1", "ready", 1)
+
+
+def test_the_logs_of_one_service(installed: Installation, node: OneNode) -> None:
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/timeout=never", "--overwrite")
+    until(lambda: "svc.mesh/timeout" in installed.meshctl("logs", "whoami").stdout)
+    node.kubectl("annotate", "service", "whoami", "svc.mesh/timeout-")
+    lines = installed.meshctl("logs", "whoami", "-o", "json")
+    assert lines.returncode == 0, lines.stderr
+    assert {json.loads(line)["node"] for line in lines.stdout.splitlines()} == {"node-1"}
+    other = installed.meshctl("logs", "whoami", "-n", "kube-system")
+    assert (other.returncode, other.stdout) == (0, "")
+
+
+def test_only_health_and_metrics_are_open_at_the_node_s_address(installed: Installation) -> None:
+    address = installed.agent_pod()["status"]["hostIP"]
+
+    def ask(url: str) -> tuple[int, str]:
+        done = installed.node.run("curl", "-s", "-w", "\n%{http_code}", url)
+        text, _, code = done.stdout.rpartition("\n")
+        return int(code), text
+
+    assert [ask(f"http://{address}:15000{page}")[0] for page in ("/healthz", "/readyz", "/metrics")] == [
+        200
+    ] * 3
+    code, text = ask(f"http://{address}:15000/plan")
+    assert code == 403
+    assert "pods/portforward" in text
+    assert ask("http://127.0.0.1:15000/plan")[0] == 200
+    proxied = f"/api/v1/namespaces/svcmesh/pods/{installed.agent_pod()['metadata']['name']}:15000/proxy/plan"
+    refused = installed.node.run("kubectl", "get", "--raw", proxied)
+    assert refused.returncode != 0
+    checked = installed.meshctl("check", "--cluster", "--installed", "-o", "json")
+    (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["id"] == "agents-resolve"]
+    assert (found["result"], found["message"]) == ("ok", "whoami.default.svc.mesh on 1 of 1 nodes")
+
+
+def test_the_role_for_people_is_enough_and_nothing_less_is(
+    installed: Installation, node: OneNode, tmp_path: Path
+) -> None:
+    node.kubectl("-n", "svcmesh", "create", "serviceaccount", "person")
+    config = yaml.safe_load(node.kubectl("config", "view", "--raw", "--minify"))
+    token = node.kubectl("-n", "svcmesh", "create", "token", "person").strip()
+    config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": token}}]
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+
+    def ask(*words: str) -> tuple[int, str]:
+        done = installed.meshctl(*words, "--kubeconfig", str(path))
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = ask("status", "-n", "svcmesh")
+    assert code == 2
+    assert "pods is forbidden" in " ".join(said.split())
+    bind = ("create", "rolebinding", "people", "--role=svcmesh-viewer", "--serviceaccount=svcmesh:person")
+    node.kubectl("-n", "svcmesh", *bind)
+    try:
+        until(lambda: ask("status", "-n", "svcmesh")[0] == 0)
+        code, said = ask("page", "/plan", "--agents-namespace", "svcmesh")
+        assert (code, "default/whoami" in said) == (0, True)
+        assert ask("logs", "whoami", "--agents-namespace", "svcmesh")[0] == 0
+        proxied = f"/api/v1/namespaces/svcmesh/pods/{installed.agent_pod()['metadata']['name']}:15000/proxy/"
+        refused = node.run("kubectl", "--kubeconfig", str(path), "get", "--raw", proxied)
+        assert "forbidden" in refused.stderr.lower()
+    finally:
+        node.kubectl("-n", "svcmesh", "delete", "rolebinding/people", "serviceaccount/person")
+
+
+def test_an_agent_at_the_node_s_address_is_reached_all_the_same(installed: Installation) -> None:
+    installed.install(adminListen="$(HOST_IP):15000")
+    checked = installed.meshctl("check", "--cluster", "--installed", "-o", "json")
+    (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["id"] == "agents-resolve"]
+    assert (found["result"], found["message"]) == ("ok", "whoami.default.svc.mesh on 1 of 1 nodes")
+    installed.install(adminListen="127.0.0.1:15000")
+    assert installed.meshctl("status").returncode == 0
 
 
 @pytest.mark.parametrize("renew", [0, 3], ids=["kept connections", "connections of three requests"])

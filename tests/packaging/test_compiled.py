@@ -24,20 +24,24 @@ from tests.packaging.test_installed import Environment
 
 VERSION = read_version(ROOT)
 EXCHANGE = "nodeagent/proxy/exchange"
+EXCHANGE_PARTS = ("exchange_state", "responding", "forwarding", "exchange")
 
 needs_compiler = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture(scope="module")
 def few(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source distribution in which two modules are compiled: all of them take a minute."""
+    """A source distribution in which few modules are compiled: all of them take a minute.
+
+    Those of the exchange are one class with its bases.
+    """
     copy = tmp_path_factory.mktemp("few") / "tree"
     shutil.copytree(tree, copy, symlinks=True)
     modules = copy / "hack" / "compile" / "modules.py"
     source = modules.read_text()
     start, end = source.index("PATTERNS: Final = ("), source.index(")\n", source.index("PATTERNS: Final"))
-    patterns = f'PATTERNS: Final = ("{EXCHANGE}.py", "nodeagent/stats/cells.py"'
-    modules.write_text(source[:start] + patterns + source[end:])
+    few = [*(f"nodeagent/proxy/{name}.py" for name in EXCHANGE_PARTS), "nodeagent/stats/cells.py"]
+    modules.write_text(source[:start] + f"PATTERNS: Final = ({', '.join(map(repr, few))}" + source[end:])
     return build_sdist(copy, tmp_path_factory.mktemp("sdist"), MOMENT)
 
 

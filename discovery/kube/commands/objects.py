@@ -1,26 +1,23 @@
 """Single objects at the API server, for commands that a person runs: read, written, and pods reached.
 
 Paths are those of the Kubernetes API (`/api/v1/namespaces/kube-system/configmaps/coredns`). Writes carry the
-`resourceVersion` that was read, so that a change by somebody else in between is not lost. A pod's port is
-reached by port forwarding over a WebSocket (subprotocol `v4.channel.k8s.io`: the first byte of a message is
-its channel, 0 for data and 1 for errors, and the first message of each repeats the port).
+`resourceVersion` that was read, so that a change by somebody else in between is not lost.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import msgspec
 
-from discovery.kube.commands.agents import Page, read_page
+from discovery.kube.commands.agents import AgentPod, AgentReader, Page, Wanted, read_page
+from discovery.kube.commands.forwarding import Forwarded, forward
 from discovery.kube.commands.reading import PATIENCE, Cluster, connect
 from discovery.kube.connection import FAILURE_BODY, Connection
-from discovery.kube.failure import UNREADABLE, ApiError, Failure, FailureKind, read_failure
+from discovery.kube.failure import UNREADABLE, ApiError, Failure, read_failure
 
 AT_ONCE = 16
 """Requests and forwarded ports under way."""
@@ -35,45 +32,12 @@ class Conflict(Exception):
     """An object was changed, made or deleted by somebody else since it was read (409)."""
 
 
-class Forwarded:
-    """A connection to a port of a pod."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._seen: set[int] = set()
-        self._buffer = bytearray()
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes to the port."""
-        await self._socket.send_bytes(b"\x00" + data)
-
-    async def read_exactly(self, length: int) -> bytes:
-        """Return the next `length` bytes that come from the port.
-
-        Raises:
-            ApiError: it was closed, or the far end reports an error.
-        """
-        while len(self._buffer) < length:
-            message = await self._socket.receive()
-            if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
-                raise ApiError(Failure("cut", "the forwarded connection ended"))
-            channel, data = message.data[0], message.data[1:]
-            if channel not in self._seen:
-                self._seen.add(channel)
-            elif channel == 0:
-                self._buffer += data
-            elif data:
-                raise ApiError(Failure("connect", data.decode("utf-8", "replace").strip()))
-        taken = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return taken
-
-
 class ObjectClient:
     """Requests over a connection; use `open_objects`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._agents = AgentReader(connection)
 
     async def get(self, path: str, **query: str) -> Document | None:
         """Return an object or a list; None if there is none.
@@ -131,6 +95,10 @@ class ObjectClient:
         """Return what a pod answers through the API server's proxy; a failure is in the page."""
         return await read_page(self._connection, path, query)
 
+    async def agent_pages(self, pod: AgentPod, port: int, *wanted: Wanted) -> tuple[Page, ...]:
+        """Return pages of an agent's admin server, as `AgentReader` does; a failure is in the page."""
+        return await self._agents.pages(pod, port, *wanted)
+
     async def patch(self, path: str, document: Document) -> None:
         """Change an object by a JSON merge patch (RFC 7396).
 
@@ -167,23 +135,8 @@ class ObjectClient:
         Raises:
             ApiError: it was refused, or there was no answer in time; also from within.
         """
-        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
-        try:
-            async with (
-                asyncio.timeout(PATIENCE.answer),
-                self._connection.websocket(path, {"ports": str(port)}, "v4.channel.k8s.io") as socket,
-            ):
-                yield Forwarded(socket)
-        except aiohttp.WSServerHandshakeError as error:
-            kind: FailureKind = "refused"
-            if error.status in (401, 403):
-                kind = "unauthorized" if error.status == 401 else "forbidden"
-            needed = "; it needs `get` and `create` on pods/portforward" if error.status == 403 else ""
-            reason = f"port forwarding to {namespace}/{pod}: status {error.status}{needed}"
-            raise ApiError(Failure(kind, reason, status=error.status)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            said = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-            raise ApiError(Failure("connect", said or type(error).__name__)) from error
+        async with forward(self._connection, namespace, pod, port, PATIENCE.answer) as forwarded:
+            yield forwarded
 
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], document: Document | None

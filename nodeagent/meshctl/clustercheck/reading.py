@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from discovery.annotations import ENABLED
-from discovery.kube.commands.agents import AgentPages, Page, read_pod, why_unanswered
+from discovery.kube.commands.agents import (
+    METRICS,
+    READYZ,
+    AgentPages,
+    Page,
+    read_pod,
+    wanted,
+    why_unanswered,
+)
 from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
 from discovery.kube.commands.objects import Conflict, Document, ObjectClient
 from discovery.kube.failure import UNREADABLE, ApiError
@@ -251,13 +259,8 @@ async def _read_agent(client: ObjectClient, document: Document, name: str) -> Ag
     if not_running := why_unanswered(pod):
         page = Page(error=not_running)
         return AgentFact(read_status(AgentPages(pod, page, page)), resolved=Unknown(not_running))
-    proxy = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{admin_port(pod)}/proxy"
-    query: dict[str, Any] = {"name": name} if name else {}
-    readyz, metrics, resolved = await asyncio.gather(
-        client.page(f"{proxy}/readyz", verbose="1"),
-        client.page(f"{proxy}/metrics"),
-        client.page(f"{proxy}/resolve", **query),
-    )
+    resolve = wanted("/resolve", {"name": name} if name else {})
+    readyz, resolved, metrics = await client.agent_pages(pod, admin_port(pod), READYZ, resolve, METRICS)
     return AgentFact(
         read_status(AgentPages(pod, readyz, metrics)),
         read_worker_plans(metrics),

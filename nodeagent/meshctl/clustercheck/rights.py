@@ -49,6 +49,23 @@ ESCALATE = Right("escalate", RBAC, "clusterroles")
 BIND = Right("bind", RBAC, "clusterroles")
 
 
+def viewing(namespace: str) -> tuple[Right, ...]:
+    """Return what the Role for people holds, who are granted it by others; see `GRANTED`."""
+    return (
+        Right("list", "", "pods", namespace=namespace),
+        Right("get", "", "pods", "portforward", namespace),
+        Right("create", "", "pods", "portforward", namespace),
+        Right("get", "", "pods", "log", namespace),
+        Right("list", "apps", "daemonsets", namespace=namespace),
+        Right("list", "", "events", namespace=namespace),
+    )
+
+
+def escalate_there(namespace: str) -> Right:
+    """Return the right to make a Role of rights that one does not have."""
+    return Right("escalate", RBAC, "roles", namespace=namespace)
+
+
 def to_create(namespace: str, *, present: bool) -> tuple[Right, ...]:
     """Return the rights to make the objects; the namespace itself only where it is not there."""
     return (
@@ -56,6 +73,7 @@ def to_create(namespace: str, *, present: bool) -> tuple[Right, ...]:
         Right("create", "", "serviceaccounts", namespace=namespace),
         Right("create", RBAC, "clusterroles"),
         Right("create", RBAC, "clusterrolebindings"),
+        Right("create", RBAC, "roles", namespace=namespace),
         Right("create", "apps", "daemonsets", namespace=namespace),
     )
 
@@ -77,7 +95,7 @@ def for_dns() -> tuple[Right, ...]:
 def wanted(namespace: str, *, present: bool) -> tuple[Right, ...]:
     """Return every right that is asked about."""
     own = (*to_create(namespace, present=present), *for_helm(namespace), *for_dns())
-    return (*own, ESCALATE, BIND, *GRANTED)
+    return (*own, ESCALATE, BIND, *GRANTED, escalate_there(namespace), *viewing(namespace))
 
 
 def check_rights(
@@ -94,7 +112,7 @@ def check_rights(
                 "you may not; have an administrator of the cluster install the mesh",
             ),
         ),
-        RIGHTS_GRANT.judge(allowed, _grant),
+        RIGHTS_GRANT.judge(allowed, lambda may: _grant(may, namespace)),
         RIGHTS_HELM.judge(
             allowed,
             lambda may: RIGHTS_HELM.of_problems(
@@ -120,11 +138,17 @@ def _missing(may: Mapping[Right, bool], rights: Iterable[Right]) -> list[str]:
     return [str(right) for right in rights if not may.get(right)]
 
 
-def _grant(may: Mapping[Right, bool]) -> Result:
+def _grant(may: Mapping[Right, bool], namespace: str) -> Result:
     lacking = _missing(may, GRANTED)
-    if not lacking or (may.get(ESCALATE) and may.get(BIND)):
-        return RIGHTS_GRANT.ok()
-    return RIGHTS_GRANT.failed(
-        f"you may neither {named(lacking)} yourself, nor escalate and bind clusterroles: the API server "
-        "refuses the agent's ClusterRole or its binding; have an administrator install the mesh"
-    )
+    if lacking and not (may.get(ESCALATE) and may.get(BIND)):
+        return RIGHTS_GRANT.failed(
+            f"you may neither {named(lacking)} yourself, nor escalate and bind clusterroles: the API server "
+            "refuses the agent's ClusterRole or its binding; have an administrator install the mesh"
+        )
+    lacking = _missing(may, viewing(namespace))
+    if lacking and not may.get(escalate_there(namespace)):
+        return RIGHTS_GRANT.failed(
+            f"you may neither {named(lacking)} yourself, nor escalate roles there: the API server refuses "
+            "the Role svcmesh-viewer; have an administrator install the mesh"
+        )
+    return RIGHTS_GRANT.ok()

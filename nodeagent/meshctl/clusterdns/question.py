@@ -17,7 +17,8 @@ import dns.message
 import dns.rcode
 import msgspec
 
-from discovery.kube.commands.objects import Forwarded, ObjectClient
+from discovery.kube.commands.forwarding import Forwarded
+from discovery.kube.commands.objects import ObjectClient
 from discovery.kube.failure import ApiError
 from nodeagent.meshctl.clusterdns.layout import CORE, NAMESPACE, ClusterDns, Place
 from nodeagent.meshctl.clusterdns.stub import cluster_domain, main_server, root_port

@@ -7,7 +7,6 @@ have, and agents need no way in that changes anything.
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any, Final, Literal
 import click
 import msgspec
 
-from discovery.kube.commands.agents import AgentPod, read_pod, why_unanswered
+from discovery.kube.commands.agents import WHOLE_PAGE, AgentPod, read_pod, wanted, why_unanswered
 from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
@@ -24,24 +23,22 @@ from middleware.cache_purge import Purge, check_path
 from middleware.values import InvalidValue
 from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
-from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.commands.cluster import (
+    agents_options,
+    cluster_options,
+    format_option,
+    parse_namespace,
+    parse_service,
+)
 from nodeagent.meshctl.commands.output import print_json
-from nodeagent.meshctl.commands.status import SELECTOR
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
 
-SERVICE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 TRIES: Final = 5
 """Of writing the annotation, while others change the Service at the same time."""
 
 
 class NotPurged(Exception):
     """The Service could not be changed; the message names it and says why."""
-
-
-def _parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
-    if value and not SERVICE_NAME.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
-    return value
 
 
 def _parse_path(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -61,7 +58,7 @@ def cache() -> None:
 
 
 @cache.command(short_help="Have all caches of a Service forget what they keep.")
-@click.argument("service", callback=_parse_service)
+@click.argument("service", callback=parse_service)
 @cluster_options
 @click.option(
     "--namespace",
@@ -145,7 +142,7 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
 
 
 @cache.command(short_help="Show what caches do, over all nodes.")
-@click.argument("service", default="", callback=_parse_service)
+@click.argument("service", default="", callback=parse_service)
 @cluster_options
 @click.option(
     "--namespace",
@@ -155,17 +152,7 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
     callback=parse_namespace,
     help="Services of this namespace only.  [default: all]",
 )
-@click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only.")
-@click.option(
-    "--agents-namespace",
-    default="",
-    metavar="NAME",
-    callback=parse_namespace,
-    help="Where the agents run.  [default: they are looked for in all namespaces]",
-)
-@click.option(
-    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-)
+@agents_options
 @format_option
 def stat(
     service: str,
@@ -179,8 +166,8 @@ def stat(
 ) -> None:
     """Show what caches do: hits, misses, bytes and more of each port that has one, over all nodes.
 
-    Agents are asked for their metrics through the API server's pod proxy, as `meshctl status` does; counts
-    begin at 0 when an agent is replaced.
+    Agents are asked for their metrics through the API server, as `meshctl status` does; counts begin
+    at 0 when an agent is replaced.
 
     Exits with 0 if all agents have answered, with 1 if one has not or there is none, with 2 if the cluster
     cannot be read.
@@ -231,11 +218,11 @@ async def _read_agent(
     said = AgentCaches(pod.node, pod.name, pod.namespace)
     if not_running := why_unanswered(pod):
         return msgspec.structs.replace(said, reason=not_running)
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{admin_port(pod)}/proxy/metrics"
+    (page,) = await client.agent_pages(pod, admin_port(pod), wanted("/metrics", limit=WHOLE_PAGE))
+    if page.error:
+        return msgspec.structs.replace(said, reason=page.error)
     try:
-        counts = read_counts(await client.text(path))
-    except ApiError as error:
-        return msgspec.structs.replace(said, reason=error.failure.reason)
+        counts = read_counts(page.text)
     except ValueError as error:
         return msgspec.structs.replace(said, reason=str(error))
     meant = tuple(one for one in counts if is_meant(one.service, one.namespace))

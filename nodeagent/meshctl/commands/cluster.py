@@ -23,6 +23,8 @@ from nodeagent.cli.parsed import Parsed
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 NAMESPACE_HELP = "This namespace only. Of `check --pre`: where the mesh is to be installed, else svcmesh."
+SELECTOR = "app.kubernetes.io/name=svcmesh"
+"""Labels of agents."""
 STDIN = "-"
 STDIN_NAME = "<stdin>"
 """Standard input, where a file would be named."""
@@ -45,6 +47,33 @@ def parse_namespace(_: click.Context, __: click.Parameter, value: str) -> str:
     if value and not _NAMESPACE.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not the name of a namespace, such as shop")
     return value
+
+
+def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Read the name of a Service; empty stays empty."""
+    if value and not _NAMESPACE.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
+    return value
+
+
+def agents_options(command: Command) -> Command:
+    """Add options that choose agents; the command gets `node`, `agents_namespace` and `selector`."""
+    options = (
+        click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only."),
+        click.option(
+            "--agents-namespace",
+            default="",
+            metavar="NAME",
+            callback=parse_namespace,
+            help="Where the agents run.  [default: they are looked for in all namespaces]",
+        ),
+        click.option(
+            "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def cluster_options(command: Command) -> Command:

@@ -1,4 +1,4 @@
-"""`meshctl status`: every node's agent, through the API server's pod proxy."""
+"""`meshctl status`: every node's agent, through the API server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
-from nodeagent.meshctl.commands.cluster import cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.commands.cluster import SELECTOR, cluster_options, format_option, parse_namespace
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
-
-SELECTOR = "app.kubernetes.io/name=svcmesh"
 
 
 @click.command(short_help="Show every node's agent: version, plan, staleness, services, problems.")
@@ -52,9 +50,9 @@ def status(
 ) -> None:
     """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
 
-    Agents are asked through the API server's pod proxy: an ordinary kubeconfig that may `list` pods and `get`
-    pods/proxy is enough, with --namespace in that namespace alone. If you may also `list` daemonsets and
-    events there, it says why pods are missing.
+    Agents are asked by port forwarding through the API server: an ordinary kubeconfig that may `list` pods,
+    and `get` and `create` pods/portforward, is enough, with --namespace in that namespace alone. If you may
+    also `list` daemonsets and events there, it says why pods are missing.
 
     Exits with 0 if all are in order, with 1 if any is stale, not ready or cannot be reached, if pods are
     missing or if there is none, with 2 if the cluster cannot be read.

@@ -39,8 +39,8 @@ class AgentVersion(msgspec.Struct, frozen=True):
 def version(kubeconfig: str, context: str, client: bool, output: Literal["text", "json"]) -> None:
     """Print the version of meshctl, and those of the agents if the cluster of the kubeconfig can be asked.
 
-    Agents are looked for in all namespaces; that needs `list` on pods and `get` on pods/proxy. Exits with 0
-    whether or not it can be asked.
+    Agents are looked for in all namespaces; that needs the rights of `meshctl status`. Exits with 0 whether
+    or not it can be asked.
     """
     own = importlib.metadata.version("svcmesh")
     agents = Unknown("--client was given") if client else asyncio.run(_agents(kubeconfig, context))

@@ -4,6 +4,8 @@ Implements `nodeagent.proxy.streams.ClientStream`. What a client may use up is b
 fields and time; idle time; requests and chunks in one turn of the loop; and, when it does not read,
 everything: no request of it is read until it does. Pipelined requests wait in `_pending`, bounded by ceasing
 to read.
+
+This module reads. `server_writing` writes responses; `server_state` has fields and deadlines, and closes.
 """
 
 from __future__ import annotations
@@ -13,41 +15,19 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from middleware.contract import ExchangeError, Reply
-from nodeagent.proxy.body import LAST_CHUNK, Body, Unchunked, chunk
-from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN, Connection, probe_peer
-from nodeagent.proxy.errors import (
-    BadRequest,
-    BodyCut,
-    BodyTimeout,
-    ClientStalled,
-    HeadTimeout,
-    IdleTimeout,
-    NoRoute,
-    reply_to,
-)
+from nodeagent.proxy.body import Body
+from nodeagent.proxy.connection import AHEAD, OWN_FULL, PEER_FULL, TURN
+from nodeagent.proxy.errors import BadRequest, BodyCut, NoRoute
 from nodeagent.proxy.exchange import Exchange
 from nodeagent.proxy.http1.incomplete import UNMEASURED, check_incomplete, check_size
 from nodeagent.proxy.http1.known import RequestReader
-from nodeagent.proxy.http1.render import render_reply
+from nodeagent.proxy.http1.server_writing import ServerWriting
 from nodeagent.proxy.listeners import ListenerTable, RunningListener
-from nodeagent.proxy.message import (
-    CHUNKED,
-    NO_BODY,
-    UNTIL_CLOSE,
-    HeadError,
-    RequestHead,
-    ResponseHead,
-    dated,
-)
+from nodeagent.proxy.message import NO_BODY, HeadError, RequestHead
 from nodeagent.proxy.runtime import FOREVER
 from nodeagent.proxy.streams import Source
-from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE, WORKER_HEAD_TIMEOUTS
+from nodeagent.stats.columns import CONNECTIONS, CONNECTIONS_ACTIVE
 
-LINGER_TIME: Final = 2.0
-"""Seconds that a closing connection still reads, so that its last response is not lost to a reset."""
-DRAIN_IDLE_TIME: Final = 1.0
-"""Seconds without a request after which a draining worker closes a connection."""
 REQUESTS_PER_TURN: Final = 32
 """Requests that are answered at once before others have their turn."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
@@ -62,42 +42,12 @@ class OtherProtocol(NamedTuple):
     """Called with all that has come."""
 
 
-class Http1Connection(Connection):
+class Http1Connection(ServerWriting):
     """One client connection to an http port. `other` takes it over if it begins with the preface of another
     protocol.
     """
 
-    __slots__ = (
-        "_at",
-        "_body",
-        "_closing",
-        "_eof",
-        "_exchange",
-        "_heads",
-        "_idle_since",
-        "_keep_alive",
-        "_listeners",
-        "_modern",
-        "_other",
-        "_parked",
-        "_pending",
-        "_progress",
-        "_reading",
-        "_rechunk",
-        "_responding",
-        "_to_head",
-        "_turn",
-        "_unchunked",
-        "_unsent",
-        "connect_time",
-        "idle_time",
-        "listener",
-        "received",
-        "sent",
-        "source",
-    )
-
-    of_client = True
+    __slots__ = ("_heads", "_listeners", "_other", "_reading")
 
     def __init__(
         self,
@@ -108,56 +58,11 @@ class Http1Connection(Connection):
         idle_time: float | None,
         other: OtherProtocol | None = None,
     ) -> None:
-        super().__init__(listener.runtime)
-        self.listener = listener
-        self.source = source
-        self.connect_time = connect_time
-        self.idle_time = idle_time
-        self.received = 0
-        self.sent = 0
+        super().__init__(listener, source, connect_time, idle_time)
         self._listeners = listeners
         self._other = other
         self._heads = RequestReader()
-        self._exchange: Exchange | None = None
-        self._idle_since = 0.0
-        self._pending = b""
-        """What has come and belongs to later requests, or waits for its turn; from `_at` on."""
-        self._at = 0
         self._reading = False
-        self._turn = False
-        """Whether `_go_on` is to be called: next, or (`_parked`) when the endpoint reads again."""
-        self._parked = False
-        self._closing = False
-        self._unsent = 0
-        """Bytes that were still to be sent at the last look at a client that reads slowly, and since when a
-        closing connection has them."""
-        self._progress = 0.0
-        self._eof = False
-        # Of the exchange under way:
-        self._body: Body | None = None
-        """Of its request, while it comes."""
-        self._keep_alive = True
-        self._modern = True
-        self._to_head = False
-        self._responding = False
-        self._rechunk = False
-        self._unchunked: Unchunked | None = None
-
-    @property
-    def owner(self) -> str:
-        """The client's address."""
-        return self.source.address
-
-    @property
-    def held(self) -> int:
-        """Bytes of requests that are not whole or wait, of a body kept for a retry, and of the response."""
-        exchange = self._exchange
-        return super().held + len(self._pending) + (exchange.held if exchange is not None else 0)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is under way."""
-        return self._exchange is not None
 
     # What asyncio calls
 
@@ -424,12 +329,6 @@ class Http1Connection(Connection):
             return False
         return True
 
-    def hand_over(self) -> asyncio.Transport:
-        """Leave the transport to a successor, which is counted in this one's place."""
-        self._closing = self.lost = True
-        self.runtime.connections.pop(self, None)
-        return self.transport
-
     def _keep_head(self, data: bytes, now: float) -> None:
         """Keep an incomplete head; its time runs from its first byte."""
         self._pending, self._at = data, 0
@@ -458,100 +357,7 @@ class Http1Connection(Connection):
         if len(self._pending) - self._at > self.runtime.limits.head_bytes:
             self.hold(AHEAD)
 
-    def _refuse(self, error: ExchangeError) -> None:
-        """Answer a request that is not forwarded, and close."""
-        runtime, listener = self.runtime, self.listener
-        if not isinstance(error, HeadTimeout):
-            runtime.count(runtime.layout.malformed_column(error.reason))
-        listener.refuse(self.source, error)
-        self.transport.write(render_reply(reply_to(error), False, False, runtime.date))
-        self._close_gently(runtime.now())
-
-    # What the exchange calls
-
-    def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
-        """Send the response's head with the beginning of its body."""
-        self._responding = True
-        if head.status == 101:
-            self._switch(head, data)
-            return
-        fields = head.fields
-        date = self.runtime.date
-        if date:
-            fields = dated(fields, date)
-        keep_alive = self._keep_alive
-        if keep_alive:
-            gone = self._eof or self.runtime.draining or self.listener.removed
-            keep_alive = not gone and (self._body is None or not end)
-        length = head.length
-        if length < 0:
-            if self._modern:
-                if length == UNTIL_CLOSE:
-                    fields += b"Transfer-Encoding: chunked\r\n"
-                    self._rechunk = True
-                    data = chunk(data) + (LAST_CHUNK if end else b"")
-            else:  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
-                keep_alive = False
-                if length == CHUNKED:
-                    self._unchunked = Unchunked()
-                    data = self._unchunked.payload(data)
-        if not self._modern:
-            fields = _without_transfer_encoding(fields)  # also that of a response to HEAD, which has no body
-        if head.upgrade:  # 426: RFC 9110 section 15.5.22
-            fields += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        if not keep_alive:
-            fields += b"Connection: close\r\n"
-        elif not self._modern:
-            fields += b"Connection: keep-alive\r\n"
-        self._keep_alive = keep_alive
-        out = b"HTTP/1.1 %b\r\n%b\r\n%b" % (head.status_line, fields, data)
-        self.sent += len(out)
-        if not end:
-            self._set_deadline(self.runtime.now())
-        self.transport.write(out)
-
-    def send_data(self, data: bytes, end: bool) -> None:
-        """Send more of the body, or of a tunnel, where `end` is a half-close."""
-        if self._rechunk:
-            data = chunk(data) + (LAST_CHUNK if end else b"")
-        elif self._unchunked is not None:
-            data = self._unchunked.payload(data)
-        if (self.idle_time is not None or self._eof) and not self.write_paused:
-            self._set_deadline(self.runtime.now())
-        transport = self.transport
-        if transport.is_closing():
-            return
-        if data:
-            self.sent += len(data)
-            transport.write(data)
-        if end and self._tunnels:
-            transport.write_eof()
-
-    def send_trailers(self, lines: bytes) -> None:
-        """End a body that is sent in chunks; its trailers go on to a client that takes them."""
-        if self._rechunk and not self.transport.is_closing():
-            wanted = self._exchange is not None and self._exchange.takes_trailers
-            out = b"0\r\n%b\r\n" % (lines if wanted else b"")
-            self.sent += len(out)
-            self.transport.write(out)
-
-    def respond_reply(self, reply: Reply, close: bool) -> None:
-        """Send a whole response of the mesh itself."""
-        self._responding = True
-        gone = self._eof or self.runtime.draining or self.listener.removed
-        keep_alive = self._keep_alive and not (gone or close) and self._body is None
-        self._keep_alive = keep_alive
-        out = render_reply(reply, keep_alive, self._to_head, self.runtime.date)
-        self.sent += len(out)
-        if not self.transport.is_closing():
-            self.transport.write(out)
-
-    def informational(self, head: ResponseHead) -> None:
-        """Pass a 1xx response on, not to HTTP/1.0 clients."""
-        if self._modern:
-            out = b"HTTP/1.1 %b\r\n%b\r\n" % (head.status_line, head.fields)
-            self.sent += len(out)
-            self.transport.write(out)
+    # What the exchange calls; the rest is in `server_writing`
 
     def finished(self, now: float, abort: bool) -> None:
         """The exchange has ended: continue with the next request, or close."""
@@ -590,138 +396,3 @@ class Http1Connection(Connection):
             if self._parked:
                 self._parked = False
                 self.runtime.loop.call_soon(self._go_on)
-
-    # The connection's own
-
-    def _switch(self, head: ResponseHead, data: bytes) -> None:
-        """Switch protocols (RFC 9110 section 7.8): from now on both sides' bytes pass as they are."""
-        self._keep_alive = False
-        probe_peer(self.transport)
-        out = b"HTTP/1.1 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n%b"
-        out %= (head.status_line, head.fields, head.upgrade, data)
-        self.sent += len(out)
-        self.deadline = FOREVER if self.idle_time is None else self.runtime.now() + self.idle_time
-        self.transport.write(out)
-        exchange = self._exchange
-        if exchange is not None and self._pending:
-            ahead = self._pending[self._at :]
-            self._pending, self._at = b"", 0
-            self.received += len(ahead)
-            exchange.request_data(ahead, False)
-        self.let_go(AHEAD)
-        if exchange is not None and self._eof:
-            exchange.request_data(b"", True)
-
-    def _close_gently(self, now: float) -> None:
-        """Close for writing and continue to read for a moment: unread bytes at the close would reset the
-        connection.
-        """
-        self._pending = b""
-        self._body = None
-        transport = self.transport
-        if self._eof or transport.is_closing() or not transport.can_write_eof():
-            self._close(now)
-            return
-        self._closing = True
-        self._unsent, self._progress = transport.get_write_buffer_size(), now
-        self.deadline = now + LINGER_TIME
-        self.let_go(~TURN if self._turn and not self._parked else ~0)
-        transport.write_eof()
-
-    def _close(self, now: float) -> None:
-        """Close; what has been written is still sent, to a client that reads."""
-        self._closing = True
-        self._unsent, self._progress = self.transport.get_write_buffer_size(), now
-        self.deadline = now + LINGER_TIME
-        self.transport.close()
-
-    def _expire_closing(self, now: float) -> None:
-        """Break off, unless the client is still reading the last response, however slowly."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:
-            self._unsent, self._progress = unsent, now
-        if self._unsent and now - self._progress < self.runtime.limits.stall_time:
-            self.deadline = now + LINGER_TIME
-        else:
-            self.reset()
-
-    @property
-    def _tunnels(self) -> bool:
-        return self._exchange is not None and self._exchange.tunnel
-
-    # Time
-
-    def _set_deadline(self, now: float) -> None:
-        """Set when the exchange under way is over its time, by what it waits for."""
-        limits = self.runtime.limits
-        if self.write_paused or (self._eof and not self._tunnels):
-            self.deadline = now + limits.stall_time
-        elif self.idle_time is not None:
-            self.deadline = now + self.idle_time
-        elif self._responding:
-            self.deadline = FOREVER
-        elif self._body is not None:
-            self.deadline = now + limits.stall_time
-        else:
-            self.deadline = now + limits.response_time
-
-    def expire(self, now: float) -> None:
-        """The deadline has passed: end whatever took too long, and blame whom it belongs to."""
-        exchange = self._exchange
-        if exchange is not None:
-            self._expire_exchange(exchange, now)
-        elif self._closing:
-            self._expire_closing(now)
-        elif self._pending and not (self._turn or self.write_paused):
-            self.runtime.count(WORKER_HEAD_TIMEOUTS)
-            self._refuse(HeadTimeout("the request head was not complete in time"))
-        elif self.write_paused:
-            if self._reads_slowly():
-                self.deadline = now + self.runtime.limits.stall_time
-            else:
-                self.reset()
-        else:
-            self._close(now)
-
-    def _reads_slowly(self) -> bool:
-        """Whether the client has read anything since this was asked last."""
-        unsent, before = self.transport.get_write_buffer_size(), self._unsent
-        self._unsent = unsent
-        return unsent < before
-
-    def _expire_exchange(self, exchange: Exchange, now: float) -> None:
-        if self.write_paused and self._reads_slowly():
-            self._set_deadline(now)
-            return
-        if self.write_paused and exchange.committed:
-            exchange.request_failed(ClientStalled("the client does not read its response"))
-        elif self.write_paused or (self._eof and not exchange.tunnel):
-            self._closing, self._exchange = True, None
-            exchange.client_gone()
-            self.reset()
-        elif self._body is not None and self._holds & PEER_FULL:
-            exchange.stalled()
-        elif self._body is not None and not self._responding:
-            exchange.request_failed(BodyTimeout("the request body did not come in time"))
-        elif self.idle_time is not None:
-            exchange.idle(IdleTimeout(f"nothing moved for {self.idle_time:g}s (svc.mesh/idle-timeout)"))
-        elif not self._responding:
-            exchange.silent()
-        if self._exchange is exchange and not self._closing:
-            self._set_deadline(now)
-
-    def drain(self, now: float) -> None:
-        """While the worker drains: close if no request has come for a moment."""
-        if self._exchange is None and not self._closing and now - self._idle_since >= DRAIN_IDLE_TIME:
-            self._close(now)
-
-    def listener_removed(self) -> None:
-        """The Service has left the mesh: an idle client is let go at once."""
-        if self._exchange is None and not self._closing and not self._pending:
-            self._close(self.runtime.now())
-
-
-def _without_transfer_encoding(fields: bytes) -> bytes:
-    """Remove Transfer-Encoding, for clients that do not know it."""
-    lines = fields.split(b"\r\n")
-    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"transfer-encoding:"))

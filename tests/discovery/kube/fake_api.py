@@ -20,6 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.discovery.kube.forwarded import open_forward, pump
+
 Document = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -116,6 +118,10 @@ class FakeApi:
         """`list`, `check` (a list of one object) or `watch`, the kind, and the query, in order."""
         self.pages: dict[tuple[str, str], Answer] = {}
         """What pods answer through the proxy, by `name:port` and path."""
+        self.forwards: dict[str, tuple[str, int] | int] = {}
+        """Where port forwarding of a pod leads, or the status with which it is refused; else 404."""
+        self.logs: dict[str, Answer] = {}
+        """The logs of pods."""
         self.events: dict[tuple[str, str], Document] = {}
         """Events by namespace and name."""
         self.resources: dict[str, list[Document]] = {}
@@ -142,6 +148,8 @@ class FakeApi:
             app.router.add_get(one, partial(self._serve_one, "get", kind))
             app.router.add_patch(one, partial(self._serve_one, "patch", kind))
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path}", self._proxy)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/portforward", self._forward)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/log", self._log)
         app.router.add_post(EVENTS, self._create_event)
         app.router.add_get("/apis/{path:.*}", self._serve_custom)
         app.router.add_get("/{path:.*}", self._serve_other)
@@ -316,6 +324,23 @@ class FakeApi:
         if found is None:
             message = "error trying to reach service: dial tcp 10.0.0.1:15000: connect: connection refused"
             return await answer(503, status(503, "ServiceUnavailable", message))(request)
+        return await found(request)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        pod = request.match_info["pod"]
+        self.requests.append(("forward", "Pod", {**request.query, **request.match_info}))
+        to = self.forwards.get(pod, 404)
+        if isinstance(to, int):
+            return await answer(to, status(to, "Refused", "pods/portforward is refused"))(request)
+        socket = await open_forward(request)
+        await pump(socket, *to)
+        return socket
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(("log", "Pod", {**request.query, **request.match_info}))
+        found = self.logs.get(request.match_info["pod"])
+        if found is None:
+            return await answer(404, status(404, "NotFound", "the pod is not found"))(request)
         return await found(request)
 
     async def _create_event(self, request: web.Request) -> web.StreamResponse:

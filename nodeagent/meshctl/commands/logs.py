@@ -1,0 +1,185 @@
+"""`meshctl logs`: what all agents have logged about one Service, in the order of time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+
+import click
+import msgspec
+
+from discovery.kube.commands.reading import Cluster, connect
+from discovery.source import SourceError
+from middleware.values import InvalidValue, parse_duration
+from nodeagent.log.console import terminal_width, uses_colour
+from nodeagent.meshctl.commands.cluster import (
+    agents_options,
+    cluster_options,
+    format_option,
+    parse_namespace,
+    parse_service,
+)
+from nodeagent.meshctl.logreading import (
+    MOST_FOLLOWED,
+    Agents,
+    LogFailure,
+    LogReader,
+    TooManyAgents,
+    check_number,
+    find_agents,
+)
+from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, json_line
+
+LONGEST_SINCE: Final = 30 * 24 * 3600.0
+STDOUT: Final = 1
+INTERRUPTED: Final = 130
+"""As a shell says it of a program that Ctrl-C has ended."""
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What the command line asks for."""
+
+    cluster: Cluster
+    agents: Agents
+    wanted: Wanted
+    since: float
+    tail: int
+    follow: bool
+
+
+def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
+    try:
+        return parse_duration(value, least=1.0, most=LONGEST_SINCE)
+    except InvalidValue as invalid:
+        raise click.BadParameter(str(invalid)) from None
+
+
+@click.command(short_help="Show what all agents have logged about a Service, in the order of time.")
+@click.argument("service", callback=parse_service)
+@cluster_options
+@click.option(
+    "--namespace",
+    "-n",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    callback=parse_namespace,
+    help="The namespace of the Service.",
+)
+@click.option(
+    "--since",
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    callback=_parse_since,
+    help="How far back, such as 90s or 2h.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on showing what agents write, until Ctrl-C.")
+@click.option(
+    "--tail",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="The newest lines only: so many of all agents together.",
+)
+@click.option(
+    "--event", "events", multiple=True, metavar="NAME", help="These events only, as request_failed."
+)
+@click.option(
+    "--reason", "reasons", multiple=True, metavar="WORD", help="These reasons only, as no_endpoint."
+)
+@agents_options
+@format_option
+def logs(
+    service: str,
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    since: float,
+    follow: bool,
+    tail: int,
+    events: tuple[str, ...],
+    reasons: tuple[str, ...],
+    node: str,
+    agents_namespace: str,
+    selector: str,
+    output: Literal["text", "json"],
+) -> None:
+    """Show what all agents have logged about a Service, in the order of time.
+
+    Lines are in the form of an agent's console with the node in each, or (-o json) as the agent writes them,
+    one object a line, with node and pod. Which requests have a line is a setting of the agents: see
+    docs/logs.md. Needs `list` on pods and `get` on pods/log in the agents' namespace.
+
+    Exits with 0 if all logs were read, with 1 if one could not be or there is no agent, with 2 if the cluster
+    cannot be read.
+    """
+    asked = _Asked(
+        Cluster(kubeconfig, context),
+        Agents(agents_namespace, selector, node),
+        Wanted(f"{namespace}/{service}", frozenset(events), frozenset(reasons)),
+        since,
+        tail,
+        follow,
+    )
+    try:
+        code = asyncio.run(_run(asked, _printer(output)))
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    except TooManyAgents as error:
+        raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        code = 0 if follow else INTERRUPTED
+    sys.exit(code)
+
+
+async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
+    async with connect(asked.cluster, MOST_FOLLOWED + 2) as connection:
+        pods = await find_agents(connection, asked.agents)
+        if asked.follow:
+            check_number(pods)
+        if not pods:
+            where = f"namespace {asked.agents.namespace}" if asked.agents.namespace else "any namespace"
+            on = f" on {asked.agents.node}" if asked.agents.node else ""
+            click.echo(f"no agents: no pod in {where}{on} matches {asked.agents.selector}", err=True)
+            return 1
+        reader, newest = LogReader(connection, asked.wanted, asked.since), Newest(asked.tail)
+        failures = await reader.read_once(pods, newest)
+        if newest.left_out:
+            click.echo(f"{newest.left_out} older lines are left out: --tail {asked.tail}", err=True)
+        for line in newest.lines():
+            show(line)
+        for failure in failures:
+            _tell(failure)
+        if asked.follow:
+            await reader.follow(asked.agents, show, _tell)
+        return 1 if failures else 0
+
+
+def _printer(output: Literal["text", "json"]) -> Callable[[LogLine], None]:
+    if output == "json":
+        return lambda line: click.echo(json_line(line))
+    terminal = sys.stdout.isatty()
+    # A line is as wide as the window of now: people resize it.
+    form = TextForm(
+        uses_colour(terminal, os.environ),
+        (lambda: terminal_width(STDOUT)) if terminal else (lambda: 0),
+        datetime.now().astimezone().date().isoformat(),
+    )
+
+    def show(line: LogLine) -> None:
+        for text in form.lines(line):
+            click.echo(text, color=True)
+
+    return show
+
+
+def _tell(failure: LogFailure) -> None:
+    with contextlib.suppress(OSError):
+        place = f"{failure.node} ({failure.pod}): " if failure.pod else ""
+        click.echo(f"{place}{' '.join(failure.reason.split())}", err=True)
