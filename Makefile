@@ -133,9 +133,9 @@ page-tools: ## install axe-core into ~/.cache/svcmesh/page, for tests/page (need
 	@mkdir -p $(TOOLS)/../page && cp hack/page/package.json hack/page/package-lock.json $(TOOLS)/../page/ && cd $(TOOLS)/../page && npm ci --ignore-scripts --no-audit --no-fund --silent
 
 locks: ## pin the newest allowed versions again (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent pyproject.toml -o hack/locks/runtime.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces pyproject.toml -o hack/locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces --extra dev -c hack/locks/runtime.txt pyproject.toml hack/locks/build.in -o hack/locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces --extra bench -c hack/locks/dev.txt pyproject.toml -o hack/locks/bench.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/image.in -o hack/locks/image.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c hack/locks/dev.txt hack/locks/peers.in -o hack/locks/peers.txt
 

@@ -91,6 +91,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--node-zone": "eu 1a",
     "--middleware-path": "/nowhere",
     "--token-store": "redis.shop:6379",
+    "--traces": "http://collector:4318",
     "--drain-timeout": "30",
     "--log-level": "verbose",
     "--log-format": "text",

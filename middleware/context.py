@@ -10,6 +10,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from middleware.traces import TraceSink
+
 
 class Metric(msgspec.Struct, frozen=True):
     """A number a middleware keeps for each service and port; workers' numbers are merged by `kind`.
@@ -125,6 +127,11 @@ class Context(Protocol):
     @property
     def tokens(self) -> TokenStore | None:
         """Limits that all nodes share; None: the agent has no store for them."""
+        ...
+
+    @property
+    def traces(self) -> TraceSink | None:
+        """Who takes what is recorded of requests; None: the agent has nowhere to send it."""
         ...
 
     def window(self, name: str, counters: int) -> NodeWindow:

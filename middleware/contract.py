@@ -60,6 +60,7 @@ from middleware.messages import (
     ReplyHeaders,
     check_field,
 )
+from middleware.traces import TracedRequest, TraceSink
 
 __all__ = [
     "MOST_COUNTERS",
@@ -95,6 +96,8 @@ __all__ = [
     "Stage",
     "StageKind",
     "TokenStore",
+    "TraceSink",
+    "TracedRequest",
     "UpstreamProtocolError",
     "UpstreamReset",
     "check_field",

@@ -22,7 +22,7 @@ MIDDLEWARE: Final = "middleware"
 """All the rest: the layers' own time, and what they waited for without saying so."""
 
 
-class Stage(msgspec.Struct, frozen=True):
+class Stage(msgspec.Struct, frozen=True, array_like=True):
     """One stage. Times are seconds of the clock that the data plane uses (`Context.now`)."""
 
     kind: StageKind

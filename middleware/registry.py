@@ -35,6 +35,7 @@ from middleware import (
     rewrite,
     split,
     timeout,
+    tracing,
 )
 from middleware.contract import Middleware, Scope
 from middleware.custom import guard, unloaded
@@ -44,6 +45,8 @@ log = structlog.get_logger()
 MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     # The times of a connection hold for all that travels on it.
     timeout.CONNECTION_TIMES,
+    # Around everything, so that what is refused is recorded as well, and with all of its time.
+    tracing.MIDDLEWARE,
     # Around all that may refuse, so that a page may read why; a browser's preflight is no request of its own,
     # and no limit counts it.
     cors.MIDDLEWARE,

@@ -26,6 +26,7 @@ from middleware.contract import (
     Request,
     Response,
     TokenStore,
+    TraceSink,
 )
 from middleware.grpc import GrpcStatus
 from middleware.journey import Journey, StageKind
@@ -314,12 +315,14 @@ class FakeContext:
         windows: FakeWindows | None = None,
         port: int = 80,
         tokens: TokenStore | None = None,
+        traces: TraceSink | None = None,
     ) -> None:
         self.service = "default/whoami"
         self.port = port
         self.shared = shared or FakeTable()
         self.windows = windows or FakeWindows()
         self.tokens = tokens
+        self.traces = traces
         self.time = 1000.0
         self.metrics: dict[str, int] = {}
 

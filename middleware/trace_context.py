@@ -35,6 +35,9 @@ LONGEST: Final = 256
 MOST_MEMBERS: Final = 32
 """Of `tracestate` (Trace Context, section 3.3.1.1)."""
 
+FIELDS: Final = frozenset({TRACEPARENT, B3, B3_TRACE, B3_SAMPLED, B3_FLAGS, JAEGER})
+"""One of them is there if a request says anything of a trace."""
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _B3 = re.compile(r"([0-9a-f]{32}|[0-9a-f]{16})-([0-9a-f]{16})(?:-([01d])(?:-([0-9a-f]{16}))?)?")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")

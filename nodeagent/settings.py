@@ -77,6 +77,15 @@ class StoreAddress(msgspec.Struct, frozen=True):
     """Read for each connection; empty: no password."""
 
 
+class TraceCollector(msgspec.Struct, frozen=True):
+    """Where the spans of traced requests go."""
+
+    form: Literal["otlp", "zipkin"]
+    """In which they are sent: protobuf messages of OTLP, or Zipkin's JSON, version 2."""
+    url: str
+    """That they are sent to by POST: `http://HOST:4318/v1/traces`."""
+
+
 MOST_SERIES = 3000
 """Time series on an agent's page of metrics, by default."""
 FEWEST_SERIES = 500
@@ -128,6 +137,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The highest numbers that owners may set, by annotation."""
     token_store: StoreAddress | None = None
     """What keeps the limits that all nodes share; None: there are none."""
+    traces: TraceCollector | None = None
+    """Where spans are sent; None: nowhere."""
     max_series: int = MOST_SERIES
     """Time series that the agent shows at most; what there is no room for is counted together."""
 

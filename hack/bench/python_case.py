@@ -28,9 +28,11 @@ from nodeagent.proxy.streams import Source
 CASE: Final = "python"
 TRACED, REFERENCE = "each its traceparent", "reference"
 _TWO: Final = {"svc.mesh/retry-attempts": "2", "svc.mesh/circuit-breaker": "NetworkErrorRatio() > 0.5"}
+SAMPLED: Final = "1 % tracing"
 LAYERS: Final[Mapping[str, Mapping[str, str]]] = {
     PLAIN_PYTHON: {},
     TRACED: {},
+    SAMPLED: {"svc.mesh/tracing": "1%"},
     "retry+breaker": _TWO,
     "resilient": RESILIENCE,
 }

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from discovery.model import Endpoint, ServiceKey
+from middleware.contract import TracedRequest
 from middleware.registry import MIDDLEWARES
+from nodeagent.control.messages import Traces, encode
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
 from nodeagent.plan.of_port import OfPort
 from nodeagent.plan.outlier_detection import parse_outlier_detection
@@ -26,6 +28,14 @@ class LocalTable:
         change(0)
 
 
+class NowhereSink:
+    """Takes what is recorded, as a worker does, and makes a message of it; the message goes nowhere."""
+
+    def keep(self, request: TracedRequest) -> None:
+        """As `middleware.contract.TraceSink`."""
+        encode(Traces((request,), 0))
+
+
 def start_data_plane(
     loop: asyncio.AbstractEventLoop, address: str, endpoint: Endpoint, services: Sequence[Service]
 ) -> DataPlane:
@@ -41,6 +51,7 @@ def start_data_plane(
         LocalTable(),
         SharedWindows.create(workers=1),
         edges=EdgeRows(cells, slots),
+        traces=NowhereSink(),
     )
     for index, (port, asked) in enumerate(services):
         key = BackendKey(ServiceKey("bench", f"service-{index}"), port)

@@ -102,6 +102,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"endpoints": PODS},
         {"endpoints.http": PODS, "max-connections": "none"},
         {"middleware": "nobody"},
+        {"tracing": "10% slow=100ms errors=on"},
+        {"tracing": "often"},
         {"cache": "on size=1Mi stale-while-revalidate=5s stale-if-error=1m"},
         {"cache": "on size=1Mi", "cache-purge": "soak-1 path=/status/"},
         {"cache": "on size=1Mi", "cache-purge": "soak-1 path=/status/ soak-2"},

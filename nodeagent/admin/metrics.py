@@ -19,6 +19,7 @@ from nodeagent.admin.exposition import Facts, PortExposition
 from nodeagent.admin.family import Family
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
+from nodeagent.admin.traces import TraceState
 from nodeagent.plan.counts import count_problems, count_services
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.settings import MOST_SERIES
@@ -56,6 +57,8 @@ class AgentState(msgspec.Struct, frozen=True):
     ready: bool = False
     """Whether `/readyz` says that the mesh is served."""
     health: HealthState = HealthState()
+    traces: TraceState | None = None
+    """None: the agent has no collector."""
     ejected: Mapping[BackendKey, int] = {}
     """Endpoints that outlier detection has ejected, by backend."""
     unusable: Mapping[BackendKey, int] = {}
@@ -78,6 +81,8 @@ class AgentCollector(Collector):
         yield from _plan_families(state)
         yield from _snapshot_families(state.snapshot)
         yield from _health_families(state.health)
+        if state.traces is not None:
+            yield from _trace_families(state.traces)
         yield _family(own_families.DNS_QUERIES, _by_label(state.dns_queries))
         yield _family(own_families.DNS_RESPONSES, _by_label(state.dns_responses))
         yield _family(own_families.ADMIN_MALFORMED_REQUESTS, _one(state.admin_malformed))
@@ -165,6 +170,12 @@ def _health_families(health: HealthState) -> Iterator[Metric]:
     results = {"passed": health.passed, "failed": health.failed, "not_asked": health.unasked}
     yield _family(own_families.HEALTH_CHECK_ENDPOINTS, _one(health.endpoints))
     yield _family(own_families.HEALTH_CHECKS, _by_label(results))
+
+
+def _trace_families(traces: TraceState) -> Iterator[Metric]:
+    yield _family(own_families.TRACE_SPANS_SENT, _one(traces.sent))
+    yield _family(own_families.TRACED_REQUESTS_WAITING, _one(traces.waiting))
+    yield _family(own_families.TRACED_REQUESTS_DROPPED, _by_label(traces.dropped))
 
 
 def _worker_families(state: AgentState) -> Iterator[Metric]:

@@ -412,6 +412,32 @@ SERIES_EXPIRED: Final = Family(
     use="If it grows fast, the ceiling is too low for the number of busy ports: raise `--max-series`.",
 )
 
+TRACE_SPANS_SENT: Final = Family(
+    "svcmesh_trace_spans_sent_total",
+    "counter",
+    "Spans that the collector of `--traces` has taken.",
+    "agent",
+    use="It grows while Services with `svc.mesh/tracing` have traffic.",
+    shown="with `--traces`",
+)
+TRACED_REQUESTS_WAITING: Final = Family(
+    "svcmesh_traced_requests_waiting",
+    "gauge",
+    "Requests whose spans wait to be sent, at most 5,000.",
+    "agent",
+    use="If it grows, the collector is away or slow: see `traces_not_sent` in the log.",
+    shown="with `--traces`",
+)
+TRACED_REQUESTS_DROPPED: Final = Family(
+    "svcmesh_traced_requests_dropped_total",
+    "counter",
+    "Requests whose spans are lost; worker or queue_full: too many at once; refused: by the collector.",
+    "agent",
+    ("reason",),
+    "Record a smaller share (`svc.mesh/tracing`), or see to the collector. `broken` is a bug: report it.",
+    "with `--traces`",
+)
+
 OWN_FAMILIES: Final[tuple[Family, ...]] = (
     HEALTH_CHECK_ENDPOINTS,
     HEALTH_CHECKS,
@@ -450,4 +476,7 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     SERIES_LIMIT,
     SERIES_FOLDED,
     SERIES_EXPIRED,
+    TRACE_SPANS_SENT,
+    TRACED_REQUESTS_WAITING,
+    TRACED_REQUESTS_DROPPED,
 )

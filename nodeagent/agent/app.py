@@ -45,11 +45,12 @@ from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
 from nodeagent.agent.tapping import TapDoor
+from nodeagent.agent.traces import make_exporter
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.compiled import is_compiled
 from nodeagent.control.listener import NoWorkerPortError, free_worker_port
-from nodeagent.control.messages import Conditions, PortFailure
+from nodeagent.control.messages import Conditions, PortFailure, Traces
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.health.prober import Prober
@@ -115,8 +116,9 @@ class Agent:
         self._serving = 0
         self._workers = self._readiness.register("workers")
         self._supervisor = Supervisor(
-            settings, self._ports_failed, self._workers_serve, self._ejected_changed
+            settings, self._ports_failed, self._workers_serve, self._ejected_changed, self._traced
         )
+        self._traces = make_exporter(settings, self._supervisor.pod)
         self._ejected: Mapping[BackendKey, Mapping[tuple[str, int], str]] = {}
         """Why workers have ejected endpoints."""
         self._prober = Prober(self._conditions_changed)
@@ -181,6 +183,7 @@ class Agent:
             ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
+            traces=self._traces.state if self._traces is not None else None,
             ejected={key: len(out) for key, out in self._ejected.items()},
             unusable={
                 key: len(self._prober.unhealthy.get(key, {}).keys() | self._ejected.get(key, {}).keys())
@@ -220,6 +223,8 @@ class Agent:
                 asyncio.create_task(self._prober.run()),
                 asyncio.create_task(stop.wait()),
             ]
+            if self._traces is not None:
+                tasks.append(asyncio.create_task(self._traces.run()))
             if self._announcer is not None:
                 tasks.append(asyncio.create_task(self._announcer.run()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -427,6 +432,11 @@ class Agent:
         """Workers have ejected endpoints, or use them again."""
         self._ejected = ejected
         self._show_in_force()
+
+    def _traced(self, traces: Traces) -> None:
+        """Workers have recorded requests."""
+        if self._traces is not None:
+            self._traces.take(traces)
 
     def _show_in_force(self) -> None:
         shown = self._unserved.shown_in(self._plan, self._keys)

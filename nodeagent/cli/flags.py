@@ -10,7 +10,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -38,6 +38,7 @@ from nodeagent.settings import (
     Limits,
     Settings,
     StoreAddress,
+    TraceCollector,
 )
 
 SHORTEST_PREFIX = 4
@@ -87,6 +88,7 @@ class Given(msgspec.Struct, frozen=True):
     limits: tuple[tuple[str, str], ...] = ()
     token_store: str | None = None
     token_store_password_file: str = ""
+    traces: TraceCollector | None = None
     kept: bool = False
     """Whether process 1 starts another agent when this one dies."""
 
@@ -132,6 +134,7 @@ def resolve_settings(given: Given) -> Settings:
         first_bindable_port=first_bindable_port() if laptop else 1,
         workers_outlive=given.kept or not laptop,
         token_store=_token_store(given),
+        traces=given.traces,
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
@@ -195,6 +198,33 @@ def store_address(url: str, password_file: str) -> StoreAddress:
     return StoreAddress(
         parts.hostname, parts.port or STORE_PORT, unquote(parts.username or ""), int(database), password_file
     )
+
+
+COLLECTORS: Final[Mapping[str, tuple[Literal["otlp", "zipkin"], int, str]]] = {
+    "otlp": ("otlp", 4318, "/v1/traces"),
+    "zipkin": ("zipkin", 9411, "/api/v2/spans"),
+}
+"""The forms of spans, each with the port and path that its specification names."""
+
+
+def parse_collector(text: str) -> TraceCollector:
+    """Read `otlp+http://HOST[:PORT][/PATH]`, or the same with `zipkin` or `https`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    form, plus, rest = text.partition("+")
+    parts = urlsplit(rest)
+    if not plus or form not in COLLECTORS or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"{text!r} is not otlp+http://HOST[:PORT][/PATH] or zipkin+http://HOST[:PORT][/PATH]"
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} has more than a scheme, a host, a port and a path")
+    name, port, path = COLLECTORS[form]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path if parts.path not in ("", "/") else path
+    return TraceCollector(name, f"{parts.scheme}://{host}:{parts.port or port}{path}")
 
 
 def _token_store(given: Given) -> StoreAddress | None:

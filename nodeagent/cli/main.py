@@ -22,6 +22,7 @@ from nodeagent import compiled
 from nodeagent.cli.flags import (
     Given,
     parse_assignment,
+    parse_collector,
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
@@ -268,6 +269,15 @@ def main() -> None:
     metavar="PATH",
     show_default="no password",
     help="A file with the password for --token-store. It is read anew for each connection.",
+)
+@_flag(
+    "--traces",
+    type=Parsed("URL", "otlp+http://HOST[:PORT][/PATH] or zipkin+http://HOST[:PORT][/PATH]", parse_collector),
+    metavar="URL",
+    show_default="none: nothing is recorded",
+    help="The collector that gets the spans of requests to Services with svc.mesh/tracing, over HTTP: "
+    "otlp+http://HOST:4318 in the protocol of OpenTelemetry, zipkin+http://HOST:9411 in that of Zipkin. "
+    "See docs/tracing.md.",
 )
 @_flag(
     "--drain-timeout",

@@ -3,7 +3,8 @@
 A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
 and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
 leave (`Drain`). It answers each `Apply` with `Applied`, says which endpoints it has ejected itself
-(`Ejections`), and, while somebody watches (`Tap`), which requests have ended (`Tapped`).
+(`Ejections`), passes on what it has recorded of requests (`Traces`), and, while somebody watches (`Tap`),
+which requests have ended (`Tapped`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, Literal, cast
 
 import msgspec
 
+from middleware.contract import TracedRequest
 from middleware.registry import by_name
 from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
@@ -41,6 +43,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     zone: str = ""
     """Where the node is; empty if the agent does not know."""
     token_store: StoreAddress | None = None
+    traces: bool = False
+    """Whether the agent takes what is recorded of requests."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):
@@ -162,7 +166,16 @@ class Tapped(msgspec.Struct, frozen=True, tag=True):
     dropped: tuple[tuple[int, int], ...] = ()
 
 
-Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped
+class Traces(msgspec.Struct, frozen=True, tag=True):
+    """Requests that were recorded, and how many the worker has dropped since the last message of this kind.
+    There is no answer.
+    """
+
+    requests: tuple[TracedRequest, ...]
+    dropped: int
+
+
+Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped | Traces
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

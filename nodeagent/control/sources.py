@@ -68,6 +68,10 @@ class SourceTable:
         self._full = full
         return diff_sources(before, self._told)
 
+    def find(self, address: str) -> SourcePod | None:
+        """Return the pod with this address; None if it is no pod's that workers know."""
+        return self._told.get(address)
+
     def everything(self) -> Sources:
         """Return what to tell a worker that knows nothing yet."""
         return Sources(self._told)

@@ -37,8 +37,10 @@ from nodeagent.control.messages import (
     PortFailure,
     SlottedBackend,
     SlottedListener,
+    SourcePod,
     Tap,
     Tapped,
+    Traces,
 )
 from nodeagent.control.pulse import Pulse
 from nodeagent.control.sources import SourceTable
@@ -111,7 +113,8 @@ class Supervisor:
     """The workers of this agent.
 
     `failed` is told which ports are not served as the plan says, `serving` how many workers serve, `ejected`
-    which endpoints workers have ejected, whenever that may have changed.
+    which endpoints workers have ejected, whenever that may have changed. `traced` takes what workers have
+    recorded of requests.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Supervisor:
         failed: Callable[[Mapping[ListenerKey, PortFailure]], None],
         serving: Callable[[int], None] = lambda _: None,
         ejected: Callable[[Mapping[BackendKey, Mapping[tuple[str, int], str]]], None] = lambda _: None,
+        traced: Callable[[Traces], None] = lambda _: None,
     ) -> None:
         self.layout = Layout(installed().middlewares, REFUSALS)
         self.allocator = SlotAllocator()
@@ -128,6 +132,7 @@ class Supervisor:
         self._failed = failed
         self._serving = serving
         self._ejected = ejected
+        self._traced = traced
         self._shared = SharedCells.create(exclusive=settings.workers == 1)
         self._windows = SharedWindows.create(settings.workers)
         self._places: list[_Place] = []
@@ -194,6 +199,7 @@ class Supervisor:
                 settings.node_name,
                 settings.node_zone,
                 settings.token_store,
+                settings.traces is not None,
             )
         )
         channel.send(self._sources.everything())
@@ -225,6 +231,8 @@ class Supervisor:
             self._tell_ejected()
         elif isinstance(message, Tapped):
             self.watchers.heard(message.lines, message.dropped)
+        elif isinstance(message, Traces):
+            self._traced(message)
 
     def _tell_watches(self, watches: tuple[Watch, ...]) -> None:
         for place in self._places:
@@ -330,6 +338,10 @@ class Supervisor:
         for place in self._places:
             if place.channel is not None:
                 place.channel.send(conditions)
+
+    def pod(self, address: str) -> SourcePod | None:
+        """Return the pod of this node with this address, as workers have been told."""
+        return self._sources.find(address)
 
     def _slot(self, key: SlotKey) -> int:
         return self.allocator.slots[key]

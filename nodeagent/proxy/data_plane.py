@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from middleware.contract import SharedTable, TokenStore
+from middleware.contract import SharedTable, TokenStore, TraceSink
 from nodeagent.plan.model import BackendKey, BackendSpec, Listener, ListenerKey, UpstreamProtocol
 from nodeagent.proxy.accept import Accepted, Destination
 from nodeagent.proxy.backends import Backends
@@ -76,6 +76,7 @@ class DataPlane:
         wall: Callable[[], float] | None = None,
         edges: EdgeRows | None = None,
         identify: Identify = lambda _address, _before: UNKNOWN,
+        traces: TraceSink | None = None,
     ) -> None:
         self.runtime = Runtime(
             loop,
@@ -93,6 +94,7 @@ class DataPlane:
             wall,
             edges,
             identify,
+            traces,
         )
         self.runtime.run_apart = run_apart
         self.backends = Backends(make_pools(self.runtime, dialer or SocketDialer(loop)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable, TokenStore
+from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable, TokenStore, TraceSink
 from middleware.registry import by_name
 from nodeagent.plan.model import LayerSpec
 from nodeagent.proxy.runtime import Runtime
@@ -45,6 +45,7 @@ class LayerContext:
         self.port = port
         self.shared: SharedTable = runtime.shared
         self.tokens: TokenStore | None = runtime.tokens
+        self.traces: TraceSink | None = runtime.traces
         self.now = runtime.now
 
     def of_rule(self, name: str) -> LayerContext:

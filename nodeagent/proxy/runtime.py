@@ -13,7 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Final, NamedTuple, Protocol
 
-from middleware.contract import Handler, NodeWindow, SharedTable, TokenStore
+from middleware.contract import Handler, NodeWindow, SharedTable, TokenStore, TraceSink
 from nodeagent.proxy.budget import Budget
 from nodeagent.proxy.deadlines import Deadlines
 from nodeagent.proxy.flush import Flush
@@ -117,6 +117,7 @@ class Runtime:
         wall: Callable[[], float] | None = None,
         edges: EdgeRows | None = None,
         identify: Identify = lambda _address, _before: UNKNOWN,
+        traces: TraceSink | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -135,6 +136,8 @@ class Runtime:
         self.now = now
         self.tokens = tokens
         """Limits that all nodes share, if the agent has a store for them."""
+        self.traces = traces
+        """Who takes what is recorded of requests, if the agent has a collector for it."""
         self.workload = workload
         """What the pod with this address belongs to; empty if that is not known."""
         self._wall = wall

@@ -73,6 +73,7 @@ from nodeagent.worker.open_files import most_clients, raise_limit
 from nodeagent.worker.sources import SourcePods
 from nodeagent.worker.tapping import PERIOD, Tapper, Tellers
 from nodeagent.worker.token_store import RedisTokens
+from nodeagent.worker.traces import TraceSender
 
 log = structlog.get_logger()
 
@@ -126,6 +127,7 @@ class Worker:
         self._tapper: Tapper | None = None
         self._flushing = False
         """Whether lines for those who watch are sent every `PERIOD`."""
+        self._traces: TraceSender | None = None
         self._missing_lines = (0, 0, 0)
         """As counted last; see `_count_missing_lines`."""
 
@@ -153,6 +155,8 @@ class Worker:
             self._tokens.close()
         if self._access_log is not None:
             self._access_log.tick()
+        if self._traces is not None:
+            self._traces.flush()
         channel.close()
 
     async def _handle(self, message: Message | None, channel: Channel) -> None:
@@ -195,6 +199,8 @@ class Worker:
         limits = settings.limits
         if settings.token_store is not None:
             self._tokens = RedisTokens(self._loop, settings.token_store)
+        if settings.traces and self._channel is not None:
+            self._traces = TraceSender(self._loop, self._channel)
         self._data_plane = DataPlane(
             self._loop,
             msgspec.structs.replace(limits, connections=most_clients(raise_limit(), limits.connections)),
@@ -212,6 +218,7 @@ class Worker:
             wall=time.time,
             edges=EdgeRows(self._region.cells, self._region.edges_at),
             identify=self._sources.identify,
+            traces=self._traces,
         )
         self._data_plane.backends.locate(settings.node, settings.zone)
         self._memory = MemoryGuard(self._data_plane.runtime, limits.memory)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
 from nodeagent.admin.server import AdminServer, AdminView
@@ -60,7 +61,7 @@ class Agent:
     def metrics(self) -> Iterator[bytes]:
         raise AssertionError
 
-    async def plan(self) -> bytes:
+    async def plan(self) -> PlanText:
         raise AssertionError
 
     async def resolve(self, name: str) -> Resolution:

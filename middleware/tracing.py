@@ -1,0 +1,247 @@
+"""`svc.mesh/tracing: 1% parent=on slow=500ms errors=on`: record what the mesh does with requests, as spans.
+
+A request is recorded if it is *sampled*: because those before the mesh sample its trace (`parent=on`), else
+by the trace id, so that all nodes choose the same traces. Its endpoint then gets a new span of the mesh as
+its parent (`trace_context`). What was not sampled passes unchanged. It is recorded at its end after all if it
+has failed (`errors=on`) or taken long (`slow`).
+
+A layer hands records to `Context.traces`, which never waits. The agent makes spans of them and sends them on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import structlog
+
+from middleware.contract import (
+    Annotation,
+    Context,
+    Ended,
+    Handler,
+    Layer,
+    Middleware,
+    Problem,
+    Request,
+    Response,
+    TracedRequest,
+    TraceSink,
+)
+from middleware.grpc import http_code
+from middleware.trace_context import (
+    FIELDS,
+    SAMPLED,
+    TraceContext,
+    decision,
+    passed_on,
+    read,
+)
+from middleware.values import (
+    WHOLE,
+    Seconds,
+    parse_annotation,
+    parse_choice,
+    parse_duration,
+    parse_percentage,
+    split_settings,
+)
+
+TRACING: Final = "svc.mesh/tracing"
+SHORTEST: Final = 0.001
+LONGEST: Final = 600.0
+FAILURE: Final = 500
+"""The first status that is a failure."""
+LOW: Final = (1 << 64) - 1
+"""The bits of a trace id that decide, as in OpenTelemetry's TraceIdRatioBased."""
+
+log = structlog.get_logger()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What is recorded of one port."""
+
+    share: int
+    """Of the requests that nobody before the mesh has decided about, in hundredths of a per cent."""
+    parent: bool = True
+    """Whether the decision of those before the mesh holds."""
+    slow: Seconds | None = None
+    """Requests that take at least this long are always recorded; None: they are not."""
+    errors: bool = False
+    """Whether requests that fail are always recorded."""
+
+
+def parse(annotations: Mapping[str, str]) -> Options | Problem | None:
+    """Read `svc.mesh/tracing`."""
+    return parse_annotation(annotations, TRACING, _parse)
+
+
+def _parse(text: str) -> Options:
+    value, settings = split_settings(text, ("parent", "slow", "errors"))
+    slow = settings.get("slow")
+    return Options(
+        parse_percentage(value, least=0),
+        _is_on(settings.get("parent", "on")),
+        None if slow is None else parse_duration(slow, least=SHORTEST, most=LONGEST),
+        _is_on(settings.get("errors", "off")),
+    )
+
+
+def _is_on(text: str) -> bool:
+    return parse_choice(text, ("on", "off")) == "on"
+
+
+class Sampler:
+    """Which requests are recorded. Pure."""
+
+    __slots__ = ("_bound", "_errors", "_parent", "_slow", "looks_back")
+
+    def __init__(self, options: Options) -> None:
+        self._bound = round(options.share * (LOW + 1) / WHOLE)
+        self._parent = options.parent
+        self._slow = options.slow
+        self._errors = options.errors
+        self.looks_back = options.errors or options.slow is not None
+        """Whether a request that was not sampled may still be recorded when it is over."""
+
+    def samples(self, trace_id: int, decided: bool | None) -> bool:
+        """Decide at the request's beginning. `decided` is what those before the mesh say, None: nothing."""
+        if self._parent and decided is not None:
+            return decided
+        return trace_id & LOW < self._bound
+
+    def keeps(self, ended: Ended) -> bool:
+        """Decide at the end about a request that was not sampled."""
+        if self._slow is not None and ended.took >= self._slow:
+            return True
+        return self._errors and has_failed(ended)
+
+
+def has_failed(ended: Ended) -> bool:
+    """Whether the client got no response, or not all of it, or one that is a failure; one that has left has
+    not failed.
+    """
+    return ended.error is not None or http_code(ended.status, ended.grpc_status) >= FAILURE
+
+
+class _Tracer:
+    """Records requests of one port."""
+
+    def __init__(
+        self, options: Options, context: Context, sink: TraceSink, random_bits: Callable[[int], int]
+    ) -> None:
+        self.sampler = Sampler(options)
+        self._service = context.service
+        self._port = context.port
+        self._sink = sink
+        self._bits = random_bits
+        self._now = context.now
+
+    def new_id(self, bits: int) -> int:
+        """Return a trace id or span id: any number but 0, which means none."""
+        return self._bits(bits) or 1
+
+    def begin(self, request: Request) -> None:
+        """Decide about a request; if it is sampled, write the span into its head."""
+        headers = request.headers
+        named = headers.has_any(FIELDS)
+        parent = read(headers) if named else None
+        decided = parent.sampled if parent is not None else (decision(headers) if named else None)
+        trace_id = parent.trace_id if parent is not None else self.new_id(128)
+        if self.sampler.samples(trace_id, decided):
+            span_id = self.new_id(64)
+            mine = parent if parent is not None else TraceContext(trace_id, span_id, True, flags=SAMPLED)
+            passed_on(headers, mine, span_id, parent)
+            request.at_end(lambda ended: self.record(ended, trace_id, span_id, parent, sampled=True))
+        elif self.sampler.looks_back:
+            request.at_end(lambda ended: self._look_back(ended, trace_id, parent))
+
+    def _look_back(self, ended: Ended, trace_id: int, parent: TraceContext | None) -> None:
+        if self.sampler.keeps(ended):
+            self.record(ended, trace_id, self.new_id(64), parent, sampled=False)
+
+    def record(
+        self, ended: Ended, trace_id: int, span_id: int, parent: TraceContext | None, *, sampled: bool
+    ) -> None:
+        """Hand over what became of a request."""
+        journey, error = ended.journey, ended.error
+        end = journey.end if journey is not None else self._now()
+        self._sink.keep(
+            TracedRequest(
+                trace_id=trace_id.to_bytes(16),
+                span_id=span_id.to_bytes(8),
+                parent_id=parent.span_id.to_bytes(8) if parent is not None else b"",
+                sampled=sampled,
+                service=ended.service,
+                port=ended.port,
+                source=ended.source,
+                source_port=ended.source_port,
+                method=ended.method,
+                path=ended.target.partition("?")[0],
+                status=ended.status,
+                grpc_status=ended.grpc_status,
+                failure=_failure(ended),
+                detail=error.detail if error is not None else "",
+                start=end - ended.took,
+                end=end,
+                received=ended.received,
+                sent=ended.sent,
+                stages=journey.stages if journey is not None else (),
+            )
+        )
+
+
+def _failure(ended: Ended) -> str:
+    """Return why it has failed, in a word that is stable (`error.type`); empty: it has not."""
+    if ended.error is not None:
+        return ended.error.reason
+    if not has_failed(ended):
+        return ""
+    if ended.status < FAILURE and ended.grpc_status is not None:
+        return ended.grpc_status.name
+    return str(ended.status)
+
+
+def build(
+    options: Options, context: Context, *, random_bits: Callable[[int], int] = random.getrandbits
+) -> Layer:
+    """Return the layer for one port of a Service; tests give `random_bits`."""
+    if context.traces is None:
+        log.warning("tracing_without_collector", service=context.service, port=context.port)
+        return lambda handler: handler
+    begin = _Tracer(options, context, context.traces, random_bits).begin
+
+    def layer(handler: Handler) -> Handler:
+        async def trace(request: Request) -> Response:
+            begin(request)
+            return await handler(request)
+
+        return trace
+
+    return layer
+
+
+MIDDLEWARE = Middleware(
+    name="tracing",
+    annotations=(
+        Annotation(
+            name=TRACING,
+            values="SHARE [parent=on|off] [slow=DURATION] [errors=on|off]; SHARE is 0% to 100%",
+            default="no tracing; parent=on; errors=off",
+            summary=(
+                "The share of requests that are recorded as spans and sent to the collector of `--traces`."
+                " With `parent=on` it counts only for requests whose clients have not decided; of others"
+                " those are recorded that their clients sample. With `slow`, requests that take at least this"
+                " long are always recorded, and with `errors=on` those that fail."
+            ),
+            example="svc.mesh/tracing: 1% slow=500ms errors=on",
+        ),
+    ),
+    options=Options,
+    parse=parse,
+    build=build,
+    scope="listener",
+    journey=True,
+)

@@ -1,0 +1,157 @@
+"""Tracing through a whole agent: a collector made of OpenTelemetry's own messages gets what happened."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from hack.kit.manifests import ENABLED
+from hack.kit.ports import free_port
+from hack.kit.waiting import until
+from tests.agent.harness import Agent, Whoami, endpoints, service
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "rojo=1"}
+
+
+class Collector:
+    """A receiver of OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        collector = self
+
+        class Receive(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.path == "/v1/traces"
+                request = ExportTraceServiceRequest.FromString(body)
+                for resource in request.resource_spans:
+                    for scope in resource.scope_spans:
+                        collector.spans.extend(scope.spans)
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receive)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"otlp+http://127.0.0.1:{self.server.server_port}"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def of_kind(self, kind: int) -> list[Span]:
+        return [span for span in self.spans if span.kind == kind]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture
+def whoami() -> Iterator[Whoami]:
+    server = Whoami("cart-1")
+    yield server
+    server.stop()
+
+
+@contextmanager
+def running(folder: Path, ports: list[int], url: str, **annotations: str) -> Iterator[Agent]:
+    cluster = folder / "cluster"
+    cluster.mkdir()
+    asked = {**ENABLED, **{f"svc.mesh/{name}": value for name, value in annotations.items()}}
+    (cluster / "cart.yaml").write_text(service("cart", asked) + endpoints("cart", ports))
+    agent = Agent(cluster, "--traces", url)
+    try:
+        until(agent.ready)
+        yield agent
+    finally:
+        agent.stop()
+
+
+def get(agent: Agent, fields: Mapping[str, str]) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(agent.address("cart.shop"), 18080, timeout=20)
+    try:
+        connection.request("GET", "/headers?card=4711", headers=dict(fields))
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def values(span: Span) -> dict[str, str | int]:
+    return {
+        one.key: one.value.int_value if one.value.HasField("int_value") else one.value.string_value
+        for one in span.attributes
+    }
+
+
+def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector: Collector) -> None:
+    with running(tmp_path, [whoami.port], collector.url, tracing="0%") as agent:
+        status, body = get(agent, SAMPLED)
+        assert status == 200
+        until(lambda: len(collector.of_kind(Span.SPAN_KIND_SERVER)) == 1)
+        (server,) = collector.of_kind(Span.SPAN_KIND_SERVER)
+        (client,) = collector.of_kind(Span.SPAN_KIND_CLIENT)
+        assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE, PARENT)
+        assert f"00-{TRACE}-{server.span_id.hex()}-01" in body, "the endpoint's parent is the mesh's span"
+        assert client.parent_span_id == server.span_id
+        told = values(server)
+        assert told["http.request.method"] == "GET"
+        assert told["http.response.status_code"] == 200
+        assert told["url.path"] == "/headers"
+        assert told["server.address"] == "cart.shop.svc.mesh"
+        assert values(client)["server.port"] == whoami.port
+        assert not any("4711" in str(value) for span in collector.spans for value in values(span).values())
+        until(lambda: agent.metric("svcmesh_trace_spans_sent_total") >= 2)
+
+
+def test_what_is_not_sampled_leaves_no_span_unless_it_fails(
+    tmp_path: Path, whoami: Whoami, collector: Collector
+) -> None:
+    with running(tmp_path, [whoami.port], collector.url, tracing="0% errors=on") as agent:
+        unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
+        status, body = get(agent, unsampled)
+        assert status == 200
+        assert unsampled["traceparent"] in body
+        agent.write("cart.yaml", service("cart", {**ENABLED, "svc.mesh/tracing": "0% errors=on"}))
+        until(lambda: get(agent, unsampled)[0] == 503)
+        until(lambda: bool(collector.spans))
+        assert {span.status.code for span in collector.of_kind(Span.SPAN_KIND_SERVER)} == {
+            Status.STATUS_CODE_ERROR
+        }
+
+
+def test_a_collector_that_is_away_slows_nobody(tmp_path: Path, whoami: Whoami) -> None:
+    url = f"otlp+http://127.0.0.1:{free_port()}"
+    with running(tmp_path, [whoami.port], url, tracing="100%") as agent:
+        assert all(get(agent, {})[0] == 200 for _ in range(20))
+        until(lambda: bool(agent.events("traces_not_sent")))
+        assert agent.metric("svcmesh_traced_requests_waiting") > 0
+        assert all(get(agent, {})[0] == 200 for _ in range(20))
+        assert len(agent.events("traces_not_sent")) == 1
