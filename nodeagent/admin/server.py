@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -34,6 +34,7 @@ PAGES = {
     "/readyz": "200 when the mesh is served, 503 before that and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
+    "/explain": "what the mesh would do with a request, as JSON; ?url= &method= &header=NAME:VALUE &from=ADDRESS",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 
@@ -48,6 +49,12 @@ class AdminView(msgspec.Struct, frozen=True):
     """Asks DNS for a name; raises `NotOurs`."""
     notes: Callable[[], Iterable[str]] = tuple
     """Further lines of `/readyz?verbose`; readiness does not depend on them."""
+    explain: Callable[[Mapping[str, Sequence[str]]], Awaitable[bytes]] | None = None
+    """Writes the explanation that a query asks for; raises `NoExplanation`. None: there is no such page."""
+
+
+class NoExplanation(Exception):
+    """There is nothing to explain; the message says what is wrong with the question."""
 
 
 class AdminListenError(Exception):
@@ -97,6 +104,7 @@ class AdminServer:
             ("/metrics", self._metrics),
             ("/plan", self._plan),
             ("/resolve", self._resolve),
+            ("/explain", self._explain),
             ("/{path:.*}", self._not_found),
         ):
             app.router.add_get(path, handler)
@@ -179,6 +187,16 @@ class AdminServer:
         except NotOurs as error:
             return _text(f"{error}\n", 400)
         body = msgspec.json.encode(found) + b"\n"
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        if self._view.explain is None:
+            return await self._not_found(request)
+        query = {name: request.query.getall(name) for name in request.query}
+        try:
+            body = await self._view.explain(query)
+        except NoExplanation as error:
+            return _text(f"{error}\n", 400)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:

@@ -8,7 +8,9 @@ from nodeagent.meshctl.commands.cache import cache
 from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dns import dns
+from nodeagent.meshctl.commands.explain import explain
 from nodeagent.meshctl.commands.migrate import migrate
+from nodeagent.meshctl.commands.planview import endpoints, routes
 from nodeagent.meshctl.commands.status import status
 from nodeagent.meshctl.commands.version import version
 
@@ -23,6 +25,9 @@ main.add_command(cache)
 main.add_command(check)
 main.add_command(completion)
 main.add_command(dns)
+main.add_command(endpoints)
+main.add_command(explain)
 main.add_command(migrate)
+main.add_command(routes)
 main.add_command(status)
 main.add_command(version)
