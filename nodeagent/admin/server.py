@@ -34,7 +34,7 @@ PAGES = {
     "/readyz": "200 when the mesh is served, 503 before that and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
     "/plan": "what this node does now, as JSON",
-    "/explain": "what the mesh would do with a request, as JSON; ?url= &method= &header=NAME:VALUE &from=ADDRESS",
+    "/explain": "what the mesh would do with a request, as JSON; ?url=, &method=, &header=, &from=",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 

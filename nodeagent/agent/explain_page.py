@@ -1,4 +1,7 @@
-"""The page `/explain`: what this node would do with a request. Worked out by a thread: a backend may be large."""
+"""The page `/explain`: what this node would do with a request.
+
+It is worked out by a thread: a backend may have many endpoints.
+"""
 
 from __future__ import annotations
 

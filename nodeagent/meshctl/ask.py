@@ -39,9 +39,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = (
         cluster_options,
-        click.option(
-            "--node", default="", metavar="NAME", help="Ask the agent of this node.  [default: any]"
-        ),
+        click.option("--node", default="", metavar="NAME", help="Ask this node's agent.  [default: any]"),
         click.option(
             "--agents-namespace",
             default="",

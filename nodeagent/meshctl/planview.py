@@ -78,10 +78,10 @@ def endpoints_lines(document: Document) -> Iterator[str]:
     """Yield the same for people."""
     rows = [("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE")]
     for backend in document["backends"]:
-        for one in backend["endpoints"] or ({"address": "(none)"},):
-            rows.append(
-                (backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state_of(one))
-            )
+        rows += [
+            (backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state_of(one))
+            for one in backend["endpoints"] or ({"address": "(none)"},)
+        ]
     yield from aligned(rows)
 
 

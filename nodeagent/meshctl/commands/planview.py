@@ -53,9 +53,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=parse_namespace,
             help="The namespace of the Service.",
         ),
-        click.option(
-            "--files", multiple=True, metavar="PATH", help="Go by these files; - is standard input."
-        ),
+        click.option("--files", multiple=True, metavar="PATH", help="Go by files; - is standard input."),
         agent_options,
         compat_option,
         overrides_option,
@@ -78,8 +76,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def routes(output: Output, **asked: Any) -> None:
     """Show what an agent has in force for a Service: ports, rules, layers, and settings with their origins.
 
-    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the mesh,
-    with 2 if that cannot be found out.
+    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the
+    mesh, with 2 if that cannot be found out.
     """
     _show(routes_document, routes_lines, output, **asked)
 
@@ -89,8 +87,8 @@ def routes(output: Output, **asked: Any) -> None:
 def endpoints(output: Output, **asked: Any) -> None:
     """Show the endpoints of a Service as an agent has them: which are used, and why others are not.
 
-    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the mesh,
-    with 2 if that cannot be found out.
+    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the
+    mesh, with 2 if that cannot be found out.
     """
     _show(endpoints_document, endpoints_lines, output, **asked)
 
