@@ -135,6 +135,7 @@ def _explain_request(
         sent=Sent(asked.method, asked.target, tuple(asked.headers)) if walk.answer is None else None,
         backends=_with_causes(node, backends),
         answer=walk.answer,
+        perhaps=_perhaps(walk.steps, backends if walk.answer is None else ()),
         unknown=tuple(dict.fromkeys(walk.unknown)),
     )
 
@@ -261,6 +262,13 @@ def _with_causes(node: Node, backends: Sequence[BackendView]) -> tuple[BackendVi
             view = msgspec.structs.replace(view, causes=causes)
         shown.append(view)
     return tuple(shown)
+
+
+def _perhaps(steps: Iterable[Step], backends: Iterable[BackendView]) -> tuple[int, ...]:
+    found = {status for step in steps for status in step.perhaps}
+    if not all(view.possible for view in backends):
+        found.add(NoEndpoint.status)
+    return tuple(sorted(found))
 
 
 def _refusal(error: ExchangeError) -> Answer:

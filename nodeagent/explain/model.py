@@ -124,7 +124,10 @@ class Explanation(msgspec.Struct, frozen=True):
     """None: nothing is sent, or it is a tcp connection."""
     backends: tuple[BackendView, ...] = ()
     answer: Answer | None = None
-    """None: an endpoint answers, unless a step's `perhaps` comes true."""
+    """None: an endpoint answers, unless one of `perhaps` comes true."""
+    perhaps: tuple[int, ...] = ()
+    """Statuses with which the mesh may answer instead: those of steps, and 503 where one of several backends
+    has no endpoint."""
     unknown: tuple[str, ...] = ()
     """Middlewares that cannot say what they would do."""
     problems: tuple[str, ...] = ()

@@ -52,15 +52,14 @@ def _causes(causes: Sequence[Cause]) -> Iterator[str]:
 
 
 def _answer(one: Explanation) -> str:
-    perhaps = sorted({status for step in one.steps for status in step.perhaps})
     if one.answer is not None:
         by = "the mesh" if one.answer.by == "mesh" else one.answer.by
         return f"{one.answer.status} of {by} ({one.answer.reason})"
     if one.protocol == "tcp":
         return "the connection is passed to an endpoint" if one.backends else "none"
-    if not perhaps:
+    if not one.perhaps:
         return "that of the endpoint"
-    return f"that of the endpoint, or {', '.join(map(str, perhaps))} as described above"
+    return f"that of the endpoint, or {', '.join(map(str, one.perhaps))} as described above"
 
 
 def _named(name: str, port: int) -> str:
