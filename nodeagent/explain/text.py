@@ -30,7 +30,7 @@ def text_lines(one: Explanation) -> Iterator[str]:
 
 
 def _backend(view: BackendView) -> Iterator[str]:
-    yield f"backend   {view.backend}, {view.share:.4g} of the requests, {view.balance or 'no balancer'}"
+    yield f"backend   {view.backend}, {view.share:.0%} of the requests, {view.balance or 'no balancer'}"
     yield f"            {view.how}"
     yield from _causes(view.causes)
     rows = [

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,7 +16,7 @@ from nodeagent.admin import server as server_module
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
-from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
+from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView, NoExplanation
 
 
 class Agent:
@@ -30,7 +30,9 @@ class Agent:
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.plan_page = PlanPage(lambda: self.document, self.plan).body
-        self.view = AdminView(self.readiness, self.metrics, self.plan_page, self.resolve, lambda: self.notes)
+        self.view = AdminView(
+            self.readiness, self.metrics, self.plan_page, self.resolve, lambda: self.notes, self.explain
+        )
         self.server = AdminServer(("127.0.0.1", 0), self.view)
 
     @property
@@ -45,6 +47,11 @@ class Agent:
             if piece == b"error":
                 raise ValueError(piece)
             yield piece
+
+    async def explain(self, query: Mapping[str, Sequence[str]]) -> bytes:
+        if "url" not in query:
+            raise NoExplanation("url= is missing")
+        return b'{"url": "%s", "header": %d}' % (query["url"][0].encode(), len(query.get("header", ())))
 
     async def resolve(self, name: str) -> Resolution:
         if not f".{name}".endswith(".svc.mesh"):
@@ -105,6 +112,12 @@ async def test_plan_is_json(agent: Agent) -> None:
     assert await fetch(agent, "/plan") == (200, "application/json", '{\n  "version": 7\n}\n')
 
 
+async def test_explain_is_json_and_says_what_is_wrong_with_a_question(agent: Agent) -> None:
+    found = await fetch(agent, "/explain?url=http://a.shop.svc.mesh/&header=a:b&header=c:d")
+    assert (found[0], found[2]) == (200, '{"url": "http://a.shop.svc.mesh/", "header": 2}')
+    assert (await fetch(agent, "/explain"))[::2] == (400, "url= is missing\n")
+
+
 async def test_resolve_is_json_and_says_no_to_names_of_others(agent: Agent) -> None:
     status, kind, text = await fetch(agent, "/resolve?name=cart.shop.svc.mesh")
     assert (status, kind) == (200, "application/json")
@@ -130,7 +143,9 @@ async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
         assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize("path", ["/", *sorted(PAGES.keys() - {"/resolve"}), "/resolve?name=a.svc.mesh"])
+@pytest.mark.parametrize(
+    "path", ["/", *sorted(PAGES.keys() - {"/resolve", "/explain"}), "/resolve?name=a.svc.mesh"]
+)
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):

@@ -49,6 +49,6 @@ def test_the_function_of_a_middleware() -> None:
     from middleware.testing import FakeRequest
 
     asked = FakeRequest()
-    said = space["explain"](Options("blue"), asked)  # type: ignore[operator]
+    said = space["explain"](Options("blue"), asked)
     assert said == Decision("tells endpoints the team, blue")
     assert asked.headers.get("x-team") == "blue"
