@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+NOBODY: Final = "0.0.0.0"
+"""The address of a client of which nothing is known."""
 
 
 class Unexplained(Exception):
@@ -15,7 +20,7 @@ class Question(msgspec.Struct, frozen=True):
     url: str
     method: str = "GET"
     fields: tuple[tuple[str, str], ...] = ()
-    source: str = "0.0.0.0"
+    source: str = NOBODY
     """The client's address."""
 
 

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from discovery.model import PodObject
-from nodeagent.explain.model import Question, Unexplained
+from nodeagent.explain.model import NOBODY, Question, Unexplained
 
 KNOWN = ("url", "method", "header", "from")
 """What a query may have. `header` may have several fields, on lines of their own."""
@@ -31,7 +31,7 @@ def read_question(query: Mapping[str, Sequence[str]], pods: Pods) -> Question:
         raise Unexplained(f"there is no {strange[:40]!r} here, but {', '.join(KNOWN)}")
     if "url" not in query:
         raise Unexplained("url= is missing, such as ?url=http://catalog.shop.svc.mesh/")
-    source = query["from"][0] if "from" in query else Question.source
+    source = query["from"][0] if "from" in query else NOBODY
     return Question(
         query["url"][0],
         query["method"][0] if "method" in query else "GET",
