@@ -137,7 +137,9 @@ def explain(options: Options, asked: Asked) -> Decision:
     said = []
     if options.attempts:
         times = "once" if options.attempts == 1 else f"up to {options.attempts} times"
-        on = ", ".join(sorted({"connect-failure", "reset", *options.on})) if asked.method in repeatable else ""
+        on = (
+            ", ".join(sorted({"connect-failure", "reset", *options.on})) if asked.method in repeatable else ""
+        )
         what = on or f"connect-failure and what was not processed, as {asked.method} may not be done twice"
         if asked.grpc and options.grpc_statuses():
             what = ", ".join(sorted(options.on))

@@ -143,9 +143,10 @@ async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
         assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize(
-    "path", ["/", *sorted(PAGES.keys() - {"/resolve", "/explain"}), "/resolve?name=a.svc.mesh"]
-)
+WITHOUT_QUERY = sorted(PAGES.keys() - {"/resolve", "/explain"})
+
+
+@pytest.mark.parametrize("path", ["/", *WITHOUT_QUERY, "/resolve?name=a.svc.mesh", "/explain?url=a"])
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):

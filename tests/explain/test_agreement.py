@@ -100,8 +100,6 @@ PREFLIGHT = [("Origin", "https://shop.example"), ("Access-Control-Request-Method
 preflight: st.SearchStrategy[Any] = st.tuples(
     *(st.just("OPTIONS"), st.sampled_from(TARGETS), st.just(PREFLIGHT), st.just("10.9.0.1"))
 )
-    st.just("OPTIONS"), st.sampled_from(TARGETS), st.just(PREFLIGHT), st.just("10.9.0.1")
-)
 requests: st.SearchStrategy[list[Any]] = st.lists(
     preflight
     | st.tuples(
