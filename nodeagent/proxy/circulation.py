@@ -7,7 +7,7 @@ another Service to fail over to.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from discovery.model import Endpoint
 from nodeagent.plan.model import Locality
@@ -23,18 +23,29 @@ class Placed(Protocol):
 T = TypeVar("T", bound=Placed)
 
 
-class Circulation(NamedTuple, Generic[T]):
-    """Where requests go."""
+class Circulation(Generic[T]):
+    """Where requests go.
 
-    well: tuple[T, ...]
-    """All that are healthy and not ejected, of all zones."""
-    used: tuple[T, ...]
-    """Where they go; empty: to the failover, or nowhere."""
-    wider: tuple[T, ...]
-    """Where they go if fewer than `fewest` of `used` accept connections."""
-    spare: tuple[T, ...]
-    """Where they go rather than nowhere."""
-    fewest: int
+    `well` are all that are healthy and not ejected, of all zones. Requests go to `used`; if that is empty, to
+    the failover, or nowhere; and to `wider` if fewer than `fewest` of `used` accept connections. `spare` is
+    where they go rather than nowhere.
+    """
+
+    __slots__ = ("fewest", "spare", "used", "well", "wider")
+
+    def __init__(
+        self,
+        well: tuple[T, ...],
+        used: tuple[T, ...],
+        wider: tuple[T, ...],
+        spare: tuple[T, ...],
+        fewest: int,
+    ) -> None:
+        self.well = well
+        self.used = used
+        self.wider = wider
+        self.spare = spare
+        self.fewest = fewest
 
 
 def circulation_of(
