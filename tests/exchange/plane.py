@@ -62,7 +62,7 @@ class CountingTurns:
 
     def __init__(self) -> None:
         self._turns: RoundRobin[Target] = RoundRobin()
-        self.pick, self.keep = self._turns.pick, self._turns.keep
+        self.pick, self.keep, self.circulate = self._turns.pick, self._turns.keep, self._turns.circulate
         self.under_way: Counter[Target] = Counter()
         self.begins = 0
         self.heard: list[tuple[Target, bool, float]] = []
