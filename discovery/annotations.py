@@ -169,6 +169,18 @@ def upstream_protocol_of(port: ServicePort, annotations: Mapping[str, str]) -> U
     return "http2" if port.name.partition("-")[0] in _HTTP2 else "http1"
 
 
+def protocol_reason(port: ServicePort, annotations: Mapping[str, str]) -> str:
+    """Return what decides in `protocol_of`: the annotation, a field, or that nothing says anything."""
+    for name in (f"{PROTOCOL}.{port.name}" if port.name else "", f"{PROTOCOL}.{port.port}", PROTOCOL):
+        if annotations.get(name):
+            return f"{name}: {annotations[name]}"
+    if port.app_protocol:
+        return f"appProtocol: {port.app_protocol}"
+    if port.name.partition("-")[0] in _OPAQUE_PREFIXES:
+        return f"the prefix of the port's name, {port.name}"
+    return "nothing says otherwise"
+
+
 def _said(port: ServicePort, annotations: Mapping[str, str], name: str) -> str:
     """Return what this annotation says of a port: under the port's name, its number, or of all ports."""
     return (

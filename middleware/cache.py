@@ -18,13 +18,16 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from middleware.cache_layer import Cache
+from middleware.cache_layer import Cache, outside_cache
 from middleware.cache_metrics import COLLAPSED, EVICTED, HELD, HITS, MISSES, PURGED, STALE, STORED, VALIDATED
 from middleware.cache_options import CACHE, USUAL_SIZE, Options, parse, read_size
 from middleware.cache_purge import MOST_PURGES, PURGE, new_purges
+from middleware.cache_rules import wish_of
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Handler,
     Limit,
     Middleware,
@@ -73,6 +76,19 @@ class CacheLayer:
         return True
 
 
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say whether the request is looked up."""
+    outside = outside_cache(asked)
+    if outside == "method":
+        return Decision("not looked up: only GET and HEAD are, and no gRPC call")
+    if outside:
+        return Decision("not looked up: it has a body, or fields that make it private or partial")
+    says = "looked up; whether a response is kept depends on what was asked before"
+    if wish_of(asked.headers).only_if_cached:
+        return Decision(f"{says}; a 504 if none is, as the request is only-if-cached", perhaps=(504,))
+    return Decision(f"{says}; sent on if none is")
+
+
 def build(options: Options, context: Context, *, wall: Callable[[], float] = time.time) -> CacheLayer:
     """Return the layer for one port of a Service; tests give the clock of dates."""
     return CacheLayer(options, context, wall)
@@ -113,6 +129,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     renew=CacheLayer.renew,
     metrics=(HITS, STALE, MISSES, VALIDATED, COLLAPSED, STORED, EVICTED, PURGED, HELD),
 )

@@ -30,6 +30,7 @@ from middleware.cache_rules import (
 )
 from middleware.cache_store import Found, Invalidations, Key, Store
 from middleware.contract import (
+    Asked,
     Context,
     Ended,
     ExchangeError,
@@ -52,6 +53,18 @@ BYPASS: Final = frozenset({"authorization", "range", "if-match", "if-unmodified-
 """Fields of requests that the cache has no part in: they are private, or about parts of a response."""
 WISHES: Final = frozenset({"cache-control", "pragma"})
 SPECIAL: Final = BYPASS | WISHES | {name.lower() for name in CONDITIONS}
+
+
+def outside_cache(request: Asked, special: bool = True) -> str:
+    """Return why a request is no matter of the cache, as `Cache-Status` says it; empty if it is one.
+
+    `special` says that one of the fields `SPECIAL` may be there.
+    """
+    if request.method not in _KEPT or request.grpc:
+        return "method"
+    if not request.head_only or (special and request.headers.has_any(BYPASS)):
+        return "bypass"
+    return ""
 
 
 class Cache:
@@ -85,13 +98,11 @@ class Cache:
         """Return the answer to a request, or what is known of one that has to be sent; a text says why it is
         no matter of the cache.
         """
-        method = request.method
-        if method not in _KEPT or request.grpc:
-            return "method"
         headers = request.headers
         special = headers.has_any(SPECIAL)
-        if not request.head_only or (special and headers.has_any(BYPASS)):
-            return "bypass"
+        outside = outside_cache(request, special)
+        if outside:
+            return outside
         wish = wish_of(headers) if special else ANYTHING
         now, moment = self._now(), self._invalid.moment()
         key = ((headers.get("Host") or "").lower(), request.target, request.backend)

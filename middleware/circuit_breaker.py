@@ -39,7 +39,9 @@ import structlog
 from middleware.circuit_breaker_options import ANNOTATIONS, FALLBACK, FORCE, Options, compile_condition, parse
 from middleware.circuit_breaker_states import Change, CircuitBreaker, State, latency
 from middleware.contract import (
+    AskedHere,
     Context,
+    Decision,
     Ended,
     ExchangeError,
     Handler,
@@ -186,9 +188,7 @@ class _Refusals:
     """What becomes of requests that do not pass: another Service gets them, or they are refused."""
 
     def __init__(self, options: Options, context: Context) -> None:
-        # A Service cannot stand in for itself.
-        own = context.service.partition("/")[2]
-        self._fallback = options.fallback if options.fallback != own else ""
+        self._fallback = fallback_of(options, context.service)
         self._status = options.status
         self._rejected, self._fallen_back = context.counter(REJECTED), context.counter(FALLEN_BACK)
 
@@ -237,12 +237,35 @@ def _announcer(options: Options, context: Context) -> Callable[[Change], None]:
     return announce
 
 
+def fallback_of(options: Options, service: str) -> str:
+    """Return the Service that gets what does not pass; empty: none, as it cannot stand in for itself."""
+    return options.fallback if options.fallback != service.partition("/")[2] else ""
+
+
+def explain(options: Options, asked: AskedHere) -> Decision:
+    """Say when the request does not pass, and what becomes of it then."""
+    fallback = fallback_of(options, asked.service)
+    otherwise = f"goes to {fallback}" if fallback else f"is answered with {options.status}"
+    if options.force == "closed":
+        return Decision("passes: it is forced closed")
+    if options.force == "open":
+        if fallback:
+            asked.backend = fallback
+            return Decision(f"{otherwise}: it is forced open")
+        return Decision(f"{otherwise}: it is forced open", options.status, reason=CircuitOpen.reason)
+    return Decision(
+        f"passes while it is closed; {otherwise} while it is open, which it is after {options.expression}",
+        perhaps=() if fallback else (options.status,),
+    )
+
+
 MIDDLEWARE = Middleware(
     name="circuit-breaker",
     annotations=ANNOTATIONS,
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(STATE, OPENED, REJECTED, FALLEN_BACK),
     backends=lambda options: (options.fallback,) if options.fallback else (),
     backends_by=FALLBACK,

@@ -52,6 +52,7 @@ from middleware.exchange import (
     Request,
     Response,
 )
+from middleware.explaining import Asked, AskedHere, Decision
 from middleware.journey import Journey, Stage, StageKind
 from middleware.messages import (
     OWN_FIELDS,
@@ -67,10 +68,13 @@ __all__ = [
     "OWN_FIELDS",
     "WINDOW_SECONDS",
     "Annotation",
+    "Asked",
+    "AskedHere",
     "ConnectFailed",
     "Connection",
     "Context",
     "Deadline",
+    "Decision",
     "Ended",
     "ExchangeError",
     "Fault",
@@ -196,3 +200,6 @@ class Middleware(msgspec.Struct, frozen=True):
     """Set by the registry: it is a user's, and takes part only where `svc.mesh/middleware` names it."""
     budget: float = 0.05
     """Of a user's: for how many seconds its layer or gate may hold the loop without a pause."""
+    explain: Callable[[Any, AskedHere], Decision] | None = None
+    """`explain(options, asked)`: what it would do with a request (`middleware.explaining`). None: an
+    explanation only names it."""

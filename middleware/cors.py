@@ -15,7 +15,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     ExchangeError,
     Handler,
     Headers,
@@ -190,6 +192,32 @@ class Cors:
         return Reply(204, fields, reason="cors_preflight")
 
 
+def asks_as_preflight(request: Asked) -> str | None:
+    """Return the origin of a preflight; None: the request is none."""
+    origin = request.headers.get("Origin")
+    is_preflight = (
+        origin is not None
+        and request.method == "OPTIONS"
+        and request.headers.get("Access-Control-Request-Method") is not None
+    )
+    return origin if is_preflight else None
+
+
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say what a page of the request's origin may do."""
+    policy = Cors(options)
+    preflight = asks_as_preflight(asked)
+    if preflight is not None:
+        reply = policy.preflight(preflight)
+        return Decision(
+            f"answers the preflight with {reply.status}", reply.status, tuple(reply.headers), reply.reason
+        )
+    origin = asked.headers.get("Origin")
+    if origin is None:
+        return Decision("no page asks: there is no Origin")
+    return Decision(f"pages of {origin} {'may' if policy.allows(origin) else 'may not'} read the response")
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service."""
     policy = Cors(options)
@@ -197,13 +225,8 @@ def build(options: Options, context: Context) -> Layer:
 
     def layer(handler: Handler) -> Handler:
         async def cors(request: Request) -> Response:
-            headers = request.headers
-            origin = headers.get("Origin")
-            if (
-                origin is not None
-                and request.method == "OPTIONS"
-                and headers.get("Access-Control-Request-Method") is not None
-            ):
+            origin = request.headers.get("Origin")
+            if origin is not None and request.method == "OPTIONS" and asks_as_preflight(request):
                 preflights(1)
                 return policy.preflight(origin)
             try:
@@ -250,6 +273,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(PREFLIGHTS,),
     scope="listener",
 )

@@ -20,7 +20,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Fault,
     Handler,
     Layer,
@@ -36,6 +38,7 @@ from middleware.values import (
     WHOLE,
     InvalidValue,
     Seconds,
+    format_duration,
     parse_annotation,
     parse_choice,
     parse_duration,
@@ -49,6 +52,7 @@ HEADER: Final = "x-svcmesh-fault"
 LEAST_DELAY: Final = 0.001
 MOST_DELAY: Final = 600.0
 LONGEST_VALUE: Final = 256
+REASON: Final = "fault_injected"
 
 DELAYED = Metric("svcmesh_faults_delayed", "Requests that were held up on purpose.")
 ABORTED = Metric("svcmesh_faults_aborted", "Requests that were answered with an error on purpose.")
@@ -147,6 +151,21 @@ class Share:
         return True
 
 
+def asked_faults(options: Options, request: Asked) -> Options | None:
+    """Return the faults that a request asks for itself; None: it asks for none, or may not.
+
+    Raises:
+        FaultMalformed: it asks in words that mean nothing.
+    """
+    asked = request.headers.get(HEADER) if options.by_header else None
+    if asked is None:
+        return None
+    try:
+        return parse_faults(asked, in_header=True)
+    except InvalidValue as invalid:
+        raise FaultMalformed(f"{HEADER}: {invalid}") from None
+
+
 def build(
     options: Options,
     context: Context,
@@ -156,18 +175,13 @@ def build(
 ) -> Layer:
     """Return the layer for one port of a Service; tests give `sleep` and `fraction`."""
     to_delay, to_abort = Share(options.delay_share, fraction), Share(options.abort_share, fraction)
-    by_header = options.by_header
     delayed, aborted = context.counter(DELAYED), context.counter(ABORTED)
 
     def choose(request: Request) -> tuple[float, int]:
         """Return how long to hold the request up, and the status to answer it with; 0 for neither."""
-        asked = request.headers.get(HEADER) if by_header else None
-        if asked is None:
+        faults = asked_faults(options, request)
+        if faults is None:
             return options.delay if to_delay.due() else 0.0, options.abort if to_abort.due() else 0
-        try:
-            faults = parse_faults(asked, in_header=True)
-        except InvalidValue as invalid:
-            raise FaultMalformed(f"{HEADER}: {invalid}") from None
         return faults.delay, faults.abort
 
     def layer(handler: Handler) -> Handler:
@@ -178,7 +192,7 @@ def build(
                 await sleep(seconds)
             if status:
                 aborted(1)
-                return Reply(status, (("Content-Type", "text/plain"),), BODY, "fault_injected")
+                return Reply(status, (("Content-Type", "text/plain"),), BODY, REASON)
             return await handler(request)
 
         return inject
@@ -187,6 +201,27 @@ def build(
 
 
 BODY: Final = f"svc.mesh: failed on purpose, see {FAULT} (fault_injected)\n".encode()
+
+
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say which faults the request may meet."""
+    try:
+        by_itself = asked_faults(options, asked)
+    except FaultMalformed as error:
+        return Decision(f"refuses it: {error}", error.status, reason=error.reason)
+    faults = options if by_itself is None else by_itself
+    said = []
+    if faults.delay_share:
+        said.append(f"delays {faults.delay_share / WHOLE:.2%} by {format_duration(faults.delay)}")
+    if faults.abort_share:
+        said.append(f"answers {faults.abort_share / WHOLE:.2%} with {faults.abort}")
+    says = "; ".join(said) or f"nothing: only requests with {HEADER} meet faults"
+    if by_itself is not None:
+        says = f"{HEADER} asks for it: {says}"
+    if faults.abort_share == WHOLE:
+        return Decision(says, faults.abort, (("Content-Type", "text/plain"),), REASON)
+    return Decision(says, perhaps=(faults.abort,) if faults.abort_share else ())
+
 
 MIDDLEWARE = Middleware(
     name="fault",
@@ -208,5 +243,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(DELAYED, ABORTED),
 )

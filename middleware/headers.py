@@ -22,7 +22,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    AskedHere,
     Context,
+    Decision,
     Handler,
     Headers,
     Layer,
@@ -193,6 +195,22 @@ def forward(headers: Headers, port: str, keep: bool) -> None:
             headers.remove(name)
 
 
+def explain(options: Options, asked: AskedHere) -> Decision:
+    """Say which fields are changed, and change those of the request."""
+    said = []
+    if options.forwarded:
+        forward(asked.headers, str(asked.port), options.forwarded == "x-forwarded keep")
+        said.append("tells X-Forwarded-Proto, -Host and -Port")
+    change(asked.headers, tuple((one.verb, one.name, one.value) for one in options.request))
+    said += [f"request: {_shown(one)}" for one in options.request]
+    said += [f"response: {_shown(one)}" for one in options.response]
+    return Decision("; ".join(said))
+
+
+def _shown(one: Operation) -> str:
+    return f"remove {one.name}" if one.verb == "remove" else f"{one.verb} {one.name}={one.value}"
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service."""
     of_request = tuple((o.verb, o.name, o.value) for o in options.request)
@@ -252,4 +270,5 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
 )

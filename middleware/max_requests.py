@@ -24,7 +24,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Ended,
     ExchangeError,
     Handler,
@@ -212,6 +214,19 @@ def build(options: Options, context: Context) -> Layer:
     return layer
 
 
+def explain(options: Options, _asked: Asked) -> Decision:
+    """Say how many requests may be in progress."""
+    most = f"{options.least} to {options.most}, as the latency has it," if options.least else options.most
+    waits = (
+        f"{options.queue} more wait for up to {format_duration(options.queue_time)}"
+        if options.queue
+        else "no more wait"
+    )
+    return Decision(
+        f"{most} may be in progress in each worker, {waits}; a 503 if there is no place", perhaps=(503,)
+    )
+
+
 def _adaptive(least: int, options: Options, context: Context, limiter: _Limiter) -> Layer:
     queue, now = limiter.queue, context.now
     show = context.gauge(LIMIT)
@@ -266,5 +281,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(LIMIT, QUEUED, LIMITED),
 )

@@ -16,7 +16,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     ExchangeError,
     Handler,
     Layer,
@@ -87,6 +89,12 @@ class Share:
         return True
 
 
+def explain(options: Options, _asked: Asked) -> Decision:
+    """Say how many requests are copied, and to which Service."""
+    share = options.share / WHOLE
+    return Decision(f"copies {share:.2%} of the requests to {options.backend}; nobody waits for the copy")
+
+
 def build(options: Options, context: Context, *, fraction: Callable[[], float] = random.random) -> Layer:
     """Return the layer for one port of a Service; tests give `fraction`."""
     policy = Share(options.share, fraction())
@@ -139,6 +147,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(MIRRORED, FAILED, LEFT_OUT),
     backends=lambda options: (options.backend,),
 )

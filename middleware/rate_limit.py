@@ -27,7 +27,9 @@ import msgspec
 from middleware.cluster_limit import AWAY, Away, ClusterLimit, build_cluster, retry_after
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     ExchangeError,
     Handler,
     Layer,
@@ -280,6 +282,21 @@ def build(options: Options, context: Context) -> Layer:
     return layer
 
 
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say under which limit the request is counted."""
+    if options.per == "header":
+        whose = f"{options.header}: {asked.headers.get(options.header) or '(empty)'}"
+    elif options.per == "workload":
+        whose = f"the workload {asked.workload or asked.source}"
+    else:
+        whose = f"the source {asked.source}" if options.per == "source" else "all clients"
+    limit = f"{options.rate.count}/{options.rate.unit} burst={options.burst}"
+    of = "the cluster" if options.scope == "cluster" else "this node"
+    return Decision(
+        f"counts it for {whose}, on {of}: {limit}; a 429 if that is used up at the moment", perhaps=(429,)
+    )
+
+
 def _telling(options: Options, limiter: Limiter, decide_on: Callable[[Request], None]) -> Layer:
     """Return the layer that also says what is left, in every response, of an endpoint or of the mesh."""
     window = ceil(options.rate.interval * options.burst / SECOND)
@@ -340,6 +357,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(RATE_LIMITED, AWAY),
     scope="listener",
 )

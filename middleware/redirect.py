@@ -14,7 +14,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Handler,
     Layer,
     Metric,
@@ -38,6 +40,7 @@ REDIRECT: Final = "svc.mesh/redirect"
 REDIRECTED: Final = Metric("svcmesh_redirects", "Requests that were answered with a redirect.")
 STATUSES: Final = ("301", "302", "303", "307", "308")
 LONGEST_VALUE: Final = 4096
+REASON: Final = "redirected"
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
@@ -122,6 +125,21 @@ class Redirect:
         return None if url == asked else url
 
 
+def location_for(policy: Redirect, request: Asked) -> str | None:
+    """Return where a request is sent; None: it passes."""
+    host = request.headers.get("Host")
+    return policy.location(host, request.target) if host and not request.grpc else None
+
+
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say where the request is sent."""
+    location = location_for(Redirect(options), asked)
+    if location is None:
+        return Decision("it passes: a gRPC call" if asked.grpc else "it passes: this URL is not redirected")
+    says = f"answers {options.status} with Location: {location}"
+    return Decision(says, options.status, (("Location", location),), REASON)
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service."""
     policy = Redirect(options)
@@ -129,12 +147,11 @@ def build(options: Options, context: Context) -> Layer:
 
     def layer(handler: Handler) -> Handler:
         async def redirect(request: Request) -> Response:
-            host = request.headers.get("Host")
-            location = policy.location(host, request.target) if host and not request.grpc else None
+            location = location_for(policy, request)
             if location is None:
                 return await handler(request)
             redirected(1)
-            return Reply(options.status, [("Location", location)], reason="redirected")
+            return Reply(options.status, [("Location", location)], reason=REASON)
 
         return redirect
 
@@ -162,5 +179,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(REDIRECTED,),
 )

@@ -25,7 +25,18 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from middleware.contract import Context, ExchangeError, Handler, Layer, Metric, Middleware, Request, Response
+from middleware.contract import (
+    Asked,
+    Context,
+    Decision,
+    ExchangeError,
+    Handler,
+    Layer,
+    Metric,
+    Middleware,
+    Request,
+    Response,
+)
 from middleware.grpc import GrpcStatus
 from middleware.hedge import UsualTime, hedged
 from middleware.retry_options import ANNOTATIONS, Options, parse
@@ -122,6 +133,25 @@ class _Retries:
         return replayable
 
 
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say when the request is sent again."""
+    repeatable = IDEMPOTENT if asked.grpc else options.repeatable()
+    said = []
+    if options.attempts:
+        times = "once" if options.attempts == 1 else f"up to {options.attempts} times"
+        on = (
+            ", ".join(sorted({"connect-failure", "reset", *options.on})) if asked.method in repeatable else ""
+        )
+        what = on or f"connect-failure and what was not processed, as {asked.method} may not be done twice"
+        if asked.grpc and options.grpc_statuses():
+            what = ", ".join(sorted(options.on))
+        said.append(f"sent again {times} on {what}")
+    if options.hedge_percent is not None:
+        slowest = f"a second try for the {100 - options.hedge_percent:.4g}% that are slowest"
+        said.append(slowest if asked.method in IDEMPOTENT else f"no second try of a {asked.method}")
+    return Decision("; ".join(said) or "not sent again")
+
+
 def build(
     options: Options,
     context: Context,
@@ -181,5 +211,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(RETRIES, BUDGET_EXHAUSTED, HEDGES),
 )

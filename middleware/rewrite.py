@@ -15,7 +15,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Handler,
     Layer,
     Metric,
@@ -175,25 +177,43 @@ def _filled(new: str, match: re.Match[str]) -> str:
     return _REFERENCE.sub(lambda reference: match[int(reference[1])] or "", new)
 
 
+def change(request: Asked, policy: Rewrite | None, host: str) -> bool:
+    """Change a request; return whether an operation on paths fitted."""
+    if host:
+        request.headers.set("Host", host)
+    if policy is None:
+        return False
+    path, question, query = request.target.partition("?")
+    found = policy.path(path)
+    if found is None:
+        return False
+    new, stripped = found
+    request.target = f"{new}{question}{query}"
+    if stripped:
+        request.headers.set("X-Forwarded-Prefix", stripped)
+    return True
+
+
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say what endpoints see."""
+    before = asked.target
+    fitted = change(asked, Rewrite(options.paths), options.host)
+    said = [f"the path {before} becomes {asked.target}"] if fitted else []
+    said += ["no operation fits the path"] if options.paths and not fitted else []
+    said += [f"Host becomes {options.host}"] if options.host else []
+    return Decision("; ".join(said))
+
+
 def build(options: Options, context: Context) -> Layer:
     """Return the layer for one port of a Service."""
-    policy = Rewrite(options.paths)
+    policy = Rewrite(options.paths) if options.paths else None
     rewritten = context.counter(REWRITTEN)
-    host, paths = options.host, bool(options.paths)
+    host = options.host
 
     def layer(handler: Handler) -> Handler:
         async def rewrite(request: Request) -> Response:
-            if host:
-                request.headers.set("Host", host)
-            if paths:
-                path, question, query = request.target.partition("?")
-                found = policy.path(path)
-                if found is not None:
-                    new, stripped = found
-                    request.target = f"{new}{question}{query}"
-                    if stripped:
-                        request.headers.set("X-Forwarded-Prefix", stripped)
-                    rewritten(1)
+            if change(request, policy, host):
+                rewritten(1)
             return await handler(request)
 
         return rewrite
@@ -221,5 +241,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     metrics=(REWRITTEN,),
 )

@@ -21,7 +21,9 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    AskedHere,
     Context,
+    Decision,
     Handler,
     Headers,
     Layer,
@@ -188,6 +190,29 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def explain(options: Options, asked: AskedHere) -> Decision:
+    """Say which Service gets the request, or with which shares it is chosen."""
+    names = [backend.name for backend in options.backends]
+    own = asked.service.partition("/")[2]
+    name = _named_by(options.by)(asked.headers)
+    why = f"its {options.by.place} {options.by.name} says so" if options.by is not None else ""
+    if name not in names:
+        cookie = None if options.stay is None else Cookie(asked.service, names, options.stay)
+        name = None if cookie is None else cookie.backend(asked.headers)
+        why = "the client's cookie says so"
+    if name is not None:
+        asked.backend = "" if name == own else name
+        return Decision(f"goes to {name}: {why}")
+    total = sum(backend.weight for backend in options.backends)
+    shown = ", ".join(f"{one.name} {one.weight / total:.2%}" for one in options.backends)
+    shares = tuple(
+        ("" if one.name == own else one.name, one.weight) for one in options.backends if one.weight
+    )
+    if len(shares) == 1:
+        asked.backend = shares[0][0]
+    return Decision(f"chooses by weight, of all requests: {shown}", shares=shares)
+
+
 def build(options: Options, context: Context, *, fraction: Callable[[], float] = random.random) -> Layer:
     """Return the layer for one port of a Service; tests give `fraction`."""
     names = [backend.name for backend in options.backends]
@@ -267,5 +292,6 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     backends=lambda options: tuple(backend.name for backend in options.backends),
 )

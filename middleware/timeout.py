@@ -19,8 +19,10 @@ import msgspec
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Connection,
     Context,
+    Decision,
     ExchangeError,
     Gate,
     GatewayTimeout,
@@ -32,7 +34,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.values import InvalidValue, Seconds, parse_duration, problem
+from middleware.values import InvalidValue, Seconds, format_duration, parse_duration, problem
 
 TIMEOUT: Final = "svc.mesh/timeout"
 PER_TRY_TIMEOUT: Final = "svc.mesh/per-try-timeout"
@@ -176,6 +178,27 @@ def build_connection_times(options: ConnectionTimes, _context: Context) -> Gate:
     return set_times
 
 
+def explain_timeout(options: Options, _asked: Asked) -> Decision:
+    """Say how long the request may take."""
+    limit = format_duration(options.limit)
+    return Decision(f"it may take {limit}, with all its tries; then it gets a 504", perhaps=(504, 408))
+
+
+def explain_per_try(options: Options, _asked: Asked) -> Decision:
+    """Say how long each try may take."""
+    return Decision(f"each try may take {format_duration(options.limit)}", perhaps=(504, 408))
+
+
+def explain_connection_times(options: ConnectionTimes, _asked: Asked) -> Decision:
+    """Say what the connection's times are."""
+    said = []
+    if options.connect is not None:
+        said.append(f"connecting to an endpoint may take {format_duration(options.connect)}")
+    if options.idle is not None:
+        said.append(f"nothing may move for {format_duration(options.idle)}")
+    return Decision("; ".join(said), perhaps=(504, 408) if options.idle is not None else ())
+
+
 MIDDLEWARE = Middleware(
     name="timeout",
     annotations=(
@@ -194,6 +217,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse_timeout,
     build=build_timeout,
+    explain=explain_timeout,
 )
 
 PER_TRY = Middleware(
@@ -213,6 +237,7 @@ PER_TRY = Middleware(
     options=Options,
     parse=parse_per_try,
     build=build_per_try,
+    explain=explain_per_try,
     scope="try",
     page="timeout",
 )
@@ -240,6 +265,7 @@ CONNECTION_TIMES = Middleware(
     options=ConnectionTimes,
     parse=parse_connection_times,
     build=build_connection_times,
+    explain=explain_connection_times,
     scope="connection",
     page="timeout",
 )

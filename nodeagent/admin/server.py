@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -49,6 +49,7 @@ PAGES = {
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/ui/": "a page for people: the map of calls, Services with their settings, problems, endpoints",
     "/tap": "requests of ?service=NAMESPACE/NAME as they end, a JSON object a line; see docs/meshctl.md",
+    "/explain": "what the mesh would do with a request, as JSON; ?url=, &method=, &header=, &from=",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
 """Every page; who may read one says `nodeagent.admin.access`."""
@@ -75,6 +76,12 @@ class AdminView(msgspec.Struct, frozen=True):
     """Tells which Service a source belongs to."""
     tap: Tap = NoTap()
     """Where live requests come from."""
+    explain: Callable[[Mapping[str, Sequence[str]]], Awaitable[bytes]] | None = None
+    """Writes the explanation that a query asks for; raises `NoExplanation`. None: there is no such page."""
+
+
+class NoExplanation(Exception):
+    """There is nothing to explain; the message says what is wrong with the question."""
 
 
 class AdminListenError(Exception):
@@ -130,6 +137,7 @@ class AdminServer:
             ("/ui", to_page),
             ("/ui/live", self._live),
             ("/ui/{name:[^/]*}", PageFiles().serve),
+            ("/explain", self._explain),
             ("/{path:.*}", self._not_found),
         ):
             app.router.add_get(path, handler)
@@ -256,6 +264,16 @@ class AdminServer:
 
     async def _tap(self, request: web.Request) -> web.StreamResponse:
         return await show_tap(request, self._view.tap, time.monotonic)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        if self._view.explain is None:
+            return await self._not_found(request)
+        query = {name: request.query.getall(name) for name in request.query}
+        try:
+            body = await self._view.explain(query)
+        except NoExplanation as error:
+            return _text(f"{error}\n", 400)
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _send(self, response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
         """Send a long page in pieces. DNS queries are answered between two pieces, however many pages are

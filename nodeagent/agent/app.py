@@ -24,7 +24,7 @@ import structlog
 
 from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
-from discovery.model import MeshSnapshot, ServiceKey
+from discovery.model import MeshSnapshot, PodObject, ServiceKey
 from discovery.notice import Announcer
 from discovery.registry import Registry
 from discovery.source import Event, Source, SourceError, Stale, Synced
@@ -37,6 +37,7 @@ from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.resolve import Resolver
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
+from nodeagent.agent.explain_page import ExplainPage
 from nodeagent.agent.notices import Notices
 from nodeagent.agent.ports import UnservedPorts
 from nodeagent.agent.preflight import StartError, check_ports, check_source
@@ -97,6 +98,8 @@ class Agent:
         self._plan: NodePlan = EMPTY_PLAN
         self._in_force = InForce(EMPTY_PLAN)
         self._plan_changed = 0.0
+        self._pods: Mapping[str, PodObject] = {}
+        """Those of this node, by address."""
         self._keys: set[ListenerKey] = set()
         self._registry = Registry()
         self._folding = asyncio.Lock()
@@ -157,6 +160,7 @@ class Agent:
                 tap=TapDoor(self._supervisor.watchers, self._serves),
                 notes=self._notes,
                 backing=PlanBacking(lambda: self._in_force.plan).backing,
+                explain=ExplainPage(lambda: self._in_force, lambda: self._pods, settings).body,
             ),
             share=settings.capture == "nftables",
         )
@@ -311,6 +315,7 @@ class Agent:
             await self._until_due()
             started, spent = time.monotonic(), time.process_time()
             snapshot = await self._take_snapshot()
+            self._pods = snapshot.pods
             self._supervisor.tell_sources(snapshot.pods)
             if snapshot.version == previous.version:  # nothing but pods differs, and no plan depends on them
                 self._snapshot_file.keep(snapshot, previous, soon=False)
@@ -345,6 +350,7 @@ class Agent:
         head = stored.head
         self._source = self._source.lost("no answer yet, the snapshot on disk is served", head.written)
         self._registry.continue_from(stored.snapshot.version)
+        self._pods = stored.snapshot.pods
         self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
         plan = await _beside(size, compile_plan, stored.snapshot, remembered, self._settings)

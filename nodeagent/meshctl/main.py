@@ -9,10 +9,12 @@ from nodeagent.meshctl.commands.check import check
 from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dashboard import dashboard
 from nodeagent.meshctl.commands.dns import dns
+from nodeagent.meshctl.commands.explain import explain
 from nodeagent.meshctl.commands.graph import graph
 from nodeagent.meshctl.commands.logs import logs
 from nodeagent.meshctl.commands.migrate import migrate
 from nodeagent.meshctl.commands.page import page
+from nodeagent.meshctl.commands.planview import endpoints, routes
 from nodeagent.meshctl.commands.stat import stat
 from nodeagent.meshctl.commands.status import status
 from nodeagent.meshctl.commands.tap import tap
@@ -36,6 +38,9 @@ main.add_command(logs)
 main.add_command(migrate)
 main.add_command(page)
 main.add_command(stat)
+main.add_command(endpoints)
+main.add_command(explain)
+main.add_command(routes)
 main.add_command(status)
 main.add_command(top)
 main.add_command(tap)

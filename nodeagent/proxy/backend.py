@@ -11,9 +11,9 @@ from discovery.model import Endpoint
 from middleware.contract import Handler, Layer
 from nodeagent.plan.model import Affinity, BackendKey, BackendSpec, Balance, UpstreamProtocol
 from nodeagent.proxy.balance import Balancer, make_balancer
+from nodeagent.proxy.circulation import circulation_of
 from nodeagent.proxy.health import Health, Outcome
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
-from nodeagent.proxy.locality import enough, near
 from nodeagent.proxy.message import RequestHead
 from nodeagent.proxy.observer import Circulation
 from nodeagent.proxy.outliers import CONNECT_FAILURE, RESET, TIMEOUT, Change, Outliers
@@ -194,26 +194,14 @@ class Backend:
 
     def _circulate(self, spec: BackendSpec | None) -> None:
         """Find out anew where requests go."""
-        out = self._unhealthy
-        well = tuple(one for one in self._targets if one.address not in out) if out else self._targets
-        if self.outliers is not None and self.outliers.ejected:
-            ejected = self.outliers.ejected
-            well = tuple(one for one in well if one not in ejected) or (well if self.failover is None else ())
-        self._balancer.circulate(well)
-        self._spare = self._targets
-        self._fewest, wider = 1, None
+        ejected = self.outliers.ejected if self.outliers is not None else ()
         locality = spec.locality if spec is not None else None
-        if locality is not None and self.zone:
-            places = near([one.endpoint for one in self._targets], self.zone)
-            here = [one for one, is_near in zip(self._targets, places, strict=True) if is_near]
-            inside = frozenset(here)
-            near_well = tuple(one for one in well if one in inside)
-            if locality.kind == "strict":
-                self._spare, well = tuple(here), near_well
-            elif len(near_well) >= (fewest := enough(len(here), locality.healthy)):
-                self._fewest, wider, well = fewest, well, near_well
-        self._circulating = well or (self._spare if self.failover is None else ())
-        self._wider = self._circulating if wider is None else wider
+        found = circulation_of(
+            self._targets, self._unhealthy, ejected, locality, self.zone, self.failover is not None
+        )
+        self._balancer.circulate(found.well)
+        self._spare, self._fewest = found.spare, found.fewest
+        self._circulating, self._wider = found.used, found.wider
 
     def _detect(self, spec: BackendSpec | None) -> None:
         """Make outlier detection follow the plan."""

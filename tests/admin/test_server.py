@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nodeagent.admin import server as server_module
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
-from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView
+from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView, NoExplanation
 from nodeagent.stats.signals import NodeStats
 
 STATIC = Path(server_module.__file__).with_name("static")
@@ -37,7 +37,13 @@ class Agent:
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.plan_page = PlanPage(lambda: self.document, self.plan).page
         self.view = AdminView(
-            self.readiness, self.metrics, self.plan_page, self.resolve, self.stats, lambda: self.notes
+            self.readiness,
+            self.metrics,
+            self.plan_page,
+            self.resolve,
+            self.stats,
+            lambda: self.notes,
+            explain=self.explain,
         )
         self.server = AdminServer(("127.0.0.1", 0), self.view)
 
@@ -56,6 +62,11 @@ class Agent:
             if piece == b"error":
                 raise ValueError(piece)
             yield piece
+
+    async def explain(self, query: Mapping[str, Sequence[str]]) -> bytes:
+        if "url" not in query:
+            raise NoExplanation("url= is missing")
+        return b'{"url": "%s", "header": %d}' % (query["url"][0].encode(), len(query.get("header", ())))
 
     async def resolve(self, name: str) -> Resolution:
         if not f".{name}".endswith(".svc.mesh"):
@@ -130,6 +141,12 @@ async def test_a_window_that_cannot_be_had(agent: Agent, window: str) -> None:
     assert "expected a duration from 1s to 1m" in text
 
 
+async def test_explain_is_json_and_says_what_is_wrong_with_a_question(agent: Agent) -> None:
+    found = await fetch(agent, "/explain?url=http://a.shop.svc.mesh/&header=a:b&header=c:d")
+    assert (found[0], found[2]) == (200, '{"url": "http://a.shop.svc.mesh/", "header": 2}')
+    assert (await fetch(agent, "/explain"))[::2] == (400, "url= is missing\n")
+
+
 async def test_resolve_is_json_and_says_no_to_names_of_others(agent: Agent) -> None:
     status, kind, text = await fetch(agent, "/resolve?name=cart.shop.svc.mesh")
     assert (status, kind) == (200, "application/json")
@@ -155,9 +172,10 @@ async def test_the_index_and_404_name_the_paths(agent: Agent) -> None:
         assert all(page in text for page in ("/healthz", "/readyz", "/metrics", "/plan", "/resolve"))
 
 
-@pytest.mark.parametrize(
-    "path", ["/", *sorted(PAGES.keys() - {"/resolve", "/tap"}), "/resolve?name=a.svc.mesh"]
-)
+WITHOUT_QUERY = sorted(PAGES.keys() - {"/resolve", "/explain", "/tap"})
+
+
+@pytest.mark.parametrize("path", ["/", *WITHOUT_QUERY, "/resolve?name=a.svc.mesh", "/explain?url=a"])
 async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: str) -> None:
     assert (await fetch(agent, path, "HEAD"))[::2] == (200, "")
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):

@@ -1,0 +1,142 @@
+"""A request from its URL to the head that layers and rules see, by the parser of the data path."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import msgspec
+
+from nodeagent.explain.model import Question, Unexplained
+from nodeagent.proxy.http1.head import parse_request
+from nodeagent.proxy.message import NO_BODY, Fields, GrpcRequestHead, RequestHead, check_target
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "tcp": 0}
+LONGEST_URL = 4096
+_GRPC = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
+"""Of a call, which comes over HTTP/2; not `application/grpc-web`."""
+
+
+class Url(msgspec.Struct, frozen=True):
+    """The parts of a URL that decide."""
+
+    scheme: str
+    host: str
+    port: int
+    authority: str
+    target: str
+
+
+def read_url(text: str) -> Url:
+    """Read a URL; without a scheme it is one of http.
+
+    Raises:
+        Unexplained: it is none.
+    """
+    if len(text) > LONGEST_URL:
+        raise Unexplained(f"the URL has {len(text)} characters, of at most {LONGEST_URL}")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port = parts.port
+    except ValueError as error:
+        raise Unexplained(f"{text[:80]!r} is no URL: {error}") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise Unexplained(f"{parts.scheme}:// is none of http://, https:// and tcp://")
+    if not parts.hostname:
+        raise Unexplained(f"{text[:80]!r} names no host, as http://catalog.shop.svc.mesh/ does")
+    if port is None and not (port := DEFAULT_PORTS[parts.scheme]):
+        raise Unexplained("a tcp:// URL needs a port")
+    query = f"?{parts.query}" if parts.query else ""
+    authority = parts.netloc.rpartition("@")[2]
+    return Url(parts.scheme, parts.hostname, port, authority, f"{parts.path or '/'}{query}")
+
+
+def read_head(question: Question, url: Url) -> RequestHead:
+    """Return the head as the mesh reads it.
+
+    Raises:
+        HeadError: the mesh refuses such a request.
+        Unexplained: no HTTP request looks like this.
+    """
+    fields = question.fields
+    if all(name.lower() != "host" for name, _ in fields):
+        fields = (("Host", url.authority), *fields)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    try:
+        data = f"{question.method} {url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise Unexplained("the URL and the fields have characters that HTTP does not carry") from None
+    head = parse_request(data)
+    if head is None or head.end != len(data):
+        raise Unexplained("the mesh answers 400: that is no HTTP request; encode spaces and the like with %")
+    if _GRPC.fullmatch(Fields(head).get("Content-Type") or ""):
+        call = GrpcRequestHead(head.method, head.target, head.minor, head.fields, head.end)
+        call.length, call.upgrade = head.length, head.upgrade
+        return call
+    return head
+
+
+class AskedRequest:
+    """The request while it is explained. Implements `middleware.contract.AskedHere`.
+
+    `candidates` are the backends among which it goes, by name, with their weights.
+    """
+
+    def __init__(self, head: RequestHead, service: str, port: int, source: str, workload: str) -> None:
+        self.head = head
+        self.service = service
+        self.port = port
+        self.source = source
+        self.workload = workload
+        self.candidates: tuple[tuple[str, int], ...] = (("", 1),)
+
+    @property
+    def method(self) -> str:
+        """The method."""
+        return self.head.method.decode("ascii")
+
+    @method.setter
+    def method(self, method: str) -> None:
+        self.head.method = method.encode("ascii")
+
+    @property
+    def target(self) -> str:
+        """The request target in origin form."""
+        return self.head.target.decode("ascii")
+
+    @target.setter
+    def target(self, target: str) -> None:
+        self.head.target = check_target(target)
+
+    @property
+    def backend(self) -> str:
+        """The Service that it goes to, by name; empty: the one that was asked."""
+        return self.candidates[0][0]
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self.candidates = ((name, 1),)
+
+    @property
+    def headers(self) -> Fields:
+        """The end-to-end header fields."""
+        return Fields(self.head)
+
+    @property
+    def grpc(self) -> bool:
+        """Whether it is a gRPC call."""
+        return self.head.grpc
+
+    @property
+    def head_only(self) -> bool:
+        """Whether there is neither a body nor a change of protocols."""
+        return self.head.length == NO_BODY and not self.head.upgrade
+
+    def copy(self) -> AskedRequest:
+        """Return the same request, to be changed apart."""
+        kind = type(self.head)
+        head = kind(self.head.method, self.head.target, self.head.minor, self.head.fields, self.head.end)
+        head.length, head.upgrade = self.head.length, self.head.upgrade
+        other = AskedRequest(head, self.service, self.port, self.source, self.workload)
+        other.candidates = self.candidates
+        return other

@@ -1,0 +1,150 @@
+"""`meshctl explain`: what the mesh would do with a request, without sending it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import sys
+from typing import Literal
+
+import click
+import msgspec
+
+from discovery.compat import Compat
+from discovery.files.overrides import Override
+from discovery.kube.commands.objects import ObjectClient, open_objects
+from discovery.kube.commands.reading import Cluster
+from discovery.kube.failure import ApiError
+from discovery.registry import Registry
+from discovery.source import SourceError
+from nodeagent.explain.choosing import Node
+from nodeagent.explain.explain import explain as explain_request
+from nodeagent.explain.model import Explanation, Question, Unexplained
+from nodeagent.explain.question import read_field, read_source, workload_of
+from nodeagent.explain.text import text_lines
+from nodeagent.meshctl.ask import Agents, agent_options, ask_agent
+from nodeagent.meshctl.check import node_settings
+from nodeagent.meshctl.commands.cluster import (
+    Where,
+    compat_option,
+    format_option,
+    overrides_option,
+    read_events,
+)
+from nodeagent.meshctl.commands.output import print_json
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.model import EMPTY_PLAN
+from nodeagent.plan.render import InForce
+
+
+@click.command(short_help="Say what the mesh would do with a request, without sending it.")
+@click.argument("url")
+@click.option(
+    "--from",
+    "source",
+    default="",
+    metavar="POD|ADDRESS",
+    help="Who sends it: [NAMESPACE/]POD or an address.  [default: a client that nobody knows]",
+)
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="A header field.")
+@click.option("--method", "-X", default="GET", show_default=True, metavar="METHOD", help="The method.")
+@click.option(
+    "--files", multiple=True, metavar="PATH", help="Go by these files or folders; - is standard input."
+)
+@click.option("--zone", default="", metavar="NAME", help="With --files: the zone of the client's node.")
+@agent_options
+@compat_option
+@overrides_option
+@format_option
+def explain(
+    url: str,
+    source: str,
+    headers: tuple[str, ...],
+    method: str,
+    files: tuple[str, ...],
+    zone: str,
+    agents: Agents,
+    compat: Compat | None,
+    overrides: tuple[Override, ...],
+    output: Literal["text", "json"],
+) -> None:
+    """Say what the mesh would do with a request, step by step, and what causes each step.
+
+    The agent of the client's node is asked, or any agent if --from is not a pod; with --files no cluster is
+    needed. It goes by the code that serves requests, and sends nothing.
+
+    Exits with 0 if there is an explanation, with 1 if the request does not come to the mesh (the message says
+    why), with 2 if it cannot be found out.
+    """
+    try:
+        fields = tuple(map(read_field, headers))
+        if files:
+            found = _by_files(Question(url, method, fields), source, files, zone, compat, overrides)
+        else:
+            if zone or compat or overrides:
+                raise click.UsageError("--zone, --compat and --endpoints need --files")
+            query = {"url": url, "method": method}
+            if fields:
+                query["header"] = "\n".join(f"{name}: {value}" for name, value in fields)
+            found = asyncio.run(_by_agent(query, source, agents))
+    except Unexplained as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    except ApiError as error:
+        raise click.UsageError(error.failure.reason) from None
+    if output == "json":
+        print_json(msgspec.to_builtins(found))
+    else:
+        for line in text_lines(found):
+            click.echo(line)
+
+
+def _by_files(
+    question: Question,
+    source: str,
+    files: tuple[str, ...],
+    zone: str,
+    compat: Compat | None,
+    overrides: tuple[Override, ...],
+) -> Explanation:
+    events = read_events(Where(files, Cluster("", ""), ""), compat, overrides)
+    registry = Registry()
+    registry.fold(events)
+    snapshot = registry.snapshot()
+    settings = node_settings(compat)
+    plan = compile_plan(snapshot, EMPTY_PLAN, settings)
+    pods = snapshot.pods
+    question = msgspec.structs.replace(question, source=read_source(source or question.source, pods))
+    return explain_request(
+        Node(InForce(plan), zone), settings, question, lambda address: workload_of(pods, address)
+    )
+
+
+async def _by_agent(query: dict[str, str], source: str, agents: Agents) -> Explanation:
+    async with open_objects(agents.kubeconfig, agents.context) as client:
+        if source:
+            address, node = await _locate(client, source)
+            query["from"] = address
+            agents = msgspec.structs.replace(agents, node=agents.node or node)
+        page = await ask_agent(client, agents, "explain", query)
+    if page.status == 400:
+        raise Unexplained(page.text.strip())
+    if page.error or page.status != 200 or not page.whole:
+        raise SourceError(f"the agent does not explain: {page.error or f'status {page.status}'}")
+    return msgspec.json.decode(page.text, type=Explanation)
+
+
+async def _locate(client: ObjectClient, source: str) -> tuple[str, str]:
+    """Return the address of a pod and its node; of an address the node is not known."""
+    try:
+        return str(ipaddress.IPv4Address(source)), ""
+    except ValueError:
+        namespace, _, name = source.rpartition("/")
+    pod = await client.get(f"/api/v1/namespaces/{namespace or 'default'}/pods/{name}")
+    address = pod.get("status", {}).get("podIP", "") if pod is not None else ""
+    if pod is None or not address:
+        why = "has no address yet" if pod is not None else "does not exist"
+        raise Unexplained(f"pod {namespace or 'default'}/{name} {why}")
+    return address, pod.get("spec", {}).get("nodeName", "")

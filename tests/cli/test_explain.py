@@ -1,0 +1,130 @@
+"""`meshctl explain`, `routes` and `endpoints`: an agent is asked, or files; and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+from click.testing import CliRunner
+
+from discovery.model import Endpoint, PodKey, PodObject
+from nodeagent.admin.server import NoExplanation
+from nodeagent.agent.explain_page import ExplainPage
+from nodeagent.meshctl.main import main
+from nodeagent.plan.compile import compile_plan
+from nodeagent.plan.model import EMPTY_PLAN, BackendKey
+from nodeagent.plan.render import InForce, plan_document
+from tests.cli.test_status import put_agent
+from tests.discovery.kube.fake_api import FakeApi, answer
+from tests.plan.builders import SETTINGS, make_service, snapshot_of
+
+ENDPOINTS = {"http": [Endpoint("10.1.0.1", 8080), Endpoint("10.1.0.2", 8080)]}
+SERVICE = make_service("web", annotations={"svc.mesh/rate-limit": "9/s per=workload"}, endpoints=ENDPOINTS)
+PLAN = compile_plan(snapshot_of(SERVICE), EMPTY_PLAN, SETTINGS)
+KEY = BackendKey(SERVICE.key, 80)
+SHOWN = InForce(PLAN, {KEY: {("10.1.0.1", 8080): "refused"}})
+PODS = {"10.9.0.1": PodObject(PodKey("default", "cart-1"), "deployment/cart", ("10.9.0.1",))}
+
+
+@pytest.fixture
+def cluster(api: FakeApi) -> FakeApi:
+    """Two agents, and a client's pod on the second node; only that node's agent explains."""
+    page = ExplainPage(lambda: SHOWN, lambda: PODS, SETTINGS)
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        query = {name: request.query.getall(name) for name in request.query}
+        try:
+            return web.Response(body=await page.body(query), content_type="application/json")
+        except NoExplanation as error:
+            return web.Response(status=400, text=f"{error}\n")
+
+    for number in (1, 2):
+        put_agent(api, f"agent-{number}", f"node-{number}")
+    api.pages["agent-2:15000", "explain"] = send
+    document = json.loads(json.dumps(plan_document(SHOWN.plan, {}, {})))
+    place = document["services"]["default/web"]["backends"][0]["endpoints"][0]
+    place["unhealthy"] = "refused"
+    api.pages["agent-1:15000", "plan"] = answer(200, document)
+    api.put(
+        {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {"namespace": "default", "name": "cart-1"},
+            "spec": {"nodeName": "node-2"},
+            "status": {"podIP": "10.9.0.1"},
+        }
+    )
+    return api
+
+
+def meshctl(api: FakeApi, tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    result = CliRunner().invoke(main, [*arguments, "--kubeconfig", kubeconfig])
+    return result.exit_code, result.stdout, result.stderr
+
+
+URL = "http://web.default.svc.mesh/a"
+
+
+def test_the_agent_of_the_clients_node_is_asked(cluster: FakeApi, tmp_path: Path) -> None:
+    code, output, errors = meshctl(
+        cluster, tmp_path, "explain", URL, "--from", "cart-1", "-H", "a: b", "-H", "c:d", "-o", "json"
+    )
+    assert (code, errors) == (0, "")
+    document = json.loads(output)
+    assert document["source"] == "10.9.0.1"
+    assert "the workload default/deployment/cart" in document["steps"][0]["says"]
+    assert document["sent"]["fields"] == [["Host", "web.default.svc.mesh"], ["a", "b"], ["c", "d"]]
+    (backend,) = document["backends"]
+    assert backend["chosen"] == "10.1.0.2:8080"
+    assert [one["state"] for one in backend["endpoints"]] == ["unhealthy: refused", "in use"]
+    assert document["perhaps"] == [429]
+    code, output, _ = meshctl(cluster, tmp_path, "explain", URL, "--node", "node-2")
+    assert code == 0
+    assert "→  10.1.0.2:8080  100.0%  in use" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("http://web.default.svc.cluster.local/",), 1, "is not a name of the mesh"),
+        (("http://cart.default.svc.mesh/",), 1, "default/cart is not in the mesh"),
+        (("http://web.default.svc.mesh:81/",), 1, "default/web has no port 81 in the mesh; it has 80"),
+        (("https://web.default.svc.mesh:80/",), 1, "is http"),
+        (("http://10.96.0.10/",), 1, "10.96.0.10 is no mesh address"),
+        (("http://web.default.svc.mesh:x/",), 1, "is no URL"),
+        ((URL, "-H", "nonsense"), 1, "'nonsense' is no header field"),
+        ((URL, "--from", "shop/none"), 1, "pod shop/none does not exist"),
+        ((URL, "--node", "node-9"), 2, "there is no agent on node node-9"),
+        ((URL, "--zone", "a"), 2, "need --files"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    cluster: FakeApi, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    node = () if "--node" in arguments or "--from" in arguments else ("--node", "node-2")
+    found, output, errors = meshctl(cluster, tmp_path, "explain", *arguments, *node)
+    assert (found, output) == (code, "")
+    assert said in errors
+
+
+def test_endpoints_and_routes_of_an_agent(cluster: FakeApi, tmp_path: Path) -> None:
+    code, output, _ = meshctl(cluster, tmp_path, "endpoints", "web")
+    assert code == 0
+    assert [line.split()[2:] for line in output.splitlines()[1:]] == [
+        ["10.1.0.1:8080", "-", "unhealthy:", "refused"],
+        ["10.1.0.2:8080", "-", "in", "use"],
+    ]
+    code, output, _ = meshctl(cluster, tmp_path, "routes", "default/web", "-o", "yaml", "--node", "node-1")
+    assert code == 0
+    assert yaml.safe_load(output)["settings"][1] == {
+        "annotation": "svc.mesh/rate-limit",
+        "value": "9/s per=workload",
+        "from": "Service default/web",
+    }
+    code, _, errors = meshctl(cluster, tmp_path, "routes", "cart")
+    assert code == 1
+    assert "default/cart is not in the mesh" in errors
