@@ -17,6 +17,7 @@ from nodeagent.admin.family import PORT_LABELS, Family
 from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.health import HealthState
 from nodeagent.admin.metrics import AgentState, MetricsPage
+from nodeagent.admin.traces import TraceState
 from nodeagent.plan.model import BackendKey, LayerSpec, Listener, NodePlan, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import REFUSALS, WORKER_SLOT, Layout
@@ -53,6 +54,7 @@ def text() -> Iterator[str]:
         dns_queries={"noerror": 1},
         dns_responses={"udp": 1},
         ejected={BackendKey(KEY, 80): 1},
+        traces=TraceState(1, 1, {"refused": 1}),
         health=HealthState(unhealthy={BackendKey(KEY, 80): 1}, ejections={BackendKey(KEY, 80): 1}),
     )
     yield b"".join(MetricsPage(layout, allocator, lambda: state, "1.2.3", "node").render()).decode()

@@ -41,6 +41,9 @@ NOT_MADE = {
     "svcmesh_endpoints_unhealthy": "every endpoint is well",
     "svcmesh_endpoint_ejections_total": "every endpoint is well",
     "svcmesh_failovers_total": "no Service has a failover",
+    "svcmesh_trace_spans_sent_total": "there is no collector",
+    "svcmesh_traced_requests_waiting": "there is no collector",
+    "svcmesh_traced_requests_dropped_total": "there is no collector",
     "svcmesh_snapshot_written_timestamp_seconds": "the agent has no folder for its state",
 }
 """Families without a series, or at 0, in this traffic, and why. Panels of other families must have lines."""

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from discovery.kube.commands.agents import PAGE_BYTES
 from nodeagent.admin.access import Asker, advice, refusal
+from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
 from nodeagent.admin.server import AdminServer
@@ -47,8 +48,8 @@ class Agent:
         yield METRICS.format(stale=0.0).encode()
         yield self.more
 
-    async def plan(self) -> bytes:
-        return b"{}"
+    async def plan(self) -> PlanText:
+        return PlanText(b"{}", "")
 
     async def resolve(self, name: str) -> Resolution:
         return Resolution(name or "svc.mesh", "SOA", "240.0.0.53:53", "NOERROR")

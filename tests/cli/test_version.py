@@ -88,7 +88,7 @@ complete_line() {
     $(complete -p meshctl | sed -E 's/.*-F ([^ ]+) .*/\\1/') meshctl
     echo "${COMPREPLY[@]}"
 }
-complete_line meshctl st
+complete_line meshctl statu
 complete_line meshctl check --probe
 complete_line meshctl dns re
 """

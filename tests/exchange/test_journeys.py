@@ -36,7 +36,9 @@ def wanted(streams: Streams) -> Streams:
 
 def test_nobody_wants_it(streams: Streams) -> None:
     stage = streams()
-    stage.does(client >> "GET /", a >> "accepts", a1 >> "200 x")
+    stage.plane.watcher.wants_all = False
+    stage.plane.listener.tap(False)  # has it ask again what is wanted
+    stage.does(client >> "GET /", a >> "accepts", a1 >> "503 x")
     assert stage.plane.watcher.ends[-1].journey is None
 
 

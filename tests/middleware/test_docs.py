@@ -300,6 +300,7 @@ def test_middlewares_of_one_page_are_one_section() -> None:
         "Outlier detection",
         "Locality",
         "Failover",
+        "Access log",
         "Own middleware",
         "Timeout",
         "Retry",

@@ -180,6 +180,15 @@ OWN = Row(
             "ops",
         ),
         Panel(
+            "Traces",
+            "Spans that the collector of --traces has taken, and requests whose spans wait or are lost.",
+            (
+                Query(rate("svcmesh_trace_spans_sent_total", "node", ON_NODE), f"{EACH} spans a second"),
+                _each("svcmesh_traced_requests_waiting", f"{EACH} waiting"),
+                Query(rate("svcmesh_traced_requests_dropped_total", "reason", ON_NODE), "lost: {{reason}}"),
+            ),
+        ),
+        Panel(
             "Malformed requests to the admin port",
             "Neither Prometheus nor kubelet: a port scanner perhaps.",
             (Query(rate("svcmesh_admin_malformed_requests_total", "node", ON_NODE), EACH),),
