@@ -301,8 +301,9 @@ def test_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "worse.py").write_text("certainly no Python")
     (tmp_path / "README.md").write_text("nor is this")
     monkeypatch.setenv(registry.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(registry, "found_here", registry.found_here.__wrapped__)
     with structlog.testing.capture_logs() as logs:
-        found = registry.found_here.__wrapped__()
+        found = registry.installed.__wrapped__()
     assert {one.name for one in found.middlewares if one.custom} == {"own", "worse"}
     (line,) = logs
     assert line["entry_point"] == f"worse = {tmp_path}/worse.py:MIDDLEWARE"
