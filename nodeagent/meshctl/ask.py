@@ -13,7 +13,12 @@ from discovery.kube.commands.agents import WHOLE_PAGE, AgentPod, Page, read_pod,
 from discovery.kube.commands.objects import ObjectClient
 from discovery.source import SourceError
 from nodeagent.meshctl.admin_port import admin_port
-from nodeagent.meshctl.commands.cluster import SELECTOR, cluster_options, parse_namespace
+from nodeagent.meshctl.commands.cluster import (
+    SELECTOR,
+    agents_namespace_option,
+    cluster_options,
+    selector_option,
+)
 
 
 class Agents(msgspec.Struct, frozen=True):
@@ -39,16 +44,8 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         cluster_options,
         click.option("--node", default="", metavar="NAME", help="Ask this node's agent.  [default: any]"),
-        click.option(
-            "--agents-namespace",
-            default="",
-            metavar="NAME",
-            callback=parse_namespace,
-            help="Where the agents run.  [default: they are looked for in all namespaces]",
-        ),
-        click.option(
-            "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-        ),
+        agents_namespace_option,
+        selector_option,
     )
     for option in reversed(options):
         run = option(run)

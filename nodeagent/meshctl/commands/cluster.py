@@ -56,22 +56,22 @@ def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+agents_namespace_option = click.option(
+    "--agents-namespace",
+    default="",
+    metavar="NAME",
+    callback=parse_namespace,
+    help="Where the agents run.  [default: they are looked for in all namespaces]",
+)
+selector_option = click.option(
+    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
+)
+
+
 def agents_options(command: Command) -> Command:
     """Add options that choose agents; the command gets `node`, `agents_namespace` and `selector`."""
-    options = (
-        click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only."),
-        click.option(
-            "--agents-namespace",
-            default="",
-            metavar="NAME",
-            callback=parse_namespace,
-            help="Where the agents run.  [default: they are looked for in all namespaces]",
-        ),
-        click.option(
-            "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-        ),
-    )
-    for option in reversed(options):
+    node = click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only.")
+    for option in (selector_option, agents_namespace_option, node):
         command = option(command)
     return command
 

@@ -11,7 +11,12 @@ import yarl
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.meshctl.asking import WhichAgents
-from nodeagent.meshctl.commands.cluster import SELECTOR, cluster_options, parse_namespace
+from nodeagent.meshctl.commands.cluster import (
+    agents_namespace_option,
+    cluster_options,
+    parse_namespace,
+    selector_option,
+)
 from nodeagent.stats.overview import Live
 from nodeagent.stats.signals import LONGEST
 
@@ -66,16 +71,8 @@ def agents_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ask the agent whose admin page is here, such as http://127.0.0.1:15000, and no cluster.",
         ),
         cluster_options,
-        click.option(
-            "--agents-namespace",
-            default="",
-            metavar="NAME",
-            callback=parse_namespace,
-            help="Where the agents run.  [default: they are looked for in all namespaces]",
-        ),
-        click.option(
-            "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-        ),
+        agents_namespace_option,
+        selector_option,
     )
     for option in reversed(options):
         run = option(run)

@@ -16,7 +16,12 @@ from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
-from nodeagent.meshctl.commands.cluster import SELECTOR, cluster_options, format_option, parse_namespace
+from nodeagent.meshctl.commands.cluster import (
+    cluster_options,
+    format_option,
+    parse_namespace,
+    selector_option,
+)
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
@@ -31,9 +36,7 @@ from nodeagent.meshctl.status import missing_lines, read_status, status_document
     callback=parse_namespace,
     help="Where the agents run.  [default: they are looked for in all namespaces]",
 )
-@click.option(
-    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-)
+@selector_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
