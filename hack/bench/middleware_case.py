@@ -82,6 +82,7 @@ EMPTY: Final = Case(
 )
 CASES: Final = (
     EMPTY,
+    Case("tracing", "tracing 1%", {"svc.mesh/tracing": "1%"}),
     Case("cors", "cors, from a page", {"svc.mesh/cors": "https://shop.example"}, PAGE, like=PAGE),
     Case("cors", "cors, not from a page", {"svc.mesh/cors": "https://shop.example"}),
     Case("cors", "cors, any origin, from a page", {"svc.mesh/cors": "*"}, PAGE, like=PAGE),

@@ -93,14 +93,13 @@ def describe(lab: Lab, cluster: Cluster, entrance: Path) -> str:
             "",
             "The agent of this node ($AGENT is its address):",
             *_table(
-                ("curl $AGENT/plan", "what it does, and what is wrong"),
                 ('curl "$AGENT/readyz?verbose"', "how it is"),
                 ("curl -s $AGENT/metrics | grep ^svcmesh_requests_total", "what it has counted"),
             ),
             "",
             "From another terminal of this machine, as the same user:",
             *_table(
-                (f"{entrance} {lab.nodes[0].name} curl http://127.0.0.1:{ADMIN_PORT}/plan", "that page"),
+                (f"{entrance} {lab.nodes[0].name} curl http://127.0.0.1:{ADMIN_PORT}/plan", "what it does"),
                 (f"{entrance} {there.name} sh", "a shell in another pod"),
             ),
             "",

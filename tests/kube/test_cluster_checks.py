@@ -154,7 +154,9 @@ def test_after_an_install(plane: ControlPlane, tmp_path: Path) -> None:
             agent.stop()
     bad = {name: outcome for name, outcome in outcomes.items() if outcome not in ("ok", "not-checked")}
     assert (code, bad) == (0, {}), messages
-    assert messages["agents-resolve"] == "web.default-shop.svc.mesh on 1 of 1 nodes"
+    # No kubelet forwards a port here; on a real node it is checked (tests/node).
+    assert outcomes["agents-resolve"] == "not-checked"
+    assert "port forwarding" in messages["agents-resolve"]
     assert messages["agents-plan"] == "Services in the mesh: 1"
     assert outcomes["agents-capture"] == "ok"
     code, outcomes, messages = check("--pre", "--kubeconfig", plane.kubeconfig)

@@ -107,13 +107,12 @@ def test_every_command_that_is_shown_works(terminal: Terminal) -> None:
     description = terminal.read(PROMPT)
     assert "from-my-own-rc" not in description
     assert "cannot set terminal" not in description
-    whoami, refused, echo, direct, edit, plain, plan, ready, metrics, page, shell = commands_of(description)
+    whoami, refused, echo, direct, edit, plain, ready, metrics, page, shell = commands_of(description)
     assert '"name": "n1p' in terminal.run(whoami)
     assert "Failed to connect" in terminal.run(refused)
     assert "220 n1p2 ready" in terminal.run(echo)
     assert '"name": "n1p2"' in terminal.run(direct)
 
-    assert '"default/whoami"' in terminal.run(plan)
     assert terminal.run(ready).rstrip().endswith("\nready")
     assert 'svcmesh_requests_total{service="whoami"' in terminal.run(metrics)
     assert '"default/whoami"' in outside(page)

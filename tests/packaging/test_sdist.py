@@ -109,7 +109,7 @@ def test_the_wheel_says_nothing_that_is_not_so(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     invented = ("Author-Email", "Maintainer", "Maintainer-Email", "Home-Page", "Project-URL", "Download-URL")
     assert [field for field in invented if metadata[field]] == []
-    assert metadata.get_all("Provides-Extra") == ["agent", "dev", "bench"]
+    assert metadata.get_all("Provides-Extra") == ["agent", "traces", "dev", "bench"]
     assert "nodeagent = nodeagent.start:nodeagent" in scripts
     assert "meshctl = nodeagent.start:meshctl" in scripts
 
