@@ -45,6 +45,7 @@ from middleware.errors import (
     UpstreamReset,
 )
 from middleware.exchange import (
+    Asked,
     Deadline,
     Ended,
     Handler,
@@ -52,7 +53,7 @@ from middleware.exchange import (
     Request,
     Response,
 )
-from middleware.explaining import Asked, AskedHere, Decision
+from middleware.explaining import AskedHere, Decision
 from middleware.journey import Journey, Stage, StageKind
 from middleware.messages import (
     OWN_FIELDS,

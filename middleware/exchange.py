@@ -57,8 +57,8 @@ class Ended(msgspec.Struct, frozen=True):
     """Of the trace that the request names, for the access log; empty: it names none, or nobody has asked."""
 
 
-class Request(Protocol):
-    """A request on its way to an endpoint. The body is streamed beside it and is not seen by layers."""
+class Asked(Protocol):
+    """The part of a request that layers decide by before it is sent."""
 
     method: str
     """`GET`. May be set until the request is sent."""
@@ -96,6 +96,10 @@ class Request(Protocol):
         Empty if it is not known, as of a pod that has just begun, or of the node itself.
         """
         ...
+
+
+class Request(Asked, Protocol):
+    """A request on its way to an endpoint. The body is streamed beside it and is not seen by layers."""
 
     @property
     def replayable(self) -> bool:

@@ -12,40 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from middleware.messages import Headers
-
-
-class Asked(Protocol):
-    """The part of a `Request` that layers decide by before it is sent; every `Request` is one."""
-
-    method: str
-    target: str
-    backend: str
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields."""
-        ...
-
-    @property
-    def grpc(self) -> bool:
-        """Whether it is a gRPC call."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """The address of the client's pod."""
-        ...
-
-    @property
-    def head_only(self) -> bool:
-        """Whether it has no body and asks for no change of protocols."""
-        ...
-
-    @property
-    def workload(self) -> str:
-        """What the client's pod belongs to; empty if it is not known."""
-        ...
+from middleware.exchange import Asked
 
 
 class AskedHere(Asked, Protocol):

@@ -17,7 +17,6 @@ from middleware.contract import (
     ConnectFailed,
     ExchangeError,
     Handler,
-    Problem,
     Reply,
     Request,
     Response,
@@ -34,6 +33,7 @@ from middleware.testing import (
     status_of,
 )
 from tests.middleware.pages import options_of_example, page, rows
+from tests.middleware.problems import assert_problem
 
 WALL = 1_700_000_000.0
 HOST = {"Host": "web"}
@@ -83,10 +83,7 @@ def test_values(text: str, options: Options | None) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
-    found = parse({CACHE: text})
-    assert isinstance(found, Problem)
-    assert (found.annotation, found.value, found.reason) == (CACHE, text, reason)
-    assert found.expected
+    assert_problem(parse({CACHE: text}), CACHE, text, reason)
 
 
 def test_unused() -> None:

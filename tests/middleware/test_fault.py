@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware import registry
-from middleware.contract import Handler, Problem, Reply
+from middleware.contract import Handler, Reply
 from middleware.fault import FaultMalformed, Options, Share, build, parse
 from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
 from middleware.values import WHOLE, InvalidValue, parse_percentage
 from tests.middleware.pages import page, rows
+from tests.middleware.problems import assert_problem
 
 NAME = "svc.mesh/fault"
 
@@ -59,10 +60,7 @@ def test_values(text: str, options: Options) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
-    problem = parse({NAME: text})
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value, problem.reason) == (NAME, text, reason)
-    assert problem.expected
+    assert_problem(parse({NAME: text}), NAME, text, reason)
 
 
 @given(st.integers(1, WHOLE))

@@ -12,6 +12,7 @@ from middleware.headers import MIDDLEWARE, Operation, Options, build, parse, par
 from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, run, sent_over, status_of
 from middleware.values import InvalidValue
 from tests.middleware.pages import page, rows
+from tests.middleware.problems import assert_problem
 
 REQUEST = "svc.mesh/request-headers"
 RESPONSE = "svc.mesh/response-headers"
@@ -80,10 +81,7 @@ def test_operations(text: str, operations: Iterable[tuple[str, str, str]]) -> No
     ],
 )
 def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
-    problem = parse({REQUEST: text})
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value, problem.reason) == (REQUEST, text, reason)
-    assert problem.expected
+    assert_problem(parse({REQUEST: text}), REQUEST, text, reason)
 
 
 @pytest.mark.parametrize("name", sorted(OWN_FIELDS))

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from middleware.contract import ExchangeError, Handler, Problem, Reply, Request, Response, UpstreamReset
+from middleware.contract import ExchangeError, Handler, Reply, Request, Response, UpstreamReset
 from middleware.max_requests import MIDDLEWARE, ConcurrencyLimited, Options, QueueTimeout, build, parse
 from middleware.registry import MIDDLEWARES
 from middleware.testing import FakeContext, FakeRequest, FakeResponse, handler_of, run, sent_over, status_of
+from tests.middleware.problems import assert_problem
 
 NAME = "svc.mesh/max-requests"
 
@@ -51,10 +52,7 @@ def test_values(text: str, options: Options) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
-    problem = parse({NAME: text})
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value, problem.reason) == (NAME, text, reason)
-    assert problem.expected
+    assert_problem(parse({NAME: text}), NAME, text, reason)
 
 
 def test_unused() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.contract import ConnectFailed, Problem
+from middleware.contract import ConnectFailed
 from middleware.rate_limit import (
     FASTEST,
     MIDDLEWARE,
@@ -28,6 +28,7 @@ from middleware.testing import (
     status_of,
 )
 from middleware.values import Rate
+from tests.middleware.problems import assert_problem
 
 NAME = "svc.mesh/rate-limit"
 
@@ -69,10 +70,7 @@ def test_values(text: str, options: Options) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(text: str, reason: str) -> None:
-    problem = parse({NAME: text})
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value, problem.reason) == (NAME, text, reason)
-    assert problem.expected
+    assert_problem(parse({NAME: text}), NAME, text, reason)
 
 
 def test_unused() -> None:

@@ -44,6 +44,7 @@ from middleware.testing import (
     sent_over,
     status_of,
 )
+from tests.middleware.problems import assert_problem
 
 ATTEMPTS = "svc.mesh/retry-attempts"
 ON = "svc.mesh/retry-on"
@@ -151,11 +152,7 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(annotations: dict[str, str], annotation: str, reason: str) -> None:
-    problem = parse(annotations)
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.reason) == (annotation, reason)
-    assert problem.value == annotations[annotation]
-    assert problem.expected
+    assert_problem(parse(annotations), annotation, annotations[annotation], reason)
 
 
 @pytest.mark.parametrize(

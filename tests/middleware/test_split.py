@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware import registry
-from middleware.contract import ConnectFailed, Handler, Problem
+from middleware.contract import ConnectFailed, Handler
 from middleware.cookies import find_cookie
 from middleware.split import (
     HEAVIEST,
@@ -23,6 +23,7 @@ from middleware.split import (
 from middleware.testing import FakeContext, FakeRequest, Scripted, handler_of, run, sent_over, status_of
 from middleware.weights import SmoothWeights
 from tests.middleware.pages import options_of_example, page, rows
+from tests.middleware.problems import assert_problem
 
 SPLIT = "svc.mesh/split"
 BY = "svc.mesh/split-by"
@@ -83,11 +84,7 @@ def test_values(annotations: dict[str, str], options: Options | None) -> None:
     ],
 )
 def test_a_bad_value_is_a_problem(annotations: dict[str, str], annotation: str, reason: str) -> None:
-    problem = parse(annotations)
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value) == (annotation, annotations[annotation])
-    assert problem.reason == reason
-    assert problem.expected
+    assert_problem(parse(annotations), annotation, annotations[annotation], reason)
 
 
 def test_the_backends_are_what_the_plan_must_know() -> None:

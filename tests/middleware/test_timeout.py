@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from middleware import registry, retry, retry_options, retry_rules, timeout
-from middleware.contract import ConnectFailed, ExchangeError, Middleware, Problem
+from middleware.contract import ConnectFailed, ExchangeError, Middleware
 from middleware.testing import (
     FakeConnection,
     FakeContext,
@@ -19,6 +19,7 @@ from middleware.testing import (
 )
 from middleware.timeout import CONNECTION_TIMES, MIDDLEWARE, PER_TRY, ConnectionTimes, Options
 from tests.middleware.pages import page, rows
+from tests.middleware.problems import assert_problem
 
 TIMEOUT = "svc.mesh/timeout"
 TRY = "svc.mesh/per-try-timeout"
@@ -64,11 +65,7 @@ def test_values(middleware: Middleware, annotations: dict[str, str], options: An
 def test_a_bad_value_is_a_problem(
     middleware: Middleware, annotations: dict[str, str], annotation: str, reason: str
 ) -> None:
-    problem = middleware.parse(annotations)
-    assert isinstance(problem, Problem)
-    assert (problem.annotation, problem.value) == (annotation, annotations[annotation])
-    assert problem.reason == reason
-    assert problem.expected
+    assert_problem(middleware.parse(annotations), annotation, annotations[annotation], reason)
 
 
 def test_the_whole_request_has_one_limit_that_is_left_in_force() -> None:

@@ -135,4 +135,4 @@ class Shown:
         return backing_of(self.in_force.plan)
 
     async def _resolve(self, name: str) -> Resolution:
-        raise NotImplementedError(name)
+        raise AssertionError(f"nobody asks for {name} here")

@@ -29,6 +29,8 @@ from nodeagent.meshctl.commands.cluster import (
     format_option,
     parse_namespace,
     parse_service,
+    service_namespace_option,
+    usage_errors,
 )
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
@@ -60,15 +62,7 @@ def cache() -> None:
 @cache.command(short_help="Have all caches of a Service forget what they keep.")
 @click.argument("service", callback=parse_service)
 @cluster_options
-@click.option(
-    "--namespace",
-    "-n",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    callback=parse_namespace,
-    help="The namespace of the Service.",
-)
+@service_namespace_option
 @click.option(
     "--path",
     default="",
@@ -176,12 +170,8 @@ def stat(
     def is_meant(name: str, of: str) -> bool:
         return name == (service or name) and of == (namespace or of)
 
-    try:
+    with usage_errors():
         agents = asyncio.run(_read_caches(kubeconfig, context, agents_namespace, selector, node, is_meant))
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
-    except ApiError as error:
-        raise click.UsageError(error.failure.reason) from None
     if output == "json":
         print_json(stat_document(agents))
     elif agents:

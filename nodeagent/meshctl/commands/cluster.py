@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from discovery.compat import Compat
 from discovery.files.overrides import Override
 from discovery.files.reading import MAX_BYTES, read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
+from discovery.kube.failure import ApiError
 from discovery.source import Event, SourceError
 from nodeagent.cli.flags import check_overrides, parse_override
 from nodeagent.cli.parsed import Parsed
@@ -56,6 +58,26 @@ def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """End the command with status 2 and the reason if the cluster cannot be asked."""
+    try:
+        yield
+    except SourceError as error:
+        raise click.UsageError(str(error)) from None
+    except ApiError as error:
+        raise click.UsageError(error.failure.reason) from None
+
+
+service_namespace_option = click.option(
+    "--namespace",
+    "-n",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    callback=parse_namespace,
+    help="The namespace of the Service.",
+)
 agents_namespace_option = click.option(
     "--agents-namespace",
     default="",

@@ -14,7 +14,6 @@ from discovery.compat import Compat
 from discovery.files.overrides import Override
 from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
-from discovery.kube.failure import ApiError
 from discovery.registry import Registry
 from discovery.source import SourceError
 from nodeagent.explain.choosing import Node
@@ -30,6 +29,7 @@ from nodeagent.meshctl.commands.cluster import (
     format_option,
     overrides_option,
     read_events,
+    usage_errors,
 )
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.plan.compile import compile_plan
@@ -76,24 +76,21 @@ def explain(
     Exits with 0 if there is an explanation, with 1 if the request does not come to the mesh (the message says
     why), with 2 if it cannot be found out.
     """
-    try:
-        fields = tuple(map(read_field, headers))
-        if files:
-            found = _by_files(Question(url, method, fields), source, files, zone, compat, overrides)
-        else:
-            if zone or compat or overrides:
-                raise click.UsageError("--zone, --compat and --endpoints need --files")
-            query = {"url": url, "method": method}
-            if fields:
-                query["header"] = "\n".join(f"{name}: {value}" for name, value in fields)
-            found = asyncio.run(_by_agent(query, source, agents))
-    except Unexplained as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
-    except ApiError as error:
-        raise click.UsageError(error.failure.reason) from None
+    with usage_errors():
+        try:
+            fields = tuple(map(read_field, headers))
+            if files:
+                found = _by_files(Question(url, method, fields), source, files, zone, compat, overrides)
+            else:
+                if zone or compat or overrides:
+                    raise click.UsageError("--zone, --compat and --endpoints need --files")
+                query = {"url": url, "method": method}
+                if fields:
+                    query["header"] = "\n".join(f"{name}: {value}" for name, value in fields)
+                found = asyncio.run(_by_agent(query, source, agents))
+        except Unexplained as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
     if output == "json":
         print_json(msgspec.to_builtins(found))
     else:

@@ -21,8 +21,8 @@ from nodeagent.meshctl.commands.cluster import (
     agents_options,
     cluster_options,
     format_option,
-    parse_namespace,
     parse_service,
+    service_namespace_option,
 )
 from nodeagent.meshctl.logreading import (
     MOST_FOLLOWED,
@@ -62,15 +62,7 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 @click.command(short_help="Show what all agents have logged about a Service, in the order of time.")
 @click.argument("service", callback=parse_service)
 @cluster_options
-@click.option(
-    "--namespace",
-    "-n",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    callback=parse_namespace,
-    help="The namespace of the Service.",
-)
+@service_namespace_option
 @click.option(
     "--since",
     default="10m",

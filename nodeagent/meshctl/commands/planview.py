@@ -14,16 +14,15 @@ from discovery.compat import Compat
 from discovery.files.overrides import Override
 from discovery.kube.commands.objects import open_objects
 from discovery.kube.commands.reading import Cluster
-from discovery.kube.failure import ApiError
-from discovery.source import SourceError
 from nodeagent.meshctl.ask import Agents, agent_options, read_plan
 from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.meshctl.commands.cluster import (
     Where,
     compat_option,
     overrides_option,
-    parse_namespace,
     read_events,
+    service_namespace_option,
+    usage_errors,
 )
 from nodeagent.meshctl.commands.output import print_json
 from nodeagent.meshctl.planview import (
@@ -44,15 +43,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what both commands take."""
     options = (
         click.argument("service"),
-        click.option(
-            "--namespace",
-            "-n",
-            default="default",
-            show_default=True,
-            metavar="NAME",
-            callback=parse_namespace,
-            help="The namespace of the Service.",
-        ),
+        service_namespace_option,
         click.option("--files", multiple=True, metavar="PATH", help="Go by files; - is standard input."),
         agent_options,
         compat_option,
@@ -106,22 +97,19 @@ def _show(
     overrides: tuple[Override, ...],
 ) -> None:
     name = service if "/" in service else f"{namespace}/{service}"
-    try:
-        if files:
-            events = read_events(Where(files, Cluster("", ""), ""), compat, overrides)
-            plan = plan_document(plan_of(events, node_settings(compat)))
-        else:
-            if compat or overrides:
-                raise click.UsageError("--compat and --endpoints need --files")
-            plan = asyncio.run(_read(agents))
-        document = document_of(name, service_in(plan, name))
-    except NotInPlan as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
-    except ApiError as error:
-        raise click.UsageError(error.failure.reason) from None
+    with usage_errors():
+        try:
+            if files:
+                events = read_events(Where(files, Cluster("", ""), ""), compat, overrides)
+                plan = plan_document(plan_of(events, node_settings(compat)))
+            else:
+                if compat or overrides:
+                    raise click.UsageError("--compat and --endpoints need --files")
+                plan = asyncio.run(_read(agents))
+            document = document_of(name, service_in(plan, name))
+        except NotInPlan as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
     if output == "json":
         print_json(document)
     elif output == "yaml":

@@ -22,7 +22,7 @@ from nodeagent.meshctl.commands.cluster import (
     agents_options,
     cluster_options,
     format_option,
-    parse_namespace,
+    service_namespace_option,
 )
 from nodeagent.meshctl.tapline import text_line
 
@@ -44,15 +44,7 @@ class Line(msgspec.Struct, frozen=True):
 @click.command(short_help="Show requests of a Service as they end.")
 @click.argument("service")
 @cluster_options
-@click.option(
-    "--namespace",
-    "-n",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    callback=parse_namespace,
-    help="The namespace of the Service.",
-)
+@service_namespace_option
 @click.option("--from", "workload", default="", metavar="WORKLOAD", help="Only of this client, such as web.")
 @click.option("--status", default="", metavar="CODE", help="Only with this status, or class: 503, 5xx.")
 @click.option("--path", default="", metavar="/PREFIX", help="Only paths that begin like this.")
