@@ -100,7 +100,7 @@ class Rules:
         """Return what is wrong with a default of the annotation `name`."""
         reader = self._readers.get(name)
         if reader is None:
-            return _unknown(field, value, name, self._readers, "default", DEFAULT_PREFIX)
+            return _unknown(field, value, name, self._readers, "default")
         found = parse_safely(reader, {name: value})
         if isinstance(found, contract.Problem) and not found.incomplete:
             return Fault(field, value, found.reason, found.expected)
@@ -110,7 +110,7 @@ class Rules:
         """Return what is wrong with a limit of the annotation `name`."""
         limit = self._limits.get(name)
         if limit is None:
-            return _unknown(field, value, name, self._limits, "limit", LIMIT_PREFIX)
+            return _unknown(field, value, name, self._limits, "limit")
         try:
             limit.read(value)
         except ValueError as error:
@@ -269,11 +269,12 @@ def _number(limit: contract.Limit, word: str) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _unknown(field: str, value: str, name: str, known: Mapping[str, object], word: str, prefix: str) -> Fault:
+def _unknown(field: str, value: str, name: str, known: Mapping[str, object], word: str) -> Fault:
     shown = shorten(name)
     close = difflib.get_close_matches(shown, known, n=1, cutoff=0.75)
     if close:
-        expected = f"did you mean {prefix}{close[0].removeprefix(ANNOTATION_PREFIX)}?"
+        prefix = field.removesuffix(name.removeprefix(ANNOTATION_PREFIX))  # of a flag there is none
+        expected = f"{prefix}{close[0].removeprefix(ANNOTATION_PREFIX)}, perhaps"
     else:
         expected = "one of those in docs/defaults.md"
     return Fault(field, value, f"{shown} is no annotation that can have a {word}", expected)

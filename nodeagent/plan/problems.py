@@ -36,4 +36,6 @@ def service_problem(
 
 def name_of(problem: Problem) -> str:
     """Return kind, namespace and name of what a problem is about; of a file the path."""
-    return f"{problem.kind} " + "/".join(filter(None, (problem.namespace, problem.name)))
+    # A Namespace is in none; its problems are told with those of the Services in it.
+    namespace = "" if problem.kind == "Namespace" else problem.namespace
+    return f"{problem.kind} " + "/".join(filter(None, (namespace, problem.name)))

@@ -15,6 +15,7 @@ from middleware.registry import MIDDLEWARES
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.model import EMPTY_PLAN, NodePlan, ServicePlan
 from nodeagent.plan.policy import Rules, clamp
+from nodeagent.plan.problems import name_of
 from nodeagent.settings import Settings
 from tests.plan.builders import SETTINGS, make_service
 
@@ -220,3 +221,15 @@ def test_what_is_in_force_follows_from_precedence_and_the_lowest_limit(
     found = value(plan, "timeout")
     assert (int(found[:-1]) if found else None) == expected
     assert (origin(plan, "timeout") is None) == (expected is None or (own is not None and found == own))
+
+
+def test_a_name_that_is_nearly_right_is_named_as_it_has_to_be_written() -> None:
+    of_namespace = RULES.fault_in_limit("svc.mesh/limit.retries-attempt", "svc.mesh/retries-attempt", "3")
+    of_flag = RULES.fault_in_limit("retries-attempt", "svc.mesh/retries-attempt", "3")
+    assert of_namespace is not None
+    assert of_flag is not None
+    assert of_namespace.expected == "svc.mesh/limit.retry-attempts, perhaps"
+    assert of_flag.expected == "retry-attempts, perhaps"
+    service = in_namespace(make_service(), {"default.timeout": "soon"})
+    (problem,) = plan_of(service).problems
+    assert name_of(problem) == "Namespace default"
