@@ -17,7 +17,9 @@ HOST = "127.0.0.1"
 
 def note(method: str, target: str, marker: str) -> bytes:
     """Tell of a request; return what it is answered with."""
-    print(f"asked {method} {target} {marker}", flush=True)
+    # In one piece: what `print` adds to end a line may come after the line of another thread.
+    sys.stdout.write(f"asked {method} {target} {marker}\n")
+    sys.stdout.flush()
     return f"hello {target}\n".encode()
 
 
