@@ -21,14 +21,17 @@ from nodeagent.agent.state import SnapshotFile
 from nodeagent.plan.model import EMPTY_PLAN
 
 KEY = ServiceKey("shop", "web")
+PATIENCE = 120.0
+"""Seconds for the disk of a busy machine, where one fsync waits for everybody's writes: only the tests of a
+disk that hangs give it less."""
 SNAPSHOT = MeshSnapshot(7, {KEY: Service(ServiceObject(KEY, {"svc.mesh/enabled": "true"}), {})})
 
 
 async def written(folder: Path) -> SnapshotFile:
     file = SnapshotFile(str(folder), "kube")
-    await file.load()
+    await file.load(PATIENCE)
     file.keep(SNAPSHOT, EMPTY_PLAN)
-    await file.flush()
+    await file.flush(PATIENCE)
     return file
 
 
@@ -40,7 +43,7 @@ async def test_the_next_agent_reads_what_this_one_wrote(tmp_path: Path) -> None:
     assert stat.S_IMODE((folder / "snapshot").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     second = SnapshotFile(str(folder), "kube")
-    found = await second.load()
+    found = await second.load(PATIENCE)
     assert found is not None
     assert found.snapshot == SNAPSHOT
     assert second.state.refused is False
@@ -50,9 +53,9 @@ async def test_only_the_last_is_written(tmp_path: Path) -> None:
     file = SnapshotFile(str(tmp_path), "kube")
     file.keep(MeshSnapshot(8, {}), EMPTY_PLAN)
     file.keep(SNAPSHOT, EMPTY_PLAN)
-    assert await file.flush() > 0
-    assert await file.flush() == 0
-    found = await file.load()
+    assert await file.flush(PATIENCE) > 0
+    assert await file.flush(PATIENCE) == 0
+    found = await file.load(PATIENCE)
     assert found is not None
     assert found.snapshot.version == 7
 
@@ -76,7 +79,7 @@ async def test_what_is_not_urgent_waits_for_the_next_flush(tmp_path: Path, soon:
     file.keep(SNAPSHOT, EMPTY_PLAN, soon=soon)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert (await file.flush() == 0) == soon, "taken by the writer, or still there"
+    assert (await file.flush(PATIENCE) == 0) == soon, "taken by the writer, or still there"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -84,8 +87,8 @@ async def test_what_is_not_urgent_waits_for_the_next_flush(tmp_path: Path, soon:
 async def test_without_a_folder_nothing_happens() -> None:
     file = SnapshotFile("", "kube")
     file.keep(SNAPSHOT, EMPTY_PLAN)
-    assert await file.flush() == 0
-    assert await file.load() is None
+    assert await file.flush(PATIENCE) == 0
+    assert await file.load(PATIENCE) is None
 
 
 def as_pipe(path: Path) -> None:
@@ -110,14 +113,14 @@ async def test_what_cannot_be_trusted_is_refused_reported_and_replaced(
     damage(tmp_path / "snapshot")
     file = SnapshotFile(str(tmp_path), "kube")
     with capture_logs() as logs:
-        assert await file.load() is None
+        assert await file.load(PATIENCE) is None
     (line,) = logs
     assert (line["event"], line["path"]) == ("snapshot_refused", str(tmp_path / "snapshot"))
     assert reason in line["reason"]
     assert file.state.refused
     if name != "a folder":
         file.keep(SNAPSHOT, EMPTY_PLAN)
-        assert await file.flush() > 0
+        assert await file.flush(PATIENCE) > 0
 
 
 async def test_a_folder_that_cannot_be_written_is_said_once_and_tried_again(tmp_path: Path) -> None:
@@ -126,12 +129,12 @@ async def test_a_folder_that_cannot_be_written_is_said_once_and_tried_again(tmp_
     with capture_logs() as logs:
         for _ in range(2):
             file.keep(SNAPSHOT, EMPTY_PLAN)
-            assert await file.flush() == 0
+            assert await file.flush(PATIENCE) == 0
     assert [line["event"] for line in logs] == ["snapshot_not_written"]
     assert file.state.failures == 2
     folder.mkdir()
     file.keep(SNAPSHOT, EMPTY_PLAN)
-    assert await file.flush() > 0
+    assert await file.flush(PATIENCE) > 0
 
 
 async def test_text_that_is_no_unicode_is_no_crash(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ async def test_text_that_is_no_unicode_is_no_crash(tmp_path: Path) -> None:
     file = SnapshotFile(str(tmp_path), "kube")
     file.keep(MeshSnapshot(8, {KEY: odd}), EMPTY_PLAN)
     with capture_logs() as logs:
-        assert await file.flush() == 0
+        assert await file.flush(PATIENCE) == 0
     assert logs[0]["event"] == "snapshot_not_written"
 
 
@@ -148,7 +151,7 @@ async def test_drafts_of_agents_that_were_killed_are_removed(tmp_path: Path) -> 
     for draft in (old, new):
         draft.write_bytes(b"half")
     os.utime(old, (0, 0))
-    assert await SnapshotFile(str(tmp_path), "kube").load() is None
+    assert await SnapshotFile(str(tmp_path), "kube").load(PATIENCE) is None
     assert not old.exists()
     assert new.exists(), "it may be that of an agent that is writing"
 
@@ -173,7 +176,7 @@ async def test_what_is_called_like_a_draft_never_costs_a_good_snapshot(
     STRANGE[name](draft)
     monkeypatch.setattr(module, "LEFTOVER_AGE", -1.0)
     with capture_logs() as logs:
-        found = await SnapshotFile(str(tmp_path), "kube").load()
+        found = await SnapshotFile(str(tmp_path), "kube").load(PATIENCE)
     assert found is not None
     assert found.snapshot == SNAPSHOT
     assert logs == []
@@ -193,7 +196,7 @@ async def test_a_folder_that_cannot_be_changed_is_read_all_the_same(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, call, refuse)
-    assert await SnapshotFile(str(tmp_path), "kube").load() is not None
+    assert await SnapshotFile(str(tmp_path), "kube").load(PATIENCE) is not None
 
 
 async def test_a_full_disk_keeps_the_last_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +208,13 @@ async def test_a_full_disk_keeps_the_last_snapshot(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", full)
     with capture_logs() as logs:
         file.keep(MeshSnapshot(8, {}), EMPTY_PLAN)
-        assert await file.flush() == 0
+        assert await file.flush(PATIENCE) == 0
     assert [(line["event"], line["reason"]) for line in logs] == [
         ("snapshot_not_written", "[Errno 28] No space left on device")
     ]
     assert os.listdir(tmp_path) == ["snapshot"]
     monkeypatch.undo()
-    found = await file.load()
+    found = await file.load(PATIENCE)
     assert found is not None
     assert found.snapshot == SNAPSHOT
 
@@ -339,5 +342,5 @@ async def test_no_further_thread_is_a_write_that_failed(
     file = SnapshotFile(str(tmp_path), "kube")
     file.keep(SNAPSHOT, EMPTY_PLAN)
     with capture_logs() as logs:
-        assert await file.flush() == 0
+        assert await file.flush(PATIENCE) == 0
     assert "can't start new thread" in logs[0]["reason"]
