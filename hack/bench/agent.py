@@ -81,18 +81,24 @@ class Agent:
     """A running agent and what it listens on.
 
     `compiled` is a directory for Python's byte code: a container image contains it, so the time and memory of
-    a start must not include compiling.
+    a start must not include compiling. `options` are further ones of `nodeagent run`.
     """
 
     def __init__(
-        self, group: ProcessGroup, folder: Path, core: int, name: str = "agent", compiled: Path | None = None
+        self,
+        group: ProcessGroup,
+        folder: Path,
+        core: int,
+        name: str = "agent",
+        compiled: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.dns_port = free_port()
-        self._admin_port = free_port()
+        self.admin_port = free_port()
         self.command = [sys.executable, "-m", "nodeagent", "run", "--source", f"file:{folder}"]
         self.command += ["--capture", "loopback", "--mesh-range", MESH_RANGE, "--workers", "1"]
         self.command += ["--dns-listen", f"{LOCALHOST}:{self.dns_port}", "--drain-timeout", "1s"]
-        self.command += ["--admin-listen", f"{LOCALHOST}:{self._admin_port}", "--log-format", "json"]
+        self.command += ["--admin-listen", f"{LOCALHOST}:{self.admin_port}", "--log-format", "json", *options]
         environment = None
         if compiled is not None:
             environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
@@ -101,4 +107,4 @@ class Agent:
 
     def wait_ready(self) -> None:
         """Wait until `/readyz` answers 200."""
-        wait_until(lambda: is_ready(self._admin_port), self.process)
+        wait_until(lambda: is_ready(self.admin_port), self.process)

@@ -17,15 +17,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import structlog
 
 from nodeagent.log.budget import LineBudget
 from nodeagent.log.console import ConsoleForm, terminal_width, uses_colour
+from nodeagent.log.stamps import Stamps, utc
 from nodeagent.log.writer import Gap, LineWriter
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -40,8 +40,18 @@ MOST_NAMED: Final = 5
 """Services that the line about a gap names."""
 STDERR: Final = 2
 
-Form = Callable[[Mapping[str, Any]], str]
-"""Renders the keys of an event, `level` and `event` among them, as a line without its end."""
+
+class Form(Protocol):
+    """Renders the keys of an event, `level` and `event` among them, as a line without its end."""
+
+    def __call__(self, event: Mapping[str, Any]) -> str:
+        """Return the line of these keys."""
+        ...
+
+    def of_struct(self, line: msgspec.Struct) -> bytes:
+        """Return the line of a struct, which has `time`, too."""
+        ...
+
 
 _writer = LineWriter(STDERR)
 
@@ -62,7 +72,7 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> For
     The lines are written by a thread, which keeps the capabilities that the caller has at the first line.
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    form: Form = _json_form
+    form: Form = JsonForm()
     if log_format == "console":
         form = ConsoleForm(uses_colour(terminal, os.environ), lambda: terminal_width(STDERR))
     _writer.tell_gaps(lambda gap: form(_told(gap)) + "\n")
@@ -116,22 +126,35 @@ class AccessLines:
             line = self._form({"level": level, "event": event, **fields})
             _writer.write(line + "\n", about, yields=True)
 
-
-def _json_form(event: Mapping[str, Any]) -> str:
-    """Render as JSON, time, level and event in front: people read that too."""
-    whole = {"time": utc(time.time()), "level": event["level"], "event": event["event"], **event}
-    try:
-        return msgspec.json.format(_encode(whole), indent=0).decode()
-    except (UnicodeEncodeError, OverflowError, TypeError):  # half a surrogate in a file's name, say
-        return json.dumps(whole, default=repr)
+    def write(self, level: str, about: str, line: msgspec.Struct) -> None:
+        """Write a line about a Service that has all its keys already, `time` and `level` among them."""
+        if LEVELS[level] >= self._level:
+            _writer.write_piece(self._form.of_struct(line) + b"\n", about, yields=True)
 
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+class JsonForm:
+    """One JSON object; time, level and event in front, and a space between keys: people read that too."""
 
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder(enc_hook=repr).encode
+        self._stamp = Stamps()
 
-def utc(moment: float) -> str:
-    """Return a Unix time as lines show it: `2026-03-01T09:30:00.123456Z`."""
-    return datetime.fromtimestamp(moment, UTC).isoformat().removesuffix("+00:00") + "Z"
+    def __call__(self, event: Mapping[str, Any]) -> str:
+        """Return the line; what JSON has no form for is shown by its `repr`."""
+        whole = {
+            "time": self._stamp(time.time()),
+            "level": event["level"],
+            "event": event["event"],
+            **event,
+        }
+        try:
+            return msgspec.json.format(self._encode(whole), indent=0).decode()
+        except (UnicodeEncodeError, OverflowError, TypeError):  # half a surrogate in a file's name, say
+            return json.dumps(whole, default=repr)
+
+    def of_struct(self, line: msgspec.Struct) -> bytes:
+        """Return the line of what has its keys in order already."""
+        return msgspec.json.format(self._encode(line), indent=0)
 
 
 def _told(gap: Gap) -> dict[str, object]:

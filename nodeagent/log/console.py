@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 EVENT_WIDTH: Final = 18
 """Columns of the event, so that what follows stands in line for nearly all."""
 NARROWEST: Final = 40
@@ -87,6 +89,12 @@ class ConsoleForm:
         for block in blocks:
             shown += [INDENT + printable(line) for line in block.rstrip().split("\n")]
         return "\n".join(shown)
+
+    def of_struct(self, line: msgspec.Struct) -> bytes:
+        """Return the line of a struct; its time is shown as those of all lines are."""
+        event = msgspec.to_builtins(line)
+        event.pop("time", None)
+        return self(event).encode("utf-8", "backslashreplace")
 
     def _parts(self, event: Mapping[str, Any], level: str) -> Iterator[_Part]:
         yield _Part(self._now().strftime("%H:%M:%S.%f")[:-3], _DIM)

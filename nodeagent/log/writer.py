@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Gap(msgspec.Struct):
             self.about[about] += 1
 
 
-class _Line(NamedTuple):
+class _Line(msgspec.Struct, gc=False):
     piece: bytes
     about: str
 
@@ -117,7 +117,10 @@ class LineWriter:
 
     def write(self, line: str, about: str = "", yields: bool = False) -> bool:
         """Have this written; return whether there was room for it. `about`: see `Gap`."""
-        piece = line.encode("utf-8", "backslashreplace")
+        return self.write_piece(line.encode("utf-8", "backslashreplace"), about, yields)
+
+    def write_piece(self, piece: bytes, about: str = "", yields: bool = False) -> bool:
+        """As `write`, of a line in UTF-8."""
         with self._changed:
             if not self._has_room(len(piece), yields) or not self._started():
                 self._lose(about, yields)

@@ -28,10 +28,11 @@ _KINDS = {Outcome.CONNECT_FAILED: CONNECT_FAILURE, Outcome.RESET: RESET, Outcome
 class Target:
     """One endpoint of a backend, running. `pool` is None until there is something to send to it."""
 
-    __slots__ = ("endpoint", "gone", "pool")
+    __slots__ = ("_name", "endpoint", "gone", "pool")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._name = ""
         self.pool: EndpointPool | None = None
         self.gone = False
         """The plan does not have it any more."""
@@ -41,8 +42,15 @@ class Target:
         """Where it is."""
         return (self.endpoint.address, self.endpoint.port)
 
+    @property
+    def name(self) -> str:
+        """`address:port`, as lines and spans show it; made for the first of them."""
+        if not self._name:
+            self._name = str(self.endpoint)
+        return self._name
+
     def __str__(self) -> str:
-        return str(self.endpoint)
+        return self.name
 
 
 class Backend:

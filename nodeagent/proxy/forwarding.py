@@ -80,7 +80,7 @@ class Forwarding(Responding):
         pool = target.pool
         stream = pool.take() if pool is not None and self._resends < RESEND_TRIES else None
         if self._journey is not None:
-            self._journey.next_try(str(target), self.listener.runtime.now(), stream is None)
+            self._journey.next_try(target.name, self.listener.runtime.now(), stream is None)
         if stream is not None:
             self._send(stream)
             return
@@ -254,7 +254,7 @@ class Forwarding(Responding):
             return None
         self._tried = (*self._tried, target)
         if self._journey is not None:
-            self._journey.second = self._journey.began(str(target), now, True)
+            self._journey.second = self._journey.began(target.name, now, True)
         return Place(backend, target, backend.begin_second(self._head, target, now))
 
     def start_second(self, stream: UpstreamStream) -> None:

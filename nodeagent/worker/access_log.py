@@ -18,16 +18,17 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from middleware.contract import Ended
 from nodeagent.log.budget import LineBudgets
-from nodeagent.log.configure import utc
+from nodeagent.log.stamps import Stamps, utc
 from nodeagent.plan.model import LineChoice, Listener, ListenerKey
 from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Circulation, Closed, Refused
 from nodeagent.settings import AccessLog
 from nodeagent.worker.line_choices import LineChoices
-from nodeagent.worker.line_fields import failure_of, request_fields
+from nodeagent.worker.line_fields import failure_of, request_line
 from nodeagent.worker.sources import SourcePods
 
 LINES_PER_SECOND: Final = 20
@@ -57,6 +58,10 @@ class Lines(Protocol):
         """Write a line about a Service that something is wrong with."""
         ...
 
+    def write(self, level: str, about: str, line: msgspec.Struct) -> None:
+        """Write a line about a Service that has all its keys already, `time` and `level` among them."""
+        ...
+
 
 class AccessLogger:
     """Writes the access log. Implements `nodeagent.proxy.observer.Observer`.
@@ -72,6 +77,7 @@ class AccessLogger:
         lines: Lines,
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         if mode == "all" and not lines.takes("info"):
             mode = "errors"
@@ -88,18 +94,18 @@ class AccessLogger:
         self._sources = sources
         self._budgets = LineBudgets(LINES_PER_SECOND)
         self._now = now
+        self._wall = wall
+        self._stamp = Stamps()
 
     def ended(self, ended: Ended) -> None:
         """Write a line for an exchange, if it is to have one."""
         failure = failure_of(ended)
         if not self._chosen(ended.service, ended.port, failure is not None, ended.took):
             return
-        fields = request_fields(ended, failure)
-        self._describe(fields, ended.source, ended.source_port)
-        if failure is None:
-            self._lines.info("request", ended.service, fields)
-        else:
-            self._lines.warning("request_failed", ended.service, fields)
+        pod = self._sources.find(ended.source)
+        level, event = ("info", "request") if failure is None else ("warning", "request_failed")
+        line = request_line(ended, failure, pod, self._worker, self._stamp(self._wall()), level, event)
+        self._lines.write(level, ended.service, line)
 
     def closed(self, closed: Closed) -> None:
         """Write a line for a connection to a tcp port."""

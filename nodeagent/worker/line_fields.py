@@ -6,17 +6,22 @@ trace id, which is read strictly.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from middleware.contract import Ended
 from middleware.grpc import http_code
 from middleware.journey import BACKOFF, CONNECT, MIDDLEWARE, QUEUE, TRY, Journey
+from nodeagent.control.messages import SourcePod
 from nodeagent.proxy.observer import FAILURES
 
 UPSTREAM_STATUS: Final = "upstream_status"
 """The reason of an exchange that an endpoint ended with a status that is a failure."""
 MOST_TRIES_TOLD: Final = 8
 """A line names so many tries, and the number of all."""
+_NOTHING: Final[tuple[str, str] | tuple[UnsetType, UnsetType]] = (UNSET, UNSET)
 
 
 def failure_of(ended: Ended) -> tuple[str, str] | None:
@@ -32,42 +37,113 @@ def failure_of(ended: Ended) -> tuple[str, str] | None:
     return UPSTREAM_STATUS, f"{ended.endpoint} answered {said}"
 
 
-def request_fields(ended: Ended, failure: tuple[str, str] | None) -> dict[str, object]:
-    """Return what a line says of the request, its answer, and how the time was spent."""
-    fields: dict[str, object] = {
-        "service": ended.service,
-        "port": ended.port,
-        "method": ended.method,
-        "path": ended.target.partition("?")[0],
-        "status": ended.status,
-    }
-    if ended.grpc_status is not None:
-        fields["grpc_status"] = ended.grpc_status.name
-    if failure is not None:
-        fields["reason"], fields["detail"] = failure
-    fields["endpoint"] = ended.endpoint
-    fields["took_ms"] = _milliseconds(ended.took)
-    journey = ended.journey
-    if journey is not None:
-        fields |= stage_fields(journey)
-    decided = decisions(ended)
-    if decided:
-        fields["decided"] = decided
-    fields["received"], fields["sent"] = ended.received, ended.sent
-    if ended.trace_id:
-        fields["trace_id"] = ended.trace_id
-    return fields
+class RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """A line about one request, its keys in the order in which they are shown; `UNSET` is not shown.
 
-
-def stage_fields(journey: Journey) -> dict[str, object]:
-    """Return the milliseconds in each kind of stage, and the number of tries.
-
-    The same as `Journey.spent` of each kind, in one pass: this is done for every line.
+    It is made for each request of a Service that wants all its lines: positionally (by names it takes ten
+    times as long), and written by msgspec, without a dict in between.
     """
+
+    time: str
+    level: str | UnsetType = UNSET
+    event: str | UnsetType = UNSET
+    service: str | UnsetType = UNSET
+    port: int | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    path: str | UnsetType = UNSET
+    status: int | UnsetType = UNSET
+    grpc_status: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    took_ms: float | UnsetType = UNSET
+    queue_ms: float | UnsetType = UNSET
+    connect_ms: float | UnsetType = UNSET
+    upstream_ms: float | UnsetType = UNSET
+    middleware_ms: float | UnsetType = UNSET
+    backoff_ms: float | UnsetType = UNSET
+    tries: int | UnsetType = UNSET
+    decided: str | UnsetType = UNSET
+    received: int | UnsetType = UNSET
+    sent: int | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    source_port: int | UnsetType = UNSET
+    source_pod: str | UnsetType = UNSET
+    source_workload: str | UnsetType = UNSET
+    worker: int | UnsetType = UNSET
+
+
+class StageTimes(NamedTuple):
+    """The milliseconds in each kind of stage, and the number of tries; `UNSET`: there is no journey, or (for
+    `backoff`) there was no such stage.
+    """
+
+    queue: float | UnsetType = UNSET
+    connect: float | UnsetType = UNSET
+    upstream: float | UnsetType = UNSET
+    middleware: float | UnsetType = UNSET
+    backoff: float | UnsetType = UNSET
+    tries: int | UnsetType = UNSET
+
+
+_NO_TIMES: Final = StageTimes()
+
+
+def request_line(
+    ended: Ended,
+    failure: tuple[str, str] | None,
+    pod: SourcePod | None,
+    worker: int,
+    time: str,
+    level: str | UnsetType = UNSET,
+    event: str | UnsetType = UNSET,
+) -> RequestLine:
+    """Return what a line says of the request, its answer, its client, and how the time was spent."""
+    reason, detail = failure if failure is not None else _NOTHING
+    times = stage_times(ended.journey) if ended.journey is not None else _NO_TIMES
+    pod_name, workload = _NOTHING if pod is None else _names_of(pod)
+    return RequestLine(
+        time,
+        level,
+        event,
+        ended.service,
+        ended.port,
+        ended.method,
+        ended.target.partition("?")[0],
+        ended.status,
+        ended.grpc_status.name if ended.grpc_status is not None else UNSET,
+        reason,
+        detail,
+        ended.endpoint,
+        _milliseconds(ended.took),
+        *times,
+        decisions(ended) or UNSET,
+        ended.received,
+        ended.sent,
+        ended.trace_id or UNSET,
+        ended.source,
+        ended.source_port,
+        pod_name,
+        workload,
+        worker,
+    )
+
+
+def _names_of(pod: SourcePod) -> tuple[str, str]:
+    """Return the pod and its workload, as lines name them."""
+    return f"{pod.namespace}/{pod.name}", f"{pod.namespace}/{pod.workload}"
+
+
+def stage_times(journey: Journey) -> StageTimes:
+    """Return the same as `Journey.spent` of each kind, in milliseconds, in one pass."""
+    stages = journey.stages
+    if len(stages) == 1 and stages[0].kind == TRY:  # nearly every request
+        return StageTimes(0.0, 0.0, _milliseconds(stages[0].took), 0.0, UNSET, stages[0].number)
     spent = {QUEUE: 0.0, CONNECT: 0.0, TRY: 0.0, BACKOFF: 0.0, MIDDLEWARE: 0.0}
     reached: dict[str, float] = {}
     tries = 0
-    for stage in journey.stages:
+    for stage in stages:
         kind, start, end = stage.kind, stage.start, stage.end
         before = reached.get(kind, journey.start)
         if start < before:
@@ -77,16 +153,14 @@ def stage_fields(journey: Journey) -> dict[str, object]:
             reached[kind] = end
         if stage.number > tries:
             tries = stage.number
-    fields: dict[str, object] = {
-        "queue_ms": _milliseconds(spent[QUEUE]),
-        "connect_ms": _milliseconds(spent[CONNECT]),
-        "upstream_ms": _milliseconds(spent[TRY]),
-        "middleware_ms": _milliseconds(spent[MIDDLEWARE]),
-    }
-    if spent[BACKOFF]:
-        fields["backoff_ms"] = _milliseconds(spent[BACKOFF])
-    fields["tries"] = tries
-    return fields
+    return StageTimes(
+        _milliseconds(spent[QUEUE]),
+        _milliseconds(spent[CONNECT]),
+        _milliseconds(spent[TRY]),
+        _milliseconds(spent[MIDDLEWARE]),
+        _milliseconds(spent[BACKOFF]) if spent[BACKOFF] else UNSET,
+        tries,
+    )
 
 
 def decisions(ended: Ended) -> str:

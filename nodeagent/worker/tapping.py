@@ -16,10 +16,10 @@ import msgspec
 from middleware.contract import Ended
 from nodeagent.control.messages import Tap, Tapped
 from nodeagent.control.tap import TappedLine, Watch
-from nodeagent.log.configure import utc
+from nodeagent.log.stamps import Stamps
 from nodeagent.proxy.observer import Circulation, Closed, Refused
 from nodeagent.worker.access_log import AccessLogger
-from nodeagent.worker.line_fields import failure_of, request_fields
+from nodeagent.worker.line_fields import failure_of, request_line
 from nodeagent.worker.sources import SourcePods
 
 PERIOD: Final = 0.1
@@ -46,6 +46,7 @@ class Tapper:
         self._send = send
         self._pending = pending
         self._wall = wall
+        self._stamp = Stamps()
         self._watches: dict[str, tuple[Watch, ...]] = {}
         self._lines: list[TappedLine] = []
         self._dropped: Counter[int] = Counter()
@@ -84,14 +85,9 @@ class Tapper:
         if len(self._lines) >= MOST_LINES:
             self._dropped.update(numbers)
             return
-        failure = failure_of(ended)
-        fields = {"time": utc(self._wall()), **request_fields(ended, failure), "source": ended.source}
         pod = self._sources.find(ended.source)
-        if pod is not None:
-            fields["source_pod"] = f"{pod.namespace}/{pod.name}"
-            fields["source_workload"] = workload
-        fields["worker"] = self._worker
-        self._lines.append(TappedLine(numbers, msgspec.json.encode(fields)))
+        line = request_line(ended, failure_of(ended), pod, self._worker, self._stamp(self._wall()))
+        self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
 
     def flush(self) -> None:
         """Send what there is."""

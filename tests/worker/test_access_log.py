@@ -14,7 +14,7 @@ from middleware.contract import Ended, ExchangeError, NoEndpoint
 from middleware.grpc import GrpcStatus
 from middleware.journey import Journey, Stage
 from nodeagent.control.messages import SourcePod, Sources
-from nodeagent.log.configure import AccessLines
+from nodeagent.log.configure import AccessLines, JsonForm
 from nodeagent.plan.model import LineChoice, Listener
 from nodeagent.proxy.errors import ConnectionLimit
 from nodeagent.proxy.observer import Closed, Refused
@@ -56,6 +56,12 @@ class Written(list[dict[str, Any]]):
 
     def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
         self.append({"level": "warning", "event": event, "about": about, **fields})
+
+    def write(self, level: str, about: str, line: msgspec.Struct) -> None:
+        written = {"about": about, **msgspec.to_builtins(line)}
+        assert written.pop("time").endswith("Z")
+        assert written["level"] == level
+        self.append(written)
 
 
 class Clock:
@@ -318,11 +324,12 @@ def test_lines_that_the_level_hides_are_not_made(sources: Asked, lines: Written)
 def test_lines_below_the_level_are_not_written() -> None:
     made: list[Mapping[str, Any]] = []
 
-    def form(event: Mapping[str, Any]) -> str:
-        made.append(event)
-        return ""
+    class Form(JsonForm):
+        def __call__(self, event: Mapping[str, Any]) -> str:
+            made.append(event)
+            return ""
 
-    access = AccessLines(form, "warning")
+    access = AccessLines(Form(), "warning")
     assert (access.takes("info"), access.takes("warning")) == (False, True)
     access.info("request", "", {})
     assert made == []

@@ -43,7 +43,7 @@ def test_a_line_says_who_what_and_how_and_keeps_secrets(agent: Agent) -> None:
     agent.tapper.ended(ended("10.1.0.9", refusal(), target="/a?token=secret"))
     (line,) = agent.lines()
     assert line["path"] == "/a"
-    assert line["time"] == "1970-01-01T00:00:00Z"
+    assert line["time"] == "1970-01-01T00:00:00.000000Z"
     assert (line["source_pod"], line["source_workload"]) == ("shop/web-x", "shop/deployment/web")
     assert (line["status"], line["reason"], line["worker"]) == (503, "no_endpoint", 3)
     assert "secret" not in json.dumps(line)

@@ -1,0 +1,26 @@
+"""The time of a line, as lines show it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc(moment: float) -> str:
+    """Return a Unix time as lines show it: `2026-03-01T09:30:00.123456Z`."""
+    return Stamps()(moment)
+
+
+class Stamps:
+    """Makes the times of many lines: what those of one second have in common is made once."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._beginning = ""
+
+    def __call__(self, moment: float) -> str:
+        """Return a Unix time as lines show it."""
+        second = int(moment)
+        if second != self._second:
+            self._beginning = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._second = second
+        return f"{self._beginning}{int((moment - second) * 1e6):06d}Z"
