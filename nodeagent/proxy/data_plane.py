@@ -126,6 +126,10 @@ class DataPlane:
         """Tell of every exchange of these Services from now on, and no more of others than usual."""
         self.listeners.tap(services)
 
+    def requests(self, services: frozenset[str]) -> dict[str, int]:
+        """Return how many exchanges of each of these Services have ended in this worker."""
+        return self.listeners.requests(services)
+
     def drain(self) -> None:
         """Keep no connection open for a further request from now on."""
         self.runtime.draining = True

@@ -42,6 +42,10 @@ NAMES_A_TRACE: Final = re.compile(rb"traceparent|b3|trace-?id", re.IGNORECASE)
 """A quick look: what it is not found in has no field that names a trace."""
 
 
+CLASSES: Final = 6
+"""Of statuses, by their first digit, 0 for none: so many columns from `REQUESTS` on."""
+
+
 class Finished(Protocol):
     """An exchange that has ended, as it is counted and reported."""
 
@@ -210,6 +214,10 @@ class RunningListener:
         """Add to one of the counters that each source has (`EDGE_COLUMNS`)."""
         self._counters.cells[self.counters_for(source) + column] += amount
 
+    def requests(self) -> int:
+        """Return how many exchanges have ended; 0 where others are counted at the same place."""
+        return self._edges.total(REQUESTS, CLASSES)
+
     def record(self, exchange: Finished, now: float) -> None:
         """Count an exchange that has ended, and tell the observer if it wants to know."""
         took = now - exchange.started
@@ -354,6 +362,8 @@ class ListenerTable:
         self._backends = backends
         self._listeners: dict[ListenerKey, RunningListener] = {}
         self._tapped: frozenset[str] = frozenset()
+        self._found: tuple[frozenset[str], list[RunningListener]] | None = None
+        """Of the Services that were asked for last: those that are watched are asked for often."""
 
     def get(self, key: ListenerKey) -> RunningListener | None:
         """Return the listener at a mesh address and port."""
@@ -362,15 +372,29 @@ class ListenerTable:
     def tap(self, services: frozenset[str]) -> None:
         """Have the listeners of these Services tell of every exchange, and no others."""
         changed, self._tapped = services ^ self._tapped, services
-        if changed:
-            for running in self._listeners.values():
-                if running.service in changed:
-                    running.tap(running.service in services)
+        for running in self._of(changed):
+            running.tap(running.service in services)
+
+    def requests(self, services: frozenset[str]) -> dict[str, int]:
+        """Return how many exchanges of each of these Services have ended."""
+        counted = dict.fromkeys(services, 0)
+        for running in self._of(services):
+            counted[running.service] += running.requests()
+        return counted
+
+    def _of(self, services: frozenset[str]) -> list[RunningListener]:
+        if not services:
+            return []
+        if self._found is None or self._found[0] != services:
+            found = [running for running in self._listeners.values() if running.service in services]
+            self._found = (services, found)
+        return self._found[1]
 
     def apply(
         self, upserted: Iterable[tuple[Listener, int]], removed: Iterable[ListenerKey]
     ) -> set[RunningListener]:
         """Make the listeners follow the plan, each with its slot of counters; return those that ended."""
+        self._found = None
         ended: set[RunningListener] = set()
         for key in removed:
             running = self._listeners.pop(key, None)

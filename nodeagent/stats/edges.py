@@ -95,6 +95,10 @@ class EdgeRows:
         """Return the first counter of a row, as a cell of all counters."""
         return self._rows_at + self.table.counter(at, 0)
 
+    def sum_of(self, first: int, count: int) -> int:
+        """Return the sum of so many cells."""
+        return sum(self._cells[first : first + count].tolist())
+
     def used_by(self, port: PortEdges) -> None:
         """Take note of a port that has rows."""
         self._ports[port.owner] = port
@@ -157,6 +161,13 @@ class PortEdges:
             self.rows[source] = at
             self._table.used_by(self)
         return self._table.first_of(at)
+
+    def total(self, column: int, columns: int) -> int:
+        """Return the sum of so many columns over the slot and all rows; 0 if others share the slot."""
+        if not self._alone:
+            return 0
+        firsts = (self._slot, *(self._table.first_of(at) for at in self.rows.values()))
+        return sum(self._table.sum_of(first + column, columns) for first in firsts)
 
     def move(self, slot: int, alone: bool) -> None:
         """Count in another slot from now on."""

@@ -1,7 +1,9 @@
 """Sends live requests to the agent while somebody watches them, and who is told of what ends here.
 
-At most `MOST_LINES` in `PERIOD`, and none while the agent does not take what it was sent: the rest is counted
-and told. A line has no query, no header value and no body.
+In each `PERIOD` it looks at `MOST_LOOKED` requests at most and sends `MOST_LINES`. Once it has enough, the
+data plane tells it of no more until the period is over, so that watching a busy Service slows it by next to
+nothing. What ended meanwhile is counted and told, and so are lines that the agent does not take. A line has
+no query, no header value and no body.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -26,12 +28,28 @@ PERIOD: Final = 0.1
 """Seconds between two messages to the agent."""
 MOST_LINES: Final = 50
 """In one message of one worker."""
+MOST_LOOKED: Final = 500
+"""Requests that filters are asked about, in one period of one worker."""
 MOST_PENDING: Final = 256 * 1024
 """Bytes that the agent has not taken yet, above which no lines are sent."""
 
 
+class Exchanges(Protocol):
+    """What tells of requests, and counts them: `nodeagent.proxy.data_plane.DataPlane`."""
+
+    def tap(self, services: frozenset[str]) -> None:
+        """Tell of every exchange of these Services from now on, and no more of others than usual."""
+        ...
+
+    def requests(self, services: frozenset[str]) -> dict[str, int]:
+        """Return how many exchanges of each have ended here."""
+        ...
+
+
 class Tapper:
-    """Collects lines for the watches of this worker. `pending` tells how many bytes the agent has to take."""
+    """Collects lines for the watches of this worker. `pending` tells how many bytes the agent has to take;
+    `exchanges` is asked for once somebody watches.
+    """
 
     def __init__(
         self,
@@ -39,22 +57,22 @@ class Tapper:
         worker: int,
         send: Callable[[Tapped], None],
         pending: Callable[[], int],
+        exchanges: Callable[[], Exchanges],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sources = sources
         self._worker = worker
         self._send = send
         self._pending = pending
+        self._exchanges = exchanges
         self._wall = wall
         self._stamp = Stamps()
         self._watches: dict[str, tuple[Watch, ...]] = {}
         self._lines: list[TappedLine] = []
         self._dropped: Counter[int] = Counter()
-
-    @property
-    def services(self) -> frozenset[str]:
-        """The Services that somebody watches."""
-        return frozenset(self._watches)
+        self._looked = 0
+        self._missing: dict[str, int] | None = None
+        """By Service, how many requests there had been when enough were looked at; None: it still looks."""
 
     @property
     def watched(self) -> bool:
@@ -67,6 +85,8 @@ class Tapper:
         for watch in tap.watches:
             by_service.setdefault(watch.filter.service, []).append(watch)
         self._watches = {service: tuple(watches) for service, watches in by_service.items()}
+        self._count_missing()
+        self._look()
         if not self._watches:
             self._lines.clear()
             self._dropped.clear()
@@ -74,8 +94,11 @@ class Tapper:
     def ended(self, ended: Ended) -> None:
         """Keep a line for an exchange that somebody watches."""
         watches = self._watches.get(ended.service)
-        if watches is None:
+        if watches is None or self._missing is not None:
             return
+        self._looked += 1
+        if self._looked >= MOST_LOOKED:
+            self._pause()
         path = ended.target.partition("?")[0]
         workload = self._sources.workload(ended.source)
         status, method = ended.status, ended.method
@@ -84,13 +107,18 @@ class Tapper:
             return
         if len(self._lines) >= MOST_LINES:
             self._dropped.update(numbers)
+            self._pause()
             return
         pod = self._sources.find(ended.source)
         line = request_line(ended, failure_of(ended), pod, self._worker, self._stamp(self._wall()))
         self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Send what there is: a period is over, and the next one begins."""
+        if self._missing is not None:
+            self._count_missing()
+            self._look()
+        self._looked = 0
         if not self._lines and not self._dropped:
             return
         lines, self._lines = self._lines, []
@@ -101,6 +129,24 @@ class Tapper:
         dropped = tuple(self._dropped.items())
         self._dropped.clear()
         self._send(Tapped(tuple(lines), dropped))
+
+    def _look(self) -> None:
+        self._missing = None
+        self._exchanges().tap(frozenset(self._watches))
+
+    def _pause(self) -> None:
+        if self._missing is None:
+            self._missing = self._exchanges().requests(frozenset(self._watches))
+            self._exchanges().tap(frozenset())
+
+    def _count_missing(self) -> None:
+        """Count as dropped, for each watch, what has ended since the pause began: it may have been for it."""
+        if self._missing is None:
+            return
+        counted = self._exchanges().requests(frozenset(self._missing))
+        for service, before in self._missing.items():
+            for watch in self._watches.get(service, ()):
+                self._dropped[watch.number] += max(0, counted.get(service, 0) - before)
 
 
 class Tellers:

@@ -194,7 +194,9 @@ class Worker:
         assert self._channel is not None
         channel = self._channel
         self._access_log = AccessLogger(settings.access_log, settings.index, self._sources, lines)
-        self._tapper = Tapper(self._sources, settings.index, channel.send, lambda: channel.pending)
+        self._tapper = Tapper(
+            self._sources, settings.index, channel.send, lambda: channel.pending, self._exchanges
+        )
         observer = Tellers(self._access_log, self._tapper)
         limits = settings.limits
         if settings.token_store is not None:
@@ -227,12 +229,14 @@ class Worker:
         self._beat(self._loop.time())
 
     def _tap(self, message: Tap) -> None:
-        assert self._data_plane is not None
         assert self._tapper is not None
         self._tapper.follow(message)
-        self._data_plane.tap(self._tapper.services)
         if not self._flushing:
             self._flush_tapped()
+
+    def _exchanges(self) -> DataPlane:
+        assert self._data_plane is not None
+        return self._data_plane
 
     def _flush_tapped(self) -> None:
         """Send lines to those who watch, again and again as long as somebody does."""

@@ -48,6 +48,19 @@ def test_a_request_is_counted_in_the_row_of_its_source_and_nowhere_else() -> Non
     assert total(cells) == 4
 
 
+def test_the_total_is_that_of_slot_and_rows_unless_others_share_the_slot() -> None:
+    cells = memory(1)
+    table = EdgeRows(cells, FIRST)
+    port = table.of_port("shop/api", 80, SLOT, True)
+    ask(cells, port, WEB, 3)
+    ask(cells, port, "shop/deployment/no-row-left", 2)
+    cells[SLOT + REQUESTS_2XX + 1] += 4
+    assert (port.total(REQUESTS_2XX, 1), port.total(REQUESTS_2XX, 2)) == (5, 9)
+    port.drop(WEB)
+    assert port.total(REQUESTS_2XX, 2) == 9
+    assert table.of_port("shop/more", 80, SLOT, False).total(REQUESTS_2XX, 2) == 0
+
+
 def test_rows_are_whole_cache_lines() -> None:
     assert SHAPE.row % 8 == 0
     assert edges.ROWS_AT % 8 == 0

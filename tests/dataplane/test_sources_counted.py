@@ -97,3 +97,17 @@ async def test_a_port_that_left_goes_on_counting_in_its_slot(mesh: Mesh, edges: 
     mesh.apply(removed=(mesh.listener.key,))
     assert edges.count(columns.REQUESTS_2XX, "/unknown") == 0
     assert mesh.count(columns.REQUESTS_2XX) == 1
+
+
+async def test_requests_of_a_service_are_those_of_all_sources(mesh: Mesh, edges: Edges) -> None:
+    await mesh.serve(await mesh.endpoint(answering()))
+    asked = frozenset({"default/web", "shop/gone"})
+    assert mesh.proxy.requests(asked) == {"default/web": 0, "shop/gone": 0}
+    for client in (UNKNOWN, WEB):
+        edges.client = client
+        reader, writer = await mesh.connect()
+        writer.write(GET)
+        await read_head(reader)
+        assert await reader.readexactly(2) == b"ok"
+        writer.close()
+    await until(lambda: mesh.proxy.requests(asked) == {"default/web": 2, "shop/gone": 0})

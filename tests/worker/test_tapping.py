@@ -10,7 +10,7 @@ import pytest
 from nodeagent.control.messages import SourcePod, Sources, Tap, Tapped
 from nodeagent.control.tap import TapFilter, Watch
 from nodeagent.worker.sources import SourcePods
-from nodeagent.worker.tapping import MOST_LINES, MOST_PENDING, Tapper
+from nodeagent.worker.tapping import MOST_LINES, MOST_LOOKED, MOST_PENDING, Tapper
 from tests.worker.test_access_log import ended, refusal
 
 
@@ -23,7 +23,17 @@ class Agent:
         self.sent: list[Tapped] = []
         sources = SourcePods(lambda _: False)
         sources.change(Sources({"10.1.0.9": SourcePod("shop", "web-x", "deployment/web")}))
-        self.tapper = Tapper(sources, 3, self.sent.append, lambda: self.pending, wall=lambda: 0.0)
+        self.told: list[frozenset[str]] = []
+        self.counted: dict[str, int] = {}
+        self.tapper = Tapper(
+            sources, 3, self.sent.append, lambda: self.pending, lambda: self, wall=lambda: 0.0
+        )
+
+    def tap(self, services: frozenset[str]) -> None:
+        self.told.append(services)
+
+    def requests(self, services: frozenset[str]) -> dict[str, int]:
+        return {service: self.counted.get(service, 0) for service in services}
 
     def watch(self, **wanted: str) -> None:
         self.tapper.follow(Tap((Watch(1, TapFilter("shop/cart", **wanted)),)))
@@ -59,15 +69,45 @@ def test_only_what_is_watched(agent: Agent) -> None:
     assert len(agent.lines()) == 1
 
 
-def test_what_is_too_much_is_counted(agent: Agent) -> None:
+def test_with_enough_lines_it_is_told_of_no_more_until_the_period_is_over(agent: Agent) -> None:
     agent.watch()
-    for _ in range(MOST_LINES + 4):
+    assert agent.told == [{"shop/cart"}]
+    for number in range(MOST_LINES + 1):
+        agent.counted["shop/cart"] = number + 1
         agent.tapper.ended(ended("10.1.0.9"))
+    assert agent.told[1:] == [frozenset()]
+    agent.counted["shop/cart"] += 40
     agent.tapper.flush()
     (tapped,) = agent.sent
-    assert (len(tapped.lines), tapped.dropped) == (MOST_LINES, ((1, 4),))
+    assert (len(tapped.lines), tapped.dropped) == (MOST_LINES, ((1, 41),))
+    assert agent.told[2:] == [{"shop/cart"}]
     agent.tapper.flush()
     assert len(agent.sent) == 1
+
+
+def test_a_filter_that_takes_nothing_is_not_asked_without_end(agent: Agent) -> None:
+    agent.watch(path="/rare")
+    for _ in range(MOST_LOOKED):
+        agent.tapper.ended(ended("10.1.0.9"))
+    assert agent.told == [{"shop/cart"}, frozenset()]
+    agent.counted["shop/cart"] = 7
+    agent.tapper.ended(ended("10.1.0.9", target="/rare"))
+    assert agent.lines() == []
+    assert agent.sent == [Tapped((), ((1, 7),))]
+    agent.tapper.ended(ended("10.1.0.9", target="/rare"))
+    assert len(agent.lines()) == 1
+
+
+def test_who_comes_during_a_pause_is_told_at_once(agent: Agent) -> None:
+    agent.watch(path="/rare")
+    for _ in range(MOST_LOOKED):
+        agent.tapper.ended(ended("10.1.0.9"))
+    agent.counted["shop/cart"] = 7
+    first = Watch(1, TapFilter("shop/cart", path="/rare"))
+    agent.tapper.follow(Tap((first, Watch(2, TapFilter("shop/other")))))
+    assert agent.told[2:] == [{"shop/cart", "shop/other"}]
+    agent.tapper.flush()
+    assert agent.sent == [Tapped((), ((1, 7),))]
 
 
 def test_nothing_is_sent_to_an_agent_that_does_not_take_it(agent: Agent) -> None:
