@@ -26,8 +26,8 @@ from discovery.model import Endpoint, ServiceKey
 from hack.bench.python_case import REQUEST, RESPONSE, IdleTransport
 from hack.bench.services import layers_of
 from middleware.contract import Grant
-from middleware.registry import MIDDLEWARES, by_name
-from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, Rule, Weighted
+from middleware.registry import MIDDLEWARES
+from nodeagent.plan.model import BackendKey, BackendSpec, Listener, Rule, Weighted
 from nodeagent.proxy import exchange
 from nodeagent.proxy.data_plane import DataPlane
 from nodeagent.proxy.http1.client import Http1Upstream
@@ -185,14 +185,9 @@ def one_request(case: Case, loop: TurningLoop) -> Callable[[], None]:
     shared = SharedCells.create(exclusive=case.workers == 1)
     data_plane = DataPlane(loop, Limits(), layout, cells, shared, windows, tokens=Generous())
     own, other = (BackendKey(ServiceKey(NAMESPACE, name), 80) for name in ("own", OTHER))
-    outer: list[LayerSpec] = []
-    inner: list[LayerSpec] = []
-    for spec in layers_of(case.annotations):
-        (outer if by_name(spec.name).scope == "listener" else inner).append(spec)
-    rule = Rule("all", (Weighted(own),), layers=tuple(inner))
-    listener = Listener(
-        own.service, "http", ADDRESS, 80, 80, "http", (rule,), tuple(outer), ((OTHER, other),)
-    )
+    outer, inner = layers_of(case.annotations)
+    rule = Rule("all", (Weighted(own),), layers=inner)
+    listener = Listener(own.service, "http", ADDRESS, 80, 80, "http", (rule,), outer, ((OTHER, other),))
     endpoints = {"own": Endpoint("127.0.0.1", 8080), "other": Endpoint("127.0.0.2", 8080)}
     specs = [(BackendSpec(own, (endpoints["own"],)), FIRST_SLOT)]
     specs.append((BackendSpec(other, (endpoints["other"],)), FIRST_SLOT + 1))

@@ -55,8 +55,9 @@ def start_data_plane(
     )
     for index, (port, asked) in enumerate(services):
         key = BackendKey(ServiceKey("bench", f"service-{index}"), port)
-        rule = Rule("all", (Weighted(key),), layers=layers_of(asked))
-        listener = Listener(key.service, "http", address, port, port, "http", (rule,))
+        outer, inner = layers_of(asked)
+        rule = Rule("all", (Weighted(key),), layers=inner)
+        listener = Listener(key.service, "http", address, port, port, "http", (rule,), outer)
         slot = FIRST_SLOT + index
         outliers = parse_outlier_detection(asked)
         detection = outliers.usual if isinstance(outliers, OfPort) else None
@@ -65,14 +66,16 @@ def start_data_plane(
     return data_plane
 
 
-def layers_of(annotations: Mapping[str, str]) -> tuple[LayerSpec, ...]:
-    """Return the layers that these annotations ask for."""
-    layers = []
+def layers_of(annotations: Mapping[str, str]) -> tuple[tuple[LayerSpec, ...], tuple[LayerSpec, ...]]:
+    """Return the layers that these annotations ask for: those of the listener, and those of a rule."""
+    outer: list[LayerSpec] = []
+    inner: list[LayerSpec] = []
     for middleware in MIDDLEWARES:
         options = middleware.parse(annotations)
         if isinstance(options, middleware.options):
+            layers = outer if middleware.scope in ("connection", "listener") else inner
             layers.append(LayerSpec(middleware.name, options))
-    return tuple(layers)
+    return tuple(outer), tuple(inner)
 
 
 Service = tuple[int, Mapping[str, str]]

@@ -13,8 +13,13 @@ PATTERNS: Final = (
     "nodeagent/proxy/http2/*.py",
     "nodeagent/stats/cells.py",
     "nodeagent/stats/windows.py",
+    "nodeagent/worker/access_log.py",
+    "nodeagent/worker/line_fields.py",
+    "nodeagent/log/access_lines.py",
+    "nodeagent/log/writer.py",
 )
-"""What a request passes through, but for middleware, which others may subclass and extend."""
+"""What a request passes through, its line in the access log included; but for middleware, which others may
+subclass and extend."""
 PLAIN: Final = frozenset(
     {"nodeagent/proxy/errors.py", "nodeagent/proxy/observer.py", "nodeagent/proxy/resume.py"}
 )

@@ -40,7 +40,7 @@ from nodeagent.cli.flags import (
 from nodeagent.cli.needs import unmet
 from nodeagent.cli.parsed import Parsed, ParsedLines
 from nodeagent.init import Kept
-from nodeagent.log.configure import LEVELS
+from nodeagent.log.forms import LEVELS
 from nodeagent.settings import MOST_SERIES, NFTABLES_RANGE
 
 ENVIRONMENT_PREFIX = "SVCMESH"

@@ -40,6 +40,11 @@ class TapFilter(msgspec.Struct, frozen=True):
     """What the path begins with."""
     method: str = ""
 
+    @property
+    def lowest(self) -> int:
+        """The lowest status that it takes."""
+        return int(self.status.replace("x", "0") or 0)
+
     def takes(self, workload: str, status: int, path: str, method: str) -> bool:
         """Return whether a request is one of them."""
         return (

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import atexit
 import io
-import json
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal
 
-import msgspec
 import structlog
 
+from nodeagent.log.access_lines import AccessLines
 from nodeagent.log.budget import LineBudget
 from nodeagent.log.console import ConsoleForm, terminal_width, uses_colour
-from nodeagent.log.stamps import Stamps, utc
-from nodeagent.log.writer import Gap, LineWriter
-
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+from nodeagent.log.forms import LEVELS, Form, JsonForm
+from nodeagent.log.gap import Gap
+from nodeagent.log.stamps import utc
+from nodeagent.log.writer import LineWriter
 
 FLUSH_TIME: Final = 1.0
 """Seconds that the last lines have when the process ends."""
@@ -39,19 +37,6 @@ LONGEST_MESSAGE: Final = 500
 MOST_NAMED: Final = 5
 """Services that the line about a gap names."""
 STDERR: Final = 2
-
-
-class Form(Protocol):
-    """Renders the keys of an event, `level` and `event` among them, as a line without its end."""
-
-    def __call__(self, event: Mapping[str, Any]) -> str:
-        """Return the line of these keys."""
-        ...
-
-    def of_struct(self, line: msgspec.Struct) -> bytes:
-        """Return the line of a struct, which has `time`, too."""
-        ...
-
 
 _writer = LineWriter(STDERR)
 
@@ -99,62 +84,9 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> For
     return form
 
 
-class AccessLines:
-    """Where the lines of the access log go: in the form of all lines, but they yield to the others.
-
-    It is not structlog's way, which costs several times as much for a line of a plain request.
-    """
-
-    def __init__(self, form: Form, level: str) -> None:
-        self._form = form
-        self._level = LEVELS[level]
-
-    def takes(self, level: str) -> bool:
-        """Return whether lines of this level are written."""
-        return LEVELS[level] >= self._level
-
-    def info(self, event: str, about: str, fields: Mapping[str, object]) -> None:
-        """Write a line about a Service."""
-        self._write("info", event, about, fields)
-
-    def warning(self, event: str, about: str, fields: Mapping[str, object]) -> None:
-        """Write a line about a Service that something is wrong with."""
-        self._write("warning", event, about, fields)
-
-    def _write(self, level: str, event: str, about: str, fields: Mapping[str, object]) -> None:
-        if LEVELS[level] >= self._level:
-            line = self._form({"level": level, "event": event, **fields})
-            _writer.write(line + "\n", about, yields=True)
-
-    def write(self, level: str, about: str, line: msgspec.Struct) -> None:
-        """Write a line about a Service that has all its keys already, `time` and `level` among them."""
-        if LEVELS[level] >= self._level:
-            _writer.write_piece(self._form.of_struct(line) + b"\n", about, yields=True)
-
-
-class JsonForm:
-    """One JSON object; time, level and event in front, and a space between keys: people read that too."""
-
-    def __init__(self) -> None:
-        self._encode = msgspec.json.Encoder(enc_hook=repr).encode
-        self._stamp = Stamps()
-
-    def __call__(self, event: Mapping[str, Any]) -> str:
-        """Return the line; what JSON has no form for is shown by its `repr`."""
-        whole = {
-            "time": self._stamp(time.time()),
-            "level": event["level"],
-            "event": event["event"],
-            **event,
-        }
-        try:
-            return msgspec.json.format(self._encode(whole), indent=0).decode()
-        except (UnicodeEncodeError, OverflowError, TypeError):  # half a surrogate in a file's name, say
-            return json.dumps(whole, default=repr)
-
-    def of_struct(self, line: msgspec.Struct) -> bytes:
-        """Return the line of what has its keys in order already."""
-        return msgspec.json.format(self._encode(line), indent=0)
+def access_lines(form: Form, level: str) -> AccessLines:
+    """Return where this process writes the lines of its access log, those of `level` and above."""
+    return AccessLines(form, level, _writer)
 
 
 def _told(gap: Gap) -> dict[str, object]:

@@ -17,11 +17,11 @@ import os
 import select
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from typing import Final
 
-import msgspec
+from nodeagent.log.gap import Gap
 
 MOST_BYTES: Final = 1024 * 1024
 """Bytes that wait to be written, before further lines are lost."""
@@ -38,28 +38,15 @@ BATCH_BYTES: Final = select.PIPE_BUF
 """Lines are written together up to this: what a pipe that several processes share takes as one piece."""
 
 
-class Gap(msgspec.Struct):
-    """Lines that are missing at one place of the log. Times are Unix times."""
+class _Batch:
+    """Lines that are written together, and what each is about."""
 
-    since: float
-    until: float
-    lines: int = 0
-    about: Counter[str] = msgspec.field(default_factory=Counter)
-    """How many, by what they were about; lines about nothing in particular are in `lines` alone."""
-    refused: str = ""
-    """What the system said when they were to be written; empty: there was no room for them."""
+    __slots__ = ("about", "pieces", "size")
 
-    def add(self, about: str, now: float) -> None:
-        """Count one more line."""
-        self.lines += 1
-        self.until = now
-        if about:
-            self.about[about] += 1
-
-
-class _Line(msgspec.Struct, gc=False):
-    piece: bytes
-    about: str
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.about: list[str] = []
+        self.size = 0
 
 
 class LineWriter:
@@ -82,14 +69,14 @@ class LineWriter:
         self._gathered_bytes = int(most_bytes * GATHERED_SHARE)
         self._say = say
         self._now = now
-        self._waiting: deque[_Line | Gap] = deque()
+        self._waiting: deque[_Batch | Gap] = deque()
         self._bytes = 0
         self._shedding = False
         """Lines that yield were lost, and there is not much more room yet."""
         self._refused: Gap | None = None
         """Lines that the system refused, to be told as soon as it takes one."""
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._runner: threading.Thread | None = None
         self._idle = False
         """The thread waits, and everything is written."""
         self._hurry = False
@@ -97,7 +84,7 @@ class LineWriter:
         self._gathering = False
         """The thread lets lines come together that are in no hurry."""
         self._round = 0
-        """Lines and gaps that are written before more are gathered."""
+        """Batches and gaps that are written before more are gathered."""
         self._lost = 0
         self._lost_yielding = 0
 
@@ -125,8 +112,15 @@ class LineWriter:
             if not self._has_room(len(piece), yields) or not self._started():
                 self._lose(about, yields)
                 return False
-            self._waiting.append(_Line(piece, about))
-            self._bytes += len(piece)
+            size = len(piece)
+            batch = self._waiting[-1] if self._waiting else None
+            if not isinstance(batch, _Batch) or batch.size + size > BATCH_BYTES:
+                batch = _Batch()
+                self._waiting.append(batch)
+            batch.pieces.append(piece)
+            batch.about.append(about)
+            batch.size += size
+            self._bytes += size
             self._hurry = self._hurry or not yields or self._bytes > self._gathered_bytes
             if self._idle or (self._gathering and self._hurry):
                 self._idle = self._gathering = False
@@ -158,13 +152,13 @@ class LineWriter:
 
         Not in `__init__`: a thread keeps the capabilities that it was started with.
         """
-        if self._thread is None:
+        if self._runner is None:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
                 return False
-            self._thread = thread
+            self._runner = thread
         return True
 
     def close(self, seconds: float) -> bool:
@@ -173,9 +167,9 @@ class LineWriter:
         with self._changed:
             self._hurry, self._gathering = True, False
             self._changed.notify_all()
-            while self._thread is not None and not self._idle and (left := end - time.monotonic()) > 0:
+            while self._runner is not None and not self._idle and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return self._idle if self._thread is not None else not self._waiting
+            return self._idle if self._runner is not None else not self._waiting
 
     def _run(self) -> None:
         while True:
@@ -186,18 +180,18 @@ class LineWriter:
                     self._changed.wait()
                 if not self._round:
                     self._gather()
-                batch = self._next_batch()
+                batch = self._waiting.popleft()
+                self._round -= 1
             if isinstance(batch, Gap):
                 self._tell(batch)
                 continue
             if self._refused is not None:
                 self._tell(self._refused)
-            data = b"".join(line.piece for line in batch)
-            refusal = self._write_piece(data)
+            refusal = self._put(b"".join(batch.pieces))
             with self._changed:
-                self._bytes -= len(data)
+                self._bytes -= batch.size
                 if refusal:
-                    self._lost += len(batch)
+                    self._lost += len(batch.pieces)
             if refusal:
                 self._remember(refusal, batch)
 
@@ -210,39 +204,19 @@ class LineWriter:
         self._hurry = False
         self._round = len(self._waiting)
 
-    def _next_batch(self) -> list[_Line] | Gap:
-        """Take as many lines as one write takes, or a gap."""
-        waiting = self._waiting
-        first = waiting.popleft()
-        self._round -= 1
-        if isinstance(first, Gap):
-            return first
-        batch, size = [first], len(first.piece)
-        while self._round:
-            following = waiting[0]
-            if isinstance(following, Gap) or size + len(following.piece) > BATCH_BYTES:
-                break
-            batch.append(following)
-            size += len(following.piece)
-            waiting.popleft()
-            self._round -= 1
-        return batch
-
-    def _remember(self, refusal: str, batch: Iterable[_Line]) -> None:
+    def _remember(self, refusal: str, batch: _Batch) -> None:
         """Keep what the system refused, for the line that tells of it."""
         now = self._now()
         if self._refused is None:
             self._refused = Gap(now, now)
         self._refused.refused = refusal
-        for line in batch:
-            self._refused.add(line.about, now)
+        for about in batch.about:
+            self._refused.add(about, now)
 
     def _tell(self, gap: Gap) -> None:
         """Write the line that stands for a gap; one that the system refuses too is told with the next."""
-        if self._say is None:
-            refusal = ""
-        else:
-            refusal = self._write_piece(self._say(gap).encode("utf-8", "backslashreplace"))
+        said = self._say(gap).encode("utf-8", "backslashreplace") if self._say is not None else b""
+        refusal = self._put(said)
         if not refusal:
             self._refused = None if gap is self._refused else self._refused
         elif self._refused is None:
@@ -253,7 +227,7 @@ class LineWriter:
             self._refused.about += gap.about
             self._refused.until = gap.until
 
-    def _write_piece(self, piece: bytes) -> str:
+    def _put(self, piece: bytes) -> str:
         """Write all of it, and return why not; a descriptor that somebody made non-blocking is waited for."""
         rest = memoryview(piece)
         while rest:

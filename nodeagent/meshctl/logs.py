@@ -13,8 +13,8 @@ import msgspec
 from discovery.kube.commands.agents import AgentPod
 from discovery.kube.commands.pod_logs import PodLine, utc_stamp
 from discovery.kube.failure import UNREADABLE
-from nodeagent.log.configure import LEVELS
 from nodeagent.log.console import ConsoleForm, printable
+from nodeagent.log.forms import LEVELS
 
 _CONSOLE_EVENT: Final = re.compile(r"\d\d:\d\d:\d\d\.\d{3} (\S+)")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from middleware.contract import SharedTable, TokenStore, TraceSink
@@ -122,8 +122,10 @@ class DataPlane:
         """Return what serves a new connection; `destination` finds out where it was meant to go."""
         return Accepted(self.runtime, self.listeners, destination)
 
-    def tap(self, services: frozenset[str]) -> None:
-        """Tell of every exchange of these Services from now on, and no more of others than usual."""
+    def tap(self, services: Mapping[str, int]) -> None:
+        """Tell of the exchanges of these Services that end with such a status or a higher one, or an error,
+        and no more of others than usual.
+        """
         self.listeners.tap(services)
 
     def requests(self, services: frozenset[str]) -> dict[str, int]:

@@ -6,9 +6,8 @@ use and keeps what did not change, layers' state included.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, Reply, Response
@@ -37,10 +36,6 @@ from nodeagent.stats.columns import (
     REQUESTS,
 )
 from nodeagent.stats.methods import PortMethods
-
-NAMES_A_TRACE: Final = re.compile(rb"traceparent|b3|trace-?id", re.IGNORECASE)
-"""A quick look: what it is not found in has no field that names a trace."""
-
 
 CLASSES: Final = 6
 """Of statuses, by their first digit, 0 for none: so many columns from `REQUESTS` on."""
@@ -151,7 +146,7 @@ class RunningListener:
         """Whether the journey of every exchange is kept, for whoever reads it."""
         self.told_from: int | None = None
         """As `Observer.from_status`, for this port; None: as that says."""
-        self._tapped = False
+        self._tapped: int | None = None
         self.rule: RunningRule | None = None
         """The only rule, if it takes everything, which nearly every listener has: a short cut."""
         self._backends = backends
@@ -296,16 +291,23 @@ class RunningListener:
         self.rule = only if only is not None and not spec.rules[0].match.restricts else None
         self._take_named(spec.backends)
 
-    def tap(self, on: bool) -> None:
-        """Tell of every exchange from now on, whatever the access log wants; or end that."""
-        self._tapped = on
+    def tap(self, from_status: int | None) -> None:
+        """Tell of exchanges from this status on as well as of those that the access log wants, or (None) of
+        these alone.
+        """
+        self._tapped = from_status
         self._choose_what_is_told(self.spec)
 
     def _choose_what_is_told(self, spec: Listener) -> None:
-        choice = spec.access_log
-        lined = self.runtime.observer.wants_all if choice is None else not choice.none
-        self.told_from = ALL if self._tapped else told_from(choice) if choice is not None else None
-        self.journeys = self._tapped or lined or any(by_name(layer.name).journey for layer in spec.all_layers)
+        choice, tapped = spec.access_log, self._tapped
+        observer = self.runtime.observer
+        lined = observer.wants_all if choice is None else not choice.none
+        wanted = told_from(choice) if choice is not None else None
+        if tapped is not None:
+            wanted = min(tapped, observer.from_status if wanted is None else wanted)
+        self.told_from = wanted
+        traced = any(by_name(layer.name).journey for layer in spec.all_layers)
+        self.journeys = tapped is not None or lined or traced
 
     def _take_rules(self, specs: Iterable[Rule]) -> tuple[RunningRule, ...]:
         before = {rule.spec.name: rule for rule in self._rules}
@@ -336,7 +338,9 @@ def told_from(choice: LineChoice) -> int:
 
 def trace_id_of(head: RequestHead) -> str:
     """Return the id of the trace that a request names; empty if there is none."""
-    return trace_id_in(Fields(head)) if NAMES_A_TRACE.search(head.fields) else ""
+    fields = head.fields.lower()
+    # All their names have one of these in them. A quick look: nearly no request has any.
+    return trace_id_in(Fields(head)) if b"trace" in fields or b"b3" in fields else ""
 
 
 def _backend_stage(each_try: Handler) -> Handler:
@@ -361,7 +365,7 @@ class ListenerTable:
         self._runtime = runtime
         self._backends = backends
         self._listeners: dict[ListenerKey, RunningListener] = {}
-        self._tapped: frozenset[str] = frozenset()
+        self._tapped: dict[str, int] = {}
         self._found: tuple[frozenset[str], list[RunningListener]] | None = None
         """Of the Services that were asked for last: those that are watched are asked for often."""
 
@@ -369,11 +373,12 @@ class ListenerTable:
         """Return the listener at a mesh address and port."""
         return self._listeners.get(key)
 
-    def tap(self, services: frozenset[str]) -> None:
-        """Have the listeners of these Services tell of every exchange, and no others."""
-        changed, self._tapped = services ^ self._tapped, services
+    def tap(self, services: Mapping[str, int]) -> None:
+        """Have the listeners of these Services tell of exchanges from such a status on, and no others."""
+        changed = frozenset(dict(services.items() ^ self._tapped.items()))
+        self._tapped = dict(services)
         for running in self._of(changed):
-            running.tap(running.service in services)
+            running.tap(services.get(running.service))
 
     def requests(self, services: frozenset[str]) -> dict[str, int]:
         """Return how many exchanges of each of these Services have ended."""
@@ -410,7 +415,7 @@ class ListenerTable:
             running = RunningListener(self._runtime, self._backends, spec, slot)
             self._listeners[spec.key] = running
             if running.service in self._tapped:
-                running.tap(True)
+                running.tap(self._tapped[running.service])
         for running in ended:
             running.remove()
         return ended

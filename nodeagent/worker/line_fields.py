@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from middleware.contract import Ended
@@ -16,6 +15,7 @@ from middleware.grpc import http_code
 from middleware.journey import BACKOFF, CONNECT, MIDDLEWARE, QUEUE, TRY, Journey
 from nodeagent.control.messages import SourcePod
 from nodeagent.proxy.observer import FAILURES
+from nodeagent.worker.request_line import RequestLine
 
 UPSTREAM_STATUS: Final = "upstream_status"
 """The reason of an exchange that an endpoint ended with a status that is a failure."""
@@ -35,43 +35,6 @@ def failure_of(ended: Ended) -> tuple[str, str] | None:
         return ended.reply_reason, "a middleware answered"
     said = str(ended.status) if ended.status != 200 or ended.grpc_status is None else ended.grpc_status.name
     return UPSTREAM_STATUS, f"{ended.endpoint} answered {said}"
-
-
-class RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
-    """A line about one request, its keys in the order in which they are shown; `UNSET` is not shown.
-
-    It is made for each request of a Service that wants all its lines: positionally (by names it takes ten
-    times as long), and written by msgspec, without a dict in between.
-    """
-
-    time: str
-    level: str | UnsetType = UNSET
-    event: str | UnsetType = UNSET
-    service: str | UnsetType = UNSET
-    port: int | UnsetType = UNSET
-    method: str | UnsetType = UNSET
-    path: str | UnsetType = UNSET
-    status: int | UnsetType = UNSET
-    grpc_status: str | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-    detail: str | UnsetType = UNSET
-    endpoint: str | UnsetType = UNSET
-    took_ms: float | UnsetType = UNSET
-    queue_ms: float | UnsetType = UNSET
-    connect_ms: float | UnsetType = UNSET
-    upstream_ms: float | UnsetType = UNSET
-    middleware_ms: float | UnsetType = UNSET
-    backoff_ms: float | UnsetType = UNSET
-    tries: int | UnsetType = UNSET
-    decided: str | UnsetType = UNSET
-    received: int | UnsetType = UNSET
-    sent: int | UnsetType = UNSET
-    trace_id: str | UnsetType = UNSET
-    source: str | UnsetType = UNSET
-    source_port: int | UnsetType = UNSET
-    source_pod: str | UnsetType = UNSET
-    source_workload: str | UnsetType = UNSET
-    worker: int | UnsetType = UNSET
 
 
 class StageTimes(NamedTuple):

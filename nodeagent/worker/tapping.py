@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -37,8 +37,10 @@ MOST_PENDING: Final = 256 * 1024
 class Exchanges(Protocol):
     """What tells of requests, and counts them: `nodeagent.proxy.data_plane.DataPlane`."""
 
-    def tap(self, services: frozenset[str]) -> None:
-        """Tell of every exchange of these Services from now on, and no more of others than usual."""
+    def tap(self, services: Mapping[str, int]) -> None:
+        """Tell of the exchanges of these Services that end with such a status or a higher one, or an error,
+        and no more of others than usual.
+        """
         ...
 
     def requests(self, services: frozenset[str]) -> dict[str, int]:
@@ -132,12 +134,16 @@ class Tapper:
 
     def _look(self) -> None:
         self._missing = None
-        self._exchanges().tap(frozenset(self._watches))
+        lowest = {
+            service: min(watch.filter.lowest for watch in watches)
+            for service, watches in self._watches.items()
+        }
+        self._exchanges().tap(lowest)
 
     def _pause(self) -> None:
         if self._missing is None:
             self._missing = self._exchanges().requests(frozenset(self._watches))
-            self._exchanges().tap(frozenset())
+            self._exchanges().tap({})
 
     def _count_missing(self) -> None:
         """Count as dropped, for each watch, what has ended since the pause began: it may have been for it."""

@@ -121,19 +121,30 @@ async def test_connections_are_told_where_any_may_have_a_line(mesh: Mesh) -> Non
 
 async def test_a_service_that_is_watched_tells_everything_until_nobody_watches(mesh: Mesh) -> None:
     told = await ok(mesh)
-    mesh.proxy.tap(frozenset({"default/web"}))
+    mesh.proxy.tap({"default/web": 0})
     await mesh.ask(TRACED)
     assert [(ended.status, ended.journey is not None) for ended in told.ends] == [(200, True)]
     choose(mesh, LineChoice())
     await mesh.ask(GET_CLOSE)
     assert len(told.ends) == 2, "also after a change of the plan, and whatever the access log wants"
-    mesh.proxy.tap(frozenset({"default/other"}))
+    mesh.proxy.tap({"default/other": 0})
     await mesh.ask(GET_CLOSE)
     assert len(told.ends) == 2
 
 
 async def test_a_port_that_comes_while_its_service_is_watched_tells_too(mesh: Mesh) -> None:
-    mesh.proxy.tap(frozenset({"default/web"}))
+    mesh.proxy.tap({"default/web": 0})
     told = await ok(mesh)
     await mesh.ask(GET_CLOSE)
     assert len(told.ends) == 1
+
+
+async def test_who_watches_failures_is_told_of_these_alone(mesh: Mesh) -> None:
+    told = await ok(mesh)
+    choose(mesh, LineChoice())
+    mesh.proxy.tap({"default/web": 500})
+    await mesh.ask(GET_CLOSE)
+    assert told.ends == []
+    await mesh.serve()
+    await mesh.ask(GET_CLOSE)
+    assert [(ended.status, ended.journey is not None) for ended in told.ends] == [(503, True)]

@@ -37,7 +37,7 @@ def wanted(streams: Streams) -> Streams:
 def test_nobody_wants_it(streams: Streams) -> None:
     stage = streams()
     stage.plane.watcher.wants_all = False
-    stage.plane.listener.tap(False)  # has it ask again what is wanted
+    stage.plane.listener.tap(None)  # has it ask again what is wanted
     stage.does(client >> "GET /", a >> "accepts", a1 >> "503 x")
     assert stage.plane.watcher.ends[-1].journey is None
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from nodeagent.log.budget import LineBudget, LineBudgets
-from nodeagent.log.writer import Gap, LineWriter
+from nodeagent.log.gap import Gap
+from nodeagent.log.writer import LineWriter
 
 LINE = "x" * 999 + "\n"
 

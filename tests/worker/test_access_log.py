@@ -14,7 +14,9 @@ from middleware.contract import Ended, ExchangeError, NoEndpoint
 from middleware.grpc import GrpcStatus
 from middleware.journey import Journey, Stage
 from nodeagent.control.messages import SourcePod, Sources
-from nodeagent.log.configure import AccessLines, JsonForm
+from nodeagent.log.access_lines import AccessLines
+from nodeagent.log.forms import JsonForm
+from nodeagent.log.writer import LineWriter
 from nodeagent.plan.model import LineChoice, Listener
 from nodeagent.proxy.errors import ConnectionLimit
 from nodeagent.proxy.observer import Closed, Refused
@@ -329,7 +331,7 @@ def test_lines_below_the_level_are_not_written() -> None:
             made.append(event)
             return ""
 
-    access = AccessLines(Form(), "warning")
+    access = AccessLines(Form(), "warning", LineWriter(2))
     assert (access.takes("info"), access.takes("warning")) == (False, True)
     access.info("request", "", {})
     assert made == []

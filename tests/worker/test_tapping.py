@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,13 +24,13 @@ class Agent:
         self.sent: list[Tapped] = []
         sources = SourcePods(lambda _: False)
         sources.change(Sources({"10.1.0.9": SourcePod("shop", "web-x", "deployment/web")}))
-        self.told: list[frozenset[str]] = []
+        self.told: list[Mapping[str, int]] = []
         self.counted: dict[str, int] = {}
         self.tapper = Tapper(
             sources, 3, self.sent.append, lambda: self.pending, lambda: self, wall=lambda: 0.0
         )
 
-    def tap(self, services: frozenset[str]) -> None:
+    def tap(self, services: Mapping[str, int]) -> None:
         self.told.append(services)
 
     def requests(self, services: frozenset[str]) -> dict[str, int]:
@@ -71,16 +72,16 @@ def test_only_what_is_watched(agent: Agent) -> None:
 
 def test_with_enough_lines_it_is_told_of_no_more_until_the_period_is_over(agent: Agent) -> None:
     agent.watch()
-    assert agent.told == [{"shop/cart"}]
+    assert agent.told == [{"shop/cart": 0}]
     for number in range(MOST_LINES + 1):
         agent.counted["shop/cart"] = number + 1
         agent.tapper.ended(ended("10.1.0.9"))
-    assert agent.told[1:] == [frozenset()]
+    assert agent.told[1:] == [{}]
     agent.counted["shop/cart"] += 40
     agent.tapper.flush()
     (tapped,) = agent.sent
     assert (len(tapped.lines), tapped.dropped) == (MOST_LINES, ((1, 41),))
-    assert agent.told[2:] == [{"shop/cart"}]
+    assert agent.told[2:] == [{"shop/cart": 0}]
     agent.tapper.flush()
     assert len(agent.sent) == 1
 
@@ -89,7 +90,7 @@ def test_a_filter_that_takes_nothing_is_not_asked_without_end(agent: Agent) -> N
     agent.watch(path="/rare")
     for _ in range(MOST_LOOKED):
         agent.tapper.ended(ended("10.1.0.9"))
-    assert agent.told == [{"shop/cart"}, frozenset()]
+    assert agent.told == [{"shop/cart": 0}, {}]
     agent.counted["shop/cart"] = 7
     agent.tapper.ended(ended("10.1.0.9", target="/rare"))
     assert agent.lines() == []
@@ -105,7 +106,7 @@ def test_who_comes_during_a_pause_is_told_at_once(agent: Agent) -> None:
     agent.counted["shop/cart"] = 7
     first = Watch(1, TapFilter("shop/cart", path="/rare"))
     agent.tapper.follow(Tap((first, Watch(2, TapFilter("shop/other")))))
-    assert agent.told[2:] == [{"shop/cart", "shop/other"}]
+    assert agent.told[2:] == [{"shop/cart": 0, "shop/other": 0}]
     agent.tapper.flush()
     assert agent.sent == [Tapped((), ((1, 7),))]
 
@@ -127,3 +128,12 @@ def test_when_nobody_watches_any_more_nothing_is_kept(agent: Agent) -> None:
     agent.tapper.follow(Tap(()))
     assert not agent.tapper.watched
     assert agent.lines() == []
+
+
+def test_the_data_plane_tells_of_no_status_that_nobody_wants(agent: Agent) -> None:
+    filters = [TapFilter("shop/cart", status="503"), TapFilter("shop/cart", status="4xx")]
+    watches = [Watch(number, one) for number, one in enumerate(filters)]
+    agent.tapper.follow(Tap((watches[0],)))
+    agent.tapper.follow(Tap(tuple(watches)))
+    agent.tapper.follow(Tap((*watches, Watch(7, TapFilter("shop/cart")))))
+    assert agent.told == [{"shop/cart": 503}, {"shop/cart": 400}, {"shop/cart": 0}]
