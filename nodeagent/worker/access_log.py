@@ -103,9 +103,13 @@ class AccessLogger:
         if not self._chosen(ended.service, ended.port, failure is not None, ended.took):
             return
         pod = self._sources.find(ended.source)
-        level, event = ("info", "request") if failure is None else ("warning", "request_failed")
-        line = request_line(ended, failure, pod, self._worker, self._stamp(self._wall()), level, event)
-        self._lines.write(level, ended.service, line)
+        stamp = self._stamp(self._wall())
+        if failure is None:
+            line = request_line("request", "info", ended, None, pod, self._worker, stamp)
+            self._lines.write("info", ended.service, line)
+        else:
+            line = request_line("request_failed", "warning", ended, failure, pod, self._worker, stamp)
+            self._lines.write("warning", ended.service, line)
 
     def closed(self, closed: Closed) -> None:
         """Write a line for a connection to a tcp port."""

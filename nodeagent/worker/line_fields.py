@@ -54,13 +54,13 @@ _NO_TIMES: Final = StageTimes()
 
 
 def request_line(
+    event: str | UnsetType,
+    level: str | UnsetType,
     ended: Ended,
     failure: tuple[str, str] | None,
     pod: SourcePod | None,
     worker: int,
     time: str,
-    level: str | UnsetType = UNSET,
-    event: str | UnsetType = UNSET,
 ) -> RequestLine:
     """Return what a line says of the request, its answer, its client, and how the time was spent."""
     reason, detail = failure if failure is not None else _NOTHING

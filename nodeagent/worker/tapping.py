@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from middleware.contract import Ended
 from nodeagent.control.messages import Tap, Tapped
@@ -112,7 +113,8 @@ class Tapper:
             self._pause()
             return
         pod = self._sources.find(ended.source)
-        line = request_line(ended, failure_of(ended), pod, self._worker, self._stamp(self._wall()))
+        stamp = self._stamp(self._wall())
+        line = request_line(UNSET, UNSET, ended, failure_of(ended), pod, self._worker, stamp)
         self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
 
     def flush(self) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGES = ("nodeagent", "discovery", "middleware")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-NAMED_BY = {"_event", "_log_problem", "write"}
+NAMED_BY = {"_event", "_log_problem", "request_line", "write"}
 """Functions that log an event whose name is their first argument."""
 
 
