@@ -14,8 +14,10 @@ PATTERNS: Final = (
     "nodeagent/stats/cells.py",
     "nodeagent/stats/windows.py",
     "nodeagent/worker/access_log.py",
+    "nodeagent/worker/line_choices.py",
     "nodeagent/worker/line_fields.py",
     "nodeagent/log/access_lines.py",
+    "nodeagent/log/stamps.py",
     "nodeagent/log/writer.py",
 )
 """What a request passes through, its line in the access log included; but for middleware, which others may

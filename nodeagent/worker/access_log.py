@@ -102,13 +102,13 @@ class AccessLogger:
         failure = failure_of(ended)
         if not self._chosen(ended.service, ended.port, failure is not None, ended.took):
             return
-        pod = self._sources.find(ended.source)
+        names = self._sources.names(ended.source)
         stamp = self._stamp(self._wall())
         if failure is None:
-            line = request_line("request", "info", ended, None, pod, self._worker, stamp)
+            line = request_line("request", "info", ended, None, names, self._worker, stamp)
             self._lines.write("info", ended.service, line)
         else:
-            line = request_line("request_failed", "warning", ended, failure, pod, self._worker, stamp)
+            line = request_line("request_failed", "warning", ended, failure, names, self._worker, stamp)
             self._lines.write("warning", ended.service, line)
 
     def closed(self, closed: Closed) -> None:
@@ -222,8 +222,7 @@ class AccessLogger:
         """Add the keys that say who the client is, its pod if that is known, and which worker served it."""
         fields["source"] = source
         fields["source_port"] = port
-        pod = self._sources.find(source)
-        if pod is not None:
-            fields["source_pod"] = f"{pod.namespace}/{pod.name}"
-            fields["source_workload"] = f"{pod.namespace}/{pod.workload}"
+        names = self._sources.names(source)
+        if names is not None:
+            fields["source_pod"], fields["source_workload"] = names
         fields["worker"] = self._worker

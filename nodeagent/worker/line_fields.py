@@ -6,14 +6,13 @@ trace id, which is read strictly.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from middleware.contract import Ended
 from middleware.grpc import http_code
 from middleware.journey import BACKOFF, CONNECT, MIDDLEWARE, QUEUE, TRY, Journey
-from nodeagent.control.messages import SourcePod
 from nodeagent.proxy.observer import FAILURES
 from nodeagent.worker.request_line import RequestLine
 
@@ -29,28 +28,28 @@ def failure_of(ended: Ended) -> tuple[str, str] | None:
     error = ended.error
     if error is not None:
         return error.reason, error.detail
-    if http_code(ended.status, ended.grpc_status) < FAILURES:
+    status, grpc_status = ended.status, ended.grpc_status
+    if (status if grpc_status is None else http_code(status, grpc_status)) < FAILURES:
         return None
     if ended.reply_reason:
         return ended.reply_reason, "a middleware answered"
-    said = str(ended.status) if ended.status != 200 or ended.grpc_status is None else ended.grpc_status.name
+    said = str(status) if status != 200 or grpc_status is None else grpc_status.name
     return UPSTREAM_STATUS, f"{ended.endpoint} answered {said}"
 
 
-class StageTimes(NamedTuple):
-    """The milliseconds in each kind of stage, and the number of tries; `UNSET`: there is no journey, or (for
-    `backoff`) there was no such stage.
-    """
+StageTimes = tuple[
+    float | UnsetType,
+    float | UnsetType,
+    float | UnsetType,
+    float | UnsetType,
+    float | UnsetType,
+    int | UnsetType,
+]
+"""The milliseconds in `queue`, `connect`, `try`, `middleware` and `backoff`, and the number of tries.
 
-    queue: float | UnsetType = UNSET
-    connect: float | UnsetType = UNSET
-    upstream: float | UnsetType = UNSET
-    middleware: float | UnsetType = UNSET
-    backoff: float | UnsetType = UNSET
-    tries: int | UnsetType = UNSET
-
-
-_NO_TIMES: Final = StageTimes()
+`UNSET`: there is no journey, or (for `backoff`) there was no such stage.
+"""
+_NO_TIMES: Final[StageTimes] = (UNSET, UNSET, UNSET, UNSET, UNSET, UNSET)
 
 
 def request_line(
@@ -58,14 +57,19 @@ def request_line(
     level: str | UnsetType,
     ended: Ended,
     failure: tuple[str, str] | None,
-    pod: SourcePod | None,
+    names: tuple[str, str] | None,
     worker: int,
     time: str,
 ) -> RequestLine:
-    """Return what a line says of the request, its answer, its client, and how the time was spent."""
+    """Return what a line says of the request, its answer, its client, and how the time was spent.
+
+    `names` are those of the client's pod and workload, if they are known.
+    """
     reason, detail = failure if failure is not None else _NOTHING
-    times = stage_times(ended.journey) if ended.journey is not None else _NO_TIMES
-    pod_name, workload = _NOTHING if pod is None else _names_of(pod)
+    journey = ended.journey
+    times = stage_times(journey) if journey is not None else _NO_TIMES
+    pod, workload = _NOTHING if names is None else names
+    grpc_status = ended.grpc_status
     return RequestLine(
         time,
         level,
@@ -73,36 +77,42 @@ def request_line(
         ended.service,
         ended.port,
         ended.method,
-        ended.target.partition("?")[0],
+        path_of(ended.target),
         ended.status,
-        ended.grpc_status.name if ended.grpc_status is not None else UNSET,
+        grpc_status.name if grpc_status is not None else UNSET,
         reason,
         detail,
         ended.endpoint,
         _milliseconds(ended.took),
-        *times,
+        times[0],
+        times[1],
+        times[2],
+        times[3],
+        times[4],
+        times[5],
         decisions(ended) or UNSET,
         ended.received,
         ended.sent,
         ended.trace_id or UNSET,
         ended.source,
         ended.source_port,
-        pod_name,
+        pod,
         workload,
         worker,
     )
 
 
-def _names_of(pod: SourcePod) -> tuple[str, str]:
-    """Return the pod and its workload, as lines name them."""
-    return f"{pod.namespace}/{pod.name}", f"{pod.namespace}/{pod.workload}"
+def path_of(target: str) -> str:
+    """Return the path of a request target: a query may hold secrets."""
+    return target.partition("?")[0] if "?" in target else target
 
 
 def stage_times(journey: Journey) -> StageTimes:
     """Return the same as `Journey.spent` of each kind, in milliseconds, in one pass."""
     stages = journey.stages
     if len(stages) == 1 and stages[0].kind == TRY:  # nearly every request
-        return StageTimes(0.0, 0.0, _milliseconds(stages[0].took), 0.0, UNSET, stages[0].number)
+        only = stages[0]
+        return (0.0, 0.0, _milliseconds(only.end - only.start), 0.0, UNSET, only.number)
     spent = {QUEUE: 0.0, CONNECT: 0.0, TRY: 0.0, BACKOFF: 0.0, MIDDLEWARE: 0.0}
     reached: dict[str, float] = {}
     tries = 0
@@ -116,7 +126,7 @@ def stage_times(journey: Journey) -> StageTimes:
             reached[kind] = end
         if stage.number > tries:
             tries = stage.number
-    return StageTimes(
+    return (
         _milliseconds(spent[QUEUE]),
         _milliseconds(spent[CONNECT]),
         _milliseconds(spent[TRY]),

@@ -41,6 +41,7 @@ class SourcePods:
     def __init__(self, is_local: Callable[[str], bool] = is_local) -> None:
         self._pods: dict[str, SourcePod] = {}
         self._identities: dict[str, Identity] = {}
+        self._names: dict[str, tuple[str, str]] = {}
         self._is_local = is_local
         self._others: dict[str, Identity] = {}
         """The node's own addresses and strangers, until pods change."""
@@ -50,14 +51,18 @@ class SourcePods:
         for address in message.removed:
             self._pods.pop(address, None)
             self._identities.pop(address, None)
+            self._names.pop(address, None)
         self._pods.update(message.upserted)
         for address, pod in message.upserted.items():
             self._identities[address] = _identity(pod)
+            self._names[address] = (f"{pod.namespace}/{pod.name}", f"{pod.namespace}/{pod.workload}")
         self._others.clear()
 
-    def find(self, address: str) -> SourcePod | None:
-        """Return the pod with this address; None if it is the node's own, a stranger's, or too new."""
-        return self._pods.get(address)
+    def names(self, address: str) -> tuple[str, str] | None:
+        """Return pod and workload, as lines name them, of the pod with this address; None: it is the node's
+        own, a stranger's, or too new.
+        """
+        return self._names.get(address)
 
     def workload(self, address: str) -> str:
         """Return what the pod with this address belongs to, `namespace/deployment/name`; empty: unknown."""

@@ -22,7 +22,7 @@ from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.log.stamps import Stamps
 from nodeagent.proxy.observer import Circulation, Closed, Refused
 from nodeagent.worker.access_log import AccessLogger
-from nodeagent.worker.line_fields import failure_of, request_line
+from nodeagent.worker.line_fields import failure_of, path_of, request_line
 from nodeagent.worker.sources import SourcePods
 
 PERIOD: Final = 0.1
@@ -102,7 +102,7 @@ class Tapper:
         self._looked += 1
         if self._looked >= MOST_LOOKED:
             self._pause()
-        path = ended.target.partition("?")[0]
+        path = path_of(ended.target)
         workload = self._sources.workload(ended.source)
         status, method = ended.status, ended.method
         numbers = tuple([one.number for one in watches if one.filter.takes(workload, status, path, method)])
@@ -112,9 +112,9 @@ class Tapper:
             self._dropped.update(numbers)
             self._pause()
             return
-        pod = self._sources.find(ended.source)
+        names = self._sources.names(ended.source)
         stamp = self._stamp(self._wall())
-        line = request_line(UNSET, UNSET, ended, failure_of(ended), pod, self._worker, stamp)
+        line = request_line(UNSET, UNSET, ended, failure_of(ended), names, self._worker, stamp)
         self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
 
     def flush(self) -> None:

@@ -23,6 +23,12 @@ def told(name: str, workload: str = "deployment/web") -> SourcePod:
     return SourcePod("shop", name, workload)
 
 
+def shown(name: str) -> tuple[str, str]:
+    """Return how lines name the pod, and its workload."""
+    pod = told(name)
+    return f"{pod.namespace}/{pod.name}", f"{pod.namespace}/{pod.workload}"
+
+
 def test_what_is_told_is_what_changed() -> None:
     old = {"10.1.0.1": told("a"), "10.1.0.2": told("b"), "10.1.0.3": told("c")}
     new = {"10.1.0.4": told("d"), "10.1.0.3": told("e"), "10.1.0.1": told("a")}
@@ -94,12 +100,12 @@ def test_workers_know_the_same_whenever_they_started(changes: list[Pods], start:
     if len(changes) <= start:
         take(late, table.everything())
     last = changes[-1] if changes else {}
-    found = {address: early.find(address) for address in last}
-    assert found == {address: late.find(address) for address in last}
+    found = {address: early.names(address) for address in last}
+    assert found == {address: late.names(address) for address in last}
     named = {address: one for address, one in found.items() if one is not None}
     assert len(named) == min(limit, len(last))
-    assert all(one == told(last[address].key.name) for address, one in named.items())
-    assert all(early.find(f"10.1.0.{n}") is None for n in range(8) if f"10.1.0.{n}" not in last)
+    assert all(one == shown(last[address].key.name) for address, one in named.items())
+    assert all(early.names(f"10.1.0.{n}") is None for n in range(8) if f"10.1.0.{n}" not in last)
 
 
 def test_a_worker_knows_the_workload_of_a_pod() -> None:

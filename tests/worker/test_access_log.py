@@ -40,9 +40,9 @@ class Asked(SourcePods):
 
     times = 0
 
-    def find(self, address: str) -> SourcePod | None:
+    def names(self, address: str) -> tuple[str, str] | None:
         self.times += 1
-        return super().find(address)
+        return super().names(address)
 
 
 class Written(list[dict[str, Any]]):
