@@ -12,6 +12,7 @@ from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.families import DURATION, METHODS, PortFamily, port_families
 from nodeagent.admin.family import PORT_LABELS, Family, Group
+from nodeagent.admin.objectives import OBJECTIVE_FAMILIES, SLI
 from nodeagent.admin.own_families import BUILD_INFO, OWN_FAMILIES
 from nodeagent.stats.columns import DURATION_BOUNDS, Layout
 from nodeagent.stats.methods import MOST_METHODS
@@ -55,6 +56,8 @@ sources had to be counted together.
   rate of all requests. A series never decreases. When it gets its place it begins at 0: what was counted
   before stays in `other`. When it loses the place it leaves the page, and its value is not added to `other`,
   where `rate()` would take it for traffic.
+- Objectives come first, up to half of the ceiling ([objectives](objectives.md#metrics-and-budgets)). What is
+  left is for ports and sources.
 - Calls of a port in `other` are in `svcmesh_grpc_calls_total`, and in `svcmesh_grpc_method_calls_total` not.
 
 To see every port and source, however many there are, ask the agent for `/stats?window=10s` (1s to 1m), by
@@ -74,6 +77,7 @@ GROUPS: Final[Mapping[Group, str]] = {
     "requests": "Requests",
     "connections": "Connections",
     "grpc": "gRPC",
+    "objectives": "Objectives",
     "endpoints": "Endpoints",
     "middleware": "Retries, circuit breakers and other middleware",
     "refused": "What the mesh refuses",
@@ -100,7 +104,7 @@ def families() -> Iterator[Family]:
             yield msgspec.structs.replace(family, use=f"See [{page}](middleware/{page}.md).")
         else:
             yield family
-    yield from (DURATION, METHODS, *OWN_FAMILIES)
+    yield from (DURATION, METHODS, *OBJECTIVE_FAMILIES, *OWN_FAMILIES)
 
 
 def unit(family: Family) -> str:
@@ -120,7 +124,7 @@ def cardinality(family: Family) -> str:
     if family is METHODS:
         return f"{(MOST_METHODS + 1) * len(GrpcStatus)} a port and worker"
     if family.labels[: len(PORT_LABELS)] == PORT_LABELS:
-        return "1 a port"
+        return "2 a port" if SLI in family.labels else "1 a port"
     return f"1 a {family.labels[0]}" if family.labels and family is not BUILD_INFO else "1"
 
 

@@ -95,6 +95,8 @@ SERVICES: tuple[SoakService, ...] = (
         {"failover": "retry", "health-check": "tcp interval=1s"},
         {"access-log": "errors slow=10ms 1%", "access-log.http": "all"},
         {"access-log": "most"},
+        {"objective": "99.9% 250ms", "objective.http": "99.95% 100ms latency=99%"},
+        {"objective": "100% 300ms"},
         {"load-balancing": "least-request", "slow-start": "5s", "session-affinity": "cookie max-age=1m"},
         {"load-balancing": "consistent-hash header=x-soak", "session-affinity.http": "cookie name=soak"},
         {"load-balancing.http": "ewma decay=2s", "slow-start.http": "2s recovered=on"},

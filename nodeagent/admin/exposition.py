@@ -17,6 +17,7 @@ from discovery.model import ServiceKey
 from nodeagent.admin.family import Family
 from nodeagent.admin.lines import Lines, LineWriter, header, port_labels, series_of, source_labels
 from nodeagent.admin.methods import MethodCounts, method_lines, read_methods
+from nodeagent.admin.objectives import OBJECTIVE_FAMILIES, OBJECTIVE_SHARE, ObjectivePage
 from nodeagent.admin.own_families import (
     ENDPOINT_EJECTIONS,
     ENDPOINTS,
@@ -89,7 +90,8 @@ class PortExposition:
         self._version = -1  # of the slots
         self._ports = PlanPorts()
         self.ledger = Ledger(layout.slot_columns, most_series, now)
-        tallies.takers.append(self.ledger)
+        self._objectives = ObjectivePage()
+        tallies.takers += (self.ledger, self._objectives.counts)
 
     def render(
         self, plan: NodePlan, regions: Sequence[StatsRegion], facts: Facts = NO_FACTS, already: int = 0
@@ -101,6 +103,7 @@ class PortExposition:
         yield from self._learn(plan)
         ledger, ports = self.ledger, self._ports
         ledger.begin(ports.slots.keys())
+        self._objectives.begin()
         looked_at = [(None, OVERFLOW_SLOT), *((key, slot) for key, slot in ports.slots.items() if slot > 1)]
         for _ in self._tallies.look(looked_at, regions):
             yield b""
@@ -118,8 +121,10 @@ class PortExposition:
             if count % PIECE_PORTS == 0:
                 yield b""
         yield b""
-        others = self._charge(blocks, already, facts)
-        yield from self._text([*(blocks[key] for key in sorted(blocks)), others], already)
+        objectives, left_out = self._objectives.lines(int(self._most * OBJECTIVE_SHARE))
+        others = self._charge(blocks, already + series_of(objectives), facts)
+        shown = [*(blocks[key] for key in sorted(blocks)), others, objectives]
+        yield from self._text(shown, already, left_out)
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
         """Take note of a new plan, with a pause now and then."""
@@ -138,6 +143,7 @@ class PortExposition:
                 ports.all_endpoints += len(backend.endpoints)
             if count % 256 == 0:
                 yield b""
+        self._objectives.learn(plan)
         self._plan, self._version, self._ports = plan, version, ports
 
     def _write_port(
@@ -219,9 +225,9 @@ class PortExposition:
             del blocks[key]
         return others
 
-    def _text(self, blocks: Sequence[Lines], already: int) -> Iterator[bytes]:
+    def _text(self, blocks: Sequence[Lines], already: int, left_out: int) -> Iterator[bytes]:
         lines: list[str] = []
-        for family in self._writer.families:
+        for family in (*self._writer.families, *OBJECTIVE_FAMILIES):
             lines.append(header(family))
             for block in blocks:
                 lines += block.get(family.name, ())
@@ -232,7 +238,7 @@ class PortExposition:
         about = {
             SERIES: shown,
             SERIES_LIMIT: self._most,
-            SERIES_FOLDED: self.ledger.places.waiting,
+            SERIES_FOLDED: self.ledger.places.waiting + left_out,
             SERIES_EXPIRED: self.ledger.expired,
         }
         lines += [f"{header(family)}{family.name} {number}\n" for family, number in about.items()]

@@ -15,6 +15,7 @@ Group = Literal[
     "requests",
     "connections",
     "grpc",
+    "objectives",
     "endpoints",
     "middleware",
     "refused",

@@ -105,8 +105,7 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
     """Return what these counts (the columns of an edge) in so many seconds mean."""
     classes = counted[REQUESTS : REQUESTS_5XX + 1]
     calls = counted[GRPC_CALLS : GRPC_CALLS + len(GrpcStatus)]
-    requests = sum(classes)
-    failed = min(requests, classes[5] + sum(calls[status] for status in _FAILED))
+    requests, failed = count_requests(counted), count_failed(counted)
     buckets = counted[DURATION_BUCKETS:DURATION_SUM]
     return Signals(
         requests=requests,
@@ -124,6 +123,17 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
         received_rate=counted[BYTES_RECEIVED] / seconds,
         sent_rate=counted[BYTES_SENT] / seconds,
     )
+
+
+def count_requests(counted: Sequence[int]) -> int:
+    """Return how many requests have ended."""
+    return sum(counted[REQUESTS : REQUESTS_5XX + 1])
+
+
+def count_failed(counted: Sequence[int]) -> int:
+    """Return how many of them failed; see `Signals.success`."""
+    failed = counted[REQUESTS_5XX] + sum(counted[GRPC_CALLS + status] for status in _FAILED)
+    return min(count_requests(counted), failed)
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:

@@ -18,7 +18,7 @@ from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.health import HealthState
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.traces import TraceState
-from nodeagent.plan.model import BackendKey, LayerSpec, Listener, NodePlan, ServicePlan
+from nodeagent.plan.model import BackendKey, LayerSpec, Listener, NodePlan, Objective, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import REFUSALS, WORKER_SLOT, Layout
 from nodeagent.stats.methods import MethodRows
@@ -27,7 +27,14 @@ from nodeagent.stats.region import SlotAllocator, StatsRegion
 KEY = ServiceKey("default", "web")
 LAYERS = tuple(LayerSpec(middleware.name, None) for middleware in MIDDLEWARES)
 LISTENER = Listener(KEY, "web", "10.0.0.1", 80, 80, "http", (), LAYERS)
-SERVICE = ServicePlan(Service(ServiceObject(KEY, {}), {}), "10.0.0.1", (LISTENER,), (), {}, ())
+SERVICE = ServicePlan(
+    Service(ServiceObject(KEY, {}), {}),
+    "10.0.0.1",
+    (LISTENER,),
+    (),
+    {},
+    objectives={80: Objective(99_900, 0.25, 99_000)},
+)
 PLAN = NodePlan(7, {KEY: SERVICE})
 ADDED_BY_THE_PARSER = {"histogram": {"le"}}
 
