@@ -30,6 +30,7 @@ EVERYTHING = {
     "redirect": "307 prefix=/gone path=/there",
     "cors": "https://shop.example",
     "health-check": "tcp interval=1s",
+    "objective": "99.9% 250ms",
 }
 """What makes the families of every middleware appear."""
 
@@ -68,7 +69,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     asked = {**ENABLED, **{f"svc.mesh/{name}": value for name, value in EVERYTHING.items()}}
     (cluster / "web.yaml").write_text(service("web", asked) + endpoints("web", [whoami.port]))
     (cluster / "empty.yaml").write_text(
-        service("empty", ENABLED).replace("10.96.7.10", "10.96.7.11") + endpoints("empty", [])
+        service("empty", {**ENABLED, "svc.mesh/objective": "99%"}).replace("10.96.7.10", "10.96.7.11")
+        + endpoints("empty", [])
     )
     agent = Agent(cluster)
     try:
@@ -157,6 +159,20 @@ def test_an_annotation_is_a_query(server: Prometheus, one: tuple[str, str, str, 
     server.query(one[1])
 
 
+def test_the_error_budget_of_an_objective_follows_what_callers_got(server: Prometheus) -> None:
+    def left() -> dict[tuple[str, str], float]:
+        samples = finite(server.query("svcmesh:objective_budget_left:ratio30d"))
+        return {(one.labels["service"], one.labels["sli"]): one.value for one in samples}
+
+    until(lambda: len(left()) == 3)
+    found = left()
+    assert found["web", "availability"] == 1
+    assert found["empty", "availability"] == 0
+    assert 0 <= found["web", "latency"] <= 1
+    burn = server.query('svcmesh:objective_burn:rate1h{service="empty"}')
+    assert [round(one.value) for one in burn] == [100], "all requests are bad, and one in a hundred may be"
+
+
 def test_every_rule_is_evaluated_without_an_error(server: Prometheus) -> None:
     def evaluated() -> list[dict[str, object]]:
         groups = server.get("rules")["groups"]
@@ -165,7 +181,7 @@ def test_every_rule_is_evaluated_without_an_error(server: Prometheus) -> None:
 
     found = until(evaluated)
     assert [(rule["name"], rule.get("lastError")) for rule in found if rule["health"] != "ok"] == []
-    assert len(found) >= 19
+    assert len(found) >= 39
 
 
 def test_the_alert_of_a_service_without_an_endpoint_waits_for_its_time(server: Prometheus) -> None:

@@ -12,6 +12,9 @@ AGENT = 'node="n1",instance="10.0.0.1:15000",pod="a"'
 CALLED = 'namespace="shop",service="cart",port="80"'
 STATUS = "svcmesh_requests_total{" + CALLED + ',code_class="%s"}'
 CALL = "svcmesh_grpc_calls_total{" + CALLED + ',grpc_status="%s"}'
+PROMISED = "svcmesh_objective_ratio{" + CALLED + ',sli="%s"}'
+ASKED = "svcmesh_objective_requests_total{" + CALLED + "}"
+BAD = "svcmesh_objective_bad_requests_total{" + CALLED + ',sli="%s"}'
 DNS = 'svcmesh_dns_queries_total{node="n1",result="%s"}'
 REFUSED = "svcmesh_connections_refused_total{" + AGENT + ',reason="%s"}'
 PLAN, WORKER_PLAN = f"svcmesh_plan_version{{{AGENT}}}", f'svcmesh_worker_plan_version{{{AGENT},worker="1"}}'
@@ -46,6 +49,15 @@ def quiet(alert: str, what: str, minutes: int, series: Series) -> Scenario:
 def up(job: str, values: str) -> Series:
     """Return what Prometheus writes of a target."""
     return {f'up{{job="{job}",node="n1"}}': values}
+
+
+def objective(asked: str, bad: str, sli: str = "availability", ratio: float = 0.999) -> Series:
+    """Return what agents write of an objective."""
+    minutes = sum(int(part.rpartition("x")[2]) + 1 for part in bad.split() if "x" in part)
+    return {PROMISED % sli: f"{ratio}x{minutes}", ASKED: asked, BAD % sli: bad}
+
+
+OBJECTIVE_OF = {"namespace": "shop", "service": "cart", "port": "80"}
 
 
 SCENARIOS = (
@@ -311,4 +323,55 @@ SCENARIOS = (
         26,
         {STATUS % "2xx": "0+100x40", f"svcmesh_retries_total{{{CALLED}}}": "0+1x40"},
     ),
+    fires(
+        "SvcmeshObjectiveBurnsFast",
+        "two in a hundred fail",
+        20,
+        objective("0+100x30", "0+2x30"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    fires(
+        "SvcmeshObjectiveBurnsFast",
+        "four of five are slow",
+        20,
+        objective("0+100x30", "0+80x30", "latency", 0.95),
+        **OBJECTIVE_OF,
+        sli="latency",
+    ),
+    quiet("SvcmeshObjectiveBurnsFast", "one in a hundred fails", 20, objective("0+100x30", "0+1x30")),
+    quiet("SvcmeshObjectiveBurnsFast", "it is over", 50, objective("0+100x60", "0+2x40 80x20")),
+    quiet("SvcmeshObjectiveBurnsFast", "four of few", 58, objective("0+1x70", "0x54 1 2 3 4x12")),
+    fires(
+        "SvcmeshObjectiveBurns",
+        "eight in a thousand fail",
+        60,
+        objective("0+1000x70", "0+8x70"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveBurns", "for twenty minutes", 380, objective("0+1000x400", "0x359 0+8x40")),
+    quiet("SvcmeshObjectiveBurns", "it is over", 200, objective("0+1000x220", "0+8x140 1120x80")),
+    quiet("SvcmeshObjectiveBurns", "five of few", 60, objective("0+1x70", "0x39 1 2 3 4 5x26")),
+    fires(
+        "SvcmeshObjectiveBurnsSlowly",
+        "four in a thousand fail",
+        150,
+        objective("0+1000x160", "0+4x160"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveBurnsSlowly", "two in a thousand", 150, objective("0+1000x160", "0+2x160")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "it is over", 400, objective("0+1000x420", "0+4x200 800x220")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "five of few", 150, objective("0+1x160", "0x99 1 2 3 4 5x56")),
+    fires(
+        "SvcmeshObjectiveAtRisk",
+        "three in two thousand fail",
+        400,
+        objective("0+2000x420", "0+3x420"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveAtRisk", "one in two thousand", 400, objective("0+2000x420", "0+1x420")),
+    quiet("SvcmeshObjectiveAtRisk", "it is over", 1000, objective("0+2000x1020", "0+3x600 1800x420")),
 )
