@@ -341,6 +341,7 @@ SCENARIOS = (
     ),
     quiet("SvcmeshObjectiveBurnsFast", "one in a hundred fails", 20, objective("0+100x30", "0+1x30")),
     quiet("SvcmeshObjectiveBurnsFast", "it is over", 50, objective("0+100x60", "0+2x40 80x20")),
+    quiet("SvcmeshObjectiveBurnsFast", "in one burst", 66, objective("0+100x80", "0x60 0+5x19")),
     quiet("SvcmeshObjectiveBurnsFast", "four of few", 58, objective("0+1x70", "0x54 1 2 3 4x12")),
     fires(
         "SvcmeshObjectiveBurns",
@@ -350,8 +351,8 @@ SCENARIOS = (
         **OBJECTIVE_OF,
         sli="availability",
     ),
-    quiet("SvcmeshObjectiveBurns", "for twenty minutes", 380, objective("0+1000x400", "0x359 0+8x40")),
-    quiet("SvcmeshObjectiveBurns", "it is over", 200, objective("0+1000x220", "0+8x140 1120x80")),
+    quiet("SvcmeshObjectiveBurns", "in one burst", 380, objective("0+1000x400", "0x365 0+20x34")),
+    quiet("SvcmeshObjectiveBurns", "it is over", 210, objective("0+1000x220", "0+8x170 1360x49")),
     quiet("SvcmeshObjectiveBurns", "five of few", 60, objective("0+1x70", "0x39 1 2 3 4 5x26")),
     fires(
         "SvcmeshObjectiveBurnsSlowly",
@@ -362,7 +363,8 @@ SCENARIOS = (
         sli="availability",
     ),
     quiet("SvcmeshObjectiveBurnsSlowly", "two in a thousand", 150, objective("0+1000x160", "0+2x160")),
-    quiet("SvcmeshObjectiveBurnsSlowly", "it is over", 400, objective("0+1000x420", "0+4x200 800x220")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "in one burst", 800, objective("0+1000x820", "0x739 0+10x80")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "it is over", 730, objective("0+1000x750", "0+4x600 2400x149")),
     quiet("SvcmeshObjectiveBurnsSlowly", "five of few", 150, objective("0+1x160", "0x99 1 2 3 4 5x56")),
     fires(
         "SvcmeshObjectiveAtRisk",
@@ -373,5 +375,7 @@ SCENARIOS = (
         sli="availability",
     ),
     quiet("SvcmeshObjectiveAtRisk", "one in two thousand", 400, objective("0+2000x420", "0+1x420")),
-    quiet("SvcmeshObjectiveAtRisk", "it is over", 1000, objective("0+2000x1020", "0+3x600 1800x420")),
+    quiet("SvcmeshObjectiveAtRisk", "in one burst", 2000, objective("0+1000x2020", "0x1879 0+10x140")),
+    quiet("SvcmeshObjectiveAtRisk", "it is over", 1370, objective("0+2000x1390", "0+3x1000 3000x389")),
+    quiet("SvcmeshObjectiveAtRisk", "five of few", 400, objective("0+1x410", "0x299 1 2 3 4 5x105")),
 )
