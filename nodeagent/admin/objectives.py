@@ -16,6 +16,7 @@ from nodeagent.plan.model import NodePlan, Objective
 from nodeagent.plan.objective import PERCENT
 from nodeagent.stats.objectives import Counted, ObjectiveCounts, first_slow_column
 from nodeagent.stats.region import SlotKey
+from nodeagent.stats.signals import Promise
 
 SLI: Final = "sli"
 _SHOWN: Final = "for a port with an objective that has had a request"
@@ -104,18 +105,22 @@ class ObjectivePage:
         return shown, left_out
 
 
+def promise_of(objective: Objective) -> Promise:
+    """Return an objective as `/stats` tells it, with shares from 0 to 1."""
+    whole = 100 * PERCENT
+    return Promise(objective.available / whole, objective.within, objective.fast / whole)
+
+
 def _lines_of(key: SlotKey, objective: Objective, counted: Counted) -> Iterator[tuple[str, list[str]]]:
     service, port = key
     labels = port_labels(service.name, service.namespace, str(port))
-    goals = {"availability": (objective.available, counted.failed)}
+    promise = promise_of(objective)
+    goals = {"availability": (promise.available, counted.failed)}
     if objective.within:
-        goals["latency"] = (objective.fast, counted.slow)
+        goals["latency"] = (promise.fast, counted.slow)
         yield LATENCY.name, [f"{LATENCY.name}{{{labels}}} {objective.within!r}\n"]
     yield REQUESTS.name, [f"{REQUESTS.name}{{{labels}}} {counted.requests}\n"]
-    yield (
-        RATIO.name,
-        _by_sli(RATIO, labels, {sli: share / (100 * PERCENT) for sli, (share, _) in goals.items()}),
-    )
+    yield RATIO.name, _by_sli(RATIO, labels, {sli: share for sli, (share, _) in goals.items()})
     yield BAD.name, _by_sli(BAD, labels, {sli: bad for sli, (_, bad) in goals.items()})
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from nodeagent.admin.live import with_promises
 from nodeagent.admin.objectives import OBJECTIVE_SHARE
 from nodeagent.plan.model import NodePlan, Objective, ServicePlan
 from nodeagent.stats import columns
+from nodeagent.stats.signals import Promise
 from tests.admin.test_metrics import Node, service_plan
+from tests.cli.stats import counted, node_stats
 
 WITH_TIME = Objective(99_900, 0.25, 95_000)
 PORT = {"service": "web", "namespace": "default", "port": "80"}
@@ -110,3 +113,15 @@ def test_objectives_have_half_of_the_series_at_most_and_those_asked_first_stay(
     folded = node.value("svcmesh_series_folded")
     assert folded is not None
     assert folded >= len(names) - len(first)
+
+
+def test_stats_say_what_is_promised() -> None:
+    """A port may have left the plan since its requests were counted."""
+    plan = NodePlan(1, {one.source.key: one for one in (promised("web", WITH_TIME), service_plan("api", 80))})
+    asked = {
+        f"default/{name}": {"/node": counted(good=1)} for name in ("web:80", "web:81", "api:80", "gone:80")
+    }
+    stats = with_promises(node_stats("n", asked), plan)
+    said = {(port.service, port.port): port.promise for port in stats.ports}
+    assert said.pop(("web", 80)) == Promise(0.999, 0.25, 0.95)
+    assert set(said.values()) == {None}

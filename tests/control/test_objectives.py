@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from discovery.model import ServiceKey
 from middleware.grpc import GrpcStatus
+from nodeagent.plan.objective import LEAST, MOST
 from nodeagent.stats.columns import (
     DURATION_BOUNDS,
     DURATION_BUCKETS,
@@ -22,6 +23,7 @@ from nodeagent.stats.columns import (
 )
 from nodeagent.stats.objectives import ObjectiveCounts, first_slow_column
 from nodeagent.stats.region import SlotKey
+from nodeagent.stats.signals import Promise, signals
 from nodeagent.stats.tallies import News
 
 WEB: SlotKey = (ServiceKey("shop", "web"), 80)
@@ -65,6 +67,27 @@ def test_slow_is_what_took_longer_than_the_bound(within: float, took: list[float
     for each in took:  # as the data plane counts it
         counts.take(news(WEB, **at(REQUESTS_2XX, DURATION_BUCKETS + bisect_left(DURATION_BOUNDS, each))))
     assert counted(counts, WEB) == (len(took), 0, sum(each > within for each in took))
+
+
+@given(st.integers(LEAST, MOST), st.integers(1, 10**6), st.data())
+def test_a_promise_is_kept_if_no_more_are_bad_than_may_be(
+    share: int, requests: int, data: st.DataObject
+) -> None:
+    may_be_bad = requests * (100_000 - share) // 100_000
+    bad = data.draw(st.integers(0, requests) | st.integers(may_be_bad, min(requests, may_be_bad + 1)))
+    numbers = [0] * EDGE_COLUMNS
+    numbers[REQUESTS_2XX], numbers[REQUESTS_5XX] = requests - bad, bad
+    numbers[DURATION_BUCKETS + DURATION_BOUNDS.index(0.25)] = requests - bad
+    numbers[DURATION_BUCKETS + DURATION_BOUNDS.index(0.5)] = bad
+    got = signals(numbers, 10)
+    kept = bad <= may_be_bad
+    assert Promise(share / 100_000).kept(got) is kept
+    assert Promise(0.0, 0.25, share / 100_000).kept(got) is kept
+    assert Promise(0.0, 0.5, share / 100_000).kept(got)
+
+
+def test_without_requests_every_promise_is_kept() -> None:
+    assert Promise(0.999, 0.25, 0.999).kept(signals([0] * EDGE_COLUMNS, 10))
 
 
 def test_without_a_time_nothing_is_slow() -> None:
