@@ -125,8 +125,8 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def _of_panels(board: Json) -> Iterator[str]:
     """Yield what is wrong where the SDK takes any text: types of panels and queries, units, options."""
-    fields = set(_written(FieldConfig(**dict.fromkeys(get_type_hints(FieldConfig), "any"))))
-    assert fields >= FIELD_OPTIONS
+    config: Any = FieldConfig
+    assert set(_written(config(**dict.fromkeys(get_type_hints(FieldConfig), "any")))) >= FIELD_OPTIONS
     known = Runtime()
     for index, panel in enumerate(board["panels"]):
         place = f"board.panels[{index}]"
