@@ -1,4 +1,4 @@
-"""Copy the files that tests need out of the Go modules that go.mod beside this file pins: `python3 -m hack.crds FOLDER`."""
+"""Copy what tests need out of the Go modules of go.mod: `python3 -m hack.crds FOLDER`."""
 
 from __future__ import annotations
 

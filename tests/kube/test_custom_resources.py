@@ -51,8 +51,7 @@ def admin() -> Iterator[Client]:
             cluster.admin.apply(crd)
         for name in ("shop", "svcmesh"):
             cluster.admin.apply(namespace(name))
-        for one in SHIPPED:
-            until(lambda: served(cluster.admin, one), seconds=60)
+        until(lambda: all(served(cluster.admin, one) for one in SHIPPED), seconds=60)
         yield cluster.admin
 
 
