@@ -40,8 +40,8 @@ FIELD_OPTIONS = {
     "color",
 }
 """What an override can set in Grafana of any panel, of what `FieldConfig` has."""
-TRANSFORMATIONS = {"merge", "organize"}
-"""The SDK does not list them; these are the two that the boards need."""
+TRANSFORMATIONS = {"merge", "organize", "renameByRegex"}
+"""The SDK does not list them; these are those that the boards need."""
 BUILT_IN = {"__all", "__rate_interval", "__field", "__data", "__url_time_range"}
 """Variables that Grafana itself fills in, of those that it has."""
 
@@ -154,5 +154,5 @@ def _of_panels(board: Json) -> Iterator[str]:
 def _dangling(board: Json) -> Iterator[str]:
     """Yield the variables that the board does not have."""
     known = BUILT_IN | {one["name"] for one in board["templating"]["list"]}
-    asked = re.findall(r"\$\{?(\w+)", json.dumps(board))
+    asked = re.findall(r"\$\{?([A-Za-z_]\w*)", json.dumps(board))
     yield from (f"board: there is no variable ${name}" for name in sorted(set(asked) - known))

@@ -38,7 +38,7 @@ MISTAKES: list[tuple[str, str, Any, str]] = [
     ("stat", "fieldConfig.defaults.units", "s", "units: no such field"),
     ("stat", "fieldConfig.defaults.min", "0", "min: '0' is no float"),
     ("stat", "fieldConfig.defaults.thresholds.mode", "percent", "'percent' is no ThresholdsMode"),
-    ("stat", "fieldConfig.defaults.thresholds.steps.1.value", "1", "value: '1' is no float"),
+    ("stat", "fieldConfig.defaults.thresholds.steps.0.value", "1", "value: '1' is no float"),
     ("stat", "fieldConfig.defaults.mappings", [{"type": "values", "options": {}}], "KeyError('values')"),
     ("timeseries", "options.legend.displayMode", "lists", "'lists' is no LegendDisplayMode"),
     ("timeseries", "options.legend.placement", "below", "placement: 'below'"),

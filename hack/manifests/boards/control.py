@@ -49,7 +49,10 @@ NOW = Row(
             mappings=(Mapping(0, "in touch", "green"), Mapping(1, "stale", "red")),
         ),
         stat(
-            "Versions", "Two while an upgrade is under way.", "count(count by (version) (svcmesh_build_info))"
+            "Versions",
+            "Two while an upgrade is under way.",
+            "count(count by (version) (svcmesh_build_info))",
+            thresholds=(2, 3),
         ),
         stat("DNS queries", "A second.", rate("svcmesh_dns_queries_total", "", ON_NODE), "reqps"),
     ),

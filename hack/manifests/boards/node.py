@@ -46,6 +46,7 @@ NOW = Row(
             "The share of the ceiling (--max-series), on the node that uses most.",
             f"max(svcmesh_series{{{ON_NODE}}} / svcmesh_series_limit{{{ON_NODE}}})",
             "percentunit",
+            thresholds=(0.8, 1),
         ),
         stat(
             "Series folded",

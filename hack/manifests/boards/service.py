@@ -41,6 +41,8 @@ NOW = Row(
             "Endpoints in use",
             "As the node sees it that has fewest.",
             f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})",
+            legend=NAMED,
+            least=1,
         ),
         stat(
             "Circuit breaker",
