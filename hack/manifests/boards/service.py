@@ -62,7 +62,7 @@ OWNER = Row(
             (Query(rate("svcmesh_requests_total", "code_class", PORT), "{{code_class}}"),),
             "reqps",
         ),
-        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "{{port}}"),), "percentunit"),
+        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "port {{port}}"),), "percentunit"),
         Panel("Duration", "From a request's head to the end of its response.", percentiles(PORT), "s"),
         Panel(
             "Requests by node",
