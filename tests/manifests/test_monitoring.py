@@ -105,6 +105,11 @@ def test_a_tile_has_no_colour_that_nobody_chose(tile: dict[str, Any]) -> None:
     assert values == sorted(values)
 
 
+def test_the_title_of_a_tile_fits_on_a_narrow_screen() -> None:
+    """A sixth of 1,000 pixels has room for some 17 letters; Grafana cuts off what is longer."""
+    assert [tile["title"] for tile in panels_of("stat") if len(tile["title"]) > 17] == []
+
+
 def test_tiles_are_red_where_little_is_bad() -> None:
     red = {
         tile["title"]

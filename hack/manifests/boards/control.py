@@ -43,8 +43,8 @@ NOW = Row(
             thresholds=(1, 10),
         ),
         stat(
-            "Touch with the API server",
-            "Of the worst node.",
+            "API server",
+            "Whether agents are in touch with it: of the worst node.",
             f"max(svcmesh_source_stale{{{ON_NODE}}})",
             mappings=(Mapping(0, "in touch", "green"), Mapping(1, "stale", "red")),
         ),
