@@ -48,7 +48,7 @@ def adapter(cluster: ControlPlane, prometheus: str, folder: Path) -> Iterator[Co
     (folder / "adapter.yaml").write_text(yaml.safe_dump({"rules": rules}))
     port = free_port()
     command = [
-        str(tool("prometheus-adapter")),
+        str(tool("prometheus-adapter", "autoscaling-tools")),
         *(f"--config={folder / 'adapter.yaml'}", f"--prometheus-url={prometheus}"),
         *("--metrics-relist-interval=1s", "--metrics-max-age=1m"),
         *("--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={folder / 'certificates'}"),
