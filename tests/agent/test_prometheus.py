@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -171,6 +174,26 @@ def test_the_error_budget_of_an_objective_follows_what_callers_got(server: Prome
     assert 0 <= found["web", "latency"] <= 1
     burn = server.query('svcmesh:objective_burn:rate1h{service="empty"}')
     assert [round(one.value) for one in burn] == [100], "all requests are bad, and one in a hundred may be"
+
+
+def complaints(exposition: str) -> str:
+    """Return what `promtool check metrics` says of names, units, help texts and types."""
+    promtool = shutil.which("promtool")
+    assert promtool, "it comes with prometheus"
+    command = [promtool, "check", "metrics"]
+    done = subprocess.run(command, input=exposition, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode == 0) == (not done.stderr)
+    return done.stdout + done.stderr
+
+
+def test_promtool_has_nothing_to_say_against_what_an_agent_shows(server: Prometheus) -> None:
+    (target,) = server.get("targets")["activeTargets"]
+    with urllib.request.urlopen(target["scrapeUrl"], timeout=10) as answer:
+        exposition = answer.read().decode()
+    assert exposition.count("# TYPE svcmesh_") > 50
+    assert complaints(exposition) == ""
+    wrong = "# HELP svcmesh_wrong_count Wrong.\n# TYPE svcmesh_wrong_count counter\nsvcmesh_wrong_count 1\n"
+    assert "counter metrics should have" in complaints(exposition + wrong)
 
 
 def test_every_rule_is_evaluated_without_an_error(server: Prometheus) -> None:

@@ -53,6 +53,7 @@ BOARD = Board(
                     "Of those that Prometheus reads.",
                     "sum(svcmesh_ready) / count(svcmesh_ready)",
                     "percentunit",
+                    least=1,
                 ),
                 stat(
                     "Out of touch",

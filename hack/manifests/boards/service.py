@@ -43,6 +43,8 @@ NOW = Row(
             "Endpoints in use",
             "As the node sees it that has fewest.",
             f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})",
+            legend=NAMED,
+            least=1,
         ),
         stat(
             "Circuit breaker",
@@ -110,7 +112,7 @@ OWNER = Row(
             (Query(rate("svcmesh_requests_total", "code_class", PORT), "{{code_class}}"),),
             "reqps",
         ),
-        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "{{port}}"),), "percentunit"),
+        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "port {{port}}"),), "percentunit"),
         Panel("Duration", "From a request's head to the end of its response.", percentiles(PORT), "s"),
         Panel(
             "Requests by node",
