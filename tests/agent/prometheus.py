@@ -65,8 +65,10 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheus]:
-    """Run it until the end of the block. The target has the labels that docs/install.md gives it."""
+def prometheus(folder: Path, admin_port: int, rules: Path, *features: str) -> Iterator[Prometheus]:
+    """Run it until the end of the block. The target has the labels that docs/install.md gives it; `features`
+    are those of `--enable-feature`.
+    """
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not there (Debian: prometheus)")
@@ -89,6 +91,7 @@ def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheu
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *(f"--enable-feature={feature}" for feature in features),
             ],
             stderr=log,
             stdout=log,
