@@ -45,10 +45,11 @@ def test_prometheus_has_the_trace_of_a_request_for_every_panel_of_durations(tmp_
             for expr in QUERIES:
                 (series,) = exemplars(expr)
                 labels = series["seriesLabels"]
-                assert (labels["__name__"], labels["service"], labels["port"]) == (
-                    "svcmesh_request_duration_seconds_bucket",
+                assert labels["__name__"] == "svcmesh_request_duration_seconds_bucket"
+                assert (labels["service"], labels["port"], labels["source_workload"]) == (
                     "cart",
                     "18080",
+                    "node",
                 )
                 (exemplar,) = series["exemplars"]
                 assert exemplar["labels"] == {"trace_id": TRACE}
