@@ -2,6 +2,9 @@
 
 They come from what workers record for the collector of `--traces`, so a request that is not traced costs
 nothing. Bounded: the edges that were traced last, one request for each of their buckets.
+
+Prometheus refuses, and logs at each scrape, an exemplar that is older than the one before in its series. So
+none is shown after a later one, though workers report in any order, and edges change their series.
 """
 
 from __future__ import annotations
@@ -43,9 +46,11 @@ class Exemplars:
         self._most = most
         self._edges: dict[SeriesKey, dict[int, Exemplar]] = {}
         """The one that was traced last comes last."""
+        self._shown: dict[SeriesKey, dict[int, float]] = {}
+        """When the one ended that was shown last, by series and bucket."""
 
     def take(self, key: SlotKey, source: str, trace_id: bytes, seconds: float, at: float) -> None:
-        """Keep a request for its bucket, in place of the one before."""
+        """Keep a request for its bucket, in place of one that ended before it."""
         exact = round(seconds, 6)
         edge = self._edges.pop((key, source), None)
         if edge is None:
@@ -53,7 +58,7 @@ class Exemplars:
             while len(self._edges) >= self._most:
                 del self._edges[next(iter(self._edges))]
         self._edges[key, source] = edge
-        edge[bisect_left(DURATION_BOUNDS, exact)] = Exemplar(trace_id.hex(), exact, at)
+        _keep(edge, bisect_left(DURATION_BOUNDS, exact), Exemplar(trace_id.hex(), exact, at))
 
     def by_series(
         self, series: Callable[[SlotKey, str], SeriesKey]
@@ -65,7 +70,20 @@ class Exemplars:
         for (key, source), edge in self._edges.items():
             known = found.setdefault(series(key, source), {})
             for bucket, exemplar in edge.items():
-                before = known.get(bucket)
-                if before is None or before.at < exemplar.at:
-                    known[bucket] = exemplar
+                _keep(known, bucket, exemplar)
+        before, self._shown = self._shown, {}
+        for which, latest in found.items():
+            shown = self._shown[which] = before.get(which, {})
+            for bucket, exemplar in list(latest.items()):
+                if exemplar.at < shown.get(bucket, exemplar.at):
+                    del latest[bucket]
+                else:
+                    shown[bucket] = exemplar.at
         return found
+
+
+def _keep(buckets: dict[int, Exemplar], bucket: int, exemplar: Exemplar) -> None:
+    """Keep the exemplar unless there is one of a later request."""
+    before = buckets.get(bucket)
+    if before is None or before.at <= exemplar.at:
+        buckets[bucket] = exemplar

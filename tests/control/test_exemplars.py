@@ -63,6 +63,24 @@ def test_of_too_many_edges_those_that_were_not_traced_for_the_longest_time_go() 
     assert len(exemplars.by_series(own)[CART, WEB]) == 2
 
 
+def test_none_is_shown_after_a_later_one() -> None:
+    exemplars = Exemplars()
+    exemplars.take(CART, WEB, trace(2), 0.003, 101.0)
+    exemplars.take(CART, WEB, trace(1), 0.004, 100.0)
+    exemplars.take(CART, ADMIN, trace(3), 0.003, 90.0)
+    assert exemplars.by_series(together)[CART, ""][3].trace_id == f"{2:032x}"
+
+    def web_has_its_own(key: SlotKey, source: str) -> SeriesKey:
+        return key, source if source == WEB else ""
+
+    found = exemplars.by_series(web_has_its_own)
+    assert found[CART, WEB][3].trace_id == f"{2:032x}"
+    assert found[CART, ""] == {}, "Prometheus has a later one in this series"
+    assert exemplars.by_series(web_has_its_own)[CART, ""] == {}
+    exemplars.take(CART, ADMIN, trace(4), 0.003, 102.0)
+    assert exemplars.by_series(web_has_its_own)[CART, ""][3].trace_id == f"{4:032x}"
+
+
 @given(st.floats(0, 100_000), st.binary(min_size=16, max_size=16), st.floats(0, 4e9))
 def test_its_value_is_within_its_bucket_and_its_labels_are_short(
     seconds: float, trace_id: bytes, at: float
