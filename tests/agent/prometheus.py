@@ -65,8 +65,9 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheus]:
-    """Run it until the end of the block. The target has the labels that docs/install.md gives it.
+def prometheus(folder: Path, admin_port: int, rules: Path, *features: str) -> Iterator[Prometheus]:
+    """Run it until the end of the block. The target has the labels that docs/install.md gives it; `features`
+    are those of `--enable-feature`.
 
     Groups of rules that ask for an interval of minutes are evaluated as often as the others.
     """
@@ -96,6 +97,7 @@ def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheu
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *(f"--enable-feature={feature}" for feature in features),
             ],
             stderr=log,
             stdout=log,

@@ -105,7 +105,7 @@ BOARD = Board(
                 Panel(
                     "p99 of the duration",
                     "The ten slowest Services.",
-                    (Query(f"topk(10, {quantile('0.99', PORT, SERVICE)})", NAMED),),
+                    (Query(f"topk(10, {quantile('0.99', PORT, SERVICE)})", NAMED, exemplars=True),),
                     "s",
                     links=(TO_SERVICE,),
                 ),

@@ -27,6 +27,8 @@ class Query(msgspec.Struct, frozen=True):
     legend: str = ""
     unit: str = ""
     """Of a column; the panel's if it is not given."""
+    exemplars: bool = False
+    """Whether the exemplars of its buckets are shown as points that lead to traces."""
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -314,6 +316,8 @@ def _target(panel: Panel, index: int, query: Query) -> dict[str, Any]:
         "expr": query.expr,
         "legendFormat": query.legend,
     }
+    if query.exemplars:
+        target["exemplar"] = True
     if panel.kind == "table":
         target |= {"instant": True, "range": False, "format": "table"}
     return target

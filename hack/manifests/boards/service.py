@@ -163,7 +163,9 @@ CALLERS = Row(
             (Query(failed(SOURCE, PORT), FROM),),
             "percentunit",
         ),
-        Panel("p99 by caller", "Duration.", (Query(quantile("0.99", PORT, SOURCE), FROM),), "s"),
+        Panel(
+            "p99 by caller", "Duration.", (Query(quantile("0.99", PORT, SOURCE), FROM, exemplars=True),), "s"
+        ),
     ),
 )
 AS_CALLER = Row(
@@ -178,7 +180,7 @@ AS_CALLER = Row(
         Panel(
             "Failed requests", "Status 500 or more.", (Query(failed(SERVICE, CALLER), NAMED),), "percentunit"
         ),
-        Panel("p99", "Duration.", (Query(quantile("0.99", CALLER, SERVICE), NAMED),), "s"),
+        Panel("p99", "Duration.", (Query(quantile("0.99", CALLER, SERVICE), NAMED, exemplars=True),), "s"),
     ),
 )
 GRPC = Row(

@@ -67,9 +67,9 @@ def burn_rate(by: str, window: str, labels: str) -> str:
 
 
 def percentiles(labels: str) -> tuple[Query, ...]:
-    """Return the lines of the usual percentiles."""
+    """Return the lines of the usual percentiles; the exemplars are the same for each, so one has them."""
     return tuple(
-        Query(quantile(share, labels), name)
+        Query(quantile(share, labels), name, exemplars=name == "p99")
         for share, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99"))
     )
 
