@@ -93,6 +93,9 @@ class FakeRequest:
         self.waits: list[tuple[StageKind, float]] = []
         """What the layer has waited for, and since when."""
         self.races: list[FakeRace] = []
+        self.journey = Journey(1000.0, 1000.0)
+        """What those are told who follow it."""
+        self.followed = False
 
     def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
         """Note the second try; it never begins by itself."""
@@ -113,6 +116,11 @@ class FakeRequest:
     def waited(self, kind: StageKind, start: float) -> None:
         """Note what the layer has waited for."""
         self.waits.append((kind, start))
+
+    def follow_journey(self) -> Callable[[], Journey]:
+        """Return what tells `journey`, as it is then."""
+        self.followed = True
+        return lambda: self.journey
 
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
         """Note the copy, if there can be one."""
