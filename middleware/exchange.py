@@ -43,7 +43,8 @@ class Ended(msgspec.Struct, frozen=True):
     sent: int
     error: ExchangeError | None
     """Why there was no response, or not all of it."""
-    protocol: str = "HTTP/1.1"
+    http_version: str = "1.1"
+    """Of HTTP as the client speaks it: `1.0`, `1.1` or `2`."""
     grpc_status: GrpcStatus | None = None
     """What the caller got, if it was a call of gRPC."""
     source_port: int = 0

@@ -142,6 +142,7 @@ class FakeRequest:
         error: ExchangeError | None = None,
         grpc_status: GrpcStatus | None = None,
         journey: Journey | None = None,
+        http_version: str = "1.1",
     ) -> None:
         """Tell those who asked that the exchange has ended."""
         ended = Ended(
@@ -158,6 +159,7 @@ class FakeRequest:
             error=error,
             grpc_status=grpc_status,
             journey=journey,
+            http_version=http_version,
         )
         for call in self.calls_at_end:
             call(ended)
