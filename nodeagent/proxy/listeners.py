@@ -261,6 +261,7 @@ class RunningListener:
             received=client.received,
             sent=client.sent,
             error=exchange.error,
+            http_version=client.http_version,
             grpc_status=exchange.grpc_status,
             source_port=client.source.port,
             journey=exchange.journey(now),

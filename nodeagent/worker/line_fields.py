@@ -53,6 +53,7 @@ def request_fields(ended: Ended, failure: tuple[str, str] | None) -> dict[str, o
     decided = decisions(ended)
     if decided:
         fields["decided"] = decided
+    fields["protocol"] = f"HTTP/{ended.http_version}"
     fields["received"], fields["sent"] = ended.received, ended.sent
     if ended.trace_id:
         fields["trace_id"] = ended.trace_id

@@ -61,6 +61,12 @@ def test_a_call_of_grpc() -> None:
     assert server.attributes["rpc.grpc.status_code"] == 14
 
 
+def test_what_the_client_speaks() -> None:
+    server = spans(http_version="1.0")[0]
+    assert server.attributes["network.protocol.name"] == "http"
+    assert server.attributes["network.protocol.version"] == "1.0"
+
+
 def test_a_client_cannot_make_names_of_spans() -> None:
     server = spans(method="BREW")[0]
     assert (server.name, server.attributes["http.request.method"]) == ("HTTP", "_OTHER")
