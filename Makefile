@@ -21,10 +21,10 @@ WORKERS ?= 3
 SHARED := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns traefik interop-tools interop-peers page-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns traefik interop-tools interop-peers page-tools autoscaling-tools locks clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 $(STAMP): hack/locks/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "svc.mesh needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -131,6 +131,11 @@ interop-peers: ## install gunicorn, uvicorn, cheroot and aiohttp into ~/.cache/s
 page-tools: ## install axe-core into ~/.cache/svcmesh/page, for tests/page (needs npm)
 	@command -v npm >/dev/null || { echo "Left out: the test of the page's accessibility (no npm here)"; exit 1; }
 	@mkdir -p $(TOOLS)/../page && cp hack/page/package.json hack/page/package-lock.json $(TOOLS)/../page/ && cd $(TOOLS)/../page && npm ci --ignore-scripts --no-audit --no-fund --silent
+
+autoscaling-tools: ## build prometheus-adapter, fetch the CRDs of KEDA and prometheus-operator (needs Go; minutes)
+	@command -v go >/dev/null || { echo "Left out: the tests of autoscalers and their resources (no Go here: https://go.dev/dl/)"; exit 1; }
+	@$(PYTHON) -m hack.crds $(TOOLS)/../crds
+	@mkdir -p $(TOOLS) && cd hack/adapter && CGO_ENABLED=0 go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/prometheus-adapter sigs.k8s.io/prometheus-adapter/cmd/adapter
 
 locks: ## pin the newest allowed versions again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra agent --extra traces pyproject.toml -o hack/locks/runtime.txt

@@ -208,6 +208,7 @@ class Cache:
         """Wait for the response to an equal request; None: this one has to be sent."""
         request, headers = ask.request, ask.request.headers
         limit = request.within(self._options.collapse, _waited_enough)
+        began = self._now()
         try:
             while (flight := self._flights.get((ask.key, ask.found.values))) is not None:
                 if flight.waiting >= MOST_WAITING:
@@ -232,6 +233,7 @@ class Cache:
             pass
         finally:
             limit.cancel()
+            request.waited("queue", began)
         return None
 
     async def _lead(self, ask: Ask, handler: Handler, flight: Flight) -> Response:

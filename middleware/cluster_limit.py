@@ -50,7 +50,7 @@ class ClusterLimit:
         if self._store is None:
             log.warning("rate_limit_without_store", service=context.service, port=context.port)
 
-    async def take(self, name: str) -> float | None:
+    async def take(self, name: str, request: Request) -> float | None:
         """Take a token for a request: return 0, or the seconds to wait if there is none; None: it is not
         known, because the store is away.
         """
@@ -66,7 +66,11 @@ class ClusterLimit:
             self._waiting.setdefault(name, []).append(waiter)
             if not lease.asking:
                 self._ask(name, lease)
-            await waiter
+            began = self._now()
+            try:
+                await waiter
+            finally:
+                request.waited("queue", began)
         if answer == "pass":
             if lease.runs_low(self._now()):
                 self._ask(name, lease)
@@ -119,7 +123,7 @@ def build_cluster(
 
     def layer(handler: Handler) -> Handler:
         async def limit_rate(request: Request) -> Response:
-            wait = await limit.take("" if name is None else name(request).decode("latin-1"))
+            wait = await limit.take("" if name is None else name(request).decode("latin-1"), request)
             if wait is None:
                 count_away(1)
                 if away == "closed":

@@ -43,7 +43,8 @@ class Ended(msgspec.Struct, frozen=True):
     sent: int
     error: ExchangeError | None
     """Why there was no response, or not all of it."""
-    protocol: str = "HTTP/1.1"
+    http_version: str = "1.1"
+    """Of HTTP as the client speaks it: `1.0`, `1.1` or `2`."""
     grpc_status: GrpcStatus | None = None
     """What the caller got, if it was a call of gRPC."""
     source_port: int = 0
@@ -52,7 +53,8 @@ class Ended(msgspec.Struct, frozen=True):
     """Of a response that a middleware made by itself (`Reply.reason`); empty: it is an endpoint's, or the
     mesh's answer to `error`."""
     journey: Journey | None = None
-    """How it spent its time; None: nobody has asked for it (see `Middleware.journey`)."""
+    """How it spent its time; None: nobody has asked for it (see `Middleware.journey`, for all requests of a
+    port, and `Request.follow_journey`, for one)."""
     trace_id: str = ""
     """Of the trace that the request names, for the access log; empty: it names none, or nobody has asked."""
 
@@ -140,6 +142,14 @@ class Request(Asked, Protocol):
 
         It is then shown as a stage of this kind of its journey, if anybody wants that, and not as
         `middleware`.
+        """
+        ...
+
+    def follow_journey(self) -> Callable[[], Journey]:
+        """Have the stages of this request noted, and return what tells those until it is called.
+
+        To be called before the next handler: what happens before it is called is told as `middleware`. A
+        stage that is under way is told as if it ended now, and a try's has `answered` once its head has come.
         """
         ...
 

@@ -11,7 +11,8 @@ import msgspec
 
 StageKind = Literal["queue", "connect", "try", "backoff", "middleware"]
 QUEUE: Final = "queue"
-"""Waited for others: for a place among `svc.mesh/max-requests`, or for a connection that others used."""
+"""Waited for others: for a place among `svc.mesh/max-requests`, for a limit of the whole cluster, for the
+response to an equal request (cache), or for a connection that others used."""
 CONNECT: Final = "connect"
 """A new connection to an endpoint was made."""
 TRY: Final = "try"

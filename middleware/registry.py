@@ -33,6 +33,7 @@ from middleware import (
     redirect,
     retry,
     rewrite,
+    server_timing,
     split,
     timeout,
     tracing,
@@ -47,6 +48,8 @@ MIDDLEWARES: Final[tuple[Middleware, ...]] = (
     timeout.CONNECTION_TIMES,
     # Around everything, so that what is refused is recorded as well, and with all of its time.
     tracing.MIDDLEWARE,
+    # Around all that may answer or hold up a request, so that all of its time is told, and why it is refused.
+    server_timing.MIDDLEWARE,
     # Around all that may refuse, so that a page may read why; a browser's preflight is no request of its own,
     # and no limit counts it.
     cors.MIDDLEWARE,

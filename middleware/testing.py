@@ -93,6 +93,9 @@ class FakeRequest:
         self.waits: list[tuple[StageKind, float]] = []
         """What the layer has waited for, and since when."""
         self.races: list[FakeRace] = []
+        self.journey = Journey(1000.0, 1000.0)
+        """What those are told who follow it."""
+        self.followed = False
 
     def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
         """Note the second try; it never begins by itself."""
@@ -114,6 +117,11 @@ class FakeRequest:
         """Note what the layer has waited for."""
         self.waits.append((kind, start))
 
+    def follow_journey(self) -> Callable[[], Journey]:
+        """Return what tells `journey`, as it is then."""
+        self.followed = True
+        return lambda: self.journey
+
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
         """Note the copy, if there can be one."""
         if not self.replayable or self.completed is None:
@@ -134,6 +142,7 @@ class FakeRequest:
         error: ExchangeError | None = None,
         grpc_status: GrpcStatus | None = None,
         journey: Journey | None = None,
+        http_version: str = "1.1",
     ) -> None:
         """Tell those who asked that the exchange has ended."""
         ended = Ended(
@@ -150,6 +159,7 @@ class FakeRequest:
             error=error,
             grpc_status=grpc_status,
             journey=journey,
+            http_version=http_version,
         )
         for call in self.calls_at_end:
             call(ended)

@@ -42,6 +42,8 @@ class TracedRequest(msgspec.Struct, frozen=True, array_like=True):
     received: int
     sent: int
     stages: tuple[Stage, ...]
+    http_version: str = "1.1"
+    """As the client speaks it; see `Ended`."""
 
 
 class TraceSink(Protocol):

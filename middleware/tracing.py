@@ -189,6 +189,7 @@ class _Tracer:
                 received=ended.received,
                 sent=ended.sent,
                 stages=journey.stages if journey is not None else (),
+                http_version=ended.http_version,
             )
         )
 

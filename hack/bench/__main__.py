@@ -104,6 +104,7 @@ TITLES = {
     "100 changes a second": "the agent process alone, 10,000 Services",
     scrape_case.SOME: f"/metrics with {scrape_case.SERVICES:,} Services, one in ten of them busy",
     scrape_case.ALL: f"/metrics with {scrape_case.SERVICES:,} Services, all of them busy",
+    scrape_case.OPEN: "the same as OpenMetrics, with as many exemplars as there may be",
     "endpoint added": "1,000 Services, an endpoint added to one: from rename() to the first answer from it",
 }
 

@@ -48,6 +48,7 @@ OTHER: Final = "other"
 PAGE: Final = REQUEST.replace(b"\r\n\r\n", b"\r\nOrigin: https://shop.example\r\n\r\n")
 CATALOG: Final = REQUEST.replace(b"GET /", b"GET /catalog/items")
 TENANT: Final = REQUEST.replace(b"\r\n\r\n", b"\r\nX-Tenant: a\r\n\r\n")
+TIMED: Final = REQUEST.replace(b"\r\n\r\n", b"\r\nX-SvcMesh-Timing: 1\r\n\r\n")
 LANGUAGE: Final = REQUEST.replace(b"\r\n\r\n", b"\r\nAccept-Language: en\r\n\r\n")
 FRESH: Final = RESPONSE.replace(b"\r\n\r\nok", b"\r\nCache-Control: max-age=86400\r\n\r\nok")
 FRESH_BY_LANGUAGE: Final = FRESH.replace(b"\r\n\r\nok", b"\r\nVary: Accept-Language\r\n\r\nok")
@@ -83,6 +84,17 @@ EMPTY: Final = Case(
 CASES: Final = (
     EMPTY,
     Case("tracing", "tracing 1%", {"svc.mesh/tracing": "1%"}),
+    Case("server-timing", "server-timing", {"svc.mesh/server-timing": "on"}),
+    Case(
+        "server-timing",
+        "server-timing on-request, asked for",
+        {"svc.mesh/server-timing": "on-request"},
+        TIMED,
+        like=TIMED,
+    ),
+    Case(
+        "server-timing", "server-timing on-request, not asked for", {"svc.mesh/server-timing": "on-request"}
+    ),
     Case("cors", "cors, from a page", {"svc.mesh/cors": "https://shop.example"}, PAGE, like=PAGE),
     Case("cors", "cors, not from a page", {"svc.mesh/cors": "https://shop.example"}),
     Case("cors", "cors, any origin, from a page", {"svc.mesh/cors": "*"}, PAGE, like=PAGE),

@@ -73,6 +73,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "1000 services": SIZE_COLUMNS,
     "scrape": SCRAPE_COLUMNS,
     "scrape, all busy": SCRAPE_COLUMNS,
+    "scrape, all busy, OpenMetrics": SCRAPE_COLUMNS,
     "endpoint added": CHANGE_COLUMNS,
     "10000 services": (
         ("ready s", "ready_s", 2),

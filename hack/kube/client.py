@@ -17,6 +17,7 @@ _CLUSTER_WIDE = {
     "ClusterRoleBinding",
     "PriorityClass",
     "CustomResourceDefinition",
+    "APIService",
 }
 
 

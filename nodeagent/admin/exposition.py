@@ -15,8 +15,10 @@ import msgspec
 
 from discovery.model import ServiceKey
 from nodeagent.admin.family import Family
-from nodeagent.admin.lines import Lines, LineWriter, header, port_labels, series_of, source_labels
+from nodeagent.admin.formats import PLAIN, TextFormat
+from nodeagent.admin.lines import Lines, LineWriter, port_labels, series_of, source_labels
 from nodeagent.admin.methods import MethodCounts, method_lines, read_methods
+from nodeagent.admin.objectives import OBJECTIVE_FAMILIES, OBJECTIVE_SHARE, ObjectivePage
 from nodeagent.admin.own_families import (
     ENDPOINT_EJECTIONS,
     ENDPOINTS,
@@ -30,6 +32,7 @@ from nodeagent.admin.own_families import (
 )
 from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.stats.columns import EDGE_COLUMNS, OVERFLOW_SLOT, Layout
+from nodeagent.stats.exemplars import NO_EXEMPLARS, Exemplar, Exemplars
 from nodeagent.stats.identity import OTHER_NAME, workload_of
 from nodeagent.stats.ledger import Ledger, PortNumbers, SeriesKey
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
@@ -59,6 +62,9 @@ class Facts(msgspec.Struct, frozen=True):
 
 NO_FACTS: Final = Facts()
 
+_Exemplars = Mapping[SeriesKey, Mapping[int, Exemplar]]
+"""By series and bucket."""
+
 
 class PlanPorts:
     """The ports of a plan as the page needs them."""
@@ -80,7 +86,9 @@ class PortExposition:
         tallies: Tallies,
         most_series: int,
         now: Callable[[], float] = time.monotonic,
+        exemplars: Exemplars | None = None,
     ) -> None:
+        self._exemplars = exemplars or Exemplars()
         self._allocator = allocator
         self._tallies = tallies
         self._writer = LineWriter(layout)
@@ -89,10 +97,16 @@ class PortExposition:
         self._version = -1  # of the slots
         self._ports = PlanPorts()
         self.ledger = Ledger(layout.slot_columns, most_series, now)
-        tallies.takers.append(self.ledger)
+        self._objectives = ObjectivePage()
+        tallies.takers += (self.ledger, self._objectives.counts)
 
     def render(
-        self, plan: NodePlan, regions: Sequence[StatsRegion], facts: Facts = NO_FACTS, already: int = 0
+        self,
+        plan: NodePlan,
+        regions: Sequence[StatsRegion],
+        facts: Facts = NO_FACTS,
+        already: int = 0,
+        form: TextFormat = PLAIN,
     ) -> Iterator[bytes]:
         """Yield the text in pieces, some of them empty; each is made when it is asked for.
 
@@ -101,6 +115,7 @@ class PortExposition:
         yield from self._learn(plan)
         ledger, ports = self.ledger, self._ports
         ledger.begin(ports.slots.keys())
+        self._objectives.begin()
         looked_at = [(None, OVERFLOW_SLOT), *((key, slot) for key, slot in ports.slots.items() if slot > 1)]
         for _ in self._tallies.look(looked_at, regions):
             yield b""
@@ -112,14 +127,24 @@ class PortExposition:
         methods = MethodCounts()
         for _ in read_methods(methods, {(str(key[0]), key[1]): key for key in ledger.ports}, regions):
             yield b""
+        exemplars = self._exemplars.by_series(self._series) if form.exemplars else {}
         blocks: dict[SeriesKey, Lines] = {}
         for count, (key, numbers) in enumerate(list(ledger.ports.items())):
-            self._write_port(blocks, key, numbers, methods, facts)
+            self._write_port(blocks, key, numbers, methods, facts, exemplars)
             if count % PIECE_PORTS == 0:
                 yield b""
         yield b""
-        others = self._charge(blocks, already, facts)
-        yield from self._text([*(blocks[key] for key in sorted(blocks)), others], already)
+        objectives, left_out = self._objectives.lines(int(self._most * OBJECTIVE_SHARE))
+        others = self._charge(blocks, already + series_of(objectives), facts, exemplars)
+        shown = [*(blocks[key] for key in sorted(blocks)), others, objectives]
+        yield from self._text(shown, already, left_out, form)
+
+    def _series(self, key: SlotKey, source: str) -> SeriesKey:
+        """Return which series count what a source asks of a port now."""
+        numbers = self.ledger.ports.get(key)
+        if numbers is None:
+            return OTHER, ""
+        return key, source if source in numbers.edges else ""
 
     def _learn(self, plan: NodePlan) -> Iterator[bytes]:
         """Take note of a new plan, with a pause now and then."""
@@ -138,6 +163,7 @@ class PortExposition:
                 ports.all_endpoints += len(backend.endpoints)
             if count % 256 == 0:
                 yield b""
+        self._objectives.learn(plan)
         self._plan, self._version, self._ports = plan, version, ports
 
     def _write_port(
@@ -147,6 +173,7 @@ class PortExposition:
         numbers: PortNumbers,
         methods: MethodCounts,
         facts: Facts,
+        exemplars: _Exemplars,
     ) -> None:
         """Write the lines of a port and of its edges."""
         service, port = key
@@ -154,7 +181,9 @@ class PortExposition:
         labels = port_labels(service.name, service.namespace, str(port))
         used = self._ports.layers.get(key, frozenset())
         lines = self._writer.of_port(labels, numbers.counted, numbers.gauges, used)
-        lines |= self._writer.of_edge(f"{labels},{OTHER_SOURCE}", numbers.counted[:EDGE_COLUMNS])
+        lines |= self._writer.of_edge(
+            f"{labels},{OTHER_SOURCE}", numbers.counted[:EDGE_COLUMNS], exemplars.get((key, ""), NO_EXEMPLARS)
+        )
         lines |= method_lines(labels, methods.of(key))
         endpoints = self._ports.endpoints.get(backend, 0)
         self._write_facts(
@@ -172,14 +201,20 @@ class PortExposition:
         self.ledger.places.charge((key, ""), series_of(lines))
         for source, counted in numbers.edges.items():
             mine = f"{labels},{source_labels(*workload_of(source))}"
-            edge = blocks[key, source] = self._writer.of_edge(mine, counted)
+            edge = blocks[key, source] = self._writer.of_edge(
+                mine, counted, exemplars.get((key, source), NO_EXEMPLARS)
+            )
             self.ledger.places.charge((key, source), series_of(edge))
 
-    def _write_others(self, facts: Facts, gauges: Mapping[int, int]) -> Lines:
+    def _write_others(self, facts: Facts, gauges: Mapping[int, int], exemplars: _Exemplars) -> Lines:
         """Write the lines of all ports that have no series of their own."""
         ledger, others, ports = self.ledger, self.ledger.others, self._ports
         lines = self._writer.of_port(OTHER_LABELS, others.counted, gauges, ())
-        lines |= self._writer.of_edge(f"{OTHER_LABELS},{OTHER_SOURCE}", others.counted[:EDGE_COLUMNS])
+        lines |= self._writer.of_edge(
+            f"{OTHER_LABELS},{OTHER_SOURCE}",
+            others.counted[:EDGE_COLUMNS],
+            exemplars.get((OTHER, ""), NO_EXEMPLARS),
+        )
 
         def elsewhere(numbers: Mapping[BackendKey, int]) -> int:
             return sum(number for key, number in numbers.items() if key not in ledger.ports)
@@ -205,13 +240,15 @@ class PortExposition:
             if number is not None:
                 lines[family.name] = [f"{family.name}{{{labels}}} {number}\n"]
 
-    def _charge(self, blocks: dict[SeriesKey, Lines], already: int, facts: Facts) -> Lines:
+    def _charge(
+        self, blocks: dict[SeriesKey, Lines], already: int, facts: Facts, exemplars: _Exemplars
+    ) -> Lines:
         """Take places until what is shown is below the ceiling, and drop the lines of those that have none;
         return the lines of the others.
         """
         ledger = self.ledger
         while True:
-            others = self._write_others(facts, ledger.gauges_elsewhere())
+            others = self._write_others(facts, ledger.gauges_elsewhere(), exemplars)
             ledger.places.room = max(0, self._most - already - series_of(others) - len(_ABOUT_SERIES))
             if not ledger.shed():
                 break
@@ -219,10 +256,12 @@ class PortExposition:
             del blocks[key]
         return others
 
-    def _text(self, blocks: Sequence[Lines], already: int) -> Iterator[bytes]:
+    def _text(
+        self, blocks: Sequence[Lines], already: int, left_out: int, form: TextFormat
+    ) -> Iterator[bytes]:
         lines: list[str] = []
-        for family in self._writer.families:
-            lines.append(header(family))
+        for family in (*self._writer.families, *OBJECTIVE_FAMILIES):
+            lines.append(form.header(family))
             for block in blocks:
                 lines += block.get(family.name, ())
             if len(lines) >= PIECE_LINES:
@@ -232,10 +271,10 @@ class PortExposition:
         about = {
             SERIES: shown,
             SERIES_LIMIT: self._most,
-            SERIES_FOLDED: self.ledger.places.waiting,
+            SERIES_FOLDED: self.ledger.places.waiting + left_out,
             SERIES_EXPIRED: self.ledger.expired,
         }
-        lines += [f"{header(family)}{family.name} {number}\n" for family, number in about.items()]
+        lines += [f"{form.header(family)}{family.name} {number}\n" for family, number in about.items()]
         yield "".join(lines).encode()
 
 

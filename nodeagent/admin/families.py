@@ -238,12 +238,14 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
 
     A metric of a user's middleware whose name would spoil the page is logged and left out.
     """
-    families = {family.name: family for family in _FIXED}
+    families = list(_FIXED)
+    taken = {name for family in (*_FIXED, METHODS, DURATION) for name in (family.name, family.base)}
     for entry in layout.metrics:
         metric = entry.metric
         name = metric.name if metric.kind == "gauge" else f"{metric.name}_total"
-        taken = name in families or name == METHODS.name or name.startswith(DURATION.name)
-        if taken or _NAME.fullmatch(name) is None:
+        names = {name, metric.name}
+        spoils = not taken.isdisjoint(names) or name.startswith(DURATION.name)
+        if spoils or _NAME.fullmatch(name) is None:
             log.error(
                 "metric_not_shown",
                 middleware=entry.middleware,
@@ -251,14 +253,17 @@ def port_families(layout: Layout) -> tuple[PortFamily, ...]:
                 reason="its name is taken or is not one that Prometheus allows",
             )
             continue
-        families[name] = PortFamily(
-            name,
-            metric.kind,
-            metric.help,
-            "middleware",
-            PORT_LABELS,
-            shown=f"for a port that uses {entry.middleware}",
-            series=(Series(entry.column),),
-            middleware=entry.middleware,
+        taken |= names
+        families.append(
+            PortFamily(
+                name,
+                metric.kind,
+                metric.help,
+                "middleware",
+                PORT_LABELS,
+                shown=f"for a port that uses {entry.middleware}",
+                series=(Series(entry.column),),
+                middleware=entry.middleware,
+            )
         )
-    return tuple(families.values())
+    return tuple(families)

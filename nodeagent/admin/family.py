@@ -15,6 +15,7 @@ Group = Literal[
     "requests",
     "connections",
     "grpc",
+    "objectives",
     "endpoints",
     "middleware",
     "refused",
@@ -30,6 +31,8 @@ PORT_LABELS = ("service", "namespace", "port")
 SOURCE_LABELS = ("source_namespace", "source_workload")
 """Of the client: after those of the port."""
 
+UNITS = ("seconds", "bytes")
+
 
 class Family(msgspec.Struct, frozen=True):
     """One family of `/metrics`."""
@@ -44,3 +47,13 @@ class Family(msgspec.Struct, frozen=True):
     """What its reader learns from it, and does about it."""
     shown: str = "always"
     """When it has samples."""
+
+    @property
+    def base(self) -> str:
+        """The name without the `_total` of a counter: what OpenMetrics calls the family."""
+        return self.name.removesuffix("_total") if self.kind == "counter" else self.name
+
+    @property
+    def unit(self) -> str:
+        """The unit that the name tells; empty: it counts things."""
+        return next((unit for unit in UNITS if self.base.endswith(f"_{unit}")), "")

@@ -13,6 +13,7 @@ from nodeagent.admin.families import DURATION, METHODS, PortFamily, Series, port
 from nodeagent.admin.family import PORT_LABELS, SOURCE_LABELS, Family
 from nodeagent.admin.own_families import PORT_FACTS
 from nodeagent.stats.columns import DURATION_BOUNDS, DURATION_BUCKETS, DURATION_SUM, EDGE_COLUMNS, Layout
+from nodeagent.stats.exemplars import NO_EXEMPLARS, Exemplar
 
 Lines = dict[str, list[str]]
 """The lines of a port or an edge, by the name of the family."""
@@ -30,12 +31,16 @@ class LineWriter:
         self.families: tuple[Family, ...] = (*families, DURATION, METHODS, *PORT_FACTS)
         """All that ports have, in the order of the page."""
 
-    def of_edge(self, labels: str, numbers: Sequence[int]) -> Lines:
-        """Return the lines of what a source has asked; `labels` are those of port and source."""
+    def of_edge(
+        self, labels: str, numbers: Sequence[int], exemplars: Mapping[int, Exemplar] = NO_EXEMPLARS
+    ) -> Lines:
+        """Return the lines of what a source has asked; `labels` are those of port and source, `exemplars`
+        those of the buckets that have one.
+        """
         lines: Lines = {}
         for writer in self._of_edges:
             writer.write(lines, labels, numbers, False)
-        _write_histogram(lines, labels, numbers)
+        _write_histogram(lines, labels, numbers, exemplars)
         return lines
 
     def of_port(
@@ -81,16 +86,21 @@ def _further(labels: Sequence[str], series: Series) -> str:
     return "".join(f',{label}="{series.value}"' for label in labels)
 
 
-def _write_histogram(lines: Lines, labels: str, numbers: Sequence[int]) -> None:
+def _write_histogram(
+    lines: Lines, labels: str, numbers: Sequence[int], exemplars: Mapping[int, Exemplar]
+) -> None:
     totals = list(accumulate(numbers[DURATION_BUCKETS:DURATION_SUM]))
     if not totals[-1]:
         return
     start = f'{DURATION.name}_bucket{{{labels},le="'
-    lines[DURATION.name] = [
+    written = lines[DURATION.name] = [
         *(f'{start}{le}"}} {total}\n' for le, total in zip(_LES, totals, strict=True)),
         f"{DURATION.name}_sum{{{labels}}} {numbers[DURATION_SUM] / 1e6!r}\n",
         f"{DURATION.name}_count{{{labels}}} {totals[-1]}\n",
     ]
+    for bucket, exemplar in exemplars.items():
+        if numbers[DURATION_BUCKETS + bucket]:
+            written[bucket] = f"{written[bucket][:-1]} {exemplar.text()}\n"
 
 
 def port_labels(service: str, namespace: str, port: str) -> str:
@@ -105,12 +115,6 @@ def source_labels(namespace: str, workload: str) -> str:
 
 def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def header(family: Family) -> str:
-    """Return what stands above the lines of a family."""
-    text = family.help.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n"
 
 
 def series_of(lines: Lines) -> int:

@@ -12,16 +12,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
+from discovery.model import ServiceKey
+from nodeagent.admin.objectives import promise_of
 from nodeagent.plan.model import NodePlan
 from nodeagent.stats.columns import OVERFLOW_SLOT
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
-from nodeagent.stats.signals import NodeStats
+from nodeagent.stats.signals import NodeStats, PortStats
 from nodeagent.stats.tallies import Tallies
 from nodeagent.stats.window import Window
 
 PATIENCE: Final = 60.0
 """Seconds without a question after which nothing is looked at any more."""
 PERIOD: Final = 1.0
+
+
+def with_promises(stats: NodeStats, plan: NodePlan) -> NodeStats:
+    """Return stats that also say what the ports' objectives are."""
+
+    def with_promise(port: PortStats) -> PortStats:
+        service = plan.services.get(ServiceKey(port.namespace, port.service))
+        objective = service.objectives.get(port.port) if service is not None else None
+        if objective is None:
+            return port
+        return msgspec.structs.replace(port, promise=promise_of(objective))
+
+    return msgspec.structs.replace(stats, ports=[with_promise(port) for port in stats.ports])
 
 
 class LiveStats:
@@ -63,7 +80,7 @@ class LiveStats:
             self._watching = asyncio.create_task(self._watch(self._first))
         if self._first is not None and not self._first.done():
             await asyncio.wait({self._first, self._watching}, return_when=asyncio.FIRST_COMPLETED)
-        return self._window.stats(self._node, seconds)
+        return with_promises(self._window.stats(self._node, seconds), self._plan())
 
     async def close(self) -> None:
         """End the looks."""

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from nodeagent.admin import own_families
 from nodeagent.admin.exposition import Facts, PortExposition
 from nodeagent.admin.family import Family
+from nodeagent.admin.formats import PLAIN, TextFormat
 from nodeagent.admin.freshness import Freshness, SnapshotState
 from nodeagent.admin.health import HealthState
 from nodeagent.admin.traces import TraceState
@@ -25,10 +25,9 @@ from nodeagent.plan.model import BackendKey, NodePlan
 from nodeagent.settings import MOST_SERIES
 from nodeagent.stats import columns
 from nodeagent.stats.columns import WORKER_SLOT, Layout
+from nodeagent.stats.exemplars import Exemplars
 from nodeagent.stats.region import SlotAllocator, StatsRegion
 from nodeagent.stats.tallies import Tallies
-
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class AgentState(msgspec.Struct, frozen=True):
@@ -106,22 +105,24 @@ class MetricsPage:
         most_series: int = MOST_SERIES,
         tallies: Tallies | None = None,
         now: Callable[[], float] = time.monotonic,
+        exemplars: Exemplars | None = None,
     ) -> None:
         self._state = state
         tallies = tallies or Tallies(layout, allocator)
-        self._ports = PortExposition(layout, allocator, tallies, most_series, now)
+        self._ports = PortExposition(layout, allocator, tallies, most_series, now, exemplars)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(AgentCollector(state, version, node))
         ProcessCollector(registry=self._registry)
 
-    def render(self) -> Iterator[bytes]:
-        """Yield the page as text of format 0.0.4 (`CONTENT_TYPE`)."""
-        own = generate_latest(self._registry)
+    def render(self, form: TextFormat = PLAIN) -> Iterator[bytes]:
+        """Yield the page in this format."""
+        own = form.write(self._registry).removesuffix(form.end)
         yield own
         state = self._state()
         facts = Facts(state.health.unhealthy, state.ejected, state.unusable, state.health.ejections)
         already = own.count(b"\n") - own.count(b"\n#") - own.startswith(b"#")
-        yield from self._ports.render(state.plan, state.regions, facts, already)
+        yield from self._ports.render(state.plan, state.regions, facts, already, form)
+        yield form.end
 
 
 Samples = Iterable[tuple[Sequence[str], float]]
@@ -130,7 +131,7 @@ Samples = Iterable[tuple[Sequence[str], float]]
 
 def _family(declared: Family, samples: Samples) -> Metric:
     make = CounterMetricFamily if declared.kind == "counter" else GaugeMetricFamily
-    family = make(declared.name, declared.help, labels=declared.labels)
+    family = make(declared.name, declared.help, labels=declared.labels, unit=declared.unit)
     for values, number in samples:
         family.add_metric(values, number)
     return family

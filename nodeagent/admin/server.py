@@ -19,8 +19,8 @@ from aiohttp import web
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.access import FORWARDED_FIELDS, LOOPBACK, Asker, advice, refusal, wants_loopback
+from nodeagent.admin.formats import TextFormat, choose
 from nodeagent.admin.malformed import MalformedRequests
-from nodeagent.admin.metrics import CONTENT_TYPE
 from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
@@ -64,7 +64,7 @@ class AdminView(msgspec.Struct, frozen=True):
     """What the admin server shows."""
 
     readiness: Readiness
-    metrics: Callable[[], Iterator[bytes]]
+    metrics: Callable[[TextFormat], Iterator[bytes]]
     plan: Callable[[], Awaitable[PlanText]]
     resolve: Callable[[str], Awaitable[Resolution]]
     """Asks DNS for a name; raises `NotOurs`."""
@@ -213,13 +213,15 @@ class AdminServer:
         return _text("ready\n" if readiness.ready else f"not ready: {', '.join(missing)}\n", status)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+        form = choose(", ".join(request.headers.getall("Accept", ())))
+        headers = {"Content-Type": form.content_type, "Cache-Control": "no-store", "Vary": "Accept"}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method == "HEAD":
             return response
         try:
             async with asyncio.timeout(RESPONSE_TIME):
-                await self._send(response, self._view.metrics())
+                await self._send(response, self._view.metrics(form))
         except ConnectionError:
             log.debug("admin_client_left", path=request.path)
         except TimeoutError:

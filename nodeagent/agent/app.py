@@ -46,7 +46,7 @@ from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
 from nodeagent.agent.tapping import TapDoor
-from nodeagent.agent.traces import make_exporter
+from nodeagent.agent.traces import keep_exemplars, make_exporter
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.compiled import is_compiled
@@ -64,6 +64,7 @@ from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
+from nodeagent.stats.exemplars import Exemplars
 from nodeagent.stats.tallies import Tallies
 
 log = structlog.get_logger()
@@ -122,6 +123,7 @@ class Agent:
             settings, self._ports_failed, self._workers_serve, self._ejected_changed, self._traced
         )
         self._traces = make_exporter(settings, self._supervisor.pod)
+        self._exemplars = Exemplars()
         self._ejected: Mapping[BackendKey, Mapping[tuple[str, int], str]] = {}
         """Why workers have ejected endpoints."""
         self._prober = Prober(self._conditions_changed)
@@ -153,6 +155,7 @@ class Agent:
                     settings.node_name,
                     settings.max_series,
                     tallies,
+                    exemplars=self._exemplars,
                 ).render,
                 plan=PlanPage(lambda: self._in_force, in_force_document).page,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
@@ -442,7 +445,8 @@ class Agent:
     def _traced(self, traces: Traces) -> None:
         """Workers have recorded requests."""
         if self._traces is not None:
-            self._traces.take(traces)
+            room = self._traces.take(traces)
+            keep_exemplars(self._exemplars, traces, room, time.time() - time.monotonic())
 
     def _show_in_force(self) -> None:
         shown = self._unserved.shown_in(self._plan, self._keys)

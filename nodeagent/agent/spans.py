@@ -137,6 +137,8 @@ def _of_request(request: TracedRequest, zone: str) -> dict[str, Value]:
         "server.port": request.port,
         "client.address": request.source,
         "client.port": request.source_port,
+        "network.protocol.name": "http",
+        "network.protocol.version": request.http_version,
         "svcmesh.service": request.service,
         "svcmesh.received_bytes": request.received,
         "svcmesh.sent_bytes": request.sent,
@@ -148,8 +150,6 @@ def _of_request(request: TracedRequest, zone: str) -> dict[str, Value]:
         attributes["rpc.system"] = "grpc"
         attributes["rpc.service"] = service[:LONGEST]
         attributes["rpc.method"] = called[:LONGEST]
-        attributes["network.protocol.name"] = "http"
-        attributes["network.protocol.version"] = "2"
     return attributes
 
 

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import aiohttp
 import structlog
 
+from discovery.model import ServiceKey
 from middleware.contract import TracedRequest
 from nodeagent.admin.traces import TraceState
 from nodeagent.agent import zipkin
@@ -25,6 +26,7 @@ from nodeagent.agent.preflight import StartError
 from nodeagent.agent.spans import Span, Value, spans_of
 from nodeagent.control.messages import SourcePod, Traces
 from nodeagent.settings import Settings, TraceCollector
+from nodeagent.stats.exemplars import Exemplars
 
 log = structlog.get_logger()
 
@@ -102,14 +104,18 @@ class TraceExporter:
         """Numbers for the metrics."""
         return TraceState(len(self._queue), self._sent, dict(self._dropped))
 
-    def take(self, traces: Traces) -> None:
-        """Take what a worker has recorded. The client's pod is looked up now: later it may be gone."""
+    def take(self, traces: Traces) -> int:
+        """Take what a worker has recorded; return how many requests there was room for, from the first on.
+
+        The client's pod is looked up now: later it may be gone.
+        """
         self._dropped["worker"] += traces.dropped
         room = max(0, self._most - len(self._queue))
         self._dropped["queue_full"] += max(0, len(traces.requests) - room)
         self._queue.extend((one, self._find_pod(one.source)) for one in traces.requests[:room])
         if self._queue:
             self._filled.set()
+        return room
 
     async def run(self) -> None:
         """Send what comes, until cancelled; then try once to send what is left."""
@@ -185,6 +191,17 @@ class TraceExporter:
         if not self._failing:
             self._failing = True
             log.warning("traces_not_sent", collector=self._url, reason=reason)
+
+
+def keep_exemplars(exemplars: Exemplars, traces: Traces, most: int, clock: float) -> None:
+    """Let the first `most` requests be exemplars of their series: those whose traces go to the collector.
+
+    `clock` is added to times of the monotonic clock to have Unix time.
+    """
+    for request, source in zip(traces.requests[:most], traces.sources, strict=False):
+        namespace, _, name = request.service.partition("/")
+        key = (ServiceKey(namespace, name), request.port)
+        exemplars.take(key, source, request.trace_id, request.end - request.start, clock + request.end)
 
 
 def make_exporter(settings: Settings, find_pod: Callable[[str], SourcePod | None]) -> TraceExporter | None:

@@ -173,6 +173,8 @@ class Traces(msgspec.Struct, frozen=True, tag=True):
 
     requests: tuple[TracedRequest, ...]
     dropped: int
+    sources: tuple[str, ...] = ()
+    """Who has sent each of them: `Identity.source`, by which it is counted."""
 
 
 Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped | Traces

@@ -13,8 +13,10 @@ from nodeagent.stats.signals import Signals
 SortBy = Literal["name", "rate", "success", "p50", "p95", "p99"]
 SORTS: Final[tuple[SortBy, ...]] = get_args(SortBy)
 COLUMNS: Final = ("SERVICE", "RATE", "SUCCESS", "P50", "P95", "P99", "5XX", "CALLERS", "NODES")
+OBJECTIVE: Final = "OBJECTIVE"
+"""The last column, if a Service has one."""
 DROPPED: Final = ("NODES", "CALLERS", "5XX", "P50", "P95")
-"""Columns that a narrow terminal does not get, in the order in which they are left out."""
+"""Columns that a narrow terminal does not get, in the order in which they are left out; then `OBJECTIVE`."""
 LEAST_NAME: Final = 12
 """Characters of a name that are shown at least, before columns are left out."""
 GAP: Final = "  "
@@ -47,8 +49,14 @@ def table_lines(
     for edge in live.overview.edges:
         name = ServiceName(edge.namespace, edge.service)
         callers[name] = callers.get(name, 0) + 1
-    rows = [_cells(row, callers.get(ServiceName(row.namespace, row.service), 0)) for row in services[:most]]
-    table, widths = _fit([COLUMNS, *rows], width)
+    rows = [
+        (*_cells(row, callers.get(ServiceName(row.namespace, row.service), 0)), row.objective or "-")
+        for row in services[:most]
+    ]
+    lines = [(*COLUMNS, OBJECTIVE), *rows]
+    if not any(row.objective for row in services):
+        lines = [cells[:-1] for cells in lines]
+    table, widths = _fit(lines, width)
     for number, cells in enumerate(table):
         first, *numbers = (cells[at].rjust(widths[at]) for at in range(len(cells)))
         line = GAP.join((cells[0].ljust(len(first)), *numbers))
@@ -78,7 +86,7 @@ def _cells(row: ServiceRow, callers: int) -> tuple[str, ...]:
 
 def _fit(table: list[tuple[str, ...]], width: int | None) -> tuple[list[tuple[str, ...]], list[int]]:
     """Leave columns out, then cut names, until no row is longer than `width`."""
-    left_out = list(DROPPED)
+    left_out = [name for name in (*DROPPED, OBJECTIVE) if name in table[0]]
     while True:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         if width is None or sum(widths) + len(GAP) * (len(widths) - 1) <= width:

@@ -15,6 +15,7 @@ from nodeagent.plan.balancing import BALANCING
 from nodeagent.plan.failover import FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECKS
 from nodeagent.plan.locality import LOCALITIES
+from nodeagent.plan.objective import OBJECTIVES
 from nodeagent.plan.outlier_detection import OUTLIERS
 from nodeagent.plan.setting import Setting
 
@@ -93,5 +94,6 @@ SETTINGS: Final = (
     LOCALITIES,
     FAILOVERS,
     ACCESS_LOGS,
+    OBJECTIVES,
     CUSTOM,
 )

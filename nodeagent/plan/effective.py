@@ -24,7 +24,8 @@ from nodeagent.plan.balancing import OF_PORT as BALANCING_OF_PORT
 from nodeagent.plan.failover import FAILOVER_OF_PORT, FAILOVERS
 from nodeagent.plan.health_check import HEALTH_CHECK_OF_PORT, HEALTH_CHECKS, HealthChecks
 from nodeagent.plan.locality import LOCALITIES, LOCALITY_OF_PORT
-from nodeagent.plan.model import LayerSpec, LineChoice, Locality, OutlierDetection
+from nodeagent.plan.model import LayerSpec, LineChoice, Locality, Objective, OutlierDetection
+from nodeagent.plan.objective import OBJECTIVE_OF_PORT, OBJECTIVES
 from nodeagent.plan.of_port import OfPort
 from nodeagent.plan.outlier_detection import OUTLIER_DETECTION_OF_PORT, OUTLIERS
 from nodeagent.plan.policy import Governor
@@ -39,6 +40,7 @@ _OF_PORT_HERE = (
     LOCALITY_OF_PORT,
     FAILOVER_OF_PORT,
     ACCESS_LOG_OF_PORT,
+    OBJECTIVE_OF_PORT,
 )
 """The prefixes of annotations for a single port that are checked here, as against those of `discovery`."""
 _OF_PORT = (*OF_PORT, *_OF_PORT_HERE)
@@ -65,6 +67,7 @@ class Resolution(msgspec.Struct, frozen=True):
     port_layers: PortLayers = {}
     """Of the ports that have annotations of their own; the others have `layers`."""
     access_log: OfPort[LineChoice] = OfPort()
+    objective: OfPort[Objective] = OfPort()
 
     def layers_of(self, port: ServicePort) -> tuple[LayerSpec, ...]:
         """Return the layers of one port."""
@@ -110,7 +113,7 @@ def resolve_annotations(
     balancing, faults = _read_options(BALANCING, in_force, last_good)
     problems += [_reader_problem(service, BALANCING, f, balancing, in_force) for f in faults]
     others: dict[str, Any] = {}
-    for setting in (OUTLIERS, LOCALITIES, FAILOVERS, ACCESS_LOGS):
+    for setting in (OUTLIERS, LOCALITIES, FAILOVERS, ACCESS_LOGS, OBJECTIVES):
         others[setting.name], faults = _read_options(setting, in_force, last_good)
         problems += [_reader_problem(service, setting, f, others[setting.name], in_force) for f in faults]
     chosen, faults = _read_options(CUSTOM, in_force, last_good)
@@ -150,6 +153,7 @@ def resolve_annotations(
         origins=origins,
         port_layers=port_layers,
         access_log=others[ACCESS_LOGS.name] or OfPort(),
+        objective=others[OBJECTIVES.name] or OfPort(),
     )
 
 

@@ -33,6 +33,7 @@ from nodeagent.plan.model import (
     ServicePlan,
     Weighted,
 )
+from nodeagent.plan.objective import objectives_of
 from nodeagent.plan.problems import service_problem
 from nodeagent.settings import LOW_PORT_SHIFT, Settings
 
@@ -149,6 +150,10 @@ def compile_ports(
             )
         )
     ports.note_unbacked()
+    spoken = [(port, listener.protocol) for (port, _), listener in zip(ports.carried, listeners, strict=True)]
+    objectives = objectives_of(
+        service.object, spoken, resolution.objective, resolution.annotations, ports.problems
+    )
     return ServicePlan(
         service,
         address,
@@ -159,6 +164,7 @@ def compile_ports(
         address,
         tuple(sorted(refers - {service.key})),
         resolution.origins,
+        objectives,
     )
 
 

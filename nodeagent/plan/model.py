@@ -168,6 +168,17 @@ class LineChoice(msgspec.Struct, frozen=True):
         )
 
 
+class Objective(msgspec.Struct, frozen=True):
+    """What the callers of a port may rely on. Shares are thousandths of a per cent: 99900 is 99.9 %."""
+
+    available: int
+    """The share of requests that shall not fail."""
+    within: Seconds = 0.0
+    """One of the bounds of the duration histogram; 0: any time will do."""
+    fast: int = 0
+    """The share of requests that shall take no longer than that."""
+
+
 class Match(msgspec.Struct, frozen=True):
     """Which requests a rule takes: those for which all of this holds; an empty field holds for all."""
 
@@ -253,6 +264,8 @@ class ServicePlan(msgspec.Struct, frozen=True):
     """Other Services that its layers may send to: it is compiled again when these change."""
     origins: Mapping[str, str] = {}
     """Where those of `effective` come from that the owner has not written, or not so."""
+    objectives: Mapping[int, Objective] = {}
+    """By the Service's port. Workers do not get them: the agent compares with them what workers count."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):

@@ -20,9 +20,11 @@ from nodeagent.plan.model import (
     LineChoice,
     Listener,
     NodePlan,
+    Objective,
     Rule,
     ServicePlan,
 )
+from nodeagent.plan.objective import written_objective
 
 Unhealthy = Mapping[BackendKey, Mapping[tuple[str, int], str]]
 """Why endpoints are not used, by backend, then by their address and port."""
@@ -58,13 +60,13 @@ def _service(service: ServicePlan, out: Mapping[str, Unhealthy]) -> dict[str, An
         "address": service.address,
         "annotations": dict(sorted(service.effective.items())),
         **({"from": dict(sorted(service.origins.items()))} if service.origins else {}),
-        "listeners": [_listener(listener) for listener in service.listeners],
+        "listeners": [_listener(one, service.objectives.get(one.port)) for one in service.listeners],
         "backends": [_backend(one, out) for one in service.backends],
         "problems": _problems(service.problems),
     }
 
 
-def _listener(listener: Listener) -> dict[str, Any]:
+def _listener(listener: Listener, objective: Objective | None) -> dict[str, Any]:
     return {
         "port": listener.port,
         "name": listener.port_name,
@@ -73,6 +75,7 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "layers": _layers(listener.layers),
         "rules": [_rule(rule) for rule in listener.rules],
         **({"access_log": _lines(listener.access_log)} if listener.access_log is not None else {}),
+        **({"objective": written_objective(objective)} if objective is not None else {}),
     }
 
 

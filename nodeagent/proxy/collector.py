@@ -30,6 +30,11 @@ class Collector:
         self.connect_time = client.connect_time
 
     @property
+    def http_version(self) -> str:
+        """As the client's."""
+        return self._client.http_version
+
+    @property
     def write_paused(self) -> bool:
         """As the client's."""
         return self._client.write_paused

@@ -19,6 +19,8 @@ from nodeagent.proxy.streams import Source
 class Nobody:
     """Takes everything and sends nothing. Implements `nodeagent.proxy.streams.ClientStream`."""
 
+    http_version = ""
+
     def __init__(self, source: Source, connect_time: float) -> None:
         self.source = source
         self.connect_time = connect_time

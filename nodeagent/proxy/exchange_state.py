@@ -44,7 +44,6 @@ class ExchangeState(LayerRequest):
         "committed",
         "error",
         "own_reply",
-        "started",
         "status",
         "tunnel",
     )

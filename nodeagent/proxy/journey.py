@@ -48,6 +48,10 @@ class _Open:
         self.outcome = ""
         self.answered: float | None = None
 
+    def until(self, now: float) -> Stage:
+        """Return the stage as it is if it ends now."""
+        return Stage(self.kind, self.start, now, self.endpoint, self.number, self.outcome, self.answered)
+
 
 class Recorder:
     """The stages of one exchange so far. `current` is the number of the exchange's own try, `second` that of
@@ -120,7 +124,13 @@ class Recorder:
         """Return the journey of the exchange, which is over; `outcome` is the reason of its error, if any."""
         for number in list(self._open):
             self.over(number, now, outcome)
-        stages = self._stages
+        return self._journey(self._stages, now)
+
+    def so_far(self, now: float) -> Journey:
+        """Return the journey up to now, as if it ended here: of a try under way, what there is of it."""
+        return self._journey([*self._stages, *(stage.until(now) for stage in self._open.values())], now)
+
+    def _journey(self, stages: list[Stage], now: float) -> Journey:
         if len(stages) == 1:  # nearly every request
             only = stages[0]
             if only.start - self._start < LEAST_GAP and now - only.end < LEAST_GAP:
@@ -129,9 +139,7 @@ class Recorder:
         return Journey(self._start, now, _without_gaps(stages, self._start, now), self.left_out)
 
     def _close(self, stage: _Open, now: float) -> None:
-        self._add(
-            Stage(stage.kind, stage.start, now, stage.endpoint, stage.number, stage.outcome, stage.answered)
-        )
+        self._add(stage.until(now))
 
     def _add(self, stage: Stage) -> None:
         if len(self._stages) < MOST_STAGES:

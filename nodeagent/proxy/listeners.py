@@ -264,7 +264,7 @@ class RunningListener:
             client.received,
             client.sent,
             exchange.error,
-            "HTTP/1.1",
+            client.http_version,
             exchange.grpc_status,
             client.source.port,
             reply.reason if reply is not None and exchange.error is None else "",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from middleware.contract import Ended, ExchangeError, Handler, StageKind
+from middleware.contract import Ended, ExchangeError, Handler, Journey, StageKind
 from nodeagent.proxy.aside import Aside
 from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.deadlines import Deadline
@@ -39,6 +39,7 @@ class LayerRequest:
         "completed",
         "listener",
         "replayable",
+        "started",
     )
 
     grpc: ClassVar[bool] = False
@@ -46,6 +47,7 @@ class LayerRequest:
 
     client: ClientStream
     listener: RunningListener
+    started: float
     completed: float | None
     replayable: bool
     _head: RequestHead
@@ -140,6 +142,13 @@ class LayerRequest:
         """Note what it has waited for until now, if anybody wants to know."""
         if self._journey is not None:
             self._journey.waited(kind, start, self.listener.runtime.now())
+
+    def follow_journey(self) -> Callable[[], Journey]:
+        """Note the stages from now on, and return what tells them; see the contract."""
+        recorder = self._journey or Recorder(self.started)
+        self._journey = recorder
+        now = self.listener.runtime.now
+        return lambda: recorder.so_far(now())
 
     def aside(self, backend: str, seconds: float, done: Callable[[int], None]) -> bool:
         """Send a copy to another backend; see the contract."""

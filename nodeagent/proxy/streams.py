@@ -53,6 +53,11 @@ class ClientStream(Protocol):
     connect_time: float
     """Seconds that connecting to an endpoint may take for it."""
 
+    @property
+    def http_version(self) -> str:
+        """Of HTTP as the client speaks it: `1.0`, `1.1` or `2`."""
+        ...
+
     def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head with the beginning of its body, `end` if that is all of it.
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from nodeagent.stats.signals import NodeStats, Signals, quantile
+from nodeagent.stats.signals import NodeStats, Promise, Signals, quantile
 
 _TAIL: Final = {
     "deployment": re.compile(r"-[a-z0-9]{1,10}-[a-z0-9]{5}"),
@@ -46,6 +46,9 @@ class ServiceRow(msgspec.Struct, frozen=True):
     nodes: int
     """Whose clients asked it."""
     signals: Signals
+    objective: Literal["met", "missed", ""] = ""
+    """Whether the requests of each port were as `svc.mesh/objective` promises; empty: no port that was used
+    has one."""
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -125,12 +128,17 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
     ports: dict[ServiceName, set[int]] = {}
     asked_on: dict[ServiceName, set[str]] = {}
     edges: dict[tuple[tuple[str, str], ServiceName], list[Signals]] = {}
+    promised: dict[ServiceName, dict[int, Promise]] = {}
+    of_ports: dict[tuple[ServiceName, int], list[Signals]] = {}
     for node in nodes:
         for port in node.ports:
             name = ServiceName(port.namespace, port.service)
             services.setdefault(name, []).append(port.signals)
             ports.setdefault(name, set()).add(port.port)
             asked_on.setdefault(name, set()).add(node.node)
+            of_ports.setdefault((name, port.port), []).append(port.signals)
+            if port.promise is not None:
+                promised.setdefault(name, {}).setdefault(port.port, port.promise)
             for source in port.sources:
                 edges.setdefault(((source.namespace, source.workload), name), []).append(source.signals)
     backing = backing or Backing({})
@@ -138,7 +146,11 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
         window=max((node.window for node in nodes), default=0.0),
         services=[
             ServiceRow(
-                *name, sorted(ports[name]), nodes=len(asked_on[name]), signals=sum_signals(services[name])
+                *name,
+                sorted(ports[name]),
+                nodes=len(asked_on[name]),
+                signals=sum_signals(services[name]),
+                objective=_judge({one: of_ports[name, one] for one in ports[name]}, promised.get(name, {})),
             )
             for name in sorted(services)
         ],
@@ -148,6 +160,16 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
         ],
         left_out=sum(node.left_out for node in nodes),
     )
+
+
+def _judge(
+    ports: Mapping[int, Sequence[Signals]], promised: Mapping[int, Promise]
+) -> Literal["met", "missed", ""]:
+    """Return whether every port with an objective has kept it."""
+    if not promised:
+        return ""
+    kept = all(promise.kept(sum_signals(ports[port])) for port, promise in promised.items())
+    return "met" if kept else "missed"
 
 
 def sum_signals(parts: Sequence[Signals]) -> Signals:

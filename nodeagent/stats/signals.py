@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
@@ -66,6 +67,24 @@ class Signals(msgspec.Struct, frozen=True):
     """Bytes a second to clients."""
 
 
+class Promise(msgspec.Struct, frozen=True):
+    """What the callers of a port may rely on (`svc.mesh/objective`). Shares are from 0 to 1."""
+
+    available: float
+    """The share of requests that shall not fail."""
+    within: float = 0.0
+    """Seconds, one of the bounds of the histogram; 0: any time will do."""
+    fast: float = 0.0
+    """The share of requests that shall take no longer than that."""
+
+    def kept(self, signals: Signals) -> bool:
+        """Return whether these requests were as promised; no requests are."""
+        slow = signals.durations[bisect_right(DURATION_BOUNDS, self.within) :] if self.within else []
+        return _few(signals.failed, signals.requests, self.available) and _few(
+            sum(slow), sum(signals.durations), self.fast
+        )
+
+
 class SourceStats(msgspec.Struct, frozen=True):
     """An edge: what one source has asked of the port."""
 
@@ -87,6 +106,8 @@ class PortStats(msgspec.Struct, frozen=True):
     """Of all sources together."""
     sources: list[SourceStats]
     """The one with most requests first."""
+    promise: Promise | None = None
+    """None: the port has no objective."""
 
 
 class NodeStats(msgspec.Struct, frozen=True):
@@ -105,8 +126,7 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
     """Return what these counts (the columns of an edge) in so many seconds mean."""
     classes = counted[REQUESTS : REQUESTS_5XX + 1]
     calls = counted[GRPC_CALLS : GRPC_CALLS + len(GrpcStatus)]
-    requests = sum(classes)
-    failed = min(requests, classes[5] + sum(calls[status] for status in _FAILED))
+    requests, failed = count_requests(counted), count_failed(counted)
     buckets = counted[DURATION_BUCKETS:DURATION_SUM]
     return Signals(
         requests=requests,
@@ -124,6 +144,22 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
         received_rate=counted[BYTES_RECEIVED] / seconds,
         sent_rate=counted[BYTES_SENT] / seconds,
     )
+
+
+def _few(bad: int, requests: int, good: float) -> bool:
+    """Return whether at least the share `good` of the requests is not bad."""
+    return bad <= requests * (1 - good) + 1e-6  # so that one of a thousand is 0.1 %
+
+
+def count_requests(counted: Sequence[int]) -> int:
+    """Return how many requests have ended."""
+    return sum(counted[REQUESTS : REQUESTS_5XX + 1])
+
+
+def count_failed(counted: Sequence[int]) -> int:
+    """Return how many of them failed; see `Signals.success`."""
+    failed = counted[REQUESTS_5XX] + sum(counted[GRPC_CALLS + status] for status in _FAILED)
+    return min(count_requests(counted), failed)
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:

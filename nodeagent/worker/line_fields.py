@@ -91,6 +91,7 @@ def request_line(
         times[4],
         times[5],
         decisions(ended) or UNSET,
+        f"HTTP/{ended.http_version}",
         ended.received,
         ended.sent,
         ended.trace_id or UNSET,

@@ -33,6 +33,7 @@ class RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
     backoff_ms: float | UnsetType = UNSET
     tries: int | UnsetType = UNSET
     decided: str | UnsetType = UNSET
+    protocol: str | UnsetType = UNSET
     received: int | UnsetType = UNSET
     sent: int | UnsetType = UNSET
     trace_id: str | UnsetType = UNSET

@@ -8,10 +8,12 @@ the next lot.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from middleware.contract import TracedRequest
 from nodeagent.control.messages import Message, Traces
+from nodeagent.stats.identity import Identity
 
 PAUSE: Final = 0.2
 """Seconds that a lot is collected."""
@@ -37,10 +39,18 @@ class AgentChannel(Protocol):
 class TraceSender:
     """The lot that is collected, and what was dropped since the last one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, channel: AgentChannel) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: AgentChannel,
+        identify: Callable[[str], Identity],
+    ) -> None:
+        """`identify` returns who the client with an address is."""
         self._loop = loop
         self._channel = channel
+        self._identify = identify
         self._lot: list[TracedRequest] = []
+        self._sources: list[str] = []
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,6 +60,7 @@ class TraceSender:
             self._dropped += 1
             return
         self._lot.append(request)
+        self._sources.append(self._identify(request.source).source)
         if self._timer is None:
             self._timer = self._loop.call_later(PAUSE, self.flush)
 
@@ -62,8 +73,12 @@ class TraceSender:
             return
         if self._channel.pending > MOST_UNREAD:
             self._dropped += len(self._lot)
-            self._lot.clear()
+            self._clear()
             return
-        self._channel.send(Traces(tuple(self._lot), self._dropped))
-        self._lot.clear()
+        self._channel.send(Traces(tuple(self._lot), self._dropped, tuple(self._sources)))
+        self._clear()
         self._dropped = 0
+
+    def _clear(self) -> None:
+        self._lot.clear()
+        self._sources.clear()

@@ -202,7 +202,7 @@ class Worker:
         if settings.token_store is not None:
             self._tokens = RedisTokens(self._loop, settings.token_store)
         if settings.traces and self._channel is not None:
-            self._traces = TraceSender(self._loop, self._channel)
+            self._traces = TraceSender(self._loop, self._channel, self._sources.identify)
         self._data_plane = DataPlane(
             self._loop,
             msgspec.structs.replace(limits, connections=most_clients(raise_limit(), limits.connections)),

@@ -7,33 +7,46 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Timestamp
 
 from discovery.model import Service, ServiceKey, ServiceObject
 from hack.metrics import cardinality, families
 from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.family import PORT_LABELS, Family
+from nodeagent.admin.formats import OPEN_METRICS
 from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.health import HealthState
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.traces import TraceState
-from nodeagent.plan.model import BackendKey, LayerSpec, Listener, NodePlan, ServicePlan
+from nodeagent.plan.model import BackendKey, LayerSpec, Listener, NodePlan, Objective, ServicePlan
 from nodeagent.stats import columns
 from nodeagent.stats.columns import REFUSALS, WORKER_SLOT, Layout
+from nodeagent.stats.exemplars import Exemplars
 from nodeagent.stats.methods import MethodRows
 from nodeagent.stats.region import SlotAllocator, StatsRegion
 
 KEY = ServiceKey("default", "web")
 LAYERS = tuple(LayerSpec(middleware.name, None) for middleware in MIDDLEWARES)
 LISTENER = Listener(KEY, "web", "10.0.0.1", 80, 80, "http", (), LAYERS)
-SERVICE = ServicePlan(Service(ServiceObject(KEY, {}), {}), "10.0.0.1", (LISTENER,), (), {}, ())
+SERVICE = ServicePlan(
+    Service(ServiceObject(KEY, {}), {}),
+    "10.0.0.1",
+    (LISTENER,),
+    (),
+    {},
+    objectives={80: Objective(99_900, 0.25, 99_000)},
+)
 PLAN = NodePlan(7, {KEY: SERVICE})
+TRACE = bytes(range(16))
 ADDED_BY_THE_PARSER = {"histogram": {"le"}}
 
 
 @pytest.fixture
-def text() -> Iterator[str]:
+def page() -> Iterator[MetricsPage]:
     """The page of an agent that has counted everything that it can count."""
     layout = Layout(MIDDLEWARES, REFUSALS)
     region = StatsRegion.create(layout, slots=8)
@@ -57,8 +70,20 @@ def text() -> Iterator[str]:
         traces=TraceState(1, 1, {"refused": 1}),
         health=HealthState(unhealthy={BackendKey(KEY, 80): 1}, ejections={BackendKey(KEY, 80): 1}),
     )
-    yield b"".join(MetricsPage(layout, allocator, lambda: state, "1.2.3", "node").render()).decode()
+    exemplars = Exemplars()
+    exemplars.take((KEY, 80), "shop/deployment/web", TRACE, 0.003, 1_700_000_000.25)
+    yield MetricsPage(layout, allocator, lambda: state, "1.2.3", "node", exemplars=exemplars)
     region.close()
+
+
+@pytest.fixture
+def text(page: MetricsPage) -> str:
+    return b"".join(page.render()).decode()
+
+
+@pytest.fixture
+def open_text(page: MetricsPage) -> str:
+    return b"".join(page.render(OPEN_METRICS)).decode()
 
 
 def shown(text: str) -> dict[str, tuple[str, set[str]]]:
@@ -93,6 +118,48 @@ def test_a_family_has_no_more_series_than_it_declares(text: str) -> None:
             assert len(mine) == int(most), name
         else:
             assert len({tuple(sample.labels.values()) for sample in mine}) == len(mine), name
+
+
+def opened(text: str) -> Iterator[Metric]:
+    yield from openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+
+
+def test_openmetrics_shows_the_same_families_and_samples(text: str, open_text: str) -> None:
+    plain = {family.name: family for family in text_string_to_metric_families(text)}
+    found = {family.name: family for family in opened(open_text)}
+    assert open_text.endswith("# EOF\n")
+    assert open_text.count("# EOF") == 1
+    assert found.keys() == plain.keys()
+    assert len(found) > 80
+    for name, family in found.items():
+        other = plain[name]
+        assert (family.type, family.documentation) == (other.type, other.documentation), name
+        assert series(family) == series(other), name
+        assert not any(sample.name.endswith("_created") for sample in family.samples)
+    for name, declaration in declared().items():
+        assert found[declaration.base].unit == declaration.unit, name
+
+
+def series(family: Metric) -> list[tuple[str, dict[str, str], float | None]]:
+    """Samples in order; values of ports only, since the agent's own change."""
+    return [
+        (sample.name, sample.labels, sample.value if "service" in sample.labels else None)
+        for sample in family.samples
+    ]
+
+
+def test_an_exemplar_stands_at_its_bucket_in_openmetrics_only(text: str, open_text: str) -> None:
+    (found,) = [
+        (sample.labels["source_workload"], sample.labels["le"], sample.exemplar)
+        for family in opened(open_text)
+        for sample in family.samples
+        if sample.exemplar
+    ]
+    labels, value, at = found[2]
+    assert isinstance(at, Timestamp)
+    assert found[:2] == ("other", "0.005"), "the source has no series of its own"
+    assert (labels, value, float(at)) == ({"trace_id": TRACE.hex()}, 0.003, 1_700_000_000.25)
+    assert TRACE.hex() not in text
 
 
 def test_the_help_is_the_declared_one(text: str) -> None:

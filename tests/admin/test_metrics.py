@@ -8,12 +8,14 @@ import msgspec
 import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from discovery.model import Endpoint, Problem, Service, ServiceKey, ServiceObject
 from middleware.contract import Metric, Middleware
 from middleware.grpc import GrpcStatus
 from middleware.registry import MIDDLEWARES
 from nodeagent.admin.exposition import PIECE_LINES, PIECE_PORTS
+from nodeagent.admin.families import port_families
 from nodeagent.admin.family import SOURCE_LABELS
 from nodeagent.admin.freshness import Freshness
 from nodeagent.admin.health import HealthState
@@ -408,6 +410,21 @@ def test_names_and_help_keep_to_the_conventions(node: Node) -> None:
         family = node.families()[name]
         assert all({"service", "namespace", "port"} <= set(sample.labels) for sample in family.samples)
         assert family.samples
+
+
+def test_a_metric_whose_name_is_taken_in_either_format_is_left_out() -> None:
+    names = (
+        "svcmesh_requests",
+        "svcmesh_requests_total",
+        "svcmesh_request_duration_seconds_sum",
+        "own_total",
+    )
+    made = [middleware(f"own-{name}", Metric(name, "Counts.", "gauge")) for name in names]
+    layout = Layout([*made, middleware("own", Metric("own", "Counts.")), middleware("e", Metric("e", "E."))])
+    with capture_logs() as logs:
+        shown = {family.name for family in port_families(layout) if family.middleware}
+    assert shown == {"own_total", "e_total"}
+    assert [line["metric"] for line in logs] == [*names[:3], "own"]
 
 
 def test_the_metrics_of_our_middleware_keep_to_the_conventions() -> None:

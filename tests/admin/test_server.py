@@ -16,6 +16,7 @@ import structlog
 
 from hack.kit.waiting import until_async
 from nodeagent.admin import server as server_module
+from nodeagent.admin.formats import OPEN_METRICS, PLAIN, TextFormat
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
@@ -32,6 +33,8 @@ class Agent:
         self.readiness = Readiness()
         self.document: dict[str, Any] = {"version": 7}
         self.notes: list[str] = []
+        self.form: TextFormat | None = None
+        """In which metrics were last asked for."""
         self.plans = 0
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
@@ -57,7 +60,8 @@ class Agent:
     async def stats(self, seconds: float) -> NodeStats:
         return NodeStats("here", seconds, [], 0)
 
-    def metrics(self) -> Iterator[bytes]:
+    def metrics(self, form: TextFormat) -> Iterator[bytes]:
+        self.form = form
         for piece in self.pieces:
             if piece == b"error":
                 raise ValueError(piece)
@@ -117,6 +121,25 @@ async def test_readyz_follows_the_tokens(agent: Agent) -> None:
     agent.readiness.drain()
     assert (await fetch(agent, "/readyz"))[::2] == (503, "not ready: draining\n")
     assert (await fetch(agent, "/healthz"))[0] == 200
+
+
+async def test_metrics_come_in_the_format_that_the_scraper_prefers(agent: Agent) -> None:
+    host, port = agent.server.address
+    url = f"http://{host}:{port}/metrics"
+    for accept, form in (
+        (["application/openmetrics-text;version=1.0.0", "text/plain;q=0.5"], OPEN_METRICS),
+        (["text/plain", "application/openmetrics-text;q=0.5"], PLAIN),
+        (["application/openmetrics-text," + "a" * 2000], PLAIN),
+    ):
+        for method in ("GET", "HEAD"):
+            fields = [("Accept", one) for one in accept]
+            async with (
+                aiohttp.ClientSession() as session,
+                session.request(method, url, headers=fields) as got,
+            ):
+                assert (got.status, got.headers["Vary"]) == (200, "Accept")
+                assert got.headers["Content-Type"] == form.content_type
+        assert agent.form is form
 
 
 async def test_metrics_are_streamed(agent: Agent) -> None:

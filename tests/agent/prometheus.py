@@ -65,8 +65,12 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheus]:
-    """Run it until the end of the block. The target has the labels that docs/install.md gives it."""
+def prometheus(folder: Path, admin_port: int, rules: Path, *features: str) -> Iterator[Prometheus]:
+    """Run it until the end of the block. The target has the labels that docs/install.md gives it; `features`
+    are those of `--enable-feature`.
+
+    Groups of rules that ask for an interval of minutes are evaluated as often as the others.
+    """
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not there (Debian: prometheus)")
@@ -78,8 +82,12 @@ def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheu
     config = {
         "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE},
         "scrape_configs": [job],
-        "rule_files": [str(rules)],
+        "rule_files": ["rules.yaml"],
     }
+    groups = yaml.safe_load(rules.read_text())
+    for group in groups["groups"]:
+        group.pop("interval", None)
+    (folder / "rules.yaml").write_text(yaml.safe_dump(groups))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
     with (folder / "prometheus.log").open("wb") as log:
@@ -89,6 +97,7 @@ def prometheus(folder: Path, admin_port: int, rules: Path) -> Iterator[Prometheu
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *(f"--enable-feature={feature}" for feature in features),
             ],
             stderr=log,
             stdout=log,

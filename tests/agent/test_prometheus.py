@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +33,7 @@ EVERYTHING = {
     "redirect": "307 prefix=/gone path=/there",
     "cors": "https://shop.example",
     "health-check": "tcp interval=1s",
+    "objective": "99.9% 250ms",
 }
 """What makes the families of every middleware appear."""
 
@@ -68,7 +72,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     asked = {**ENABLED, **{f"svc.mesh/{name}": value for name, value in EVERYTHING.items()}}
     (cluster / "web.yaml").write_text(service("web", asked) + endpoints("web", [whoami.port]))
     (cluster / "empty.yaml").write_text(
-        service("empty", ENABLED).replace("10.96.7.10", "10.96.7.11") + endpoints("empty", [])
+        service("empty", {**ENABLED, "svc.mesh/objective": "99%"}).replace("10.96.7.10", "10.96.7.11")
+        + endpoints("empty", [])
     )
     agent = Agent(cluster)
     try:
@@ -157,6 +162,40 @@ def test_an_annotation_is_a_query(server: Prometheus, one: tuple[str, str, str, 
     server.query(one[1])
 
 
+def test_the_error_budget_of_an_objective_follows_what_callers_got(server: Prometheus) -> None:
+    def left() -> dict[tuple[str, str], float]:
+        samples = finite(server.query("svcmesh:objective_budget_left:ratio30d"))
+        return {(one.labels["service"], one.labels["sli"]): one.value for one in samples}
+
+    until(lambda: len(left()) == 3)
+    found = left()
+    assert found["web", "availability"] == 1
+    assert found["empty", "availability"] == 0
+    assert 0 <= found["web", "latency"] <= 1
+    burn = server.query('svcmesh:objective_burn:rate1h{service="empty"}')
+    assert [round(one.value) for one in burn] == [100], "all requests are bad, and one in a hundred may be"
+
+
+def complaints(exposition: str) -> str:
+    """Return what `promtool check metrics` says of names, units, help texts and types."""
+    promtool = shutil.which("promtool")
+    assert promtool, "it comes with prometheus"
+    command = [promtool, "check", "metrics"]
+    done = subprocess.run(command, input=exposition, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode == 0) == (not done.stderr)
+    return done.stdout + done.stderr
+
+
+def test_promtool_has_nothing_to_say_against_what_an_agent_shows(server: Prometheus) -> None:
+    (target,) = server.get("targets")["activeTargets"]
+    with urllib.request.urlopen(target["scrapeUrl"], timeout=10) as answer:
+        exposition = answer.read().decode()
+    assert exposition.count("# TYPE svcmesh_") > 50
+    assert complaints(exposition) == ""
+    wrong = "# HELP svcmesh_wrong_count Wrong.\n# TYPE svcmesh_wrong_count counter\nsvcmesh_wrong_count 1\n"
+    assert "counter metrics should have" in complaints(exposition + wrong)
+
+
 def test_every_rule_is_evaluated_without_an_error(server: Prometheus) -> None:
     def evaluated() -> list[dict[str, object]]:
         groups = server.get("rules")["groups"]
@@ -165,7 +204,7 @@ def test_every_rule_is_evaluated_without_an_error(server: Prometheus) -> None:
 
     found = until(evaluated)
     assert [(rule["name"], rule.get("lastError")) for rule in found if rule["health"] != "ok"] == []
-    assert len(found) >= 19
+    assert len(found) >= 39
 
 
 def test_the_alert_of_a_service_without_an_endpoint_waits_for_its_time(server: Prometheus) -> None:

@@ -14,12 +14,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1 import trace_pb2
 from structlog.testing import capture_logs
 
+from discovery.model import ServiceKey
 from middleware.grpc import GrpcStatus
 from nodeagent.agent import otlp, traces, zipkin
 from nodeagent.agent.spans import Span, spans_of
-from nodeagent.agent.traces import TraceExporter
+from nodeagent.agent.traces import TraceExporter, keep_exemplars
 from nodeagent.control.messages import SourcePod, Traces
 from nodeagent.settings import TraceCollector
+from nodeagent.stats.exemplars import Exemplar, Exemplars
 from tests.recorded import recorded
 
 POD = SourcePod("shop", "web-1-x", "deployment/web")
@@ -57,6 +59,12 @@ def test_a_call_of_grpc() -> None:
     assert server.attributes["rpc.service"] == "shop.Cart"
     assert server.attributes["rpc.method"] == "Add"
     assert server.attributes["rpc.grpc.status_code"] == 14
+
+
+def test_what_the_client_speaks() -> None:
+    server = spans(http_version="1.0")[0]
+    assert server.attributes["network.protocol.name"] == "http"
+    assert server.attributes["network.protocol.version"] == "1.0"
 
 
 def test_a_client_cannot_make_names_of_spans() -> None:
@@ -218,3 +226,25 @@ async def test_a_bug_costs_a_lot_and_not_the_agent() -> None:
             exporter.take(Traces((recorded(2),), 0))
             await until(lambda: exporter.state.sent == 5)
     assert [line["event"] for line in logs] == ["traces_broken"]
+
+
+async def test_requests_whose_traces_are_sent_are_exemplars() -> None:
+    exporter = TraceExporter(
+        TraceCollector("otlp", "http://127.0.0.1:1/v1/traces"),
+        RESOURCE,
+        "svc.mesh",
+        lambda _: None,
+        most_waiting=2,
+    )
+    lot = Traces(
+        tuple(recorded(number, start=100.0, end=100.0 + 0.003 * number) for number in (1, 10, 100)),
+        0,
+        ("shop/deployment/web", "/unknown", "/node"),
+    )
+    exemplars = Exemplars()
+    keep_exemplars(exemplars, lot, exporter.take(lot), 1_000_000.0)
+    key = (ServiceKey("shop", "cart"), 80)
+    assert exemplars.by_series(lambda *edge: edge) == {
+        (key, "shop/deployment/web"): {3: Exemplar(recorded(1).trace_id.hex(), 0.003, 1_000_100.003)},
+        (key, "/unknown"): {6: Exemplar(recorded(10).trace_id.hex(), 0.03, 1_000_100.03)},
+    }, "there was no room for the third"

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hack.kit.manifests import ENABLED, render
 from hack.kit.waiting import until
-from nodeagent.stats.signals import NodeStats, PortStats
+from nodeagent.stats.signals import NodeStats, PortStats, Promise
 from tests.agent.harness import HTTP, Agent, Whoami, endpoints, service
 
 WEB, JOB, STRANGER = "127.0.0.9", "127.0.0.10", "127.0.0.11"
@@ -40,7 +40,8 @@ def pod(name: str, address: str) -> str:
 def agent(tmp_path: Path, start_whoami: Callable[[str], Whoami]) -> Iterator[Agent]:
     cluster = tmp_path / "cluster"
     cluster.mkdir()
-    (cluster / "web.yaml").write_text(service("api", ENABLED) + endpoints("api", [start_whoami("a").port]))
+    asked = {**ENABLED, "svc.mesh/objective": "99% 10s"}
+    (cluster / "web.yaml").write_text(service("api", asked) + endpoints("api", [start_whoami("a").port]))
     (cluster / "pods.yaml").write_text(pod("web", WEB) + "---\n" + pod("job", JOB))
     agent = Agent(cluster)
     try:
@@ -85,6 +86,25 @@ def test_each_client_is_named_by_its_address(agent: Agent) -> None:
     until(lambda: series(agent, "svcmesh_requests_total") == expected)
     assert series(agent, "svcmesh_request_duration_seconds_count") == expected
     assert series(agent, "svcmesh_connections_total") == dict.fromkeys(expected, 1)
+
+
+def test_an_objective_counts_all_sources_together_and_stats_tell_it(agent: Agent) -> None:
+    def objective() -> dict[str, float]:
+        return {
+            sample.labels.get("sli", sample.name): sample.value
+            for family in text_string_to_metric_families(agent.admin("/metrics")[1])
+            for sample in family.samples
+            if sample.name in ("svcmesh_objective_requests_total", "svcmesh_objective_bad_requests_total")
+        }
+
+    stats(agent)
+    assert objective() == {}, "nobody has asked"
+    for client, times in ((WEB, 3), (JOB, 2)):
+        with contextlib.closing(connect(agent, client)) as connection:
+            ask(connection, times)
+    expected = {"svcmesh_objective_requests_total": 5.0, "availability": 0.0, "latency": 0.0}
+    until(lambda: objective() == expected)
+    until(lambda: [port.promise for port in stats(agent)] == [Promise(0.99, 10.0, 0.99)])
 
 
 def test_a_kept_connection_does_not_count_for_the_next_pod_with_its_address(agent: Agent) -> None:
@@ -145,7 +165,8 @@ def test_every_number_of_stats_is_json(agent: Agent) -> None:
         ask(connection, 2)
     until(lambda: stats(agent))
     (api,) = json.loads(agent.admin("/stats?window=1m")[1])["ports"]
-    assert set(api) == {"namespace", "service", "port", "signals", "sources"}
+    assert set(api) == {"namespace", "service", "port", "signals", "sources", "promise"}
+    assert api["promise"] == {"available": 0.99, "within": 10.0, "fast": 0.99}
     assert set(api["signals"]) == {
         "requests", "rate", "success", "failed", "p50", "p95", "p99", "durations", "classes", "grpc",
         "mesh_responses", "connections", "received_rate", "sent_rate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hack.bench.report import COLUMNS
-from hack.bench.scrape_case import ALL, SOME, BusyNode, measure
+from hack.bench.scrape_case import ALL, OPEN, SOME, BusyNode, measure
 from nodeagent.settings import MOST_SERIES
 
 
@@ -40,6 +40,6 @@ def test_what_is_much_busier_than_the_rest_gets_series_down_to_its_sources() -> 
 
 def test_every_figure_of_the_case_is_shown() -> None:
     samples = list(measure(1, lambda _line: None, services=50))
-    assert [sample.case for sample in samples] == [SOME, ALL]
+    assert [sample.case for sample in samples] == [SOME, ALL, OPEN]
     for sample in samples:
         assert {figure for _, figure, _ in COLUMNS[sample.case]} == set(sample.values)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from discovery.kube.commands.agents import PAGE_BYTES
 from nodeagent.admin.access import Asker, advice, refusal
+from nodeagent.admin.formats import TextFormat
 from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
@@ -44,7 +45,7 @@ class Agent:
         )
         self.server = AdminServer(("127.0.0.1", 0), view)
 
-    def metrics(self) -> Iterator[bytes]:
+    def metrics(self, form: TextFormat) -> Iterator[bytes]:
         yield METRICS.format(stale=0.0).encode()
         yield self.more
 

@@ -37,7 +37,7 @@ from nodeagent.meshctl.stat import (
     table_lines,
 )
 from nodeagent.stats.overview import AgentSaid, Live, merge_nodes
-from nodeagent.stats.signals import NodeStats
+from nodeagent.stats.signals import NodeStats, Promise
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import FakeApi, raw
@@ -88,6 +88,25 @@ def _table(*rows: tuple[str, ...]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in table)
     return "".join(f"{line}\n" for line in lines)
+
+
+def test_whether_the_objective_is_met() -> None:
+    """`pay` has promised nothing. Of `cart` 10 of 2,000 requests failed, over all nodes."""
+    cells = [line.split() for line in table_lines(live_of(ONE, TWO))]
+    assert [line[-1] for line in cells] == ["NODES", "2", "1"], "nobody has an objective"
+    for promised, word in ((0.995, "met"), (0.996, "missed")):
+        lines = list(table_lines(live_of(ONE, with_promise(TWO, "cart", Promise(promised)))))
+        assert [line.split()[-1] for line in lines] == ["OBJECTIVE", word, "-"]
+    narrow = list(table_lines(live_of(ONE, with_promise(TWO, "cart", Promise(0.9))), width=43))
+    assert narrow[0].split() == ["SERVICE", "RATE", "SUCCESS", "P99"]
+
+
+def with_promise(node: NodeStats, service: str, promise: Promise) -> NodeStats:
+    ports = [
+        msgspec.structs.replace(port, promise=promise) if port.service == service else port
+        for port in node.ports
+    ]
+    return msgspec.structs.replace(node, ports=ports)
 
 
 def test_agents_that_do_not_answer_are_named(api: FakeApi, tmp_path: Path) -> None:

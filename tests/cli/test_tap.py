@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from nodeagent.admin.formats import TextFormat
 from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
@@ -58,7 +59,7 @@ class Agent:
             dropped = [(watch.number, self.dropped)]
             asyncio.get_running_loop().call_soon(self.watchers.heard, lines, dropped)
 
-    def metrics(self) -> Iterator[bytes]:
+    def metrics(self, form: TextFormat) -> Iterator[bytes]:
         raise AssertionError
 
     async def plan(self) -> PlanText:

@@ -70,6 +70,7 @@ class FakeClient:
         self.write_paused = False
         self.received = self.sent = 0
         self.connect_time = 3.0
+        self.http_version = "1.1"
         self.exchange: Exchange | None = None
         self.reads = True
         self.held = False

@@ -67,6 +67,7 @@ class _Client:
         self.write_paused = False
         self.received = self.sent = 0
         self.connect_time = 3.0
+        self.http_version = "1.1"
         self.replies: list[Reply] = []
 
     def respond_reply(self, reply: Reply, close: bool) -> None:

@@ -24,6 +24,7 @@ from tests.plan.builders import SETTINGS, make_service, snapshot_of
 CONFIGURATIONS = 400
 REQUESTS = 25
 ANNOTATIONS = {
+    "server-timing": ("on", "on-request"),
     "cors": ("https://shop.example", "*", "https://*.shop.example methods=GET,PUT max-age=10m"),
     "rate-limit": ("1000/s", "3/h burst=3 per=source", "2/h burst=2 per=header:x-user"),
     "timeout": ("5s",),
@@ -76,6 +77,7 @@ FIELDS = (
     ("X-Version", "v2"),
     ("X-Version", "web"),
     ("Cookie", "version=v2; user=7"),
+    ("x-svcmesh-timing", "1"),
     ("x-svcmesh-fault", "abort 507"),
     ("x-svcmesh-fault", "nonsense"),
     ("x-svcmesh-fault", "delay 20ms"),

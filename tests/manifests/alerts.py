@@ -12,6 +12,9 @@ AGENT = 'node="n1",instance="10.0.0.1:15000",pod="a"'
 CALLED = 'namespace="shop",service="cart",port="80"'
 STATUS = "svcmesh_requests_total{" + CALLED + ',code_class="%s"}'
 CALL = "svcmesh_grpc_calls_total{" + CALLED + ',grpc_status="%s"}'
+PROMISED = "svcmesh_objective_ratio{" + CALLED + ',sli="%s"}'
+ASKED = "svcmesh_objective_requests_total{" + CALLED + "}"
+BAD = "svcmesh_objective_bad_requests_total{" + CALLED + ',sli="%s"}'
 DNS = 'svcmesh_dns_queries_total{node="n1",result="%s"}'
 REFUSED = "svcmesh_connections_refused_total{" + AGENT + ',reason="%s"}'
 PLAN, WORKER_PLAN = f"svcmesh_plan_version{{{AGENT}}}", f'svcmesh_worker_plan_version{{{AGENT},worker="1"}}'
@@ -46,6 +49,15 @@ def quiet(alert: str, what: str, minutes: int, series: Series) -> Scenario:
 def up(job: str, values: str) -> Series:
     """Return what Prometheus writes of a target."""
     return {f'up{{job="{job}",node="n1"}}': values}
+
+
+def objective(asked: str, bad: str, sli: str = "availability", ratio: float = 0.999) -> Series:
+    """Return what agents write of an objective."""
+    minutes = sum(int(part.rpartition("x")[2]) + 1 for part in bad.split() if "x" in part)
+    return {PROMISED % sli: f"{ratio}x{minutes}", ASKED: asked, BAD % sli: bad}
+
+
+OBJECTIVE_OF = {"namespace": "shop", "service": "cart", "port": "80"}
 
 
 SCENARIOS = (
@@ -311,4 +323,59 @@ SCENARIOS = (
         26,
         {STATUS % "2xx": "0+100x40", f"svcmesh_retries_total{{{CALLED}}}": "0+1x40"},
     ),
+    fires(
+        "SvcmeshObjectiveBurnsFast",
+        "two in a hundred fail",
+        20,
+        objective("0+100x30", "0+2x30"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    fires(
+        "SvcmeshObjectiveBurnsFast",
+        "four of five are slow",
+        20,
+        objective("0+100x30", "0+80x30", "latency", 0.95),
+        **OBJECTIVE_OF,
+        sli="latency",
+    ),
+    quiet("SvcmeshObjectiveBurnsFast", "one in a hundred fails", 20, objective("0+100x30", "0+1x30")),
+    quiet("SvcmeshObjectiveBurnsFast", "it is over", 50, objective("0+100x60", "0+2x40 80x20")),
+    quiet("SvcmeshObjectiveBurnsFast", "in one burst", 66, objective("0+100x80", "0x60 0+5x19")),
+    quiet("SvcmeshObjectiveBurnsFast", "four of few", 58, objective("0+1x70", "0x54 1 2 3 4x12")),
+    fires(
+        "SvcmeshObjectiveBurns",
+        "eight in a thousand fail",
+        60,
+        objective("0+1000x70", "0+8x70"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveBurns", "in one burst", 380, objective("0+1000x400", "0x365 0+20x34")),
+    quiet("SvcmeshObjectiveBurns", "it is over", 210, objective("0+1000x220", "0+8x170 1360x49")),
+    quiet("SvcmeshObjectiveBurns", "five of few", 60, objective("0+1x70", "0x39 1 2 3 4 5x26")),
+    fires(
+        "SvcmeshObjectiveBurnsSlowly",
+        "four in a thousand fail",
+        150,
+        objective("0+1000x160", "0+4x160"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveBurnsSlowly", "two in a thousand", 150, objective("0+1000x160", "0+2x160")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "in one burst", 800, objective("0+1000x820", "0x739 0+10x80")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "it is over", 730, objective("0+1000x750", "0+4x600 2400x149")),
+    quiet("SvcmeshObjectiveBurnsSlowly", "five of few", 150, objective("0+1x160", "0x99 1 2 3 4 5x56")),
+    fires(
+        "SvcmeshObjectiveAtRisk",
+        "three in two thousand fail",
+        400,
+        objective("0+2000x420", "0+3x420"),
+        **OBJECTIVE_OF,
+        sli="availability",
+    ),
+    quiet("SvcmeshObjectiveAtRisk", "one in two thousand", 400, objective("0+2000x420", "0+1x420")),
+    quiet("SvcmeshObjectiveAtRisk", "in one burst", 2000, objective("0+1000x2020", "0x1879 0+10x140")),
+    quiet("SvcmeshObjectiveAtRisk", "it is over", 1370, objective("0+2000x1390", "0+3x1000 3000x389")),
+    quiet("SvcmeshObjectiveAtRisk", "five of few", 400, objective("0+1x410", "0x299 1 2 3 4 5x105")),
 )

@@ -91,6 +91,56 @@ def test_a_breaker_is_open_and_not_2() -> None:
     assert set(mapped) == {"open"}
 
 
+def panels_of(kind: str) -> list[dict[str, Any]]:
+    return [panel for board in BOARDS.values() for panel in board["panels"] if panel["type"] == kind]
+
+
+@pytest.mark.parametrize("tile", panels_of("stat"), ids=lambda one: one["title"])
+def test_a_tile_has_no_colour_that_nobody_chose(tile: dict[str, Any]) -> None:
+    """Where a board has no thresholds, Grafana makes a number red from 80 on, be it requests or Services."""
+    first, *others = tile["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert first["value"] is None
+    assert others or first["color"] == "text"
+    values = [one["value"] for one in others]
+    assert values == sorted(values)
+
+
+def test_the_title_of_a_tile_fits_on_a_narrow_screen() -> None:
+    """A sixth of 1,000 pixels has room for some 17 letters; Grafana cuts off what is longer."""
+    assert [tile["title"] for tile in panels_of("stat") if len(tile["title"]) > 17] == []
+
+
+def test_tiles_are_red_where_little_is_bad() -> None:
+    red = {
+        tile["title"]
+        for tile in panels_of("stat")
+        if tile["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"] == "red"
+    }
+    assert red == {"Agents ready", "Endpoints in use"}
+
+
+def test_the_axis_of_a_state_ends_at_the_last_state() -> None:
+    states = [
+        panel["fieldConfig"]["defaults"]
+        for panel in panels_of("timeseries")
+        if "mappings" in panel["fieldConfig"]["defaults"]
+    ]
+    assert states
+    for shown in states:
+        assert shown["max"] == max(map(int, shown["mappings"][0]["options"]))
+        assert shown["decimals"] == 0
+
+
+def test_a_line_without_a_namespace_has_no_slash_before_its_name() -> None:
+    for panel in panels_of("timeseries"):
+        renames = [one["options"] for one in panel["transformations"] if one["id"] == "renameByRegex"]
+        assert bool(renames) == any("}}/{{" in target["legendFormat"] for target in panel["targets"])
+        for rename in renames:
+            pattern = rename["renamePattern"].replace("$", "\\")
+            assert re.sub(rename["regex"], pattern, "/other of clients") == "other of clients"
+            assert re.sub(rename["regex"], pattern, "shop/web") == "shop/web"
+
+
 def test_every_metric_in_the_monitoring_exists() -> None:
     texts = [path.read_text() for path in (MANIFESTS / "monitoring").rglob("*") if path.is_file()]
     asked = {name for text in texts for name in re.findall(r"\bsvcmesh_[a-z_]+", text)}

@@ -11,11 +11,11 @@ import pytest
 BIN = Path(os.environ.get("SVCMESH_TOOLS", "") or Path.home() / ".cache" / "svcmesh" / "bin")
 
 
-def tool(name: str) -> Path:
+def tool(name: str, made_by: str = "manifest-tools") -> Path:
     """Return the path of a program, or skip: what is on PATH may be of any version."""
     path = BIN / name
     if not path.exists():
-        pytest.skip(f"{path} is not there: `make manifest-tools` builds it (needs Go)")
+        pytest.skip(f"{path} is not there: `make {made_by}` builds it (needs Go)")
     return path
 
 

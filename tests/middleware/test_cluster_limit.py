@@ -173,14 +173,17 @@ async def test_requests_that_come_while_the_store_is_asked_wait_for_one_answer()
     asked: list[int] = []
     node = Node(Options(Rate(1, "m"), 5, scope="cluster"), Late(lambda: 0.0))
 
-    async def one() -> int | str:
+    requests = [FakeRequest(), FakeRequest()]
+
+    async def send(request: FakeRequest) -> int | str:
         try:
-            return (await node.handler(FakeRequest())).status
+            return (await node.handler(request)).status
         except RateLimited as error:
             return error.reason
 
-    assert [*await asyncio.gather(one(), one())] == [200, 200]
+    assert [*await asyncio.gather(*map(send, requests))] == [200, 200]
     assert asked == [1]
+    assert [request.waits for request in requests] == [[("queue", node.context.time)]] * 2
 
 
 @given(

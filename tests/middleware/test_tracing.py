@@ -77,8 +77,9 @@ def test_a_sampled_trace_gets_a_span_of_the_mesh() -> None:
         "traceparent": f"00-{TRACE:032x}-{7:016x}-01",
         "tracestate": "rojo=1",
     }
-    request.end(200)
+    request.end(200, http_version="2")
     (one,) = kept.requests
+    assert one.http_version == "2"
     assert (one.trace_id, one.span_id) == (TRACE.to_bytes(16), (7).to_bytes(8))
     assert one.parent_id == SPAN.to_bytes(8)
     assert (one.path, one.status, one.failure, one.sampled) == ("/cart", 200, "", True)

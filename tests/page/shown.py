@@ -100,7 +100,7 @@ class Shown:
         self.put(yaml)
         view = AdminView(
             Readiness(),
-            lambda: iter(()),
+            lambda _: iter(()),
             PlanPage(lambda: self.in_force, self._document).page,
             self._resolve,
             self._stats,

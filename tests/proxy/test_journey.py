@@ -93,6 +93,25 @@ def test_a_try_ends_once() -> None:
     assert recorder.end(11.0).stages == (Stage("try", 10.0, 11.0, HERE, 1, "upstream_reset"),)
 
 
+def test_the_journey_so_far_has_what_is_under_way() -> None:
+    recorder = Recorder(10.0)
+    recorder.next_try(HERE, 10.0, True)
+    assert recorder.so_far(10.5).stages == (Stage("connect", 10.0, 10.5, HERE, 1),)
+    recorder.connected(1, 11.0, False)
+    recorder.answered(1, 12.0, "200")
+    assert recorder.so_far(12.5) == Journey(
+        10.0,
+        12.5,
+        (Stage("connect", 10.0, 11.0, HERE, 1), Stage("try", 11.0, 12.5, HERE, 1, "200", 12.0)),
+    )
+    assert recorder.end(13.0).stages[1].end == 13.0
+
+
+def stage_times(stage: Stage) -> tuple[str, float, float, int]:
+    """Return what of a stage does not depend on whether it has ended."""
+    return (stage.kind, stage.start, stage.end, stage.number)
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["began", "connecting", "connected", "answered", "over", "waited"]),
@@ -123,7 +142,14 @@ def test_whatever_happens_the_stages_are_in_order_and_account_for_all_time(
             case _:
                 recorder.waited("backoff", before, now)
 
+    before_the_end, left_out = recorder.so_far(now), recorder.left_out
+    assert recorder.so_far(now) == before_the_end, "to look at it changes nothing"
     journey = recorder.end(now)
+    if not journey.left_out:
+        assert [stage_times(stage) for stage in before_the_end.stages] == [
+            stage_times(stage) for stage in journey.stages
+        ]
+    assert left_out <= journey.left_out
 
     kept = [stage for stage in journey.stages if stage.kind != "middleware"]
     assert len(kept) <= MOST_STAGES

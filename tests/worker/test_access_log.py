@@ -169,12 +169,19 @@ def test_a_request(logger: AccessLogger, lines: Written) -> None:
             "status": 200,
             "endpoint": "10.1.0.1:8080",
             "took_ms": 100.0,
+            "protocol": "HTTP/1.1",
             "received": 1,
             "sent": 2,
             **WEB,
             "worker": 0,
         }
     ]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
+def test_what_the_client_speaks(logger: AccessLogger, lines: Written, version: str) -> None:
+    logger.ended(ended("10.1.0.9", http_version=version))
+    assert [line["protocol"] for line in lines] == [f"HTTP/{version}"]
 
 
 def test_a_tcp_connection(logger: AccessLogger, lines: Written) -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from nodeagent.control.messages import Message, Traces
+from nodeagent.stats.identity import Identity
 from nodeagent.worker.traces import LOT, MOST_UNREAD, TraceSender
 from tests.recorded import recorded
+
+
+def identify(address: str) -> Identity:
+    assert address == recorded().source
+    return Identity("deployment/web", "shop")
 
 
 class FakeChannel:
@@ -25,18 +31,18 @@ class FakeChannel:
 
 async def test_a_lot_goes_by_itself() -> None:
     channel = FakeChannel()
-    sender = TraceSender(asyncio.get_running_loop(), channel)
+    sender = TraceSender(asyncio.get_running_loop(), channel, identify)
     one, two = recorded(1), recorded(2)
     sender.keep(one)
     sender.keep(two)
     assert channel.sent == []
     await channel.told.wait()
-    assert channel.sent == [Traces((one, two), 0)]
+    assert channel.sent == [Traces((one, two), 0, ("shop/deployment/web", "shop/deployment/web"))]
 
 
 async def test_what_finds_a_full_lot_is_counted() -> None:
     channel = FakeChannel()
-    sender = TraceSender(asyncio.get_running_loop(), channel)
+    sender = TraceSender(asyncio.get_running_loop(), channel, identify)
     for _ in range(LOT + 3):
         sender.keep(recorded())
     sender.flush()
@@ -46,7 +52,7 @@ async def test_what_finds_a_full_lot_is_counted() -> None:
 
 async def test_an_agent_that_does_not_read_costs_records_and_no_memory() -> None:
     channel = FakeChannel()
-    sender = TraceSender(asyncio.get_running_loop(), channel)
+    sender = TraceSender(asyncio.get_running_loop(), channel, identify)
     channel.pending = MOST_UNREAD + 1
     sender.keep(recorded())
     sender.flush()
@@ -54,4 +60,4 @@ async def test_an_agent_that_does_not_read_costs_records_and_no_memory() -> None
     channel.pending = 0
     sender.keep(recorded(2))
     sender.flush()
-    assert channel.sent == [Traces((recorded(2),), 1)]
+    assert channel.sent == [Traces((recorded(2),), 1, ("shop/deployment/web",))]

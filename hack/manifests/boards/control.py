@@ -43,13 +43,16 @@ NOW = Row(
             thresholds=(1, 10),
         ),
         stat(
-            "Touch with the API server",
-            "Of the worst node.",
+            "API server",
+            "Whether agents are in touch with it: of the worst node.",
             f"max(svcmesh_source_stale{{{ON_NODE}}})",
             mappings=(Mapping(0, "in touch", "green"), Mapping(1, "stale", "red")),
         ),
         stat(
-            "Versions", "Two while an upgrade is under way.", "count(count by (version) (svcmesh_build_info))"
+            "Versions",
+            "Two while an upgrade is under way.",
+            "count(count by (version) (svcmesh_build_info))",
+            thresholds=(2, 3),
         ),
         stat("DNS queries", "A second.", rate("svcmesh_dns_queries_total", "", ON_NODE), "reqps"),
     ),

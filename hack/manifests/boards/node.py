@@ -7,6 +7,8 @@ from hack.manifests.boards.words import NAMED, OF_NODE, ON_NODE, SERVICE, TO_SER
 
 EACH = "{{node}}"
 WORKER = "{{node}} worker {{worker}}"
+MALFORMED = rate("svcmesh_malformed_requests_total", "reason", ON_NODE)
+REFUSED = rate("svcmesh_connections_refused_total", "reason", ON_NODE)
 AGENT = f'{ON_NODE},job=~"(.+/)?svcmesh-agent"'
 
 
@@ -46,6 +48,7 @@ NOW = Row(
             "The share of the ceiling (--max-series), on the node that uses most.",
             f"max(svcmesh_series{{{ON_NODE}}} / svcmesh_series_limit{{{ON_NODE}}})",
             "percentunit",
+            thresholds=(0.8, 1),
         ),
         stat(
             "Series folded",
@@ -73,10 +76,10 @@ TRAFFIC = Row(
         ),
         Panel(
             "Refused",
-            "What was no proper request, connections closed at once, and requests shed.",
+            "What was no proper request, connections closed at once, requests shed: the reasons that occur.",
             (
-                Query(rate("svcmesh_malformed_requests_total", "reason", ON_NODE), "request: {{reason}}"),
-                Query(rate("svcmesh_connections_refused_total", "reason", ON_NODE), "connection: {{reason}}"),
+                Query(f"{MALFORMED} > 0", "request: {{reason}}"),
+                Query(f"{REFUSED} > 0", "connection: {{reason}}"),
                 Query(rate("svcmesh_requests_shed_total", "", ON_NODE), "shed"),
             ),
             "ops",

@@ -12,6 +12,7 @@ from hack.manifests.boards.words import (
     SERVICE,
     TO_SERVICE,
     TO_SERVICE_OF_ROW,
+    budget_left,
     failed,
     failed_calls,
     quantile,
@@ -52,6 +53,7 @@ BOARD = Board(
                     "Of those that Prometheus reads.",
                     "sum(svcmesh_ready) / count(svcmesh_ready)",
                     "percentunit",
+                    least=1,
                 ),
                 stat(
                     "Out of touch",
@@ -60,6 +62,13 @@ BOARD = Board(
                     mappings=(Mapping(0, "none", "green"),),
                     thresholds=(1, 2),
                 ),
+                stat(
+                    "Budget left",
+                    "Of the objective that is worst off, of 30 days. Needs the mesh's rules.",
+                    budget_left("", PORT),
+                    "percentunit",
+                    mappings=(Mapping(0, "used up", "red"),),
+                ),
             ),
         ),
         Row(
@@ -67,12 +76,14 @@ BOARD = Board(
             (
                 Panel(
                     "Every Service",
-                    "Endpoints in use: on the node with fewest. A row leads to the Service.",
+                    "Endpoints in use: on the node with fewest. Budget left: of svc.mesh/objective. A row"
+                    " leads to the Service.",
                     (
                         Query(rate("svcmesh_requests_total", SERVICE, PORT), "requests", "reqps"),
                         Query(failed(SERVICE, PORT), "failed", "percentunit"),
                         Query(quantile("0.99", PORT, SERVICE), "p99", "s"),
                         Query(f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})", "endpoints in use"),
+                        Query(budget_left(SERVICE, PORT), "budget left", "percentunit"),
                     ),
                     kind="table",
                     links=(TO_SERVICE_OF_ROW,),
@@ -94,7 +105,7 @@ BOARD = Board(
                 Panel(
                     "p99 of the duration",
                     "The ten slowest Services.",
-                    (Query(f"topk(10, {quantile('0.99', PORT, SERVICE)})", NAMED),),
+                    (Query(f"topk(10, {quantile('0.99', PORT, SERVICE)})", NAMED, exemplars=True),),
                     "s",
                     links=(TO_SERVICE,),
                 ),

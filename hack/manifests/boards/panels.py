@@ -2,7 +2,7 @@
 
 The Grafana Foundation SDK could make the same JSON. It was not taken: its builders cover all of Grafana, our
 boards use four panel types, and a test can read a query with its unit from these few types. The shapes are
-those of Grafana 10 (`schemaVersion` 39).
+those of Grafana 10 (`schemaVersion` 39). A test compares the JSON with the SDK's types, field by field.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Query(msgspec.Struct, frozen=True):
     legend: str = ""
     unit: str = ""
     """Of a column; the panel's if it is not given."""
+    exemplars: bool = False
+    """Whether the exemplars of its buckets are shown as points that lead to traces."""
 
 
 class Mapping(msgspec.Struct, frozen=True):
@@ -45,7 +47,10 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Panel(msgspec.Struct, frozen=True):
-    """One panel. `thresholds` are the values from which a stat is yellow and red."""
+    """One panel. `thresholds` are the values from which a stat is yellow and red; below `least` it is red.
+
+    A stat with neither has no colour.
+    """
 
     title: str
     what: str
@@ -55,6 +60,7 @@ class Panel(msgspec.Struct, frozen=True):
     mappings: tuple[Mapping, ...] = ()
     links: tuple[Link, ...] = ()
     thresholds: tuple[float, float] | None = None
+    least: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -100,11 +106,14 @@ def stat(
     expr: str,
     unit: str = "short",
     *,
+    legend: str = "",
     mappings: tuple[Mapping, ...] = (),
     thresholds: tuple[float, float] | None = None,
+    least: float | None = None,
 ) -> Panel:
-    """Return a tile with one number."""
-    return Panel(title, what, (Query(expr),), unit, kind="stat", mappings=mappings, thresholds=thresholds)
+    """Return a tile with one number, or with one for each line, which `legend` names."""
+    queries = (Query(expr, legend),)
+    return Panel(title, what, queries, unit, "stat", mappings, thresholds=thresholds, least=least)
 
 
 def board_json(board: Board) -> dict[str, Any]:
@@ -235,9 +244,14 @@ def _columns(panel: Panel) -> list[dict[str, Any]]:
 
 
 def _transformations(panel: Panel) -> list[dict[str, Any]]:
-    """Return what makes one table of several queries, with the queries' names as headings."""
+    """Return what makes one table of several queries, with the queries' names as headings.
+
+    Of a line, what takes the slash away that is left if the namespace is empty, as of `other` and `node`.
+    """
     if panel.kind != "table":
-        return []
+        named = any("}}/{{" in query.legend for query in panel.queries)
+        rename = {"id": "renameByRegex", "options": {"regex": "^/(.*)", "renamePattern": "$1"}}
+        return [rename] if named else []
     names = {f"Value #{_ref(index)}": query.legend for index, query in enumerate(panel.queries)}
     return [
         {"id": "merge", "options": {}},
@@ -258,15 +272,29 @@ def _defaults(panel: Panel) -> dict[str, Any]:
     if panel.mappings:
         options = {str(one.value): {"text": one.text, "color": one.color} for one in panel.mappings}
         defaults["mappings"] = [{"type": "value", "options": options}]
+        if panel.kind == "timeseries":
+            # The axis ends at the last state, and has no half of one.
+            defaults |= {"max": max(one.value for one in panel.mappings), "decimals": 0}
+    if panel.kind == "stat":
+        defaults["thresholds"] = {"mode": "absolute", "steps": _steps(panel)}
+    return defaults
+
+
+def _steps(panel: Panel) -> list[dict[str, Any]]:
+    """Return the colours of a stat, each with its least value.
+
+    A stat without any would get Grafana's own: green, and red from 80 on.
+    """
+    if panel.least is not None:
+        return [{"color": "red", "value": None}, {"color": "green", "value": panel.least}]
     if panel.thresholds is not None:
         yellow, red = panel.thresholds
-        steps = [
+        return [
             {"color": "green", "value": None},
             {"color": "yellow", "value": yellow},
             {"color": "red", "value": red},
         ]
-        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
-    return defaults
+    return [{"color": "text", "value": None}]
 
 
 def _options(panel: Panel) -> dict[str, Any]:
@@ -288,6 +316,8 @@ def _target(panel: Panel, index: int, query: Query) -> dict[str, Any]:
         "expr": query.expr,
         "legendFormat": query.legend,
     }
+    if query.exemplars:
+        target["exemplar"] = True
     if panel.kind == "table":
         target |= {"instant": True, "range": False, "format": "table"}
     return target

@@ -12,6 +12,8 @@ from hack.manifests.boards.words import (
     PORT,
     SERVICE,
     TO_NODE,
+    budget_left,
+    burn_rate,
     failed,
     failed_calls,
     highest,
@@ -41,6 +43,8 @@ NOW = Row(
             "Endpoints in use",
             "As the node sees it that has fewest.",
             f"min by ({SERVICE}) (svcmesh_endpoints_in_use{{{PORT}}})",
+            legend=NAMED,
+            least=1,
         ),
         stat(
             "Circuit breaker",
@@ -48,6 +52,54 @@ NOW = Row(
             f"max(svcmesh_circuit_breaker_state{{{PORT}}})",
             mappings=BREAKER,
             thresholds=(1, 2),
+        ),
+    ),
+)
+BY_GOAL = "namespace, service, port, sli"
+OF_PORT = "{{service}}:{{port}}"
+OF_GOAL = f"{OF_PORT} {{{{sli}}}}"
+OBJECTIVE = Row(
+    "Objective (svc.mesh/objective), by the mesh's rules",
+    (
+        Panel(
+            "Promised, and what is left of it",
+            "budget left: of the failed, or slow, requests that 30 days may have. burn: how many times as"
+            " fast as allowed it is used up; at 1 it lasts for 30 days.",
+            (
+                Query(f"max by ({BY_GOAL}) (svcmesh_objective_ratio{{{PORT}}})", "objective", "percentunit"),
+                Query(
+                    "label_replace(max by (namespace, service, port)"
+                    f' (svcmesh_objective_latency_seconds{{{PORT}}}), "sli", "latency", "", "")',
+                    "within",
+                    "s",
+                ),
+                Query(budget_left(BY_GOAL, PORT), "budget left", "percentunit"),
+                *(
+                    Query(burn_rate(BY_GOAL, window, PORT), f"burn {window}")
+                    for window in ("1h", "6h", "1d", "3d")
+                ),
+            ),
+            kind="table",
+        ),
+        Panel(
+            "Error budget left",
+            "Of 30 days. 0: it is used up, and the objective is missed.",
+            (Query(budget_left(BY_GOAL, PORT), OF_GOAL),),
+            "percentunit",
+        ),
+        Panel(
+            "Burn rate of an hour",
+            "1: the budget is used up in 30 days. From 14.4 on somebody is called.",
+            (Query(burn_rate(BY_GOAL, "1h", PORT), OF_GOAL),),
+        ),
+        Panel(
+            "Bad requests",
+            "availability: failed; latency: took longer than promised.",
+            (
+                Query(rate("svcmesh_objective_requests_total", "service, port", PORT), f"{OF_PORT} all"),
+                Query(rate("svcmesh_objective_bad_requests_total", BY_GOAL, PORT), OF_GOAL),
+            ),
+            "reqps",
         ),
     ),
 )
@@ -60,7 +112,7 @@ OWNER = Row(
             (Query(rate("svcmesh_requests_total", "code_class", PORT), "{{code_class}}"),),
             "reqps",
         ),
-        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "{{port}}"),), "percentunit"),
+        Panel("Failed requests", "By port.", (Query(failed("port", PORT), "port {{port}}"),), "percentunit"),
         Panel("Duration", "From a request's head to the end of its response.", percentiles(PORT), "s"),
         Panel(
             "Requests by node",
@@ -111,7 +163,9 @@ CALLERS = Row(
             (Query(failed(SOURCE, PORT), FROM),),
             "percentunit",
         ),
-        Panel("p99 by caller", "Duration.", (Query(quantile("0.99", PORT, SOURCE), FROM),), "s"),
+        Panel(
+            "p99 by caller", "Duration.", (Query(quantile("0.99", PORT, SOURCE), FROM, exemplars=True),), "s"
+        ),
     ),
 )
 AS_CALLER = Row(
@@ -126,7 +180,7 @@ AS_CALLER = Row(
         Panel(
             "Failed requests", "Status 500 or more.", (Query(failed(SERVICE, CALLER), NAMED),), "percentunit"
         ),
-        Panel("p99", "Duration.", (Query(quantile("0.99", CALLER, SERVICE), NAMED),), "s"),
+        Panel("p99", "Duration.", (Query(quantile("0.99", CALLER, SERVICE), NAMED, exemplars=True),), "s"),
     ),
 )
 GRPC = Row(
@@ -310,6 +364,6 @@ BOARD = Board(
         OF_SERVICE,
         Variable("workload", "label_values(svcmesh_requests_total, source_workload)", "calling workload"),
     ),
-    rows=(NOW, OWNER, CALLERS, AS_CALLER, GRPC, ENDPOINTS, RESILIENCE, LIMITS, CACHE, ROUTES),
+    rows=(NOW, OBJECTIVE, OWNER, CALLERS, AS_CALLER, GRPC, ENDPOINTS, RESILIENCE, LIMITS, CACHE, ROUTES),
 )
 """What `/d/svcmesh-service` shows."""

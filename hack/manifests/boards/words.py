@@ -55,10 +55,21 @@ def quantile(share: str, labels: str, by: str = "") -> str:
     return f"histogram_quantile({share}, {rate('svcmesh_request_duration_seconds_bucket', grouped, labels)})"
 
 
+def budget_left(by: str, labels: str) -> str:
+    """Return the least that is left of an error budget, 0 to 1."""
+    grouped = f"min by ({by})" if by else "min"
+    return f"{grouped} (svcmesh:objective_budget_left:ratio30d{{{labels}}})"
+
+
+def burn_rate(by: str, window: str, labels: str) -> str:
+    """Return how many times as fast as allowed error budgets are used up."""
+    return f"max by ({by}) (svcmesh:objective_burn:rate{window}{{{labels}}})"
+
+
 def percentiles(labels: str) -> tuple[Query, ...]:
-    """Return the lines of the usual percentiles."""
+    """Return the lines of the usual percentiles; the exemplars are the same for each, so one has them."""
     return tuple(
-        Query(quantile(share, labels), name)
+        Query(quantile(share, labels), name, exemplars=name == "p99")
         for share, name in (("0.5", "p50"), ("0.9", "p90"), ("0.99", "p99"))
     )
 

@@ -151,6 +151,11 @@ class Http1Connection(ServerWriting):
 
     # Requests
 
+    @property
+    def http_version(self) -> str:
+        """Of the request under way."""
+        return "1.1" if self._modern else "1.0"
+
     def _read_more(self, data: bytes) -> None:
         """Read on after an unfinished head."""
         held = self._pending[self._at :] if self._at else self._pending

@@ -118,6 +118,11 @@ class ServerStream(Stream[ServerStreamOwner]):
 
     # What the exchange calls
 
+    @property
+    def http_version(self) -> str:
+        """That of its connection."""
+        return "2"
+
     def respond(self, head: ResponseHead, data: bytes, end: bool) -> None:
         """Send the response's head with the beginning of its body."""
         self._responding = True

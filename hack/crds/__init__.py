@@ -1,0 +1,1 @@
+"""What KEDA and prometheus-operator publish to check manifests with (`make autoscaling-tools`)."""
