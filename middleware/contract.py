@@ -193,8 +193,6 @@ class Middleware(msgspec.Struct, frozen=True):
     `Request.backend`, or send copies to. Those that are not in the mesh are reported."""
     backends_by: str = ""
     """The annotation in which an owner names those Services; empty: the first of `annotations`."""
-    journey: bool = False
-    """Its layer reads `Ended.journey`, so the journeys of a port that uses it are kept."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
     custom: bool = False

@@ -53,8 +53,7 @@ class Ended(msgspec.Struct, frozen=True):
     """Of a response that a middleware made by itself (`Reply.reason`); empty: it is an endpoint's, or the
     mesh's answer to `error`."""
     journey: Journey | None = None
-    """How it spent its time; None: nobody has asked for it (see `Middleware.journey`, for all requests of a
-    port, and `Request.follow_journey`, for one)."""
+    """How it spent its time; None: nobody has asked for it (a layer does so by `Request.follow_journey`)."""
     trace_id: str = ""
     """Of the trace that the request names, for the access log; empty: it names none, or nobody has asked."""
 

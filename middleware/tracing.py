@@ -154,8 +154,10 @@ class _Tracer:
             span_id = self.new_id(64)
             mine = parent if parent is not None else TraceContext(trace_id, span_id, True, flags=SAMPLED)
             passed_on(headers, mine, span_id, parent)
+            request.follow_journey()
             request.at_end(lambda ended: self.record(ended, trace_id, span_id, parent, sampled=True))
         elif self.sampler.looks_back:
+            request.follow_journey()
             request.at_end(lambda ended: self._look_back(ended, trace_id, parent))
 
     def _look_back(self, ended: Ended, trace_id: int, parent: TraceContext | None) -> None:
@@ -244,5 +246,4 @@ MIDDLEWARE = Middleware(
     parse=parse,
     build=build,
     scope="listener",
-    journey=True,
 )

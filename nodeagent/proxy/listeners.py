@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol
 
 from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, Reply, Response
 from middleware.grpc import GrpcStatus
-from middleware.registry import by_name
 from middleware.trace_context import trace_id_in
 from middleware.weights import SmoothWeights
 from nodeagent.plan.model import BackendKey, LineChoice, Listener, ListenerKey, Rule
@@ -306,8 +305,7 @@ class RunningListener:
         if tapped is not None:
             wanted = min(tapped, observer.from_status if wanted is None else wanted)
         self.told_from = wanted
-        traced = any(by_name(layer.name).journey for layer in spec.all_layers)
-        self.journeys = tapped is not None or lined or traced
+        self.journeys = tapped is not None or lined
 
     def _take_rules(self, specs: Iterable[Rule]) -> tuple[RunningRule, ...]:
         before = {rule.spec.name: rule for rule in self._rules}

@@ -145,6 +145,22 @@ def test_what_was_slow_is_recorded_after_all() -> None:
     assert kept.requests[0].end - kept.requests[0].start == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("options", "sampled", "followed"),
+    [
+        (Options(0), True, True),
+        (Options(0), False, False),
+        (Options(0, slow=1.0), False, True),
+        (Options(0, errors=True), False, True),
+    ],
+)
+def test_only_what_may_be_recorded_pays_for_its_stages(
+    options: Options, sampled: bool, followed: bool
+) -> None:
+    request, _ = serve(options, traceparent(sampled))
+    assert request.followed is followed
+
+
 def test_without_a_collector_nothing_is_done() -> None:
     request = FakeRequest(fields=traceparent(True))
     handler, _ = handler_of(build(Options(10_000), FakeContext()))
