@@ -16,6 +16,9 @@ AGENT = "svc.mesh"
 RESILIENT = "svc.mesh, resilient"
 RESILIENT_ENVOY = "envoy, resilient"
 """The same with retries, a circuit breaker, a timeout and outlier detection."""
+EVERYTHING = "access log of all, 1 % tracing"
+TAPPED = "watched by `meshctl tap`"
+"""What `hack.bench.observe_case` measures beside the bare agent."""
 PLAIN_PYTHON = "no middleware"
 MOST_PYTHON = 0.70
 """A little above 0.66, which is what it is now that known heads are looked up."""
@@ -133,6 +136,7 @@ def targets(samples: list[Sample]) -> list[Target]:
             200.0,
             "ms",
         ),
+        *_observed(samples),
         *_http2(samples),
         *_large_cluster(samples),
     ]
@@ -161,6 +165,20 @@ def _http1(samples: list[Sample]) -> list[Target]:
             99.0,
             "MiB",
         )
+    ]
+
+
+def _observed(samples: list[Sample]) -> list[Target]:
+    """Return what watching requests may add to the CPU of a bare one."""
+    figures = ((EVERYTHING, 1.2), (TAPPED, 1.05))
+    return [
+        Target(
+            f"CPU per request, {way} / bare",
+            ratio(samples, "observed", "cpu_us_per_request", way, AGENT),
+            "at most",
+            bound,
+        )
+        for way, bound in figures
     ]
 
 

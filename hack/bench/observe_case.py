@@ -16,7 +16,7 @@ from typing import Final
 
 from hack.bench.accounting import cpu_time
 from hack.bench.agent import NAMESPACE, PORT, Agent, Spec, write_folder
-from hack.bench.figures import AGENT, Sample
+from hack.bench.figures import AGENT, EVERYTHING, TAPPED, Sample
 from hack.bench.http_cases import CONNECTIONS, costs
 from hack.bench.load import HttpLoader
 from hack.bench.machine import Cores
@@ -30,8 +30,6 @@ from hack.kit.processes import Process, wait_until
 _MODULE: Final = "hack.bench.observe_case"
 CASE: Final = "observed"
 BARE: Final = AGENT
-EVERYTHING: Final = "access log of all, 1 % tracing"
-TAPPED: Final = "watched by `meshctl tap`"
 NARROWED: Final = "watched for its failures"
 _LOG: Final = {"svc.mesh/access-log": "all"}
 _TRACING: Final = {"svc.mesh/tracing": "1%"}

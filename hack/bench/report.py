@@ -63,6 +63,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     ),
     "idle http1": IDLE_COLUMNS,
     "idle connections": IDLE_COLUMNS,
+    "observed": HTTP_COLUMNS,
     "dns": (("queries/s", "per_second", 0), ("CPU us/query", "cpu_us_per_query", 2)),
     "stepping": HTTP_COLUMNS,
     "stepping, one": (("CPU us/request", "cpu_us_per_request", 1), ("p50 us", "p50_us", 0)),

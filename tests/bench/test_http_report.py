@@ -8,7 +8,15 @@ import pytest
 import yaml
 
 from hack.bench.__main__ import TITLES
-from hack.bench.figures import AGENT, RESILIENT, RESILIENT_ENVOY, Sample, targets
+from hack.bench.figures import (
+    AGENT,
+    EVERYTHING,
+    RESILIENT,
+    RESILIENT_ENVOY,
+    TAPPED,
+    Sample,
+    targets,
+)
 from hack.bench.http_cases import HTTP_CASES, LATENCY_CASES, TCP_CASES
 from hack.bench.idle_case import HTTP1_CASE
 from hack.bench.load import HttpLoader
@@ -63,3 +71,15 @@ def test_only_traced_requests_are_made_by_a_script(tmp_path: Path) -> None:
     assert "traceparent" not in scripts[False]
     assert "traceparent" in scripts[True]
     assert all("requests" in script for script in scripts.values())
+
+
+def test_what_watching_adds_is_told_beside_the_bare_agent() -> None:
+    costs = {AGENT: 20.0, EVERYTHING: 25.0, TAPPED: 20.5}
+    samples = [Sample("observed", peer, 0, {"cpu_us_per_request": cost}) for peer, cost in costs.items()]
+    found = {
+        target.name: (target.value, target.reached) for target in targets(samples) if target.value is not None
+    }
+    assert found == {
+        f"CPU per request, {EVERYTHING} / bare": (1.25, False),
+        f"CPU per request, {TAPPED} / bare": (1.025, True),
+    }
