@@ -54,7 +54,7 @@ def text() -> Iterator[str]:
         dns_queries={"noerror": 1},
         dns_responses={"udp": 1},
         ejected={BackendKey(KEY, 80): 1},
-        traces=TraceState(1, 1, {"refused": 1}),
+        traces=TraceState(1, 1, 1, {"refused": 1}),
         health=HealthState(unhealthy={BackendKey(KEY, 80): 1}, ejections={BackendKey(KEY, 80): 1}),
     )
     yield b"".join(MetricsPage(layout, allocator, lambda: state, "1.2.3", "node").render()).decode()

@@ -3,74 +3,27 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from hack.kit.manifests import ENABLED
 from hack.kit.ports import free_port
 from hack.kit.waiting import until
+from tests.agent.collectors import HttpCollector, http_collector
 from tests.agent.harness import Agent, Whoami, endpoints, service
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "rojo=1"}
 
 
-class Collector:
-    """A receiver of OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        collector = self
-
-        class Receive(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                assert self.path == "/v1/traces"
-                request = ExportTraceServiceRequest.FromString(body)
-                for resource in request.resource_spans:
-                    for scope in resource.scope_spans:
-                        collector.spans.extend(scope.spans)
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receive)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"otlp+http://127.0.0.1:{self.server.server_port}"
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def of_kind(self, kind: int) -> list[Span]:
-        return [span for span in self.spans if span.kind == kind]
-
-
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.stop()
+def collector() -> Iterator[HttpCollector]:
+    with http_collector() as collector:
+        yield collector
 
 
 @pytest.fixture
@@ -111,7 +64,7 @@ def values(span: Span) -> dict[str, str | int]:
     }
 
 
-def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector: Collector) -> None:
+def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector: HttpCollector) -> None:
     with running(tmp_path, [whoami.port], collector.url, tracing="0%") as agent:
         status, body = get(agent, SAMPLED)
         assert status == 200
@@ -132,7 +85,7 @@ def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector
 
 
 def test_what_is_not_sampled_leaves_no_span_unless_it_fails(
-    tmp_path: Path, whoami: Whoami, collector: Collector
+    tmp_path: Path, whoami: Whoami, collector: HttpCollector
 ) -> None:
     with running(tmp_path, [whoami.port], collector.url, tracing="0% errors=on") as agent:
         unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
