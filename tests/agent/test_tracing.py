@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from hack.kit.manifests import ENABLED
 from hack.kit.ports import free_port
 from hack.kit.waiting import until
-from tests.agent.collectors import HttpCollector, http_collector
+from tests.agent.collectors import GrpcCollector, HttpCollector, grpc_collector, http_collector
 from tests.agent.harness import Agent, Whoami, endpoints, service
 
+Collector = HttpCollector | GrpcCollector
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "rojo=1"}
 
 
-@pytest.fixture
-def collector() -> Iterator[HttpCollector]:
-    with http_collector() as collector:
+@pytest.fixture(params=[http_collector, grpc_collector], ids=["http", "grpc"])
+def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
+    with request.param() as collector:
         yield collector
 
 
@@ -64,7 +66,7 @@ def values(span: Span) -> dict[str, str | int]:
     }
 
 
-def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector: HttpCollector) -> None:
+def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector: Collector) -> None:
     with running(tmp_path, [whoami.port], collector.url, tracing="0%") as agent:
         status, body = get(agent, SAMPLED)
         assert status == 200
@@ -85,7 +87,7 @@ def test_a_sampled_request_and_its_try(tmp_path: Path, whoami: Whoami, collector
 
 
 def test_what_is_not_sampled_leaves_no_span_unless_it_fails(
-    tmp_path: Path, whoami: Whoami, collector: HttpCollector
+    tmp_path: Path, whoami: Whoami, collector: Collector
 ) -> None:
     with running(tmp_path, [whoami.port], collector.url, tracing="0% errors=on") as agent:
         unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
@@ -100,11 +102,25 @@ def test_what_is_not_sampled_leaves_no_span_unless_it_fails(
         }
 
 
-def test_a_collector_that_is_away_slows_nobody(tmp_path: Path, whoami: Whoami) -> None:
-    url = f"otlp+http://127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_collector_that_is_away_slows_nobody(tmp_path: Path, whoami: Whoami, scheme: str) -> None:
+    url = f"otlp+{scheme}://127.0.0.1:{free_port()}"
     with running(tmp_path, [whoami.port], url, tracing="100%") as agent:
         assert all(get(agent, {})[0] == 200 for _ in range(20))
         until(lambda: bool(agent.events("traces_not_sent")))
         assert agent.metric("svcmesh_traced_requests_waiting") > 0
         assert all(get(agent, {})[0] == 200 for _ in range(20))
         assert len(agent.events("traces_not_sent")) == 1
+
+
+def test_a_collector_that_hangs_slows_nobody(tmp_path: Path, whoami: Whoami) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"otlp+grpc://127.0.0.1:{silent.getsockname()[1]}"
+        with running(tmp_path, [whoami.port], url, tracing="100%") as agent:
+            for _ in range(3):
+                assert all(get(agent, {})[0] == 200 for _ in range(20))
+            until(lambda: agent.metric("svcmesh_traced_requests_waiting") == 60)
+            until(lambda: bool(agent.events("traces_not_sent")))
+            (line,) = agent.events("traces_not_sent")
+            assert line["reason"] == "it has not answered within 10 seconds"
+            assert get(agent, {})[0] == 200
