@@ -53,7 +53,7 @@ class GrpcSender:
             except CallBroken as broken:
                 return Verdict("later" if broken.status in RETRYABLE else "refused", str(broken))
             except ConnectionLost:
-                if connection.calls == 1:
+                if connection.calls <= 1:
                     raise
             except asyncio.CancelledError:
                 connection.abort()

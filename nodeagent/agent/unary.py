@@ -181,6 +181,8 @@ class UnaryConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read frames."""
+        if self._lost:
+            return
         if not self._heard:
             self._heard = True
             for beginning, reason in _OTHERS.items():
@@ -202,13 +204,17 @@ class UnaryConnection(asyncio.Protocol):
 
     def on_headers(self, stream: int, block: bytes, end: bool) -> None:
         """Take the answer's head, or its trailers. Late ones are read for the sake of the table of fields."""
-        if self._status and stream == self._stream:
+        if stream > self._stream:
+            raise ConnectionFault(PROTOCOL_ERROR, "an answer that nobody asked for")
+        if stream != self._stream:
+            self._spend()
+            self._decoder.skip(block)
+            return
+        if self._status:
             lines = self._decoder.trailers(block)
         else:
             head = self._decoder.response(block, end)
-            if stream > self._stream:
-                raise ConnectionFault(PROTOCOL_ERROR, "an answer that nobody asked for")
-            if stream != self._stream or head.status < 200:
+            if head.status < 200:
                 self._spend()
                 return
             self._status, lines = head.status, head.fields
@@ -307,6 +313,7 @@ class UnaryConnection(asyncio.Protocol):
             piece, self._unsent = self._unsent[:room], self._unsent[room:]
             self._window -= len(piece)
             self._stream_window -= len(piece)
+            self._patience.left += 2  # a peer may make both windows larger for each frame
             self._write(frame(DATA, 0 if self._unsent else END_STREAM, self._stream, bytes(piece)))
 
     def _finish(self) -> None:

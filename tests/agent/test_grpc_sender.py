@@ -15,10 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodeagent.agent import grpc_sender, unary
 from nodeagent.agent.delivery import Verdict
 from nodeagent.agent.grpc_sender import GrpcSender
-from nodeagent.agent.unary import MOST_ANSWER, ConnectionLost, UnaryConnection
+from nodeagent.agent.unary import MOST_ANSWER, CallBroken, ConnectionLost, UnaryConnection
 from nodeagent.proxy.http2.frames import PING, frame, settings_frame
+from nodeagent.proxy.http2.literals import literal
 from tests.agent.collectors import (
     OK_HEAD,
     Answering,
@@ -265,6 +267,8 @@ class Sink:
     def close(self) -> None:
         self.ended = True
 
+    abort = close
+
 
 async def _fed(pieces: list[bytes]) -> None:
     connection, sink = UnaryConnection(b"http", b"h"), Sink()
@@ -330,3 +334,54 @@ async def test_the_bytes_of_a_whole_answer_in_any_pieces() -> None:
 
         connection.data_received = byte_by_byte  # type: ignore[method-assign]
         assert await send(sender) == Verdict("taken")
+
+
+class Thorough(Serving):
+    """Makes the windows larger for each frame."""
+
+    def on_body(self, peer: Peer, event: h2.events.DataReceived) -> None:
+        size = event.flow_controlled_length or 0
+        peer.h2.increment_flow_control_window(size)
+        if not event.stream_ended:
+            peer.h2.increment_flow_control_window(size, event.stream_id)
+
+
+async def test_a_collector_that_makes_the_windows_larger_for_each_frame() -> None:
+    serving = Thorough()
+    async with serving.running() as port, sending(port) as sender:
+        for _ in range(5):
+            assert (await send(sender, bytes(10 * LARGE))).fate == "taken"
+    assert len(serving.peers) == 1
+
+
+async def test_a_connection_that_ends_as_soon_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    async def connect(*_: object) -> UnaryConnection:
+        connection = UnaryConnection(b"http", b"h")
+        connection.connection_made(Sink())  # type: ignore[arg-type]
+        connection.data_received(b"+OK POP3 server ready\r\n")
+        made.append(connection)
+        return connection
+
+    monkeypatch.setattr(grpc_sender, "connect", connect)
+    sender = GrpcSender("http://127.0.0.1:1", "svcmesh/1", 10.0)
+    with pytest.raises(ConnectionLost, match="does not speak HTTP/2"):
+        await sender.send(b"spans")
+    assert len(made) == 1
+
+
+async def test_the_late_end_of_an_answer_that_was_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unary, "MOST_ANSWER", 1000)
+    connection = UnaryConnection(b"http", b"h")
+    connection.connection_made(Sink())  # type: ignore[arg-type]
+    first = asyncio.create_task(connection.call(b"/x", (), b"spans"))
+    await asyncio.sleep(0)
+    connection.data_received(settings_frame({}) + frame(1, 4, 1, b"\x88") + frame(0, 0, 1, bytes(1000)))
+    with pytest.raises(CallBroken, match="an answer of more than"):
+        await first
+    second = asyncio.create_task(connection.call(b"/x", (), b"spans"))
+    await asyncio.sleep(0)
+    connection.data_received(frame(1, 5, 1, literal(b"grpc-status", b"0")))
+    connection.data_received(frame(1, 5, 3, b"\x88" + literal(b"grpc-status", b"14")))
+    assert (await second).fields["grpc-status"] == "14"
