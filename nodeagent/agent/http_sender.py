@@ -29,7 +29,11 @@ class HttpSender:
         self, url: str, content_type: str, user_agent: str, taken: ReadAnswer, error_message: ReadError
     ) -> None:
         self._url = url
-        self._fields = {"Content-Type": content_type, "User-Agent": user_agent}
+        self._fields = {
+            "Content-Type": content_type,
+            "User-Agent": user_agent,
+            "Accept-Encoding": "identity",
+        }
         self._taken = taken
         self._error_message = error_message
         self._session: aiohttp.ClientSession | None = None
@@ -48,6 +52,7 @@ class HttpSender:
                 timeout=aiohttp.ClientTimeout(total=None),
                 headers=self._fields,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # a few bytes could become many
             )
         try:
             async with self._session.post(self._url, data=body) as response:
