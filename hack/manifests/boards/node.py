@@ -181,7 +181,7 @@ OWN = Row(
         ),
         Panel(
             "Traces",
-            "Spans that the collector of --traces took or refused, and requests whose spans wait or are lost.",
+            "Spans that the collector of --traces took or refused; requests whose spans wait or are lost.",
             (
                 Query(rate("svcmesh_trace_spans_sent_total", "node", ON_NODE), f"{EACH} spans a second"),
                 Query(rate("svcmesh_trace_spans_rejected_total", "node", ON_NODE), f"{EACH} spans refused"),
