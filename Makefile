@@ -21,7 +21,7 @@ WORKERS ?= 3
 SHARED := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns traefik interop-tools interop-peers page-tools autoscaling-tools locks clean
+.PHONY: help demo smoke soak check check-1 check-2 test tests test-compiled test-kube kube-assets node-assets image dist release lint format bench lab docs manifest-tools coredns otelcol traefik interop-tools interop-peers page-tools autoscaling-tools locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -115,6 +115,10 @@ manifest-tools: ## build helm and kustomize at the pinned versions into ~/.cache
 coredns: ## build CoreDNS at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: the tests with a real CoreDNS (no Go here: https://go.dev/dl/)"; exit 1; }
 	@mkdir -p $(TOOLS) && cd hack/coredns && CGO_ENABLED=0 go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/coredns github.com/coredns/coredns
+
+otelcol: ## build a small OpenTelemetry Collector at the pinned version into ~/.cache/svcmesh/bin (needs Go; minutes)
+	@command -v go >/dev/null || { echo "Left out: the tests with a real OpenTelemetry Collector (no Go here: https://go.dev/dl/)"; exit 1; }
+	@mkdir -p $(TOOLS) && cd hack/otelcol && CGO_ENABLED=0 go build -trimpath -mod=readonly -ldflags='-s -w' -o $(TOOLS)/otelcol .
 
 traefik: ## build Traefik at the pinned version into ~/.cache/svcmesh/bin, a peer of make bench (needs Go; minutes)
 	@command -v go >/dev/null || { echo "Left out: Traefik as a peer of make bench (no Go here: https://go.dev/dl/)"; exit 1; }

@@ -193,6 +193,9 @@ class Middleware(msgspec.Struct, frozen=True):
     `Request.backend`, or send copies to. Those that are not in the mesh are reported."""
     backends_by: str = ""
     """The annotation in which an owner names those Services; empty: the first of `annotations`."""
+    refusals: bool = False
+    """Its layer, of the scope `"listener"`, is also called for a request that is refused before any layer:
+    because no rule takes it, or because the worker has no memory for it. Its handler raises the error."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
     custom: bool = False

@@ -54,6 +54,8 @@ SHORTEST: Final = 0.001
 LONGEST: Final = 600.0
 FAILURE: Final = 500
 """The first status that is a failure."""
+LONGEST_TEXT: Final = 1024
+"""Characters of what a client has sent; records wait in bounded queues, so each has to be small."""
 LOW: Final = (1 << 64) - 1
 """The bits of a trace id that decide, as in OpenTelemetry's TraceIdRatioBased."""
 
@@ -180,12 +182,12 @@ class _Tracer:
                 port=ended.port,
                 source=ended.source,
                 source_port=ended.source_port,
-                method=ended.method,
-                path=ended.target.partition("?")[0],
+                method=ended.method[:LONGEST_TEXT],
+                path=ended.target.partition("?")[0][:LONGEST_TEXT],
                 status=ended.status,
                 grpc_status=ended.grpc_status,
                 failure=_failure(ended),
-                detail=error.detail if error is not None else "",
+                detail=error.detail[:LONGEST_TEXT] if error is not None else "",
                 start=end - ended.took,
                 end=end,
                 received=ended.received,
@@ -246,4 +248,5 @@ MIDDLEWARE = Middleware(
     parse=parse,
     build=build,
     scope="listener",
+    refusals=True,
 )

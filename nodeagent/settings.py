@@ -80,10 +80,10 @@ class StoreAddress(msgspec.Struct, frozen=True):
 class TraceCollector(msgspec.Struct, frozen=True):
     """Where the spans of traced requests go."""
 
-    form: Literal["otlp", "zipkin"]
-    """In which they are sent: protobuf messages of OTLP, or Zipkin's JSON, version 2."""
+    form: Literal["otlp", "otlp-grpc", "zipkin"]
+    """In which they are sent: protobuf messages of OTLP, by POST or by gRPC, or Zipkin's JSON, version 2."""
     url: str
-    """That they are sent to by POST: `http://HOST:4318/v1/traces`."""
+    """Of a POST, such as `http://HOST:4318/v1/traces`, or `http://HOST:4317` for gRPC; `https`: with TLS."""
 
 
 MOST_SERIES = 3000

@@ -175,6 +175,7 @@ def _health_families(health: HealthState) -> Iterator[Metric]:
 
 def _trace_families(traces: TraceState) -> Iterator[Metric]:
     yield _family(own_families.TRACE_SPANS_SENT, _one(traces.sent))
+    yield _family(own_families.TRACE_SPANS_REJECTED, _one(traces.rejected))
     yield _family(own_families.TRACED_REQUESTS_WAITING, _one(traces.waiting))
     yield _family(own_families.TRACED_REQUESTS_DROPPED, _by_label(traces.dropped))
 

@@ -420,6 +420,14 @@ TRACE_SPANS_SENT: Final = Family(
     use="It grows while Services with `svc.mesh/tracing` have traffic.",
     shown="with `--traces`",
 )
+TRACE_SPANS_REJECTED: Final = Family(
+    "svcmesh_trace_spans_rejected_total",
+    "counter",
+    "Spans that the collector of `--traces` did not want, of lots that it has taken otherwise.",
+    "agent",
+    use="`traces_taken_in_part` in the log says why.",
+    shown="with `--traces`",
+)
 TRACED_REQUESTS_WAITING: Final = Family(
     "svcmesh_traced_requests_waiting",
     "gauge",
@@ -477,6 +485,7 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     SERIES_FOLDED,
     SERIES_EXPIRED,
     TRACE_SPANS_SENT,
+    TRACE_SPANS_REJECTED,
     TRACED_REQUESTS_WAITING,
     TRACED_REQUESTS_DROPPED,
 )

@@ -14,5 +14,7 @@ class TraceState(msgspec.Struct, frozen=True):
     """Requests that wait to be sent."""
     sent: int = 0
     """Spans that the collector has taken."""
+    rejected: int = 0
+    """Spans that it did not take of lots that it has taken."""
     dropped: Mapping[str, int] = {}
     """Requests whose spans are lost, by reason."""

@@ -1,27 +1,30 @@
 """Sends the spans of traced requests to a collector, within bounds, and never in anybody's way.
 
-Requests wait in a queue of `MOST_WAITING`; those that find it full are dropped and counted. One POST is under
-way at a time, with at most `LOT` requests. A collector that is away, or says that it is busy, is asked again
-after a pause that doubles; what it refuses is lost. The log says once that spans are not taken, and once that
-they are again.
+Requests wait in a queue of `MOST_WAITING`; those that find it full are dropped and counted. One lot is under
+way at a time, with at most `LOT` requests and `MOST_BYTES`, unless one request alone has more. A collector
+that is away, or says that it is busy, is asked again after a pause that doubles, or that it asks for itself;
+what it refuses is lost. The log says once that spans are not taken, and once that they are again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from itertools import islice
 from typing import Final, Protocol
 
-import aiohttp
 import structlog
 
 from discovery.model import ServiceKey
 from middleware.contract import TracedRequest
 from nodeagent.admin.traces import TraceState
 from nodeagent.agent import zipkin
+from nodeagent.agent.delivery import Pauses, Sender, Verdict
+from nodeagent.agent.http_sender import HttpSender
 from nodeagent.agent.preflight import StartError
 from nodeagent.agent.spans import Span, Value, spans_of
 from nodeagent.control.messages import SourcePod, Traces
@@ -33,50 +36,57 @@ log = structlog.get_logger()
 MOST_WAITING: Final = 5000
 """Requests, a few kilobytes each."""
 LOT: Final = 100
-"""Requests in one POST: making its body takes a few milliseconds of the agent's loop."""
+"""Requests in a lot: making its body takes a few milliseconds of the agent's loop."""
+MOST_BYTES: Final = 2 * 1024 * 1024
+"""In a lot: the OpenTelemetry Collector refuses messages over gRPC of more than 4 MiB by default."""
 PATIENCE: Final = 10.0
-"""Seconds that a POST may take."""
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
+"""Seconds that a lot may take."""
 LAST_WORDS: Final = 2.0
 """Seconds for what is left when the agent ends."""
 REASONS: Final = ("worker", "queue_full", "refused", "broken")
 """Why requests are dropped: a worker had recorded more than it may keep, or the agent had, or the collector
 did not want them, or a bug."""
-BUSY: Final = frozenset({429, 502, 503, 504})
-"""Statuses after which the same is to be sent again (OTLP, "Retryable Response Codes")."""
 
 Resource = Mapping[str, Value]
 
 
 class Encode(Protocol):
-    """Makes the body of a POST."""
+    """Makes a lot's body."""
 
     def __call__(self, spans: list[Span], resource: Resource) -> bytes:
         """Return the body."""
         ...
 
 
-def encoder(collector: TraceCollector) -> tuple[Encode, str]:
-    """Return what makes bodies for this collector, and their content type.
+def delivery(collector: TraceCollector) -> tuple[Encode, Sender]:
+    """Return what makes bodies for this collector, and what sends them.
 
     Raises:
         StartError: a package is missing.
     """
+    user_agent = f"svcmesh/{version('svcmesh')}"
     if collector.form == "zipkin":
-        return zipkin.encode, zipkin.CONTENT_TYPE
+        return zipkin.encode, HttpSender(
+            collector.url, zipkin.CONTENT_TYPE, user_agent, lambda _: Verdict("taken"), lambda _: ""
+        )
     try:
-        from nodeagent.agent import otlp
+        from nodeagent.agent import otlp, otlp_answers
     except ImportError as error:
         raise StartError(
-            "--traces otlp+http needs the package opentelemetry-proto; install svcmesh with its extra traces,"
+            "--traces otlp needs the package opentelemetry-proto; install svcmesh with its extra traces,"
             f" as in: pip install 'svcmesh[agent,traces]' ({error})"
         ) from error
-    return otlp.encode, otlp.CONTENT_TYPE
+    if collector.form == "otlp-grpc":
+        from nodeagent.agent.grpc_sender import GrpcSender
+
+        return otlp.encode, GrpcSender(collector.url, user_agent, PATIENCE)
+    return otlp.encode, HttpSender(
+        collector.url, otlp.CONTENT_TYPE, user_agent, otlp_answers.taken, otlp_answers.error_message
+    )
 
 
 class TraceExporter:
-    """The queue, and the one POST that is under way. `find_pod` tells the pod of an address of this node."""
+    """The queue, and the one lot that is under way. `find_pod` tells the pod of an address of this node."""
 
     def __init__(
         self,
@@ -86,23 +96,26 @@ class TraceExporter:
         find_pod: Callable[[str], SourcePod | None],
         most_waiting: int = MOST_WAITING,
     ) -> None:
-        self._encode, content_type = encoder(collector)
+        self._encode, self._sender = delivery(collector)
         self._url = collector.url
-        self._fields = {"Content-Type": content_type}
         self._resource = resource
         self._zone = zone
         self._find_pod = find_pod
         self._most = most_waiting
         self._queue: deque[tuple[TracedRequest, SourcePod | None]] = deque()
         self._filled = asyncio.Event()
+        self._pauses = Pauses(random.random)
         self._sent = 0
+        self._rejected = 0
         self._dropped = Counter(dict.fromkeys(REASONS, 0))
         self._failing = False
+        self._warned = False
+        """Whether the log has said that the collector takes only some spans of a lot."""
 
     @property
     def state(self) -> TraceState:
         """Numbers for the metrics."""
-        return TraceState(len(self._queue), self._sent, dict(self._dropped))
+        return TraceState(len(self._queue), self._sent, self._rejected, dict(self._dropped))
 
     def take(self, traces: Traces) -> int:
         """Take what a worker has recorded; return how many requests there was room for, from the first on.
@@ -119,78 +132,87 @@ class TraceExporter:
 
     async def run(self) -> None:
         """Send what comes, until cancelled; then try once to send what is left."""
-        timeout = aiohttp.ClientTimeout(total=PATIENCE)
-        async with aiohttp.ClientSession(timeout=timeout, headers=self._fields) as session:
-            try:
-                while True:
-                    await self._filled.wait()
-                    await self._send_all(session)
-                    self._filled.clear()
-            except asyncio.CancelledError:
-                await self._send_rest(session)
-                raise
+        try:
+            while True:
+                await self._filled.wait()
+                while self._queue:
+                    pause = await self._send()
+                    if pause:
+                        await asyncio.sleep(pause)
+                self._filled.clear()
+        except asyncio.CancelledError:
+            await self._send_rest()
+            raise
+        finally:
+            await self._sender.close()
 
-    async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        pause = FIRST_PAUSE
-        while self._queue:
-            if await self._send(session):
-                pause = FIRST_PAUSE
-                continue
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
-
-    async def _send_rest(self, session: aiohttp.ClientSession) -> None:
+    async def _send_rest(self) -> None:
         try:
             async with asyncio.timeout(LAST_WORDS):
-                while self._queue and await self._send(session):
+                while self._queue and not await self._send():
                     pass
         except TimeoutError:
             pass
 
-    async def _send(self, session: aiohttp.ClientSession) -> bool:
-        """Send one lot; return False if the collector is to be asked again later."""
-        lot = [self._queue[index] for index in range(min(LOT, len(self._queue)))]
-        clock = time.time() - time.monotonic()
+    async def _send(self) -> float:
+        """Send one lot; return the seconds after which the collector is to be asked again, 0: at once."""
+        requests = min(LOT, len(self._queue))
         try:
+            requests, spans, body = self._lot(requests)
+        except Exception as error:  # a bug; it must not end the agent
+            self._drop(requests, "broken")
+            log.exception("traces_broken", reason=str(error))
+            return 0.0
+        try:
+            async with asyncio.timeout(PATIENCE):
+                verdict = await self._sender.send(body)
+        except TimeoutError:
+            verdict = Verdict("later", f"it has not answered within {PATIENCE:g} seconds")
+        except OSError as error:
+            verdict = Verdict("later", str(error) or type(error).__name__)
+        if verdict.fate == "taken":
+            self._forget(requests)
+            self._taken(spans, verdict)
+            return 0.0
+        if not self._failing:
+            self._failing = True
+            log.warning("traces_not_sent", collector=self._url, reason=verdict.words)
+        if verdict.fate == "later":
+            return self._pauses.next(verdict.pause)
+        self._drop(requests, "refused")
+        return 0.0
+
+    def _lot(self, requests: int) -> tuple[int, int, bytes]:
+        """Return how many of the first requests make a lot that is not too large, its spans, and its body."""
+        clock = time.time() - time.monotonic()
+        while True:
+            lot = islice(self._queue, requests)
             spans = [span for request, pod in lot for span in spans_of(request, self._zone, pod, clock)]
             body = self._encode(spans, self._resource)
-        except Exception as error:  # a bug; it must not end the agent
-            self._drop(lot, "broken")
-            log.exception("traces_broken", reason=str(error))
-            return True
-        try:
-            async with session.post(self._url, data=body) as response:
-                status = response.status
-                await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._failed(str(error) or type(error).__name__)
-            return False
-        if status in BUSY:
-            self._failed(f"it answered {status}")
-            return False
-        if status >= 300:
-            self._drop(lot, "refused")
-            self._failed(f"it answered {status}")
-            return True
-        self._forget(lot)
-        self._sent += len(spans)
+            if len(body) <= MOST_BYTES or requests == 1:
+                return requests, len(spans), body
+            requests //= 2
+
+    def _taken(self, spans: int, verdict: Verdict) -> None:
+        self._pauses.taken()
+        self._sent += max(0, spans - verdict.rejected)
+        self._rejected += verdict.rejected
+        if verdict.words and not self._warned:
+            self._warned = True
+            log.warning(
+                "traces_taken_in_part", collector=self._url, rejected=verdict.rejected, reason=verdict.words
+            )
         if self._failing:
             self._failing = False
             log.info("traces_sent_again", collector=self._url, dropped=self._dropped.total())
-        return True
 
-    def _forget(self, lot: Sized) -> None:
-        for _ in range(len(lot)):
+    def _forget(self, requests: int) -> None:
+        for _ in range(requests):
             self._queue.popleft()
 
-    def _drop(self, lot: Sized, reason: str) -> None:
-        self._forget(lot)
-        self._dropped[reason] += len(lot)
-
-    def _failed(self, reason: str) -> None:
-        if not self._failing:
-            self._failing = True
-            log.warning("traces_not_sent", collector=self._url, reason=reason)
+    def _drop(self, requests: int, reason: str) -> None:
+        self._forget(requests)
+        self._dropped[reason] += requests
 
 
 def keep_exemplars(exemplars: Exemplars, traces: Traces, most: int, clock: float) -> None:

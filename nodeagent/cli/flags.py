@@ -10,7 +10,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -200,31 +200,52 @@ def store_address(url: str, password_file: str) -> StoreAddress:
     )
 
 
-COLLECTORS: Final[Mapping[str, tuple[Literal["otlp", "zipkin"], int, str]]] = {
-    "otlp": ("otlp", 4318, "/v1/traces"),
-    "zipkin": ("zipkin", 9411, "/api/v2/spans"),
+class _Collector(NamedTuple):
+    form: Literal["otlp", "otlp-grpc", "zipkin"]
+    scheme: str
+    port: int
+    path: str
+    """The one that its specification names; empty: it may have none."""
+
+
+COLLECTORS: Final[Mapping[str, _Collector]] = {
+    "otlp+http": _Collector("otlp", "http", 4318, "/v1/traces"),
+    "otlp+https": _Collector("otlp", "https", 4318, "/v1/traces"),
+    "otlp+grpc": _Collector("otlp-grpc", "http", 4317, ""),
+    "otlp+grpcs": _Collector("otlp-grpc", "https", 4317, ""),
+    "zipkin+http": _Collector("zipkin", "http", 9411, "/api/v2/spans"),
+    "zipkin+https": _Collector("zipkin", "https", 9411, "/api/v2/spans"),
 }
-"""The forms of spans, each with the port and path that its specification names."""
+"""The schemes of `--traces`, each with the port and path that its specification names."""
+COLLECTOR_FORMS: Final = (
+    "otlp+http://HOST[:PORT][/PATH], otlp+grpc://HOST[:PORT] or zipkin+http://HOST[:PORT][/PATH]"
+)
 
 
 def parse_collector(text: str) -> TraceCollector:
-    """Read `otlp+http://HOST[:PORT][/PATH]`, or the same with `zipkin` or `https`.
+    """Read `otlp+http://HOST[:PORT][/PATH]`, or the same with another scheme of `COLLECTORS`.
 
     Raises:
         ValueError: it is none.
     """
-    form, plus, rest = text.partition("+")
-    parts = urlsplit(rest)
-    if not plus or form not in COLLECTORS or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"{text!r} is not otlp+http://HOST[:PORT][/PATH] or zipkin+http://HOST[:PORT][/PATH]"
-        )
+    parts = urlsplit(text)
+    collector = COLLECTORS.get(parts.scheme)
+    if collector is None or not parts.hostname:
+        raise ValueError(f"{text!r} is not {COLLECTOR_FORMS}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(f"{text!r} has more than a scheme, a host, a port and a path")
-    name, port, path = COLLECTORS[form]
+    given = parts.path if parts.path != "/" else ""
+    if given and not collector.path:
+        raise ValueError(f"{text!r} has a path, which gRPC does not take")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{parts.hostname!r} is not the name of a host") from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    path = parts.path if parts.path not in ("", "/") else path
-    return TraceCollector(name, f"{parts.scheme}://{host}:{parts.port or port}{path}")
+    return TraceCollector(
+        collector.form,
+        f"{collector.scheme}://{host}:{parts.port or collector.port}{given or collector.path}",
+    )
 
 
 def _token_store(given: Given) -> StoreAddress | None:

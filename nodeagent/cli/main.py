@@ -20,6 +20,7 @@ import msgspec
 from middleware.registry import FOLDER_VARIABLE
 from nodeagent import compiled
 from nodeagent.cli.flags import (
+    COLLECTOR_FORMS,
     Given,
     parse_assignment,
     parse_collector,
@@ -272,11 +273,12 @@ def main() -> None:
 )
 @_flag(
     "--traces",
-    type=Parsed("URL", "otlp+http://HOST[:PORT][/PATH] or zipkin+http://HOST[:PORT][/PATH]", parse_collector),
+    type=Parsed("URL", COLLECTOR_FORMS, parse_collector),
     metavar="URL",
     show_default="none: nothing is recorded",
-    help="The collector that gets the spans of requests to Services with svc.mesh/tracing, over HTTP: "
-    "otlp+http://HOST:4318 in the protocol of OpenTelemetry, zipkin+http://HOST:9411 in that of Zipkin. "
+    help="The collector that gets the spans of requests to Services with svc.mesh/tracing: "
+    "otlp+http://HOST:4318 or otlp+grpc://HOST:4317 in the protocol of OpenTelemetry, "
+    "zipkin+http://HOST:9411 in that of Zipkin. With TLS: https in place of http, grpcs in place of grpc. "
     "See docs/tracing.md.",
 )
 @_flag(

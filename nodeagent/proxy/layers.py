@@ -99,6 +99,10 @@ class LayerSet:
         """Return what decides on new connections."""
         return tuple(gate for _, gate, scope in self._built.values() if scope == "connection")
 
+    def of_refusals(self) -> tuple[Layer, ...]:
+        """Return the layers that see requests which are refused before any layer, outermost first."""
+        return tuple(layer for name, (_, layer, _) in self._built.items() if by_name(name).refusals)
+
     def of(self, *scopes: str) -> tuple[Layer, ...]:
         """Return the layers of these scopes, outermost first."""
         return tuple(layer for _, layer, scope in self._built.values() if scope in scopes)

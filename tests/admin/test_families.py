@@ -67,7 +67,7 @@ def page() -> Iterator[MetricsPage]:
         dns_queries={"noerror": 1},
         dns_responses={"udp": 1},
         ejected={BackendKey(KEY, 80): 1},
-        traces=TraceState(1, 1, {"refused": 1}),
+        traces=TraceState(1, 1, 1, {"refused": 1}),
         health=HealthState(unhealthy={BackendKey(KEY, 80): 1}, ejections={BackendKey(KEY, 80): 1}),
     )
     exemplars = Exemplars()

@@ -6,22 +6,28 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import grpc
 import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.trace.v1 import trace_pb2
 from structlog.testing import capture_logs
 
 from discovery.model import ServiceKey
 from middleware.grpc import GrpcStatus
-from nodeagent.agent import otlp, traces, zipkin
+from nodeagent.agent import delivery, otlp, traces, zipkin
+from nodeagent.agent.delivery import Verdict
 from nodeagent.agent.spans import Span, spans_of
 from nodeagent.agent.traces import TraceExporter, keep_exemplars
 from nodeagent.control.messages import SourcePod, Traces
 from nodeagent.settings import TraceCollector
 from nodeagent.stats.exemplars import Exemplar, Exemplars
+from tests.agent.collectors import GrpcCollector, Refusal, Serving, grpc_collector
 from tests.recorded import recorded
 
 POD = SourcePod("shop", "web-1-x", "deployment/web")
@@ -106,6 +112,9 @@ class Collector:
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
+        self.answer_with: tuple[bytes, dict[str, str]] = (b"", {})
+        """Body and fields of all answers."""
+        self.asked = 0
         self.got: list[ExportTraceServiceRequest] = []
         self.changed = asyncio.Event()
         self.port = 0
@@ -113,11 +122,13 @@ class Collector:
     async def answer(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/x-protobuf"
         body = await request.read()
+        self.asked += 1
         status = self.statuses.pop(0) if self.statuses else 200
         if status == 200:
             self.got.append(ExportTraceServiceRequest.FromString(body))
         self.changed.set()
-        return web.Response(status=status)
+        answer, fields = self.answer_with
+        return web.Response(status=status, body=answer, headers=fields)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -133,9 +144,15 @@ class Collector:
 
 
 @contextlib.asynccontextmanager
-async def exporting(collector: Collector, most_waiting: int = 1000) -> AsyncIterator[TraceExporter]:
+async def exporting(
+    collector: Collector | GrpcCollector | Serving, most_waiting: int = 1000
+) -> AsyncIterator[TraceExporter]:
+    url = f"http://127.0.0.1:{collector.port}"
+    to = TraceCollector("otlp-grpc", url)
+    if isinstance(collector, Collector):
+        to = TraceCollector("otlp", f"{url}/v1/traces")
     exporter = TraceExporter(
-        TraceCollector("otlp", f"http://127.0.0.1:{collector.port}/v1/traces"),
+        to,
         RESOURCE,
         "svc.mesh",
         lambda _: POD,
@@ -158,8 +175,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(traces, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(delivery, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(delivery, "LONGEST_PAUSE", 0.02)
 
 
 async def test_all_that_comes_is_sent() -> None:
@@ -169,6 +186,132 @@ async def test_all_that_comes_is_sent() -> None:
         await until(lambda: exporter.state.sent == 250 * 5)
         assert exporter.state.waiting == 0
         assert dict(exporter.state.dropped) == {"worker": 2, "queue_full": 0, "refused": 0, "broken": 0}
+
+
+async def test_all_that_comes_is_sent_by_grpc() -> None:
+    with grpc_collector() as collector:
+        async with exporting(collector) as exporter:
+            exporter.take(Traces(tuple(recorded(number) for number in range(1, 251)), 0))
+            await until(lambda: exporter.state.sent == 250 * 5)
+        assert [len(one.resource_spans[0].scope_spans[0].spans) for one in collector.got] == [500, 500, 250]
+
+
+async def test_lots_that_would_be_too_large_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "MOST_BYTES", 20_000)
+    with grpc_collector() as collector:
+        async with exporting(collector) as exporter:
+            exporter.take(Traces(tuple(recorded(number) for number in range(1, 101)), 0))
+            exporter.take(Traces((recorded(101, path="/" + "x" * 5000),), 0))
+            await until(lambda: exporter.state.sent == 101 * 5)
+        assert max(one.ByteSize() for one in collector.got) <= 20_000
+        assert {span.trace_id for span in collector.spans} == {(1000 + n).to_bytes(16) for n in range(1, 102)}
+
+
+async def test_one_request_that_is_too_large_by_itself_is_sent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "MOST_BYTES", 10)
+    with grpc_collector() as collector:
+        async with exporting(collector) as exporter:
+            exporter.take(Traces(tuple(recorded(number) for number in range(1, 4)), 0))
+            await until(lambda: exporter.state.sent == 15)
+        assert len(collector.got) == 3
+
+
+def refusing(spans: int) -> ExportTraceServiceResponse:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = spans
+    response.partial_success.error_message = "too old"
+    return response
+
+
+async def test_what_it_takes_in_part_is_said_once_and_never_sent_again() -> None:
+    with grpc_collector() as collector, capture_logs() as logs:
+        collector.answers = [refusing(2), refusing(3)]
+        async with exporting(collector) as exporter:
+            exporter.take(Traces((recorded(1),), 0))
+            await until(lambda: exporter.state.rejected == 2)
+            exporter.take(Traces((recorded(2),), 0))
+            await until(lambda: exporter.state.rejected == 5)
+            exporter.take(Traces((recorded(3),), 0))
+            await until(lambda: exporter.state.sent == 15 - 5)
+        assert len(collector.got) == 3
+    (line,) = logs
+    assert (line["event"], line["rejected"], line["reason"]) == ("traces_taken_in_part", 2, "too old")
+
+
+async def test_what_it_takes_in_part_over_http() -> None:
+    collector = Collector()
+    collector.answer_with = (refusing(2).SerializeToString(), {"Content-Type": "application/x-protobuf"})
+    with capture_logs() as logs:
+        async with collector.serving(), exporting(collector) as exporter:
+            exporter.take(Traces((recorded(),), 0))
+            await until(lambda: exporter.state.rejected == 2)
+    assert [line["event"] for line in logs] == ["traces_taken_in_part"]
+
+
+@pytest.mark.parametrize("size", [100_000, 10_000_000])
+async def test_an_enormous_answer_over_http_is_not_kept(size: int) -> None:
+    collector = Collector()
+    collector.answer_with = (bytes(size), {})
+    async with collector.serving(), exporting(collector) as exporter:
+        for number in (1, 2):
+            exporter.take(Traces((recorded(number),), 0))
+            await until(lambda number=number: exporter.state.sent == 5 * number)  # type: ignore[misc]
+
+
+async def test_a_collector_says_when_it_is_to_be_asked_again() -> None:
+    collector = Collector()
+    collector.statuses = [503]
+    collector.answer_with = (b"\x12\x04busy", {"Retry-After": "250"})
+    with capture_logs() as logs:
+        async with collector.serving():
+            sender = traces.delivery(TraceCollector("otlp", f"http://127.0.0.1:{collector.port}/v1/traces"))[
+                1
+            ]
+            assert await sender.send(b"") == Verdict("later", "it answered 503: busy", pause=250.0)
+            await sender.close()
+        async with collector.serving():
+            collector.statuses = [503]
+            async with exporting(collector) as exporter:
+                exporter.take(Traces((recorded(),), 0))
+                await until(lambda: bool(logs))
+                assert exporter.state.waiting == 1
+    assert collector.asked == 3, "the agent's end does not wait for the pause"
+
+
+async def test_a_collector_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "PATIENCE", 0.1)
+    serving = Serving(lambda peer, stream: None)
+    with capture_logs() as logs:
+        async with serving.running(), exporting(serving, most_waiting=10) as exporter:
+            exporter.take(Traces(tuple(recorded(number) for number in range(1, 21)), 0))
+            await until(lambda: bool(logs))
+            monkeypatch.setattr(traces, "PATIENCE", 20.0)
+            await until(lambda: exporter.state.sent == 50)
+            assert exporter.state.dropped["queue_full"] == 10
+    assert [line["event"] for line in logs] == ["traces_not_sent", "traces_sent_again"]
+    assert logs[0]["reason"] == "it has not answered within 0.1 seconds"
+
+
+async def test_a_collector_of_grpc_that_is_busy_is_asked_again() -> None:
+    with grpc_collector() as collector, capture_logs() as logs:
+        collector.answers = [
+            Refusal(grpc.StatusCode.UNAVAILABLE, "no"),
+            Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "no", 0.05),
+        ]
+        async with exporting(collector) as exporter:
+            exporter.take(Traces((recorded(),), 0))
+            await until(lambda: exporter.state.sent == 5)
+    assert [line["event"] for line in logs] == ["traces_not_sent", "traces_sent_again"]
+
+
+async def test_what_a_collector_of_grpc_refuses_is_dropped() -> None:
+    with grpc_collector() as collector:
+        collector.answers = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "no")]
+        async with exporting(collector) as exporter:
+            exporter.take(Traces((recorded(),), 0))
+            await until(lambda: exporter.state.dropped["refused"] == 1)
+            exporter.take(Traces((recorded(2),), 0))
+            await until(lambda: exporter.state.sent == 5)
 
 
 async def test_a_collector_that_is_busy_is_asked_again() -> None:

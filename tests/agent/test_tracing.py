@@ -3,74 +3,29 @@
 from __future__ import annotations
 
 import http.client
-import threading
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from hack.kit.manifests import ENABLED
 from hack.kit.ports import free_port
 from hack.kit.waiting import until
+from tests.agent.collectors import GrpcCollector, HttpCollector, grpc_collector, http_collector
 from tests.agent.harness import Agent, Whoami, endpoints, service
 
+Collector = HttpCollector | GrpcCollector
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "rojo=1"}
 
 
-class Collector:
-    """A receiver of OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        collector = self
-
-        class Receive(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                assert self.path == "/v1/traces"
-                request = ExportTraceServiceRequest.FromString(body)
-                for resource in request.resource_spans:
-                    for scope in resource.scope_spans:
-                        collector.spans.extend(scope.spans)
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receive)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"otlp+http://127.0.0.1:{self.server.server_port}"
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def of_kind(self, kind: int) -> list[Span]:
-        return [span for span in self.spans if span.kind == kind]
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.stop()
+@pytest.fixture(params=[http_collector, grpc_collector], ids=["http", "grpc"])
+def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
+    with request.param() as collector:
+        yield collector
 
 
 @pytest.fixture
@@ -147,11 +102,25 @@ def test_what_is_not_sampled_leaves_no_span_unless_it_fails(
         }
 
 
-def test_a_collector_that_is_away_slows_nobody(tmp_path: Path, whoami: Whoami) -> None:
-    url = f"otlp+http://127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_collector_that_is_away_slows_nobody(tmp_path: Path, whoami: Whoami, scheme: str) -> None:
+    url = f"otlp+{scheme}://127.0.0.1:{free_port()}"
     with running(tmp_path, [whoami.port], url, tracing="100%") as agent:
         assert all(get(agent, {})[0] == 200 for _ in range(20))
         until(lambda: bool(agent.events("traces_not_sent")))
         assert agent.metric("svcmesh_traced_requests_waiting") > 0
         assert all(get(agent, {})[0] == 200 for _ in range(20))
         assert len(agent.events("traces_not_sent")) == 1
+
+
+def test_a_collector_that_hangs_slows_nobody(tmp_path: Path, whoami: Whoami) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"otlp+grpc://127.0.0.1:{silent.getsockname()[1]}"
+        with running(tmp_path, [whoami.port], url, tracing="100%") as agent:
+            for _ in range(3):
+                assert all(get(agent, {})[0] == 200 for _ in range(20))
+            until(lambda: agent.metric("svcmesh_traced_requests_waiting") == 60)
+            until(lambda: bool(agent.events("traces_not_sent")))
+            (line,) = agent.events("traces_not_sent")
+            assert line["reason"] == "it has not answered within 10 seconds"
+            assert get(agent, {})[0] == 200

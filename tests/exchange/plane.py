@@ -12,7 +12,7 @@ import msgspec
 
 from discovery.model import Endpoint, ServiceKey
 from middleware import registry
-from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope
+from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope, TraceSink
 from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import (
     Affinity,
@@ -20,6 +20,7 @@ from nodeagent.plan.model import (
     BackendSpec,
     LayerSpec,
     Listener,
+    Match,
     Protocol,
     Rule,
     UpstreamProtocol,
@@ -132,6 +133,7 @@ class Plane:
         make: Callable[[Pool], Pooled] = Http1Upstream,
         dialer: Callable[[asyncio.AbstractEventLoop], Dialer] = SocketDialer,
         wall: Callable[[], float] | None = None,
+        traces: TraceSink | None = None,
     ) -> None:
         self.loop = HandLoop()
         self.watcher = Watcher()
@@ -150,6 +152,7 @@ class Plane:
             now=self.loop.time,
             methods=MethodRows(self.methods),
             wall=wall,
+            traces=traces,
         )
         self.runtime.run_apart = run_apart
         dials = dialer(self.loop.asyncio)
@@ -222,6 +225,12 @@ class Plane:
             for connection in self.runtime.connections:
                 if isinstance(connection, Http1Connection | Http2Connection) and connection.listener is ended:
                     connection.listener_removed()
+
+    def takes_only(self, match: Match) -> None:
+        """Have the plan say that its rule takes nothing else."""
+        (rule,) = self.spec.rules
+        self.spec = msgspec.structs.replace(self.spec, rules=(msgspec.structs.replace(rule, match=match),))
+        self.restored()
 
     def restored(self) -> None:
         """Have the plan say that it is in the mesh."""

@@ -14,7 +14,7 @@ import yaml
 
 from discovery.compat import ZONES
 from hack.manifests import dashboard, values
-from nodeagent.cli.flags import MAX_DRAIN, parse_drain_timeout, parse_listen
+from nodeagent.cli.flags import COLLECTORS, MAX_DRAIN, parse_collector, parse_drain_timeout, parse_listen
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, MANIFESTS, Object, by_identity, only, parse
 from tests.manifests.test_base import LABELS, VERSION, agent_flags
@@ -32,6 +32,8 @@ ALL_VALUES = (
     "agent.extraArgs={--dns-listen=127.0.0.1:10053}",
     "agent.extraEnv[0].name=TZ",
     "agent.extraEnv[0].value=UTC",
+    "agent.traces=otlp+grpcs://10.96.0.50",
+    "agent.tracesCaConfigMap=collector-ca",
     "agent.middlewareConfigMap=middlewares",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields=null",
     "image.pullSecrets[0].name=registry",
@@ -163,7 +165,7 @@ def test_the_image(render: Render, settings: tuple[str, ...], image: str) -> Non
 def test_every_setting_the_chart_can_make_is_one_of_the_agent(render: Render) -> None:
     flags = agent_flags()
     found = environment(render(*ALL_VALUES))
-    assert set(found) - set(flags) == {"HOST_IP", "TZ"}
+    assert set(found) - set(flags) == {"HOST_IP", "SSL_CERT_FILE", "TZ"}
     assert found["SVCMESH_ALIAS_ZONE"] == "old.mesh older.mesh"
     assert found["SVCMESH_SERVICE_SELECTOR"] == "mesh=yes"
     assert found["SVCMESH_COMPAT"] == "traefik-mesh"
@@ -406,3 +408,22 @@ def test_the_chart_has_every_board(render: Render) -> None:
     assert {name: json.loads(text) for name, text in boards["data"].items()} == {
         name: json.loads(text) for name, text in dashboard.files().items()
     }
+
+
+@pytest.mark.parametrize("scheme", COLLECTORS)
+def test_the_collector_of_traces(render: Render, scheme: str) -> None:
+    url = environment(render(f"agent.traces={scheme}://10.96.0.50"))["SVCMESH_TRACES"]
+    assert parse_collector(url).url.startswith(("http://10.96.0.50:", "https://10.96.0.50:"))
+
+
+def test_the_ca_of_the_collector_is_the_one_that_tls_uses(render: Render) -> None:
+    objects = render("agent.traces=otlp+grpcs://10.96.0.50", "agent.tracesCaConfigMap=collector-ca")
+    (mount,) = (one for one in container(objects)["volumeMounts"] if one["name"] == "traces-ca")
+    assert environment(objects)["SSL_CERT_FILE"] == f"{mount['mountPath']}/ca.crt"
+    (volume,) = (one for one in pod_template(objects)["spec"]["volumes"] if one["name"] == "traces-ca")
+    assert volume["configMap"] == {"name": "collector-ca", "optional": True}
+
+
+@pytest.mark.parametrize("url", ["10.96.0.50:4317", "grpc://10.96.0.50", "zipkin+grpc://10.96.0.50"])
+def test_what_is_no_collector_is_refused(refusal: Refusal, url: str) -> None:
+    assert "traces" in refusal(f"agent.traces={url}")

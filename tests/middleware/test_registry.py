@@ -125,6 +125,10 @@ def test_a_users_middleware_comes_after_ours_of_its_scope() -> None:
             "its scope is 'request', which is not one of connection, listener, rule, backend, try",
         ),
         (
+            msgspec.structs.replace(OWN, scope="connection", refusals=True),
+            "it wants to see refusals, for which its scope would have to be listener, not connection",
+        ),
+        (
             msgspec.structs.replace(OWN, annotations=7),
             "cannot be loaded: TypeError: 'int' object is not iterable",
         ),

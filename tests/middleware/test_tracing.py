@@ -175,3 +175,12 @@ def test_a_record_is_small_and_comes_back_whole() -> None:
     data = msgspec.msgpack.encode(kept.requests[0])
     assert len(data) < 250
     assert msgspec.msgpack.decode(data, type=TracedRequest) == kept.requests[0]
+
+
+def test_a_record_is_small_whatever_the_client_has_sent() -> None:
+    kept = Kept()
+    request = FakeRequest(method="M" * 60_000, target="/" + "x" * 60_000, fields=traceparent(True))
+    handler, _ = handler_of(build(Options(0), FakeContext(traces=kept)))
+    run(handler(request))
+    request.end(404, error=GatewayTimeout("y" * 60_000))
+    assert len(msgspec.msgpack.encode(kept.requests[0])) < 4000

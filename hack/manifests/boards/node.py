@@ -184,9 +184,10 @@ OWN = Row(
         ),
         Panel(
             "Traces",
-            "Spans that the collector of --traces has taken, and requests whose spans wait or are lost.",
+            "Spans that the collector of --traces took or refused; requests whose spans wait or are lost.",
             (
                 Query(rate("svcmesh_trace_spans_sent_total", "node", ON_NODE), f"{EACH} spans a second"),
+                Query(rate("svcmesh_trace_spans_rejected_total", "node", ON_NODE), f"{EACH} spans refused"),
                 _each("svcmesh_traced_requests_waiting", f"{EACH} waiting"),
                 Query(rate("svcmesh_traced_requests_dropped_total", "reason", ON_NODE), "lost: {{reason}}"),
             ),
