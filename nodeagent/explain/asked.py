@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
 from nodeagent.explain.model import Question, Unexplained
 from nodeagent.proxy.http1.head import parse_request
-from nodeagent.proxy.message import NO_BODY, Fields, GrpcRequestHead, RequestHead, check_target
+from nodeagent.proxy.http2.headers import HeaderDecoder, StreamFault
+from nodeagent.proxy.http2.literals import compact
+from nodeagent.proxy.message import NO_BODY, Fields, RequestHead, TimedRequestHead, check_target
+from nodeagent.settings import Limits
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "tcp": 0}
 LONGEST_URL = 4096
+MALFORMED = 400
+"""The status of faults that HTTP/2 does not answer."""
 _GRPC = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 """Of a call, which comes over HTTP/2; not `application/grpc-web`."""
 
@@ -52,28 +58,44 @@ def read_url(text: str) -> Url:
 
 
 def read_head(question: Question, url: Url) -> RequestHead:
-    """Return the head as the mesh reads it.
+    """Return the head as the mesh reads it: a gRPC call over HTTP/2, all else over HTTP/1.1.
 
     Raises:
         HeadError: the mesh refuses such a request.
-        Unexplained: no HTTP request looks like this.
+        Unexplained: no HTTP request looks like this, or the mesh breaks it off without an answer.
     """
     fields = question.fields
     if all(name.lower() != "host" for name, _ in fields):
         fields = (("Host", url.authority), *fields)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
     try:
+        if any(name.lower() == "content-type" and _GRPC.fullmatch(value) for name, value in fields):
+            return _read_call(question.method, url.target, fields)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         data = f"{question.method} {url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
     except UnicodeEncodeError:
         raise Unexplained("the URL and the fields have characters that HTTP does not carry") from None
     head = parse_request(data)
     if head is None or head.end != len(data):
         raise Unexplained("the mesh answers 400: that is no HTTP request; encode spaces and the like with %")
-    if _GRPC.fullmatch(Fields(head).get("Content-Type") or ""):
-        call = GrpcRequestHead(head.method, head.target, head.minor, head.fields, head.end)
-        call.length, call.upgrade = head.length, head.upgrade
-        return call
     return head
+
+
+def _read_call(method: str, target: str, fields: Sequence[tuple[str, str]]) -> RequestHead:
+    """Return the head of a gRPC call, whose body follows."""
+    host = next(value for name, value in fields if name.lower() == "host")
+    pseudo = ((":method", method), (":scheme", "http"), (":path", target), (":authority", host))
+    others = tuple((name.lower(), value) for name, value in fields if name.lower() != "host")
+    block = b"".join(
+        compact(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pseudo, *others)
+    )
+    try:
+        return HeaderDecoder(Limits()).request(block, False)
+    except StreamFault as fault:
+        if fault.status != MALFORMED:
+            raise
+        raise Unexplained(
+            f"the mesh breaks such a call off, with RST_STREAM and no answer: {fault.detail}"
+        ) from None
 
 
 class AskedRequest:
@@ -134,9 +156,14 @@ class AskedRequest:
 
     def copy(self) -> AskedRequest:
         """Return the same request, to be changed apart."""
-        kind = type(self.head)
-        head = kind(self.head.method, self.head.target, self.head.minor, self.head.fields, self.head.end)
-        head.length, head.upgrade = self.head.length, self.head.upgrade
-        other = AskedRequest(head, self.service, self.port, self.source, self.workload)
+        head = self.head
+        parts = (head.method, head.target, head.minor, head.fields, head.end)
+        same = (
+            TimedRequestHead(head.timeout, *parts)
+            if isinstance(head, TimedRequestHead)
+            else type(head)(*parts)
+        )
+        same.length, same.upgrade = head.length, head.upgrade
+        other = AskedRequest(same, self.service, self.port, self.source, self.workload)
         other.candidates = self.candidates
         return other

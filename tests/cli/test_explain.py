@@ -67,6 +67,7 @@ def meshctl(api: FakeApi, tmp_path: Path, *arguments: str) -> tuple[int, str, st
 
 
 URL = "http://web.default.svc.mesh/a"
+CALL = ("-X", "POST", "-H", "content-type: application/grpc")
 
 
 def test_the_agent_of_the_clients_node_is_asked(cluster: FakeApi, tmp_path: Path) -> None:
@@ -128,3 +129,54 @@ def test_endpoints_and_routes_of_an_agent(cluster: FakeApi, tmp_path: Path) -> N
     code, _, errors = meshctl(cluster, tmp_path, "routes", "cart")
     assert code == 1
     assert "default/cart is not in the mesh" in errors
+
+
+GRPC_FILE = """
+kind: Service
+apiVersion: v1
+metadata:
+  name: cart
+  namespace: shop
+  annotations:
+    svc.mesh/enabled: "true"
+    svc.mesh/rate-limit: 9/s
+    svc.mesh/retry-attempts: "2"
+    svc.mesh/retry-on: 5xx,unavailable
+    svc.mesh/circuit-breaker: NetworkErrorRatio() > 0.5
+    svc.mesh/circuit-breaker-fallback: standby
+spec:
+  clusterIP: 10.96.0.10
+  ports: [{name: grpc, port: 80}]
+---
+kind: Service
+apiVersion: v1
+metadata: {name: standby, namespace: shop}
+spec:
+  clusterIP: 10.96.0.11
+  ports: [{name: grpc, port: 80}]
+"""
+
+
+def explain_call(tmp_path: Path, *fields: str) -> tuple[int, str]:
+    path = tmp_path / "cart.yaml"
+    path.write_text(GRPC_FILE, encoding="utf-8")
+    headers = [word for field in fields for word in ("-H", field)]
+    url = "http://cart.shop.svc.mesh/shop.Cart/Add"
+    result = CliRunner().invoke(main, ["explain", "--files", str(path), *CALL, *headers, url])
+    return result.exit_code, result.output
+
+
+def test_a_call_of_grpc_is_explained_in_its_own_statuses(tmp_path: Path) -> None:
+    code, output = explain_call(tmp_path, "grpc-timeout: 5S")
+    assert code == 0
+    assert "grpc-timeout: the caller waits 5S for the complete response" in output
+    assert "sent again up to 2 times on connect-failure, unavailable" in output
+    assert "backend   shop/standby:80, only as described above" in output
+    assert "RESOURCE_EXHAUSTED" not in output, "no backend has an endpoint: that is certain"
+    assert "answer    UNAVAILABLE of the mesh (no_endpoint)" in output
+
+
+def test_a_call_that_http2_does_not_carry_has_no_explanation(tmp_path: Path) -> None:
+    code, output = explain_call(tmp_path, "Connection: close")
+    assert code == 1
+    assert "breaks such a call off, with RST_STREAM and no answer: connection is not a field" in output
