@@ -16,6 +16,7 @@ from middleware.grpc import of_reply
 from middleware.registry import by_name
 from nodeagent.explain.asked import AskedRequest, Url, read_head, read_url
 from nodeagent.explain.choosing import Node, view_backend
+from nodeagent.explain.deciding import Unknown, decide
 from nodeagent.explain.model import (
     Answer,
     BackendView,
@@ -29,7 +30,7 @@ from nodeagent.explain.model import (
 from nodeagent.explain.naming import Place, find_listener
 from nodeagent.explain.rules import look_at_rules
 from nodeagent.plan.model import BackendKey, LayerSpec, Rule, ServicePlan
-from nodeagent.proxy.errors import BadRequest, CallerDeadline, LayerBroke, NoRule, printable
+from nodeagent.proxy.errors import BadRequest, CallerDeadline, LayerBroke, NoRule
 from nodeagent.proxy.grpc_reply import grpc_head
 from nodeagent.proxy.grpc_status import in_reply
 from nodeagent.proxy.http2.grpc_timeout import render_timeout
@@ -218,17 +219,11 @@ class _Walk:
             self.through(spec.layers, asked, str(spec.key.service))
 
     def _decide(self, spec: LayerSpec, asked: AskedRequest) -> Decision:
-        decide = by_name(spec.name).explain
-        if decide is None:
-            self.unknown.append(spec.name)
-            return Decision("cannot say what it would do: it brings no `explain`")
         try:
-            return decide(spec.options, asked)
-        except ExchangeError as error:
-            return Decision(str(error), error.status, reason=error.reason)
-        except Exception as error:  # it may not be ours; nothing else is lost by it
+            return decide(spec, asked)
+        except Unknown as unknown:
             self.unknown.append(spec.name)
-            return Decision(f"its `explain` failed: {printable(repr(error))}")
+            return Decision(str(unknown))
 
     def _causes(self, names: Iterable[str]) -> Iterator[Cause]:
         yield from causes_of(self._service, names, self._port_name, self._port)
