@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
@@ -21,7 +22,7 @@ from discovery.kube.commands.reading import Cluster, connect
 from hack.kit.waiting import until_async
 from nodeagent.meshctl import logreading
 from nodeagent.meshctl.logreading import Agents, LogFailure, LogReader, TooManyAgents, check_number
-from nodeagent.meshctl.logs import LogLine, Merge, Newest, TextForm, Wanted, json_line
+from nodeagent.meshctl.logs import LogLine, Merge, Newest, TextForm, Wanted, record_of
 from nodeagent.meshctl.main import main
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import Answer, FakeApi, answer, raw, status
@@ -175,7 +176,7 @@ def test_which_lines_are_about_a_service(text: str, meant: bool) -> None:
 def test_no_line_is_a_reason_to_fail(stamp: str, text: str) -> None:
     line = CART.read(POD, PodLine(stamp, f"{text} shop/cart {text}"))
     if line is not None:
-        json.loads(json_line(line))
+        json.loads(msgspec.json.encode(record_of(line)))
         assert all(shown.isprintable() for shown in TextForm(False, lambda: 0, "").lines(line))
 
 
@@ -184,7 +185,7 @@ def test_whatever_an_event_holds_is_shown(fields: dict[str, Any]) -> None:
     said = {**fields, "service": "shop/cart", "traceback": ""}
     line = CART.read(POD, PodLine("2026-01-31T19:00:00.000000000Z", json.dumps(said)))
     assert line is not None
-    json.loads(json_line(line))
+    json.loads(msgspec.json.encode(record_of(line)))
     shown = [part for text in TextForm(False, lambda: 0, "").lines(line) for part in text.split("\n")]
     assert all(part.isprintable() for part in shown)
 

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 import msgspec
@@ -26,13 +26,12 @@ from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document,
 from nodeagent.meshctl.commands.cluster import (
     agents_options,
     cluster_options,
-    format_option,
     parse_namespace,
     parse_service,
     service_namespace_option,
     usage_errors,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
 
 TRIES: Final = 5
@@ -70,14 +69,14 @@ def cache() -> None:
     callback=_parse_path,
     help="Only responses whose paths, as endpoints get them, begin like this.  [default: all]",
 )
-@format_option
+@output_option()
 def purge(
     service: str,
     kubeconfig: str,
     context: str,
     namespace: str,
     path: str,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Have all caches of a Service forget what they keep, in all workers of all nodes.
 
@@ -98,20 +97,16 @@ def purge(
     name = f"{service}.{namespace}"
     for doubt in patch.doubts:
         click.echo(f"Warning: Service {namespace}/{service} may have no cache: {doubt}", err=True)
-    if output == "json":
-        print_json(
-            {
-                "namespace": namespace,
-                "service": service,
-                "path": path,
-                "mark": wanted.mark,
-                "annotations": patch.annotations,
-                "doubts": patch.doubts,
-            }
-        )
-    else:
-        which = f"the responses whose paths begin with {path}" if path else "all responses"
-        click.echo(f"{name}: all caches forget {which} (mark {wanted.mark})")
+    which = f"the responses whose paths begin with {path}" if path else "all responses"
+    document = {
+        "namespace": namespace,
+        "service": service,
+        "path": path,
+        "mark": wanted.mark,
+        "annotations": patch.annotations,
+        "doubts": patch.doubts,
+    }
+    print_answer(output, document, [f"{name}: all caches forget {which} (mark {wanted.mark})"])
 
 
 async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wanted: Purge) -> PurgePatch:
@@ -147,7 +142,7 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
     help="Services of this namespace only.  [default: all]",
 )
 @agents_options
-@format_option
+@output_option()
 def stat(
     service: str,
     kubeconfig: str,
@@ -156,7 +151,7 @@ def stat(
     node: str,
     agents_namespace: str,
     selector: str,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Show what caches do: hits, misses, bytes and more of each port that has one, over all nodes.
 
@@ -172,11 +167,7 @@ def stat(
 
     with usage_errors():
         agents = asyncio.run(_read_caches(kubeconfig, context, agents_namespace, selector, node, is_meant))
-    if output == "json":
-        print_json(stat_document(agents))
-    elif agents:
-        for line in stat_lines(agents):
-            click.echo(line)
+    print_answer(output, stat_document(agents), stat_lines(agents) if agents else ())
     if not agents:
         where = f"namespace {agents_namespace}" if agents_namespace else "any namespace"
         click.echo(f"no agents: no pod in {where}{node and f' on {node}'} matches {selector}", err=True)

@@ -143,17 +143,6 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-format_option = click.option(
-    "-o",
-    "--output",
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
-
 compat_option = click.option(
     "--compat",
     type=click.Choice(["traefik-mesh"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import sys
-from typing import Literal
 
 import click
 import msgspec
@@ -26,12 +25,11 @@ from nodeagent.meshctl.check import node_settings
 from nodeagent.meshctl.commands.cluster import (
     Where,
     compat_option,
-    format_option,
     overrides_option,
     read_events,
     usage_errors,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.model import EMPTY_PLAN
 from nodeagent.plan.render import InForce
@@ -55,7 +53,7 @@ from nodeagent.plan.render import InForce
 @agent_options
 @compat_option
 @overrides_option
-@format_option
+@output_option()
 def explain(
     url: str,
     source: str,
@@ -66,7 +64,7 @@ def explain(
     agents: Agents,
     compat: Compat | None,
     overrides: tuple[Override, ...],
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Say what the mesh would do with a request, step by step, and what causes each step.
 
@@ -91,11 +89,7 @@ def explain(
         except Unexplained as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
-    if output == "json":
-        print_json(msgspec.to_builtins(found))
-    else:
-        for line in text_lines(found):
-            click.echo(line)
+    print_answer(output, found, text_lines(found))
 
 
 def _by_files(

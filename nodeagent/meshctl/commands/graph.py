@@ -18,13 +18,13 @@ from nodeagent.meshctl.commands.live import (
     namespace_option,
     window_option,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import PROGRAMS, output_option, print_answer
 from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
 from nodeagent.meshctl.live import ask_backing, ask_live, only
 from nodeagent.meshctl.stat import summary_lines
 from nodeagent.stats.overview import Live, Overview, live_document
 
-Form = Literal["text", "dot", "mermaid", "json"]
+Form = Literal["text", "dot", "mermaid", "json", "yaml"]
 _LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
     "text": graph_lines,
     "dot": dot_lines,
@@ -37,14 +37,7 @@ _LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
 @namespace_option
 @agents_options
 @window_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "dot", "mermaid", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, for Graphviz, for Mermaid, or for programs.",
-)
+@output_option("dot", "mermaid", help="For people, for Graphviz, for Mermaid, or for programs.")
 def graph(service: str, namespace: str, which: WhichAgents, window: str, output: Form) -> None:
     """Show who calls whom, over all nodes: rate, success and latency of each edge.
 
@@ -61,8 +54,8 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
     except SourceError as error:
         raise click.UsageError(str(error)) from None
     complain(live)
-    if output == "json":
-        print_json(live_document(live, "edges"))
+    if output in PROGRAMS:
+        print_answer(output, live_document(live, "edges"))
     else:
         for line in _LINES[output](live.overview):
             click.echo(line)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import click
 import msgspec
@@ -20,10 +20,10 @@ from nodeagent.log.console import terminal_width, uses_colour
 from nodeagent.meshctl.commands.cluster import (
     agents_options,
     cluster_options,
-    format_option,
     parse_service,
     service_namespace_option,
 )
+from nodeagent.meshctl.commands.output import Output, output_option, print_record
 from nodeagent.meshctl.logreading import (
     MOST_FOLLOWED,
     Agents,
@@ -33,7 +33,7 @@ from nodeagent.meshctl.logreading import (
     check_number,
     find_agents,
 )
-from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, json_line
+from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, record_of
 
 LONGEST_SINCE: Final = 30 * 24 * 3600.0
 STDOUT: Final = 1
@@ -86,7 +86,7 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
     "--reason", "reasons", multiple=True, metavar="WORD", help="These reasons only, as no_endpoint."
 )
 @agents_options
-@format_option
+@output_option()
 def logs(
     service: str,
     kubeconfig: str,
@@ -100,7 +100,7 @@ def logs(
     node: str,
     agents_namespace: str,
     selector: str,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Show what all agents have logged about a Service, in the order of time.
 
@@ -153,9 +153,9 @@ async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
         return 1 if failures else 0
 
 
-def _printer(output: Literal["text", "json"]) -> Callable[[LogLine], None]:
-    if output == "json":
-        return lambda line: click.echo(json_line(line))
+def _printer(output: Output) -> Callable[[LogLine], None]:
+    if output != "text":
+        return lambda line: print_record(output, record_of(line))
     terminal = sys.stdout.isatty()
     # A line is as wide as the window of now: people resize it.
     form = TextForm(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import click
-import yaml
 
 from discovery.compat import Compat
 from discovery.files.overrides import Override
@@ -24,7 +23,7 @@ from nodeagent.meshctl.commands.cluster import (
     service_namespace_option,
     usage_errors,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.planview import (
     NotInPlan,
     endpoints_document,
@@ -35,7 +34,6 @@ from nodeagent.meshctl.planview import (
 )
 from nodeagent.plan.render import plan_document
 
-Output = Literal["text", "json", "yaml"]
 Document = Mapping[str, Any]
 
 
@@ -48,14 +46,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         agent_options,
         compat_option,
         overrides_option,
-        click.option(
-            "-o",
-            "--output",
-            type=click.Choice(["text", "json", "yaml"]),
-            default="text",
-            show_default=True,
-            help="For people, or for programs.",
-        ),
+        output_option(),
     )
     for option in reversed(options):
         command = option(command)
@@ -110,13 +101,7 @@ def _show(
         except NotInPlan as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
-    if output == "json":
-        print_json(document)
-    elif output == "yaml":
-        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        for line in lines_of(document):
-            click.echo(line)
+    print_answer(output, document, lines_of(document))
 
 
 async def _read(agents: Agents) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Literal
 
 import click
 
@@ -18,11 +17,10 @@ from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.commands.cluster import (
     cluster_options,
-    format_option,
     parse_namespace,
     selector_option,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
 
@@ -42,14 +40,14 @@ from nodeagent.meshctl.status import missing_lines, read_status, status_document
     type=click.IntRange(1, 65535),
     help=f"The port of --admin-listen.  [default: what the pod says, or {ADMIN_PORT}]",
 )
-@format_option
+@output_option()
 def status(
     kubeconfig: str,
     context: str,
     namespace: str,
     selector: str,
     port: int | None,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
 
@@ -74,14 +72,8 @@ def status(
     except SourceError as error:
         raise click.UsageError(f"{error}{_hint(error, namespace)}") from None
     agents = [read_status(agent) for agent in pages]
-    if output == "json":
-        print_json(status_document(agents, daemonsets))
-    elif agents:
-        for line in text_lines(agents):
-            click.echo(line)
-    if output == "text":
-        for line in missing_lines(daemonsets):
-            click.echo(line)
+    lines = (*(text_lines(agents) if agents else ()), *missing_lines(daemonsets))
+    print_answer(output, status_document(agents, daemonsets), lines)
     if not agents:
         where = f"namespace {namespace}" if namespace else "any namespace"
         click.echo(f"no agents: no pod in {where} matches {selector}", err=True)

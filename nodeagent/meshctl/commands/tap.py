@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 import msgspec
@@ -21,9 +21,9 @@ from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.commands.cluster import (
     agents_options,
     cluster_options,
-    format_option,
     service_namespace_option,
 )
+from nodeagent.meshctl.commands.output import Output, output_option, print_record
 from nodeagent.meshctl.tapline import text_line
 
 PATIENCE: Final = 20.0
@@ -51,7 +51,7 @@ class Line(msgspec.Struct, frozen=True):
 @click.option("--method", default="", metavar="METHOD", help="Only this method, such as GET.")
 @click.option("--max", "most", type=click.IntRange(1), help="End after so many requests.")
 @agents_options
-@format_option
+@output_option()
 def tap(
     service: str,
     kubeconfig: str,
@@ -65,7 +65,7 @@ def tap(
     node: str,
     agents_namespace: str,
     selector: str,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Show requests to a Service as they end, from the agents of all nodes, until you press Ctrl-C.
 
@@ -94,7 +94,7 @@ def tap(
     sys.exit(0 if complete else 1)
 
 
-async def _show(watch: AsyncIterator[Line], most: int | None, output: Literal["text", "json"]) -> bool:
+async def _show(watch: AsyncIterator[Line], most: int | None, output: Output) -> bool:
     """Print lines; return whether as many came as were wanted."""
     shown = 0
     async with contextlib.aclosing(watch) as lines:  # type: ignore[type-var]
@@ -105,7 +105,10 @@ async def _show(watch: AsyncIterator[Line], most: int | None, output: Literal["t
                 click.echo(f"{line.node}: {line.fields['dropped']} requests are left out here", err=True)
             else:
                 fields = {"node": line.node, **line.fields}
-                click.echo(msgspec.json.encode(fields).decode() if output == "json" else text_line(fields))
+                if output == "text":
+                    click.echo(text_line(fields))
+                else:
+                    print_record(output, fields)
                 shown += 1
                 if shown == most:
                     return True
