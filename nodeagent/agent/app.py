@@ -61,7 +61,7 @@ from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
-from nodeagent.plan.render import InForce, in_force_document
+from nodeagent.plan.render import InForce, in_force_document, service_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
 from nodeagent.stats.tallies import Tallies
@@ -154,7 +154,7 @@ class Agent:
                     settings.max_series,
                     tallies,
                 ).render,
-                plan=PlanPage(lambda: self._in_force, in_force_document).page,
+                plan=PlanPage(lambda: self._in_force, in_force_document, service_document).page,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 stats=self._live.stats,
                 tap=TapDoor(self._supervisor.watchers, self._serves),

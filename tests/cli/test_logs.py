@@ -21,7 +21,8 @@ from discovery.kube.commands.pod_logs import LONGEST_LINE, LineSplitter, PodLine
 from discovery.kube.commands.reading import Cluster, connect
 from hack.kit.waiting import until_async
 from nodeagent.meshctl import logreading
-from nodeagent.meshctl.logreading import Agents, LogFailure, LogReader, TooManyAgents, check_number
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.logreading import LogFailure, LogReader, TooManyAgents, check_number
 from nodeagent.meshctl.logs import LogLine, Merge, Newest, TextForm, Wanted, record_of
 from nodeagent.meshctl.main import main
 from tests.cli.test_status import put_agent
@@ -287,7 +288,7 @@ async def following(
     kubeconfig = api.write_kubeconfig(tmp_path / "config")
     async with connect(Cluster(kubeconfig), 50, os.environ) as connection:
         reader = LogReader(connection, CART, 60.0)
-        agents = Agents("", "app.kubernetes.io/name=svcmesh", "")
+        agents = WhichAgents(selector="app.kubernetes.io/name=svcmesh")
         task = asyncio.create_task(
             reader.follow(agents, lambda one: shown.append(one.stamp[17:19]), told.append)
         )
@@ -380,7 +381,7 @@ async def test_a_reader_that_has_gone_ends_it(own_api: FakeApi, tmp_path: Path) 
     async with connect(Cluster(own_api.write_kubeconfig(tmp_path / "config")), 50, os.environ) as connection:
         reader = LogReader(connection, CART, 60.0)
         with pytest.raises(BrokenPipeError):
-            await reader.follow(Agents("", "app.kubernetes.io/name=svcmesh", ""), show, lambda _: None)
+            await reader.follow(WhichAgents(selector="app.kubernetes.io/name=svcmesh"), show, lambda _: None)
 
 
 def test_too_many_agents_to_follow() -> None:

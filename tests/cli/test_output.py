@@ -78,7 +78,7 @@ def test_records_are_lines_or_documents(capsys: pytest.CaptureFixture[str]) -> N
 def test_explain_has_yaml(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.write_text(
-        'apiVersion: v1\nkind: Service\n'
+        "apiVersion: v1\nkind: Service\n"
         'metadata: {name: web, namespace: shop, annotations: {svc.mesh/enabled: "true"}}\n'
         "spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n",
         encoding="utf-8",

@@ -61,7 +61,7 @@ class Agent:
     def metrics(self) -> Iterator[bytes]:
         raise AssertionError
 
-    async def plan(self) -> PlanText:
+    async def plan(self, _: str = "") -> PlanText:
         raise AssertionError
 
     async def resolve(self, name: str) -> Resolution:

@@ -25,8 +25,6 @@ from nodeagent.cli.parsed import Parsed
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 NAMESPACE_HELP = "This namespace only. Of `check --pre`: where the mesh is to be installed, else svcmesh."
-SELECTOR = "app.kubernetes.io/name=svcmesh"
-"""Labels of agents."""
 STDIN = "-"
 STDIN_NAME = "<stdin>"
 """Standard input, where a file would be named."""
@@ -78,24 +76,6 @@ service_namespace_option = click.option(
     callback=parse_namespace,
     help="The namespace of the Service.",
 )
-agents_namespace_option = click.option(
-    "--agents-namespace",
-    default="",
-    metavar="NAME",
-    callback=parse_namespace,
-    help="Where the agents run.  [default: they are looked for in all namespaces]",
-)
-selector_option = click.option(
-    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-)
-
-
-def agents_options(command: Command) -> Command:
-    """Add options that choose agents; the command gets `node`, `agents_namespace` and `selector`."""
-    node = click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only.")
-    for option in (selector_option, agents_namespace_option, node):
-        command = option(command)
-    return command
 
 
 def cluster_options(command: Command) -> Command:

@@ -10,7 +10,7 @@ import click
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.live import agents_options
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.dashboard import ADDRESS, serve_dashboard
 
 

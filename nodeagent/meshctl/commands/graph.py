@@ -11,9 +11,9 @@ import click
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import parse_service
 from nodeagent.meshctl.commands.live import (
-    agents_options,
     complain,
     namespace_option,
     window_option,
@@ -53,7 +53,7 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
         live = only(asyncio.run(_ask(which, window)), namespace, service)
     except SourceError as error:
         raise click.UsageError(str(error)) from None
-    complain(live)
+    complain(live, which)
     if output in PROGRAMS:
         print_answer(output, live_document(live, "edges"))
     else:

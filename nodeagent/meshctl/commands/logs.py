@@ -17,16 +17,15 @@ from discovery.kube.commands.reading import Cluster, connect
 from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.log.console import terminal_width, uses_colour
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
-    agents_options,
-    cluster_options,
     parse_service,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
 from nodeagent.meshctl.logreading import (
     MOST_FOLLOWED,
-    Agents,
     LogFailure,
     LogReader,
     TooManyAgents,
@@ -44,8 +43,7 @@ INTERRUPTED: Final = 130
 class _Asked(msgspec.Struct, frozen=True):
     """What the command line asks for."""
 
-    cluster: Cluster
-    agents: Agents
+    which: WhichAgents
     wanted: Wanted
     since: float
     tail: int
@@ -61,7 +59,6 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 
 @click.command(short_help="Show what all agents have logged about a Service, in the order of time.")
 @click.argument("service", callback=parse_service)
-@cluster_options
 @service_namespace_option
 @click.option(
     "--since",
@@ -85,21 +82,17 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 @click.option(
     "--reason", "reasons", multiple=True, metavar="WORD", help="These reasons only, as no_endpoint."
 )
-@agents_options
+@pods_options
 @output_option()
 def logs(
     service: str,
-    kubeconfig: str,
-    context: str,
     namespace: str,
     since: float,
     follow: bool,
     tail: int,
     events: tuple[str, ...],
     reasons: tuple[str, ...],
-    node: str,
-    agents_namespace: str,
-    selector: str,
+    which: WhichAgents,
     output: Output,
 ) -> None:
     """Show what all agents have logged about a Service, in the order of time.
@@ -112,8 +105,7 @@ def logs(
     cannot be read.
     """
     asked = _Asked(
-        Cluster(kubeconfig, context),
-        Agents(agents_namespace, selector, node),
+        which,
         Wanted(f"{namespace}/{service}", frozenset(events), frozenset(reasons)),
         since,
         tail,
@@ -131,14 +123,12 @@ def logs(
 
 
 async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
-    async with connect(asked.cluster, MOST_FOLLOWED + 2) as connection:
-        pods = await find_agents(connection, asked.agents)
+    async with connect(Cluster(asked.which.kubeconfig, asked.which.context), MOST_FOLLOWED + 2) as connection:
+        pods = await find_agents(connection, asked.which)
         if asked.follow:
             check_number(pods)
         if not pods:
-            where = f"namespace {asked.agents.namespace}" if asked.agents.namespace else "any namespace"
-            on = f" on {asked.agents.node}" if asked.agents.node else ""
-            click.echo(f"no agents: no pod in {where}{on} matches {asked.agents.selector}", err=True)
+            click.echo(asked.which.none, err=True)
             return 1
         reader, newest = LogReader(connection, asked.wanted, asked.since), Newest(asked.tail)
         failures = await reader.read_once(pods, newest)
@@ -149,7 +139,7 @@ async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
         for failure in failures:
             _tell(failure)
         if asked.follow:
-            await reader.follow(asked.agents, show, _tell)
+            await reader.follow(asked.which, show, _tell)
         return 1 if failures else 0
 
 
