@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -182,8 +183,15 @@ class AddressedAgents:
         except TimeoutError:
             return Answer("", url, reason=f"no answer within {PATIENCE.total:g} s")
         except (aiohttp.ClientError, ValueError, OSError) as error:
-            return Answer("", url, reason=str(error) or type(error).__name__)
+            return Answer("", url, reason=why_no_answer(error))
         return _answered(Answer("", url), path, response.status, text)
+
+
+def why_no_answer(error: Exception) -> str:
+    """Return why an agent at an address does not answer, in the system's words where it has some."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 def _answered(said: Answer, path: str, status: int, text: str) -> Answer:

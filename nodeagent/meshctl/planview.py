@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from nodeagent.explain.text import aligned
 from nodeagent.meshctl.breakers import Breaker
+from nodeagent.meshctl.table import Table
 
 Document = Mapping[str, Any]
 _OUT: Final = ("unhealthy", "ejected")
@@ -97,10 +97,10 @@ def routes_document(name: str, service: Document, nodes: Sequence[NodeSaid] = ()
     }
 
 
-def routes_lines(document: Document) -> Iterator[str]:
+def routes_lines(document: Document) -> Iterator[str | Table]:
     """Yield the same for people."""
     yield f"{document['service']} at {document['address']}"
-    rows = [("PORT", "PROTOCOL", "RULE", "MATCH", "BACKENDS", "LAYERS")]
+    rows = []
     for listener in document["listeners"]:
         port = f"{listener['port']}" + (f" ({listener['name']})" if listener["name"] else "")
         for rule in listener["rules"]:
@@ -110,16 +110,16 @@ def routes_lines(document: Document) -> Iterator[str]:
             rows.append(
                 (port, listener["protocol"], rule["name"], match or "-", backends, ", ".join(layers) or "-")
             )
-    yield from aligned(rows)
+    yield Table(("PORT", "PROTOCOL", "RULE", "MATCH", "BACKENDS", "LAYERS"), rows)
     yield from _breaker_lines(document["nodes"])
     yield ""
     settings = [(one["annotation"], one["value"], one["from"]) for one in document["settings"]]
-    yield from aligned([("SETTING", "VALUE", "FROM"), *settings])
+    yield Table(("SETTING", "VALUE", "FROM"), settings)
     for problem in document["problems"]:
         yield f"{problem['severity']}: {problem['field']}: {problem['reason']}"
 
 
-def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str]:
+def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str | Table]:
     found: dict[tuple[int, str], list[str]] = {}
     for one in nodes:
         for breaker in one["breakers"]:
@@ -127,7 +127,7 @@ def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str]:
     if found:
         yield ""
         rows = [(str(port), state, named(where)) for (port, state), where in sorted(found.items())]
-        yield from aligned([("PORT", "BREAKER", "NODES"), *rows])
+        yield Table(("PORT", "BREAKER", "NODES"), rows)
 
 
 def named(nodes: Sequence[str]) -> str:
@@ -155,15 +155,15 @@ def endpoints_document(name: str, service: Document, nodes: Sequence[NodeSaid] =
     }
 
 
-def endpoints_lines(document: Document) -> Iterator[str]:
+def endpoints_lines(document: Document) -> Iterator[str | Table]:
     """Yield the same for people."""
-    rows = [("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE")]
+    rows = []
     nodes = [one for one in document["nodes"] if not one["reason"]]
     for backend in document["backends"]:
         for one in backend["endpoints"] or ({"address": "(none)"},):
             state = state_of(one) if len(nodes) < 2 else _states(backend["backend"], one, nodes)
             rows.append((backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state))
-    yield from aligned(rows)
+    yield Table(("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE"), rows)
     if nodes:
         yield f"health and ejections of {named([one['node'] or one['agent'] for one in nodes])}"
 

@@ -118,8 +118,9 @@ def test_an_address_where_nobody_answers() -> None:
     ):
         result = meshctl(*command, "--agent", nobody)
         assert result.exit_code == code, (command, result.output)
-        assert "127.0.0.1:1" in result.output
-        assert "Traceback" not in result.output
+        assert "http://127.0.0.1:1" in result.output
+        assert "connection refused" in result.output
+        assert "Usage" not in result.output, "the command was used rightly"
 
 
 def test_a_tap_at_an_address_says_what_the_agent_says(address: str) -> None:

@@ -24,11 +24,12 @@ from nodeagent.meshctl.asking import Answer, WhichAgents, open_agents
 from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
+    Unreadable,
     cluster_options,
     parse_namespace,
     parse_service,
+    reading,
     service_namespace_option,
-    usage_errors,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
@@ -89,7 +90,7 @@ def purge(
     try:
         patch = asyncio.run(_purge(kubeconfig, context, namespace, service, wanted))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except NotPurged as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
@@ -159,7 +160,7 @@ def stat(
     def is_meant(name: str, of: str) -> bool:
         return name == (service or name) and of == (namespace or of)
 
-    with usage_errors():
+    with reading():
         agents = asyncio.run(_read_caches(which, is_meant))
     print_answer(output, stat_document(agents), stat_lines(agents) if agents else ())
     if not agents:

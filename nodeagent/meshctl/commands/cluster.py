@@ -56,15 +56,21 @@ def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+class Unreadable(click.ClickException):
+    """What a command goes by cannot be read: a cluster, an agent, a path. Its use was right."""
+
+    exit_code = 2
+
+
 @contextmanager
-def usage_errors() -> Iterator[None]:
+def reading() -> Iterator[None]:
     """End the command with status 2 and the reason if the cluster cannot be asked."""
     try:
         yield
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except ApiError as error:
-        raise click.UsageError(error.failure.reason) from None
+        raise Unreadable(error.failure.reason) from None
 
 
 service_namespace_option = click.option(
@@ -150,7 +156,7 @@ def read_events(
     """Return the events of one complete reading.
 
     Raises:
-        click.UsageError: it cannot be read (exit code 2); the message says why.
+        Unreadable: it cannot be read; the message says why.
     """
     try:
         check_overrides(overrides)
@@ -160,4 +166,4 @@ def read_events(
             return read_once(*paths, compat=compat, overrides=overrides, texts=texts)
         return asyncio.run(read_cluster(where.cluster, namespace=where.namespace, compat=compat))
     except (SourceError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None

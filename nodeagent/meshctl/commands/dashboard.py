@@ -11,6 +11,7 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import Unreadable
 from nodeagent.meshctl.dashboard import ADDRESS, serve_dashboard
 
 
@@ -36,9 +37,9 @@ def dashboard(which: WhichAgents, port: int, browser: bool) -> None:
     try:
         asyncio.run(_serve(which, port, browser))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except OSError as error:
-        raise click.UsageError(f"cannot listen on {ADDRESS}:{port}: {error.strerror or error}") from None
+        raise Unreadable(f"cannot listen on {ADDRESS}:{port}: {error.strerror or error}") from None
     except KeyboardInterrupt:
         return
 

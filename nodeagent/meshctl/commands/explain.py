@@ -28,7 +28,7 @@ from nodeagent.meshctl.commands.cluster import (
     compat_option,
     overrides_option,
     read_events,
-    usage_errors,
+    reading,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.plan.compile import compile_plan
@@ -75,7 +75,7 @@ def explain(
     Exits with 0 if there is an explanation, with 1 if the request does not come to the mesh (the message says
     why), with 2 if it cannot be found out.
     """
-    with usage_errors():
+    with reading():
         try:
             fields = tuple(map(read_field, headers))
             if files:
@@ -90,7 +90,7 @@ def explain(
         except Unexplained as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
-    print_answer(output, found, text_lines(found))
+    print_answer(output, found, text_lines(found), fold=12)
 
 
 def _by_files(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 import click
@@ -12,20 +12,21 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.cluster import Unreadable, parse_service
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
     window_option,
 )
-from nodeagent.meshctl.commands.output import PROGRAMS, output_option, print_answer
+from nodeagent.meshctl.commands.output import PROGRAMS, output_option, print_answer, print_lines
 from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
 from nodeagent.meshctl.live import ask_backing, ask_live, only
 from nodeagent.meshctl.stat import summary_lines
+from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import Live, Overview, live_document
 
 Form = Literal["text", "dot", "mermaid", "json", "yaml"]
-_LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
+_LINES: Final[dict[str, Callable[[Overview], Iterable[str | Table]]]] = {
     "text": graph_lines,
     "dot": dot_lines,
     "mermaid": mermaid_lines,
@@ -52,13 +53,12 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
     try:
         live = only(asyncio.run(_ask(which, window)), namespace, service)
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     complain(live, which)
     if output in PROGRAMS:
         print_answer(output, live_document(live, "edges"))
     else:
-        for line in _LINES[output](live.overview):
-            click.echo(line)
+        print_lines(_LINES[output](live.overview))
         for line in summary_lines(live):
             click.echo(line, err=output != "text")
     sys.exit(0 if live.complete else 1)

@@ -20,6 +20,7 @@ from nodeagent.log.console import terminal_width, uses_colour
 from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
+    Unreadable,
     parse_service,
     service_namespace_option,
 )
@@ -114,9 +115,9 @@ def logs(
     try:
         code = asyncio.run(_run(asked, _printer(output)))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except TooManyAgents as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except KeyboardInterrupt:
         code = 0 if follow else INTERRUPTED
     sys.exit(code)

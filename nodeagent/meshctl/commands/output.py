@@ -1,14 +1,20 @@
-"""How commands answer: the option `-o`, and one answer or line in the form that it names."""
+"""How commands answer: the option `-o`, and one answer or line in the form that it names.
+
+Colours are for terminals only, which click sees to; that NO_COLOR is set, `nodeagent.meshctl.main` tells it.
+"""
 
 from __future__ import annotations
 
-import os
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import click
 import msgspec
 import yaml
+
+from nodeagent.meshctl.table import Table, wrapped
 
 Output = Literal["text", "json", "yaml"]
 PROGRAMS = ("json", "yaml")
@@ -29,15 +35,35 @@ def output_option(*further: str, help: str = "For people, or for programs.") -> 
     )
 
 
-def print_answer(output: str, document: Any, lines: Iterable[str] = ()) -> None:
-    """Print a document as JSON or YAML, or the lines that say the same to people."""
+def print_answer(output: str, document: Any, lines: Iterable[str | Table] = (), fold: int = 0) -> None:
+    """Print a document as JSON or YAML, or the lines that say the same to people; `fold` as in
+    `print_lines`.
+    """
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
     elif output == "yaml":
         click.echo(_yaml(document), nl=False)
     else:
-        for line in lines:
-            click.echo(line, color=colour_choice())
+        print_lines(lines, fold)
+
+
+def print_lines(lines: Iterable[str | Table], fold: int = 0) -> None:
+    """Print for people. On a terminal tables are made to fit, and with `fold` long lines are broken between
+    words, each new line indented by so much.
+    """
+    width = terminal_width()
+    for one in lines:
+        if isinstance(one, Table):
+            parts = [*one.lines(width)]
+        else:
+            parts = wrapped(one, width, fold) if fold and width is not None else [one]
+        for part in parts:
+            click.echo(part)
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None: what is printed goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_record(output: str, fields: Mapping[str, Any]) -> None:
@@ -51,8 +77,3 @@ def print_record(output: str, fields: Mapping[str, Any]) -> None:
 def _yaml(document: Any) -> str:
     text: str = yaml.safe_dump(msgspec.to_builtins(document), sort_keys=False, allow_unicode=True)
     return text
-
-
-def colour_choice() -> bool | None:
-    """Return what to give to `click.echo` as `color`: None leaves it to click, colours on a terminal only."""
-    return False if os.environ.get("NO_COLOR") else None

@@ -12,6 +12,7 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Answer, Untold, WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import Unreadable
 
 MOST_NAMED: Final = 5
 """Nodes that a message names."""
@@ -42,11 +43,12 @@ def page(target: str, which: WhichAgents) -> None:
     except Untold as error:
         answer = Answer("", "", reason=str(error))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     if answer.status:
         click.echo(answer.text, nl=False, err=answer.status != 200)
     else:
-        click.echo(answer.reason, err=True)
+        place = f"{answer.agent}{answer.node and f' on {answer.node}'}: " if answer.agent else ""
+        click.echo(f"{place}{answer.reason}", err=True)
     sys.exit(1 if answer.reason else 0)
 
 

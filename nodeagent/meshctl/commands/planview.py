@@ -23,8 +23,8 @@ from nodeagent.meshctl.commands.cluster import (
     compat_option,
     overrides_option,
     read_events,
+    reading,
     service_namespace_option,
-    usage_errors,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.planview import (
@@ -38,6 +38,7 @@ from nodeagent.meshctl.planview import (
     service_in,
     unused_in,
 )
+from nodeagent.meshctl.table import Table
 from nodeagent.plan.render import plan_document
 
 Document = Mapping[str, Any]
@@ -96,7 +97,7 @@ def endpoints(output: Output, **asked: Any) -> None:
 
 def _show(
     document_of: Callable[[str, Document, Sequence[NodeSaid]], dict[str, Any]],
-    lines_of: Callable[[Document], Iterator[str]],
+    lines_of: Callable[[Document], Iterator[str | Table]],
     read: Callable[[Agents, str], Awaitable[Found]],
     output: Output,
     *,
@@ -109,7 +110,7 @@ def _show(
 ) -> None:
     name = service if "/" in service else f"{namespace}/{service}"
     nodes: list[NodeSaid] = []
-    with usage_errors():
+    with reading():
         try:
             if files:
                 events = read_events(Where(files, Cluster("", ""), ""), compat, overrides)
@@ -122,7 +123,7 @@ def _show(
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
     document = document_of(name, found, nodes)
-    print_answer(output, document, lines_of(document))
+    print_answer(output, document, lines_of(document), fold=2)
     for one in nodes:
         if one.reason:
             click.echo(f"{one.node or '(no node)'} ({one.agent}): {' '.join(one.reason.split())}", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import Iterator
 
@@ -12,13 +11,13 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.cluster import Unreadable, parse_service
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
     window_option,
 )
-from nodeagent.meshctl.commands.output import Output, output_option, print_answer
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer, terminal_width
 from nodeagent.meshctl.live import ask_live, only
 from nodeagent.meshctl.stat import SORTS, SortBy, summary_lines, table_lines
 from nodeagent.stats.overview import Live, live_document
@@ -53,16 +52,15 @@ def stat(
     try:
         live = only(asyncio.run(_ask(which, window)), namespace, service)
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     complain(live, which)
     print_answer(output, live_document(live, "services"), _lines(live, sort))
     sys.exit(0 if live.complete else 1)
 
 
 def _lines(live: Live, sort: SortBy) -> Iterator[str]:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if live.overview.services:
-        yield from table_lines(live, sort, width, colour=True)
+        yield from table_lines(live, sort, terminal_width(), colour=True)
     if live.agents:
         yield from summary_lines(live)
 

@@ -19,6 +19,7 @@ from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
+    Unreadable,
     parse_namespace,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
@@ -78,7 +79,7 @@ def status(
     try:
         pages, daemonsets = asyncio.run(read())
     except SourceError as error:
-        raise click.UsageError(f"{error}{_hint(error, which.namespace)}") from None
+        raise Unreadable(f"{error}{_hint(error, which.namespace)}") from None
     agents = [read_status(agent) for agent in pages]
     lines = (*(text_lines(agents) if agents else ()), *missing_lines(daemonsets))
     print_answer(output, status_document(agents, daemonsets), lines)

@@ -20,9 +20,10 @@ from discovery.kube.connection import Connection
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from nodeagent.meshctl.admin_port import admin_port
-from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.asking import WhichAgents, why_no_answer
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
+    Unreadable,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
@@ -87,7 +88,7 @@ def tap(
     try:
         complete = asyncio.run(_show(watch, most, output))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except KeyboardInterrupt:
         complete = True
     sys.exit(0 if complete else 1)
@@ -198,7 +199,7 @@ async def _follow_url(
     except TimeoutError:
         await queue.put(Line(url, error=f"nothing came for {PATIENCE:g} s"))
     except (aiohttp.ClientError, ValueError, OSError) as error:
-        await queue.put(Line(url, error=str(error) or type(error).__name__))
+        await queue.put(Line(url, error=why_no_answer(error)))
     except msgspec.DecodeError as error:
         await queue.put(Line(url, error=f"the agent's answer is no JSON: {error}"))
 
