@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import msgspec
@@ -23,6 +24,7 @@ from nodeagent.plan.model import EMPTY_PLAN
 from nodeagent.plan.render import InForce, in_force_document, service_document
 from tests.admin.test_server import Agent
 from tests.cli.test_output import commands
+from tests.discovery.kube.fake_api import FakeApi, answer, status
 from tests.plan.builders import SETTINGS, make_service, snapshot_of
 
 PAGES = (
@@ -31,6 +33,17 @@ PAGES = (
 """Commands that ask agents for pages."""
 PODS = ("logs", "status")
 """Commands that need the agents' pods."""
+TO_ASK = (
+    ("routes", "web"),
+    ("endpoints", "web"),
+    ("explain", "http://web.default.svc.mesh/"),
+    ("page", "/plan"),
+    ("cache", "stat"),
+    ("tap", "web"),
+    ("stat",),
+    ("graph",),
+    ("top",),
+)
 OPTIONS = ("--kubeconfig", "--context", "--node", "--agents-namespace", "--selector")
 COMMANDS = dict(commands())
 
@@ -134,3 +147,24 @@ def test_an_address_and_a_cluster_do_not_go_together(command: tuple[str, ...]) -
     result = meshctl(*command, "--agent", "http://127.0.0.1:1", "--node", "node-1")
     assert result.exit_code == 2
     assert "--agent asks no cluster" in result.output
+
+
+@pytest.mark.parametrize("command", [("logs", "web"), ("status",), *TO_ASK])
+def test_whoever_may_not_list_pods_is_told_what_helps(
+    api: FakeApi, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    for _ in range(2):
+        api.script("list", "Pod", answer(403, status(403, "Forbidden", "pods is forbidden")))
+    result = meshctl(*command, "--kubeconfig", api.write_kubeconfig(tmp_path / "config"))
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert "pods is forbidden; if you may see the agents' namespace only" in result.stderr
+    assert "--agents-namespace NAME" in result.stderr
+    assert "Usage" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [("logs", "web"), ("status",), *TO_ASK])
+def test_no_agent_is_said_in_the_same_words(api: FakeApi, tmp_path: Path, command: tuple[str, ...]) -> None:
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    result = meshctl(*command, "--node", "node-9", "--kubeconfig", kubeconfig)
+    assert result.exit_code in (1, 2)
+    assert "no agents: no pod in any namespace on node-9 matches app" in result.stderr

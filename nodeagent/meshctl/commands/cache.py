@@ -160,7 +160,7 @@ def stat(
     def is_meant(name: str, of: str) -> bool:
         return name == (service or name) and of == (namespace or of)
 
-    with reading():
+    with reading(which):
         agents = asyncio.run(_read_caches(which, is_meant))
     print_answer(output, stat_document(agents), stat_lines(agents) if agents else ())
     if not agents:

@@ -21,6 +21,7 @@ from discovery.kube.failure import ApiError
 from discovery.source import Event, SourceError
 from nodeagent.cli.flags import check_overrides, parse_override
 from nodeagent.cli.parsed import Parsed
+from nodeagent.meshctl.asking import WhichAgents
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -63,12 +64,16 @@ class Unreadable(click.ClickException):
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """End the command with status 2 and the reason if the cluster cannot be asked."""
+def reading(which: WhichAgents | None = None) -> Iterator[None]:
+    """End the command with status 2 and the reason if the cluster, or the agents, cannot be asked."""
     try:
         yield
     except SourceError as error:
-        raise Unreadable(str(error)) from None
+        hint = ""
+        forbidden = isinstance(error.__cause__, ApiError) and error.__cause__.failure.kind == "forbidden"
+        if forbidden and which is not None and not which.namespace:
+            hint = "; if you may see the agents' namespace only, name it: --agents-namespace NAME"
+        raise Unreadable(f"{error}{hint}") from None
     except ApiError as error:
         raise Unreadable(error.failure.reason) from None
 

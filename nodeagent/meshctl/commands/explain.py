@@ -75,7 +75,7 @@ def explain(
     Exits with 0 if there is an explanation, with 1 if the request does not come to the mesh (the message says
     why), with 2 if it cannot be found out.
     """
-    with reading():
+    with reading(which):
         try:
             fields = tuple(map(read_field, headers))
             if files:

@@ -9,10 +9,9 @@ from typing import Final, Literal
 
 import click
 
-from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import Unreadable, parse_service
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -50,10 +49,8 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
 
     Exits as `meshctl stat` does.
     """
-    try:
+    with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
     complain(live, which)
     if output in PROGRAMS:
         print_answer(output, live_document(live, "edges"))

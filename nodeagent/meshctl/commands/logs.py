@@ -14,7 +14,6 @@ import click
 import msgspec
 
 from discovery.kube.commands.reading import Cluster, connect
-from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.log.console import terminal_width, uses_colour
 from nodeagent.meshctl.asking import WhichAgents
@@ -22,6 +21,7 @@ from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
     Unreadable,
     parse_service,
+    reading,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
@@ -113,9 +113,8 @@ def logs(
         follow,
     )
     try:
-        code = asyncio.run(_run(asked, _printer(output)))
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
+        with reading(which):
+            code = asyncio.run(_run(asked, _printer(output)))
     except TooManyAgents as error:
         raise Unreadable(str(error)) from None
     except KeyboardInterrupt:

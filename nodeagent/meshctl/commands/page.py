@@ -9,14 +9,17 @@ from typing import Final
 
 import click
 
-from discovery.source import SourceError
-from nodeagent.meshctl.asking import Answer, Untold, WhichAgents, open_agents
+from nodeagent.meshctl.asking import Answer, WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import Unreadable
+from nodeagent.meshctl.commands.cluster import reading
 
 MOST_NAMED: Final = 5
 """Nodes that a message names."""
 _TARGET: Final = re.compile(r"/[!-~]*")
+
+
+class NoSuchAgent(Exception):
+    """It is not clear which agent is meant, or there is none; the message says what to do."""
 
 
 def _parse_target(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -39,11 +42,10 @@ def page(target: str, which: WhichAgents) -> None:
     cluster cannot be read.
     """
     try:
-        answer = asyncio.run(_read(which, target))
-    except Untold as error:
+        with reading(which):
+            answer = asyncio.run(_read(which, target))
+    except NoSuchAgent as error:
         answer = Answer("", "", reason=str(error))
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
     if answer.status:
         click.echo(answer.text, nl=False, err=answer.status != 200)
     else:
@@ -56,10 +58,10 @@ async def _read(which: WhichAgents, target: str) -> Answer:
     async with open_agents(which) as agents:
         places = await agents.places()
         if not places:
-            raise Untold(agents.none)
+            raise NoSuchAgent(agents.none)
         if len(places) > 1:
             nodes = sorted({place.node or place.agent for place in places})
             named = ", ".join(nodes[:MOST_NAMED]) + (", ..." if len(nodes) > MOST_NAMED else "")
-            raise Untold(f"{len(places)} agents ({named}): choose one with --node")
+            raise NoSuchAgent(f"{len(places)} agents ({named}): choose one with --node")
         (answer,) = await agents.ask(target, {})
         return answer

@@ -110,7 +110,7 @@ def _show(
 ) -> None:
     name = service if "/" in service else f"{namespace}/{service}"
     nodes: list[NodeSaid] = []
-    with reading():
+    with reading(which):
         try:
             if files:
                 events = read_events(Where(files, Cluster("", ""), ""), compat, overrides)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import click
 
-from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import Unreadable, parse_service
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -49,10 +48,8 @@ def stat(
     Exits with 0 if all agents have answered, with 1 if one has not or there is none, with 2 if the cluster
     cannot be read.
     """
-    try:
+    with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
     complain(live, which)
     print_answer(output, live_document(live, "services"), _lines(live, sort))
     sys.exit(0 if live.complete else 1)

@@ -13,14 +13,13 @@ from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
 from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
 from discovery.kube.failure import ApiError
-from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
-    Unreadable,
     parse_namespace,
+    reading,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
@@ -76,10 +75,8 @@ def status(
         async with open_objects(which.kubeconfig, which.context) as client:
             return pages, await _daemonsets(client, which.namespace, which.selector)
 
-    try:
+    with reading(which):
         pages, daemonsets = asyncio.run(read())
-    except SourceError as error:
-        raise Unreadable(f"{error}{_hint(error, which.namespace)}") from None
     agents = [read_status(agent) for agent in pages]
     lines = (*(text_lines(agents) if agents else ()), *missing_lines(daemonsets))
     print_answer(output, status_document(agents, daemonsets), lines)
@@ -87,13 +84,6 @@ def status(
         click.echo(which.none, err=True)
     complete = not any(daemonset.missing for daemonset in daemonsets)
     sys.exit(0 if agents and complete and all(agent.good for agent in agents) else 1)
-
-
-def _hint(error: SourceError, namespace: str) -> str:
-    forbidden = isinstance(error.__cause__, ApiError) and error.__cause__.failure.kind == "forbidden"
-    if namespace or not forbidden:
-        return ""
-    return "; if you may see the agents' namespace only, name it: --agents-namespace NAME"
 
 
 async def _daemonsets(client: ObjectClient, namespace: str, selector: str) -> tuple[DaemonSetState, ...]:

@@ -18,12 +18,11 @@ from discovery.kube.commands.forwarding import forward, get_lines
 from discovery.kube.commands.reading import Cluster, connect
 from discovery.kube.connection import Connection
 from discovery.kube.failure import ApiError
-from discovery.source import SourceError
 from nodeagent.meshctl.admin_port import admin_port
 from nodeagent.meshctl.asking import WhichAgents, why_no_answer
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
-    Unreadable,
+    reading,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
@@ -86,9 +85,8 @@ def tap(
     target = wanted("/tap", {name: value for name, value in query.items() if value}).target
     watch = _watch_addresses(which.urls, target) if which.urls else _watch_pods(which, target)
     try:
-        complete = asyncio.run(_show(watch, most, output))
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
+        with reading(which):
+            complete = asyncio.run(_show(watch, most, output))
     except KeyboardInterrupt:
         complete = True
     sys.exit(0 if complete else 1)

@@ -13,7 +13,7 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import Unreadable, parse_service
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -65,9 +65,8 @@ def top(
     """
     view = View(sort, wanted.lower())
     try:
-        live = asyncio.run(_run(which, service, namespace, window, view, every))
-    except SourceError as error:
-        raise Unreadable(str(error)) from None
+        with reading(which):
+            live = asyncio.run(_run(which, service, namespace, window, view, every))
     except KeyboardInterrupt:
         return
     if live is not None:
