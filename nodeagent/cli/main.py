@@ -19,8 +19,8 @@ import msgspec
 
 from middleware.registry import FOLDER_VARIABLE
 from nodeagent import compiled
-from nodeagent.cli.flags import (
-    Given,
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.cli.flagvalues import (
     parse_assignment,
     parse_collector,
     parse_drain_timeout,
@@ -35,7 +35,6 @@ from nodeagent.cli.flags import (
     parse_worker_memory,
     parse_workers,
     parse_zone,
-    resolve_settings,
 )
 from nodeagent.cli.needs import unmet
 from nodeagent.cli.parsed import Parsed, ParsedLines

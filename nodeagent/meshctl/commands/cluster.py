@@ -19,7 +19,8 @@ from discovery.files.reading import MAX_BYTES, read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.kube.failure import ApiError
 from discovery.source import Event, SourceError
-from nodeagent.cli.flags import check_overrides, parse_override
+from nodeagent.cli.flags import check_overrides
+from nodeagent.cli.flagvalues import parse_override
 from nodeagent.cli.parsed import Parsed
 from nodeagent.meshctl.asking import WhichAgents
 

@@ -20,7 +20,8 @@ import msgspec
 
 from discovery.kube.commands.objects import open_objects
 from discovery.source import SourceError
-from nodeagent.cli.flags import ADMIN_PORT, parse_range, parse_zone
+from nodeagent.cli.flags import ADMIN_PORT
+from nodeagent.cli.flagvalues import parse_range, parse_zone
 from nodeagent.meshctl.clustercheck.nodes import API_REACHABLE
 from nodeagent.meshctl.clustercheck.reading import Unreachable
 from nodeagent.meshctl.clustercheck.result import Result

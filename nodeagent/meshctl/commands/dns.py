@@ -16,7 +16,7 @@ import msgspec
 from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
-from nodeagent.cli.flags import parse_zone
+from nodeagent.cli.flagvalues import parse_zone
 from nodeagent.meshctl.clusterdns import cluster
 from nodeagent.meshctl.clusterdns.change import (
     Change,
