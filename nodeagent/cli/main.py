@@ -325,7 +325,7 @@ def run(kept: Kept | None, /, middleware_path: str | None, **given: Any) -> None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     # Imported here so that --help and mistakes are answered at once.
-    from nodeagent.agent.app import run_agent
+    from nodeagent.agent.run import run_agent
 
     sys.exit(run_agent(settings, kept))
 

@@ -10,10 +10,21 @@ import msgspec
 
 from nodeagent.explain.model import Question, Unexplained
 from nodeagent.proxy.http1.head import parse_request
-from nodeagent.proxy.http2.headers import HeaderDecoder, StreamFault
-from nodeagent.proxy.http2.literals import compact
-from nodeagent.proxy.message import NO_BODY, Fields, RequestHead, TimedRequestHead, check_target
-from nodeagent.settings import Limits
+from nodeagent.proxy.http2.field import Field
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
+from nodeagent.proxy.http2.shapes import RequestShape
+from nodeagent.proxy.message import (
+    COUNTED_METHODS,
+    NO_BODY,
+    UNTIL_CLOSE,
+    Fields,
+    GrpcRequestHead,
+    HeadError,
+    RequestHead,
+    TimedRequestHead,
+    check_target,
+    count_forward,
+)
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "tcp": 0}
 LONGEST_URL = 4096
@@ -81,21 +92,39 @@ def read_head(question: Question, url: Url) -> RequestHead:
 
 
 def _read_call(method: str, target: str, fields: Sequence[tuple[str, str]]) -> RequestHead:
-    """Return the head of a gRPC call, whose body follows."""
+    """Return the head of a gRPC call, whose body follows: of its fields, judged as those of HTTP/2 are.
+
+    The decoder of header blocks is not used: it needs a library that `meshctl` may have to do without.
+    """
     host = next(value for name, value in fields if name.lower() == "host")
     pseudo = ((":method", method), (":scheme", "http"), (":path", target), (":authority", host))
     others = tuple((name.lower(), value) for name, value in fields if name.lower() != "host")
-    block = b"".join(
-        compact(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pseudo, *others)
-    )
-    try:
-        return HeaderDecoder(Limits()).request(block, False)
-    except StreamFault as fault:
-        if fault.status != MALFORMED:
-            raise
-        raise Unexplained(
-            f"the mesh breaks such a call off, with RST_STREAM and no answer: {fault.detail}"
-        ) from None
+    found = [Field(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pseudo, *others)]
+    shape = RequestShape(bytes(one.kind for one in found))
+    fault = next((one.fault for one in found if one.fault is not None), shape.fault)
+    if fault is not None:
+        raise _broken_off(fault[1])
+    lines = found[shape.host].line + b"".join(found[place].line for place in shape.kept)
+    if shape.cookies:
+        lines += b"cookie: %b\r\n" % b"; ".join(found[place].value for place in shape.cookies)
+    if found[shape.method].value in COUNTED_METHODS:
+        try:
+            lines = count_forward(lines)
+        except HeadError as error:
+            if error.status != MALFORMED:
+                raise
+            raise _broken_off(error.detail) from None
+    parts = (found[shape.method].value, found[shape.target].value, b"1", lines, 0)
+    if shape.timeout < 0:
+        head: RequestHead = GrpcRequestHead(*parts)
+    else:
+        head = TimedRequestHead(parse_timeout(found[shape.timeout].value), *parts)
+    head.length = UNTIL_CLOSE
+    return head
+
+
+def _broken_off(detail: str) -> Unexplained:
+    return Unexplained(f"the mesh breaks such a call off, with RST_STREAM and no answer: {detail}")
 
 
 class AskedRequest:
