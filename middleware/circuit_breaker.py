@@ -256,6 +256,7 @@ def explain(options: Options, asked: AskedHere) -> Decision:
     return Decision(
         f"passes while it is closed; {otherwise} while it is open, which it is after {options.expression}",
         perhaps=() if fallback else (options.status,),
+        otherwise=fallback,
     )
 
 

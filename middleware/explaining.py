@@ -44,3 +44,5 @@ class Decision(msgspec.Struct, frozen=True):
     """Statuses that it may answer with, as running state or chance has it."""
     shares: tuple[tuple[str, int], ...] = ()
     """The backends among which it chooses, by name (empty: the Service itself), with their weights."""
+    otherwise: str = ""
+    """The backend that gets the request instead where running state has it so; empty: there is none."""

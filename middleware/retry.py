@@ -37,7 +37,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.grpc import GrpcStatus
+from middleware.grpc import BY_WORD, GrpcStatus
 from middleware.hedge import UsualTime, hedged
 from middleware.retry_options import ANNOTATIONS, Options, parse
 from middleware.retry_rules import (
@@ -133,18 +133,28 @@ class _Retries:
         return replayable
 
 
+def again_on(options: Options, method: str, call: bool) -> list[str]:
+    """Return on what a request is sent again, in the words of `svc.mesh/retry-on`, in order.
+
+    An endpoint that has not processed it counts as `connect-failure`.
+    """
+    words = {"connect-failure"}
+    if method in (IDEMPOTENT if call else options.repeatable()):
+        words |= {"reset", *(word for word in options.on if word not in BY_WORD)}
+    if call:
+        words |= {word for word in options.on if word in BY_WORD}
+    return sorted(words)
+
+
 def explain(options: Options, asked: Asked) -> Decision:
     """Say when the request is sent again."""
-    repeatable = IDEMPOTENT if asked.grpc else options.repeatable()
     said = []
     if options.attempts:
         times = "once" if options.attempts == 1 else f"up to {options.attempts} times"
-        on = (
-            ", ".join(sorted({"connect-failure", "reset", *options.on})) if asked.method in repeatable else ""
-        )
-        what = on or f"connect-failure and what was not processed, as {asked.method} may not be done twice"
-        if asked.grpc and options.grpc_statuses():
-            what = ", ".join(sorted(options.on))
+        words = again_on(options, asked.method, asked.grpc)
+        what = ", ".join(words)
+        if words == ["connect-failure"]:
+            what += f" and what was not processed, as {asked.method} may not be done twice"
         said.append(f"sent again {times} on {what}")
     if options.hedge_percent is not None:
         slowest = f"a second try for the {100 - options.hedge_percent:.4g}% that are slowest"

@@ -22,22 +22,37 @@ class PlanText(msgspec.Struct, frozen=True):
 
 
 class PlanPage:
-    """The plan in force as JSON. `current` returns a value that is replaced, never changed."""
+    """The plan in force as JSON. `current` returns a value that is replaced, never changed.
 
-    def __init__(self, current: Callable[[], Any], document: Callable[[Any], Mapping[str, Any]]) -> None:
+    `service` returns what there is to say of one Service; without it everything is said.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], Any],
+        document: Callable[[Any], Mapping[str, Any]],
+        service: Callable[[Any, str], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._current = current
         self._document = document
+        self._service = service
         self._writing = asyncio.Lock()
         self._written: tuple[Any, PlanText] | None = None
 
-    async def page(self) -> PlanText:
-        """Return the page; a second caller waits for what the first has written."""
+    async def page(self, service: str = "") -> PlanText:
+        """Return the page, or what it says of one Service; a second caller waits for what the first has
+        written.
+        """
         async with self._writing:
             plan = self._current()
+            if service and self._service is not None:
+                of_one = self._service
+                return await asyncio.to_thread(lambda: _write(of_one(plan, service)))
             if self._written is None or self._written[0] is not plan:
-                self._written = (plan, await asyncio.to_thread(self._write, plan))
+                self._written = (plan, await asyncio.to_thread(lambda: _write(self._document(plan))))
             return self._written[1]
 
-    def _write(self, plan: Any) -> PlanText:
-        body = msgspec.json.format(msgspec.json.encode(self._document(plan)), indent=2) + b"\n"
-        return PlanText(body, etag_of(body))
+
+def _write(document: Mapping[str, Any]) -> PlanText:
+    body = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return PlanText(body, etag_of(body))

@@ -45,7 +45,7 @@ PAGES = {
     "/healthz": "200 while this process runs",
     "/readyz": "200 when the mesh is served, 503 before that and while draining; ?verbose says more",
     "/metrics": "Prometheus metrics of the agent and all its workers",
-    "/plan": "what this node does now, as JSON",
+    "/plan": "what this node does now, as JSON; ?service=NAMESPACE/NAME for one Service",
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/ui/": "a page for people: the map of calls, Services with their settings, problems, endpoints",
     "/tap": "requests of ?service=NAMESPACE/NAME as they end, a JSON object a line; see docs/meshctl.md",
@@ -65,7 +65,8 @@ class AdminView(msgspec.Struct, frozen=True):
 
     readiness: Readiness
     metrics: Callable[[TextFormat], Iterator[bytes]]
-    plan: Callable[[], Awaitable[PlanText]]
+    plan: Callable[[str], Awaitable[PlanText]]
+    """Tells the plan, or what it says of a Service `namespace/name`."""
     resolve: Callable[[str], Awaitable[Resolution]]
     """Asks DNS for a name; raises `NotOurs`."""
     stats: Callable[[float], Awaitable[NodeStats]]
@@ -233,7 +234,7 @@ class AdminServer:
         return response
 
     async def _plan(self, request: web.Request) -> web.Response:
-        page = await self._view.plan()
+        page = await self._view.plan(request.query.get("service", ""))
         headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
         return tagged(request, page.body, page.etag, headers)
 

@@ -10,16 +10,12 @@ import asyncio
 import contextlib
 import gc
 import math
-import os
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
 import dns.exception
-import msgspec
 import structlog
 
 from discovery.debounce import Debounce
@@ -27,7 +23,7 @@ from discovery.dns.server import DnsServer
 from discovery.model import MeshSnapshot, PodObject, ServiceKey
 from discovery.notice import Announcer
 from discovery.registry import Registry
-from discovery.source import Event, Source, SourceError, Stale, Synced
+from discovery.source import Event, Source, Stale, Synced
 from nodeagent.admin.backing import PlanBacking
 from nodeagent.admin.freshness import Freshness, describe_state
 from nodeagent.admin.live import LiveStats
@@ -50,18 +46,16 @@ from nodeagent.agent.traces import keep_exemplars, make_exporter
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
 from nodeagent.compiled import is_compiled
-from nodeagent.control.listener import NoWorkerPortError, free_worker_port
 from nodeagent.control.messages import Conditions, PortFailure, Traces
 from nodeagent.control.successor import Presence, successor_address
 from nodeagent.control.supervisor import Supervisor
 from nodeagent.health.prober import Prober
-from nodeagent.init import Kept
-from nodeagent.log.configure import configure_logging, lost_lines
+from nodeagent.log.configure import lost_lines
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
-from nodeagent.plan.render import InForce, in_force_document
+from nodeagent.plan.render import InForce, in_force_document, service_document
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
 from nodeagent.stats.exemplars import Exemplars
@@ -71,8 +65,6 @@ log = structlog.get_logger()
 
 VERIFY_INTERVAL = 5.0
 """Seconds between two checks that the kernel still does what it was told."""
-PULSE = 1.0
-"""Seconds between two signs of life to process 1."""
 COLD_START_PATIENCE = 0.2
 """Seconds that the source has before the snapshot on disk is served."""
 
@@ -81,12 +73,6 @@ AT_ONCE = 500
 """Events that are folded in a few milliseconds."""
 MANY = 100
 """Changed Services; work on more than these is done by a thread, so that DNS is answered meanwhile."""
-SWITCH_INTERVAL = 0.001
-"""Seconds that a thread computes before another thread may: the longest that a DNS answer waits for one."""
-COLLECTOR = (700, 10, 1000)
-"""Python's own thresholds, except the last: a full collection takes 50 ms and more, in which nothing else
-runs, so it comes after millions of allocations and not after tens of thousands."""
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -157,7 +143,7 @@ class Agent:
                     tallies,
                     exemplars=self._exemplars,
                 ).render,
-                plan=PlanPage(lambda: self._in_force, in_force_document).page,
+                plan=PlanPage(lambda: self._in_force, in_force_document, service_document).page,
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 stats=self._live.stats,
                 tap=TapDoor(self._supervisor.watchers, self._serves),
@@ -519,60 +505,6 @@ async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kw
     return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
 
 
-def with_worker_port(settings: Settings) -> Settings:
-    """Return the settings with a port for the workers that no other agent on this node uses.
-
-    Raises:
-        StartError: there is none.
-    """
-    if settings.capture != "nftables":
-        return settings
-    try:
-        return msgspec.structs.replace(settings, worker_port=free_worker_port(settings))
-    except NoWorkerPortError as error:
-        raise StartError(str(error)) from error
-
-
 def asked_dns(settings: Settings) -> tuple[str, int]:
     """Return the address and port at which this node's clients ask the mesh's DNS."""
     return (settings.dns_address, 53) if settings.capture == "nftables" else settings.dns_listen
-
-
-async def _beat(pulse: int) -> None:
-    """Write a byte every second, so that process 1 knows that this loop is running."""
-    while True:
-        # The pipe is full: process 1 does not look at present, so it misses nothing.
-        with contextlib.suppress(OSError):
-            os.write(pulse, b".")
-        await asyncio.sleep(PULSE)
-
-
-def run_agent(settings: Settings, kept: Kept | None = None) -> int:
-    """Run an agent until SIGINT or SIGTERM; return the exit status. `kept` is given if process 1 of a
-    container keeps the agent running.
-    """
-    import uvloop
-
-    configure_logging(settings.log_level, settings.log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    gc.set_threshold(*COLLECTOR)
-    if kept is not None and kept.died:
-        log.error("agent_died", reason=kept.died, serving="its workers, until this one is ready")
-
-    async def serve() -> int:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        pulse = loop.create_task(_beat(kept.pulse)) if kept is not None else None
-        try:
-            await Agent(with_worker_port(settings)).run(stop)
-        except (StartError, SourceError) as error:
-            log.error("agent_failed", reason=str(error))  # noqa: TRY400 the message is for people
-            return 1
-        finally:
-            if pulse is not None:
-                pulse.cancel()
-        return 0
-
-    return uvloop.run(serve())

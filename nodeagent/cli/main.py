@@ -19,9 +19,9 @@ import msgspec
 
 from middleware.registry import FOLDER_VARIABLE
 from nodeagent import compiled
-from nodeagent.cli.flags import (
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.cli.flagvalues import (
     COLLECTOR_FORMS,
-    Given,
     parse_assignment,
     parse_collector,
     parse_drain_timeout,
@@ -36,7 +36,6 @@ from nodeagent.cli.flags import (
     parse_worker_memory,
     parse_workers,
     parse_zone,
-    resolve_settings,
 )
 from nodeagent.cli.needs import unmet
 from nodeagent.cli.parsed import Parsed, ParsedLines
@@ -328,7 +327,7 @@ def run(kept: Kept | None, /, middleware_path: str | None, **given: Any) -> None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     # Imported here so that --help and mistakes are answered at once.
-    from nodeagent.agent.app import run_agent
+    from nodeagent.agent.run import run_agent
 
     sys.exit(run_agent(settings, kept))
 

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
 from nodeagent.explain.model import Question, Unexplained
 from nodeagent.proxy.http1.head import parse_request
-from nodeagent.proxy.message import NO_BODY, Fields, GrpcRequestHead, RequestHead, check_target
+from nodeagent.proxy.http2.field import Field
+from nodeagent.proxy.http2.grpc_timeout import parse_timeout
+from nodeagent.proxy.http2.shapes import RequestShape
+from nodeagent.proxy.message import (
+    COUNTED_METHODS,
+    NO_BODY,
+    UNTIL_CLOSE,
+    Fields,
+    GrpcRequestHead,
+    HeadError,
+    RequestHead,
+    TimedRequestHead,
+    check_target,
+    count_forward,
+)
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "tcp": 0}
 LONGEST_URL = 4096
+MALFORMED = 400
+"""The status of faults that HTTP/2 does not answer."""
 _GRPC = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 """Of a call, which comes over HTTP/2; not `application/grpc-web`."""
 
@@ -52,28 +69,62 @@ def read_url(text: str) -> Url:
 
 
 def read_head(question: Question, url: Url) -> RequestHead:
-    """Return the head as the mesh reads it.
+    """Return the head as the mesh reads it: a gRPC call over HTTP/2, all else over HTTP/1.1.
 
     Raises:
         HeadError: the mesh refuses such a request.
-        Unexplained: no HTTP request looks like this.
+        Unexplained: no HTTP request looks like this, or the mesh breaks it off without an answer.
     """
     fields = question.fields
     if all(name.lower() != "host" for name, _ in fields):
         fields = (("Host", url.authority), *fields)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
     try:
+        if any(name.lower() == "content-type" and _GRPC.fullmatch(value) for name, value in fields):
+            return _read_call(question.method, url.target, fields)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         data = f"{question.method} {url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
     except UnicodeEncodeError:
         raise Unexplained("the URL and the fields have characters that HTTP does not carry") from None
     head = parse_request(data)
     if head is None or head.end != len(data):
         raise Unexplained("the mesh answers 400: that is no HTTP request; encode spaces and the like with %")
-    if _GRPC.fullmatch(Fields(head).get("Content-Type") or ""):
-        call = GrpcRequestHead(head.method, head.target, head.minor, head.fields, head.end)
-        call.length, call.upgrade = head.length, head.upgrade
-        return call
     return head
+
+
+def _read_call(method: str, target: str, fields: Sequence[tuple[str, str]]) -> RequestHead:
+    """Return the head of a gRPC call, whose body follows: of its fields, judged as those of HTTP/2 are.
+
+    The decoder of header blocks is not used: it needs a library that `meshctl` may have to do without.
+    """
+    host = next(value for name, value in fields if name.lower() == "host")
+    pseudo = ((":method", method), (":scheme", "http"), (":path", target), (":authority", host))
+    others = tuple((name.lower(), value) for name, value in fields if name.lower() != "host")
+    found = [Field(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pseudo, *others)]
+    shape = RequestShape(bytes(one.kind for one in found))
+    fault = next((one.fault for one in found if one.fault is not None), shape.fault)
+    if fault is not None:
+        raise _broken_off(fault[1])
+    lines = found[shape.host].line + b"".join(found[place].line for place in shape.kept)
+    if shape.cookies:
+        lines += b"cookie: %b\r\n" % b"; ".join(found[place].value for place in shape.cookies)
+    if found[shape.method].value in COUNTED_METHODS:
+        try:
+            lines = count_forward(lines)
+        except HeadError as error:
+            if error.status != MALFORMED:
+                raise
+            raise _broken_off(error.detail) from None
+    parts = (found[shape.method].value, found[shape.target].value, b"1", lines, 0)
+    if shape.timeout < 0:
+        head: RequestHead = GrpcRequestHead(*parts)
+    else:
+        head = TimedRequestHead(parse_timeout(found[shape.timeout].value), *parts)
+    head.length = UNTIL_CLOSE
+    return head
+
+
+def _broken_off(detail: str) -> Unexplained:
+    return Unexplained(f"the mesh breaks such a call off, with RST_STREAM and no answer: {detail}")
 
 
 class AskedRequest:
@@ -134,9 +185,14 @@ class AskedRequest:
 
     def copy(self) -> AskedRequest:
         """Return the same request, to be changed apart."""
-        kind = type(self.head)
-        head = kind(self.head.method, self.head.target, self.head.minor, self.head.fields, self.head.end)
-        head.length, head.upgrade = self.head.length, self.head.upgrade
-        other = AskedRequest(head, self.service, self.port, self.source, self.workload)
+        head = self.head
+        parts = (head.method, head.target, head.minor, head.fields, head.end)
+        same = (
+            TimedRequestHead(head.timeout, *parts)
+            if isinstance(head, TimedRequestHead)
+            else type(head)(*parts)
+        )
+        same.length, same.upgrade = head.length, head.upgrade
+        other = AskedRequest(same, self.service, self.port, self.source, self.workload)
         other.candidates = self.candidates
         return other

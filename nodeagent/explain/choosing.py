@@ -116,14 +116,14 @@ def _view(
         what = " ".join(filter(None, (balance.key.place, balance.key.name)))
         if not key:
             return _even(running, used, share, f"in turn: the request has no {what} to hash")
-        balancer = make_balancer(msgspec.structs.replace(balance, slow_start=0.0))
+        balancer = make_balancer(balance)
         balancer.keep(running.targets)
         balancer.circulate(running.found.well)
         target: Target | None = balancer.pick(used, (), key)
         how = f"by the hash of the {what} {key.decode('utf-8', 'replace')}"
-        if balance.factor or balance.slow_start:
-            doubt = "the bound of its load" if balance.factor else "slow start"
-            return _even(running, used, share, f"{how}: {target}, unless {doubt} sends it elsewhere")
+        if balance.factor:
+            how = f"{how}: {target}, unless the bound of its load sends it elsewhere"
+            return _even(running, used, share, how)
         if target is not None:
             return _certain(running, target, share, how)
     if balance.policy in BY_LOAD:

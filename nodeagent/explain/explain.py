@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from discovery.annotations import protocol_reason
-from middleware.contract import Decision, ExchangeError, NoEndpoint
+from middleware.contract import Decision, ExchangeError, NoEndpoint, Reply
+from middleware.grpc import of_reply
 from middleware.registry import by_name
 from nodeagent.explain.asked import AskedRequest, Url, read_head, read_url
 from nodeagent.explain.choosing import Node, view_backend
+from nodeagent.explain.deciding import Unknown, decide
 from nodeagent.explain.model import (
     Answer,
     BackendView,
@@ -28,8 +30,11 @@ from nodeagent.explain.model import (
 from nodeagent.explain.naming import Place, find_listener
 from nodeagent.explain.rules import look_at_rules
 from nodeagent.plan.model import BackendKey, LayerSpec, Rule, ServicePlan
-from nodeagent.proxy.errors import BadRequest, LayerBroke, NoRule, printable
-from nodeagent.proxy.message import HeadError, RequestHead
+from nodeagent.proxy.errors import BadRequest, CallerDeadline, LayerBroke, NoRule
+from nodeagent.proxy.grpc_reply import grpc_head
+from nodeagent.proxy.grpc_status import in_reply
+from nodeagent.proxy.http2.grpc_timeout import render_timeout
+from nodeagent.proxy.message import Fields, HeadError, RequestHead, TimedRequestHead
 from nodeagent.proxy.streams import Source
 from nodeagent.settings import Settings
 
@@ -110,9 +115,11 @@ def _explain_request(
     basis = msgspec.structs.replace(basis, rules=views, upstream=own.protocol if own is not None else "http1")
     if rule is None:
         said = NoRule(f"{basis.service} has no rule for {question.method} {url.target}")
-        return msgspec.structs.replace(basis, answer=_refusal(said))
+        return msgspec.structs.replace(basis, answer=_to_caller(_refusal(said), head))
     asked = AskedRequest(head, basis.service, basis.port, question.source, workload)
     walk = _Walk(service, listener.port_name, listener.port)
+    if isinstance(head, TimedRequestHead):
+        walk.steps.append(_deadline_of(head))
     outer = [spec for spec in rule.layers if by_name(spec.name).scope == "rule"]
     tries = [spec for spec in rule.layers if by_name(spec.name).scope == "try"]
     walk.through((*listener.layers, *outer), asked)
@@ -129,15 +136,33 @@ def _explain_request(
         backends = _backends(node, rule, named, asked.candidates, asked.head, Source(question.source))
         if not any(view.possible for view in backends):
             walk.answer = _refusal(NoEndpoint("no backend has an endpoint that may be used"))
+    perhaps = _perhaps(walk.steps, backends if walk.answer is None else ())
     return msgspec.structs.replace(
         basis,
         steps=tuple(walk.steps),
         sent=Sent(asked.method, asked.target, tuple(asked.headers)) if walk.answer is None else None,
         backends=_with_causes(node, backends),
-        answer=walk.answer,
-        perhaps=_perhaps(walk.steps, backends if walk.answer is None else ()),
+        answer=_to_caller(walk.answer, head) if walk.answer is not None else None,
+        perhaps=perhaps,
+        perhaps_grpc=tuple(dict.fromkeys(of_reply(one).name for one in perhaps)) if head.grpc else (),
         unknown=tuple(dict.fromkeys(walk.unknown)),
     )
+
+
+def _deadline_of(head: TimedRequestHead) -> Step:
+    """Return what the caller's own deadline does."""
+    given = render_timeout(head.timeout).decode()
+    says = f"the caller waits {given} for the complete response; endpoints are told what is left of it"
+    return Step("grpc-timeout", "listener", says, perhaps=(CallerDeadline.status,))
+
+
+def _to_caller(answer: Answer, head: RequestHead) -> Answer:
+    """Return the answer as a caller of gRPC gets it; others get it as it is."""
+    if not head.grpc:
+        return answer
+    reply = Reply(answer.status, answer.fields, reason=answer.reason)
+    fields = tuple(one for one in Fields(grpc_head(reply)) if one[0].lower() != "grpc-message")
+    return msgspec.structs.replace(answer, fields=fields, grpc_status=in_reply(reply).name)
 
 
 class _Walk:
@@ -160,6 +185,8 @@ class _Walk:
             decision = self._decide(spec, asked)
             if len(decision.shares) > 1:
                 asked.candidates = decision.shares
+            if decision.otherwise:
+                asked.candidates = (*asked.candidates, (decision.otherwise, 0))
             if decision.status:
                 self.answer = Answer(decision.status, spec.name, decision.reason, decision.fields)
             causes = tuple(self._causes(one.name for one in middleware.annotations))
@@ -177,30 +204,26 @@ class _Walk:
 
     def within(self, node: Node, shares: Sequence[tuple[BackendKey, float]], asked: AskedRequest) -> None:
         """Go through the layers of the backends; what one of several does there changes no other."""
+        usual = [key for key, share in shares if share]
+        alone = usual[0] if len(usual) == 1 else None
         for key, _ in shares:
             spec = node.spec(key)
-            if spec is None or not spec.layers:
+            if key == alone or spec is None or not spec.layers:
                 continue
-            if len(shares) == 1:
-                self.through(spec.layers, asked, str(key.service))
-                return
             apart = _Walk(node.in_force.plan.services[key.service], "", key.port)
             apart.through(spec.layers, asked.copy(), str(key.service))
             self.steps += apart.steps
             self.unknown += apart.unknown
+        spec = node.spec(alone) if alone is not None else None
+        if spec is not None:
+            self.through(spec.layers, asked, str(spec.key.service))
 
     def _decide(self, spec: LayerSpec, asked: AskedRequest) -> Decision:
-        decide = by_name(spec.name).explain
-        if decide is None:
-            self.unknown.append(spec.name)
-            return Decision("cannot say what it would do: it brings no `explain`")
         try:
-            return decide(spec.options, asked)
-        except ExchangeError as error:
-            return Decision(str(error), error.status, reason=error.reason)
-        except Exception as error:  # it may not be ours; nothing else is lost by it
+            return decide(spec, asked)
+        except Unknown as unknown:
             self.unknown.append(spec.name)
-            return Decision(f"its `explain` failed: {printable(repr(error))}")
+            return Decision(str(unknown))
 
     def _causes(self, names: Iterable[str]) -> Iterator[Cause]:
         yield from causes_of(self._service, names, self._port_name, self._port)
@@ -225,7 +248,9 @@ def _shares(
     total = sum(weight for _, weight in candidates)
     shares: dict[BackendKey, float] = {}
     for name, weight in candidates:
-        if name:
+        if not weight:
+            shares.setdefault(named[name], 0.0)
+        elif name:
             shares[named[name]] = shares.get(named[name], 0.0) + weight / total
         elif len(rule.backends) == 1:
             shares[rule.backends[0].backend] = weight / total

@@ -75,6 +75,7 @@ class BackendView(msgspec.Struct, frozen=True):
     backend: str
     """`namespace/name:port`."""
     share: float
+    """Of the requests; 0: it gets one only where running state has it so."""
     balance: str
     how: str
     """How the endpoint is chosen: by a key, a cookie, the load, or in turn."""
@@ -92,10 +93,13 @@ class Answer(msgspec.Struct, frozen=True):
     """A response that the mesh gives by itself, whatever endpoints would say."""
 
     status: int
+    """Of HTTP; a gRPC call gets `grpc_status` in its place."""
     by: str
     """The middleware, or `mesh`."""
     reason: str
     fields: tuple[tuple[str, str], ...] = ()
+    grpc_status: str = ""
+    """Of a gRPC call, such as `UNAVAILABLE`."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -133,6 +137,8 @@ class Explanation(msgspec.Struct, frozen=True):
     perhaps: tuple[int, ...] = ()
     """Statuses with which the mesh may answer instead: those of steps, and 503 where one of several backends
     has no endpoint."""
+    perhaps_grpc: tuple[str, ...] = ()
+    """Of a gRPC call: what it gets in place of `perhaps`, such as `UNAVAILABLE`."""
     unknown: tuple[str, ...] = ()
     """Middlewares that cannot say what they would do."""
     problems: tuple[str, ...] = ()

@@ -30,7 +30,8 @@ def text_lines(one: Explanation) -> Iterator[str]:
 
 
 def _backend(view: BackendView) -> Iterator[str]:
-    yield f"backend   {view.backend}, {view.share:.0%} of the requests, {view.balance or 'no balancer'}"
+    share = f"{view.share:.0%} of the requests" if view.share else "only as described above"
+    yield f"backend   {view.backend}, {share}, {view.balance or 'no balancer'}"
     yield f"            {view.how}"
     yield from _causes(view.causes)
     rows = [
@@ -54,12 +55,13 @@ def _causes(causes: Sequence[Cause]) -> Iterator[str]:
 def _answer(one: Explanation) -> str:
     if one.answer is not None:
         by = "the mesh" if one.answer.by == "mesh" else one.answer.by
-        return f"{one.answer.status} of {by} ({one.answer.reason})"
+        return f"{one.answer.grpc_status or one.answer.status} of {by} ({one.answer.reason})"
     if one.protocol == "tcp":
         return "the connection is passed to an endpoint" if one.backends else "none"
     if not one.perhaps:
         return "that of the endpoint"
-    return f"that of the endpoint, or {', '.join(map(str, one.perhaps))} as described above"
+    others = one.perhaps_grpc or tuple(map(str, one.perhaps))
+    return f"that of the endpoint, or {', '.join(others)} as described above"
 
 
 def _named(name: str, port: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from nodeagent.meshctl.table import Table
+
 PREFIX: Final = "svcmesh_cache_"
 COUNTERS: Final = ("hits", "stale", "misses", "collapsed", "stored", "evicted", "purged")
 GAUGE: Final = "bytes"
@@ -84,13 +86,11 @@ def merge_counts(agents: Iterable[AgentCaches]) -> tuple[CacheCounts, ...]:
     return tuple(merged[key] for key in sorted(merged))
 
 
-def stat_lines(agents: Sequence[AgentCaches]) -> Iterator[str]:
+def stat_lines(agents: Sequence[AgentCaches]) -> Iterator[str | Table]:
     """Yield a table, why agents have not answered, and a summary."""
     counts = merge_counts(agents)
-    rows = [COLUMNS, *map(_row, counts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if counts else ():
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if counts:
+        yield Table(COLUMNS, [*map(_row, counts)])
     for agent in agents:
         if agent.reason:
             yield f"{agent.node or '(no node)'} ({agent.pod}): {' '.join(agent.reason.split())}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nodeagent.meshctl.stat import BAD, GOOD, printable, show_rate, show_seconds, show_share
+from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import Edge, Overview
 from nodeagent.stats.signals import Signals
 
@@ -37,20 +38,16 @@ def _label(signals: Signals) -> str:
     return f"{sign} {show_rate(signals.rate)} {show_share(signals.success)} p95 {show_seconds(signals.p95)}"
 
 
-def graph_lines(overview: Overview) -> Iterator[str]:
+def graph_lines(overview: Overview) -> Iterator[str | Table]:
     """Yield a table with a row for each caller of each Service."""
-    rows: list[tuple[str, ...]] = [COLUMNS]
+    rows = []
     for edge in sorted(overview.edges, key=lambda edge: (_caller(edge), _callee(edge), edge.source)):
         signals = edge.signals
         times = (show_seconds(each) for each in (signals.p50, signals.p95, signals.p99))
         rate, success = show_rate(signals.rate), show_share(signals.success)
         rows.append((printable(_caller(edge)), printable(_callee(edge)), rate, success, *times))
-    if len(rows) == 1:
-        return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for caller, callee, *numbers in rows:
-        cells = [caller.ljust(widths[0]), callee.ljust(widths[1]), *map(str.rjust, numbers, widths[2:])]
-        yield "  ".join(cells)
+    if rows:
+        yield Table(COLUMNS, rows, numbers=len(COLUMNS) - 2)
 
 
 def dot_lines(overview: Overview) -> Iterator[str]:

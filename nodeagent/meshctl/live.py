@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from nodeagent.meshctl.asking import Agents, Answer
+from nodeagent.meshctl.asking import Agents, Answer, Untold, ask_any
 from nodeagent.stats.columns import DURATION_BOUNDS
 from nodeagent.stats.overview import AgentSaid, Backing, Edge, Live, ServiceName, ServiceRow, merge_nodes
 from nodeagent.stats.signals import NodeStats
@@ -102,7 +102,7 @@ _plan_decoder = msgspec.json.Decoder(_Plan)
 
 
 async def ask_plan(agents: Agents, one: str = "") -> Answer | None:
-    """Return the plan of the first agent that tells it, as they are asked one after another; None: of none.
+    """Return the plan of the first agent that tells it; None: none does.
 
     Agents of a cluster have the same plan, but for what endpoints of it each finds healthy.
 
@@ -111,11 +111,10 @@ async def ask_plan(agents: Agents, one: str = "") -> Answer | None:
     """
     if one:
         return next((each for each in await agents.ask("/plan", {}, one) if not each.reason), None)
-    for name in await agents.names():
-        for answer in await agents.ask("/plan", {}, name):
-            if not answer.reason:
-                return answer
-    return None
+    try:
+        return await ask_any(agents, "/plan", {})
+    except Untold:
+        return None
 
 
 async def ask_backing(agents: Agents) -> Backing:

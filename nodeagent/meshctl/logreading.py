@@ -13,6 +13,7 @@ from discovery.kube.commands.pod_logs import Since, read_log
 from discovery.kube.connection import Connection
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
+from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.logs import LogLine, Merge, Newest, Wanted
 
 AT_ONCE: Final = 16
@@ -31,16 +32,6 @@ WAITING: Final = 1000
 """Lines that wait for the printer: then agents' logs are read no further until it has caught up."""
 
 
-class Agents(msgspec.Struct, frozen=True):
-    """Whose logs are meant."""
-
-    namespace: str
-    """Empty: all."""
-    selector: str
-    node: str
-    """Empty: all."""
-
-
 class LogFailure(msgspec.Struct, frozen=True):
     """Why the log of an agent is not shown, or not shown to its end."""
 
@@ -53,17 +44,14 @@ class TooManyAgents(Exception):
     """More agents than can be followed; the message says what to do."""
 
 
-async def find_agents(connection: Connection, agents: Agents) -> list[AgentPod]:
+async def find_agents(connection: Connection, agents: WhichAgents) -> list[AgentPod]:
     """Return the pods that are meant, by node and name.
 
     Raises:
         SourceError: they cannot be listed.
     """
     pods = await list_agents(connection, agents.namespace, agents.selector)
-    return sorted(
-        (pod for pod in pods if pod.node and pod.node == (agents.node or pod.node)),
-        key=lambda pod: (pod.node, pod.name),
-    )
+    return agents.meant(pod for pod in pods if pod.node)
 
 
 class LogReader:
@@ -92,7 +80,7 @@ class LogReader:
         return [failure for failure in found if failure is not None]
 
     async def follow(
-        self, agents: Agents, show: Callable[[LogLine], None], tell: Callable[[LogFailure], None]
+        self, agents: WhichAgents, show: Callable[[LogLine], None], tell: Callable[[LogFailure], None]
     ) -> None:
         """Show what agents write from where they were read to, until cancelled. Each failure is told once.
 
@@ -111,7 +99,7 @@ class LogReader:
             raise group_of_errors.exceptions[0] from None
 
     async def _keep_following(
-        self, agents: Agents, lines: asyncio.Queue[LogLine], tell: Callable[[LogFailure], None]
+        self, agents: WhichAgents, lines: asyncio.Queue[LogLine], tell: Callable[[LogFailure], None]
     ) -> None:
         told: set[LogFailure] = set()
         running: dict[str, asyncio.Task[None]] = {}

@@ -180,7 +180,7 @@ def read_stamp(stamp: str) -> datetime | None:
         return None
 
 
-def json_line(line: LogLine) -> str:
-    """Return a line as one of JSON: what the agent wrote, with node and pod; another form as `text`."""
+def record_of(line: LogLine) -> dict[str, Any]:
+    """Return a line for programs: what the agent wrote, with node and pod; another form as `text`."""
     said = line.event if line.event is not None else {"time": line.stamp, "text": line.text}
-    return msgspec.json.encode({**said, "node": line.node, "pod": line.pod}).decode()
+    return {**said, "node": line.node, "pod": line.pod}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from nodeagent.meshctl.commands.cache import cache
@@ -24,8 +26,11 @@ from nodeagent.meshctl.commands.version import version
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="svcmesh", prog_name="meshctl", message="%(prog)s, svc.mesh %(version)s")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Look into svc.mesh from outside."""
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
 
 
 main.add_command(cache)

@@ -1,15 +1,41 @@
-"""What `meshctl routes` and `meshctl endpoints` show of one Service in a plan as `/plan` has it. Pure."""
+"""What `meshctl routes` and `meshctl endpoints` show of one Service in a plan as `/plan` has it. Pure.
+
+The plan is the same on all nodes. Circuit breakers, health and ejections are each node's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from nodeagent.explain.text import aligned
+from nodeagent.meshctl.breakers import Breaker
+from nodeagent.meshctl.table import Table
 
 Document = Mapping[str, Any]
+_OUT: Final = ("unhealthy", "ejected")
+"""Fields of an endpoint that say why it is not used."""
+
+
+MOST_NAMED: Final = 3
+"""Nodes that a line names."""
+
+
+class NodeSaid(msgspec.Struct, frozen=True):
+    """What one agent says of the Service on its node, or why it does not."""
+
+    node: str
+    agent: str
+    reason: str = ""
+    breakers: Sequence[Breaker] = ()
+    endpoints: Sequence[Document] = ()
+    """Those that are not used, with the reasons: `backend`, `address`, `unhealthy`, `ejected`."""
+
+    @property
+    def name(self) -> str:
+        """The node, or the address of an agent that was asked there."""
+        return self.node or self.agent
 
 
 class NotInPlan(Exception):
@@ -33,8 +59,30 @@ def service_in(plan: Document, name: str) -> Document:
     return service
 
 
-def routes_document(name: str, service: Document) -> dict[str, Any]:
-    """Return the listeners of a Service with their rules and layers, and the settings with their origins."""
+def has_breaker(service: Document) -> bool:
+    """Whether a port of the Service has a circuit breaker."""
+    return any(
+        layer["name"] == "circuit-breaker"
+        for listener in service["listeners"]
+        for rule in listener["rules"]
+        for layer in rule["layers"]
+    )
+
+
+def unused_in(service: Document) -> list[Document]:
+    """Return the endpoints that are not used, each with its backend and why."""
+    return [
+        {"backend": backend["backend"], **{word: one[word] for word in ("address", *_OUT) if word in one}}
+        for backend in service["backends"]
+        for one in backend["endpoints"]
+        if any(word in one for word in _OUT)
+    ]
+
+
+def routes_document(name: str, service: Document, nodes: Sequence[NodeSaid] = ()) -> dict[str, Any]:
+    """Return the listeners of a Service with their rules and layers, the settings with their origins, and the
+    circuit breakers of each node.
+    """
     origins = service.get("from", {})
     return {
         "service": name,
@@ -45,13 +93,14 @@ def routes_document(name: str, service: Document) -> dict[str, Any]:
             for one, value in service["annotations"].items()
         ],
         "problems": service["problems"],
+        "nodes": [_said(one, "breakers") for one in nodes],
     }
 
 
-def routes_lines(document: Document) -> Iterator[str]:
+def routes_lines(document: Document) -> Iterator[str | Table]:
     """Yield the same for people."""
     yield f"{document['service']} at {document['address']}"
-    rows = [("PORT", "PROTOCOL", "RULE", "MATCH", "BACKENDS", "LAYERS")]
+    rows = []
     for listener in document["listeners"]:
         port = f"{listener['port']}" + (f" ({listener['name']})" if listener["name"] else "")
         for rule in listener["rules"]:
@@ -61,33 +110,82 @@ def routes_lines(document: Document) -> Iterator[str]:
             rows.append(
                 (port, listener["protocol"], rule["name"], match or "-", backends, ", ".join(layers) or "-")
             )
-    yield from aligned(rows)
+    yield Table(("PORT", "PROTOCOL", "RULE", "MATCH", "BACKENDS", "LAYERS"), rows)
+    yield from _breaker_lines(document["nodes"])
     yield ""
     settings = [(one["annotation"], one["value"], one["from"]) for one in document["settings"]]
-    yield from aligned([("SETTING", "VALUE", "FROM"), *settings])
+    yield Table(("SETTING", "VALUE", "FROM"), settings)
     for problem in document["problems"]:
         yield f"{problem['severity']}: {problem['field']}: {problem['reason']}"
 
 
-def endpoints_document(name: str, service: Document) -> dict[str, Any]:
-    """Return the backends of a Service with their endpoints and what is known of these."""
-    return {"service": name, "address": service["address"], "backends": service["backends"]}
+def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str | Table]:
+    found: dict[tuple[int, str], list[str]] = {}
+    for one in nodes:
+        for breaker in one["breakers"]:
+            found.setdefault((breaker["port"], breaker["state"]), []).append(one["node"] or one["agent"])
+    if found:
+        yield ""
+        rows = [(str(port), state, named(where)) for (port, state), where in sorted(found.items())]
+        yield Table(("PORT", "BREAKER", "NODES"), rows)
 
 
-def endpoints_lines(document: Document) -> Iterator[str]:
+def named(nodes: Sequence[str]) -> str:
+    """Return the names of nodes, or how many they are where they are too many for a line."""
+    return ", ".join(nodes) if len(nodes) <= MOST_NAMED else f"{len(nodes)} nodes"
+
+
+def _said(one: NodeSaid, what: str) -> dict[str, Any]:
+    """Return what a node says of this, as values that JSON can hold."""
+    return {
+        "node": one.node,
+        "agent": one.agent,
+        "reason": one.reason,
+        what: msgspec.to_builtins(getattr(one, what)),
+    }
+
+
+def endpoints_document(name: str, service: Document, nodes: Sequence[NodeSaid] = ()) -> dict[str, Any]:
+    """Return the backends of a Service with their endpoints, and what each node knows of these."""
+    return {
+        "service": name,
+        "address": service["address"],
+        "backends": service["backends"],
+        "nodes": [_said(one, "endpoints") for one in nodes],
+    }
+
+
+def endpoints_lines(document: Document) -> Iterator[str | Table]:
     """Yield the same for people."""
-    rows = [("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE")]
+    rows = []
+    nodes = [one for one in document["nodes"] if not one["reason"]]
     for backend in document["backends"]:
-        rows += [
-            (backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state_of(one))
-            for one in backend["endpoints"] or ({"address": "(none)"},)
-        ]
-    yield from aligned(rows)
+        for one in backend["endpoints"] or ({"address": "(none)"},):
+            state = state_of(one) if len(nodes) < 2 else _states(backend["backend"], one, nodes)
+            rows.append((backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state))
+    yield Table(("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE"), rows)
+    if nodes:
+        yield f"health and ejections of {named([one['node'] or one['agent'] for one in nodes])}"
+
+
+def _states(backend: str, endpoint: Document, nodes: Iterable[Document]) -> str:
+    """Return the states that an endpoint has on several nodes, and on which where they differ."""
+    if endpoint["address"] == "(none)":
+        return state_of(endpoint)
+    place = (backend, endpoint["address"])
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        known = next((one for one in node["endpoints"] if (one["backend"], one["address"]) == place), None)
+        state = state_of(known if known is not None else {"address": endpoint["address"]})
+        found.setdefault(state, []).append(node["node"] or node["agent"])
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{state} ({named(where)})" for state, where in sorted(found.items()))
 
 
 def state_of(endpoint: Document) -> str:
     """Return whether an endpoint is used, and why not."""
-    said = [f"{word}: {endpoint[word]}" for word in ("unhealthy", "ejected") if endpoint.get(word)]
+    said = [f"{word}: {endpoint[word]}" for word in _OUT if endpoint.get(word)]
     if endpoint["address"] == "(none)":
         return "requests get a 503"
     return "; ".join(said) or "in use"

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.kube.commands.agents import AgentPages, Page, why_unanswered
 from discovery.kube.commands.daemonsets import DaemonSetState
+from nodeagent.meshctl.table import Table
 
 State = Literal["ready", "leaving", "stale", "not ready", "not running", "unreachable"]
 GOOD: tuple[State, ...] = ("ready", "leaving")
@@ -119,12 +120,9 @@ COLUMNS = (
 )
 
 
-def text_lines(agents: Sequence[AgentStatus]) -> Iterator[str]:
+def text_lines(agents: Sequence[AgentStatus]) -> Iterator[str | Table]:
     """Yield a table, the reasons of those that are not ready, and a summary."""
-    rows = [COLUMNS, *(_row(agent) for agent in agents)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield Table(COLUMNS, [_row(agent) for agent in agents])
     for agent in agents:
         if agent.reason:
             reason = " ".join(agent.reason.split())

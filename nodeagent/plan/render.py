@@ -43,6 +43,16 @@ def in_force_document(shown: InForce) -> dict[str, Any]:
     return plan_document(shown.plan, shown.unhealthy, shown.ejected)
 
 
+def service_document(shown: InForce, name: str) -> dict[str, Any]:
+    """Return the same of one Service, `namespace/name`; without any if the plan does not have it."""
+    key = next((key for key in shown.plan.services if str(key) == name), None)
+    out = {"unhealthy": shown.unhealthy, "ejected": shown.ejected}
+    return {
+        "version": shown.plan.version,
+        "services": {name: _service(shown.plan.services[key], out)} if key is not None else {},
+    }
+
+
 def plan_document(
     plan: NodePlan, unhealthy: Unhealthy | None = None, ejected: Unhealthy | None = None
 ) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Agent:
         yield METRICS.format(stale=0.0).encode()
         yield self.more
 
-    async def plan(self) -> PlanText:
+    async def plan(self, _: str = "") -> PlanText:
         return PlanText(b"{}", "")
 
     async def resolve(self, name: str) -> Resolution:

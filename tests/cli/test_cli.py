@@ -30,9 +30,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         settings.append(given)
         return 7
 
-    app = ModuleType("nodeagent.agent.app")
+    app = ModuleType("nodeagent.agent.run")
     app.__dict__["run_agent"] = run_agent
-    monkeypatch.setitem(sys.modules, "nodeagent.agent.app", app)
+    monkeypatch.setitem(sys.modules, "nodeagent.agent.run", app)
     for flag in FLAGS:
         monkeypatch.delenv("SVCMESH_" + flag[2:].replace("-", "_").upper(), raising=False)
     return settings

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
@@ -20,8 +21,9 @@ from discovery.kube.commands.pod_logs import LONGEST_LINE, LineSplitter, PodLine
 from discovery.kube.commands.reading import Cluster, connect
 from hack.kit.waiting import until_async
 from nodeagent.meshctl import logreading
-from nodeagent.meshctl.logreading import Agents, LogFailure, LogReader, TooManyAgents, check_number
-from nodeagent.meshctl.logs import LogLine, Merge, Newest, TextForm, Wanted, json_line
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.logreading import LogFailure, LogReader, TooManyAgents, check_number
+from nodeagent.meshctl.logs import LogLine, Merge, Newest, TextForm, Wanted, record_of
 from nodeagent.meshctl.main import main
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import Answer, FakeApi, answer, raw, status
@@ -175,7 +177,7 @@ def test_which_lines_are_about_a_service(text: str, meant: bool) -> None:
 def test_no_line_is_a_reason_to_fail(stamp: str, text: str) -> None:
     line = CART.read(POD, PodLine(stamp, f"{text} shop/cart {text}"))
     if line is not None:
-        json.loads(json_line(line))
+        json.loads(msgspec.json.encode(record_of(line)))
         assert all(shown.isprintable() for shown in TextForm(False, lambda: 0, "").lines(line))
 
 
@@ -184,7 +186,7 @@ def test_whatever_an_event_holds_is_shown(fields: dict[str, Any]) -> None:
     said = {**fields, "service": "shop/cart", "traceback": ""}
     line = CART.read(POD, PodLine("2026-01-31T19:00:00.000000000Z", json.dumps(said)))
     assert line is not None
-    json.loads(json_line(line))
+    json.loads(msgspec.json.encode(record_of(line)))
     shown = [part for text in TextForm(False, lambda: 0, "").lines(line) for part in text.split("\n")]
     assert all(part.isprintable() for part in shown)
 
@@ -286,7 +288,7 @@ async def following(
     kubeconfig = api.write_kubeconfig(tmp_path / "config")
     async with connect(Cluster(kubeconfig), 50, os.environ) as connection:
         reader = LogReader(connection, CART, 60.0)
-        agents = Agents("", "app.kubernetes.io/name=svcmesh", "")
+        agents = WhichAgents(selector="app.kubernetes.io/name=svcmesh")
         task = asyncio.create_task(
             reader.follow(agents, lambda one: shown.append(one.stamp[17:19]), told.append)
         )
@@ -379,7 +381,7 @@ async def test_a_reader_that_has_gone_ends_it(own_api: FakeApi, tmp_path: Path) 
     async with connect(Cluster(own_api.write_kubeconfig(tmp_path / "config")), 50, os.environ) as connection:
         reader = LogReader(connection, CART, 60.0)
         with pytest.raises(BrokenPipeError):
-            await reader.follow(Agents("", "app.kubernetes.io/name=svcmesh", ""), show, lambda _: None)
+            await reader.follow(WhichAgents(selector="app.kubernetes.io/name=svcmesh"), show, lambda _: None)
 
 
 def test_too_many_agents_to_follow() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from nodeagent.capture.choose import Choice
 from nodeagent.cli import flags as module
-from nodeagent.cli.flags import (
-    Given,
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.cli.flagvalues import (
     parse_drain_timeout,
     parse_listen,
     parse_node_name,
@@ -20,7 +20,6 @@ from nodeagent.cli.flags import (
     parse_source,
     parse_workers,
     parse_zone,
-    resolve_settings,
 )
 
 

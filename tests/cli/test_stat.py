@@ -36,6 +36,7 @@ from nodeagent.meshctl.stat import (
     summary_lines,
     table_lines,
 )
+from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import AgentSaid, Live, merge_nodes
 from nodeagent.stats.signals import NodeStats, Promise
 from tests.cli.stats import counted, node_stats
@@ -379,6 +380,9 @@ def test_no_text_commands_the_terminal() -> None:
     evil = "\x1b]0;taken\x07\x9b2J"
     nodes = node_stats(evil, {f"shop/{evil}:80": {f"shop/{evil}": counted(1)}})
     live = Live(merge_nodes([nodes]), (AgentSaid(evil, evil, f"refused {evil}"),))
-    lines = [*table_lines(live), *summary_lines(live), *graph_lines(live.overview), *dot_lines(live.overview)]
+    tables = [one for one in graph_lines(live.overview) if isinstance(one, Table)]
+    graph = [line for table in tables for line in table.lines()]
+    assert graph
+    lines = [*table_lines(live), *summary_lines(live), *graph, *dot_lines(live.overview)]
     assert len(lines) > 8
     assert all(line.isprintable() for line in lines)

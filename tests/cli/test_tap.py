@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from nodeagent.admin.formats import TextFormat
@@ -62,7 +63,7 @@ class Agent:
     def metrics(self, form: TextFormat) -> Iterator[bytes]:
         raise AssertionError
 
-    async def plan(self) -> PlanText:
+    async def plan(self, _: str = "") -> PlanText:
         raise AssertionError
 
     async def resolve(self, name: str) -> Resolution:
@@ -149,3 +150,13 @@ def test_no_request_writes_to_the_terminal_as_it_likes(path: Any) -> None:
     line = text_line(fields)
     assert line.isprintable()
     assert len(line) < 500
+
+
+def test_an_agent_at_an_address_is_watched_without_a_cluster(agents: list[Agent]) -> None:
+    addresses = ["http://{}:{}".format(*agent.server.address) for agent in agents]
+    given = [word for address in addresses for word in ("--agent", address)]
+    result = CliRunner().invoke(main, ["tap", "cart", "-n", "shop", *given, "--max", "5", "-o", "yaml"])
+    assert result.exit_code == 0, result.output
+    found = list(yaml.safe_load_all(result.stdout))
+    assert sorted(line["node"] for line in found) == sorted([addresses[0]] * 2 + [addresses[1]] * 3)
+    assert all({**line, "node": ""} == {**REQUEST, "node": ""} for line in found)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodeagent.cli.flags import Given, resolve_settings, store_address
+from nodeagent.cli.flags import Given, resolve_settings
+from nodeagent.cli.flagvalues import store_address
 from nodeagent.settings import StoreAddress
 
 

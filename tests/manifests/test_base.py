@@ -13,7 +13,7 @@ from discovery.kube.resource import watched_resources
 from hack.manifests.confine import USER
 from middleware.values import parse_duration
 from nodeagent.cli import main as cli
-from nodeagent.cli.flags import parse_listen
+from nodeagent.cli.flagvalues import parse_listen
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, ROOT, Object, by_identity, only, parse, resources
 from tests.manifests.tools import run

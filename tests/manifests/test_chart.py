@@ -14,7 +14,7 @@ import yaml
 
 from discovery.compat import ZONES
 from hack.manifests import dashboard, values
-from nodeagent.cli.flags import COLLECTORS, MAX_DRAIN, parse_collector, parse_drain_timeout, parse_listen
+from nodeagent.cli.flagvalues import COLLECTORS, MAX_DRAIN, parse_collector, parse_drain_timeout, parse_listen
 from nodeagent.control.supervisor import EXIT_TIME
 from tests.manifests.objects import BASE, MANIFESTS, Object, by_identity, only, parse
 from tests.manifests.test_base import LABELS, VERSION, agent_flags

@@ -29,7 +29,7 @@ async def agents(shop: Shown, tmp_path: Path) -> AsyncIterator[Agents]:
     await shop.server.close()
     stats = msgspec.json.encode(shop.now)
     other = node_stats("node-2", {"shop/cart:80": {"shop/deployment/front": counted(good=1000)}})
-    plan = await shop.server._view.plan()
+    plan = await shop.server._view.plan("")
     for number, body in ((1, stats), (2, msgspec.json.encode(other))):
         put_agent(api, f"agent-{number}", f"node-{number}")
         api.pages[f"agent-{number}:15000", "stats"] = raw(200, body, "application/json")
@@ -80,6 +80,8 @@ async def test_nobody_else_is_answered(agents: Agents) -> None:
 
 class Counting:
     """Agents that count how often they are asked."""
+
+    none = "no agents"
 
     def __init__(self) -> None:
         self.asked = 0

@@ -97,9 +97,9 @@ _status_decoder = msgspec.json.Decoder(_Status)
 
 
 async def read_agents(
-    cluster: Cluster, *, namespace: str, selector: str, port_of: Callable[[AgentPod], int]
+    cluster: Cluster, *, namespace: str, selector: str, port_of: Callable[[AgentPod], int], node: str = ""
 ) -> tuple[AgentPages, ...]:
-    """Return all agents of a namespace (empty: of all), by node and name.
+    """Return all agents of a namespace and a node (empty: of all), by node and name.
 
     `port_of` tells where an agent's pages are. One that cannot be reached says so in its pages.
 
@@ -109,7 +109,8 @@ async def read_agents(
     async with connect(cluster, AT_ONCE) as connection:
         pods = await list_agents(connection, namespace, selector)
         reader = AgentReader(connection)
-        reading = (_read_agent(reader, pod, port_of(pod)) for pod in pods)
+        meant = (pod for pod in pods if pod.node == (node or pod.node))
+        reading = (_read_agent(reader, pod, port_of(pod)) for pod in meant)
         agents = await asyncio.gather(*reading)
     return tuple(sorted(agents, key=lambda agent: (agent.pod.node, agent.pod.name)))
 

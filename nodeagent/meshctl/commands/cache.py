@@ -10,29 +10,28 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final
 
 import click
 import msgspec
 
-from discovery.kube.commands.agents import WHOLE_PAGE, AgentPod, read_pod, wanted, why_unanswered
-from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
+from discovery.kube.commands.objects import Conflict, open_objects
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
 from middleware.cache_purge import Purge, check_path
 from middleware.values import InvalidValue
-from nodeagent.meshctl.admin_port import admin_port
+from nodeagent.meshctl.asking import Answer, WhichAgents, open_agents
 from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
-    agents_options,
+    Unreadable,
     cluster_options,
-    format_option,
     parse_namespace,
     parse_service,
+    reading,
     service_namespace_option,
-    usage_errors,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.purge import PurgePatch, plan_purge
 
 TRIES: Final = 5
@@ -70,14 +69,14 @@ def cache() -> None:
     callback=_parse_path,
     help="Only responses whose paths, as endpoints get them, begin like this.  [default: all]",
 )
-@format_option
+@output_option()
 def purge(
     service: str,
     kubeconfig: str,
     context: str,
     namespace: str,
     path: str,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Have all caches of a Service forget what they keep, in all workers of all nodes.
 
@@ -91,27 +90,23 @@ def purge(
     try:
         patch = asyncio.run(_purge(kubeconfig, context, namespace, service, wanted))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except NotPurged as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     name = f"{service}.{namespace}"
     for doubt in patch.doubts:
         click.echo(f"Warning: Service {namespace}/{service} may have no cache: {doubt}", err=True)
-    if output == "json":
-        print_json(
-            {
-                "namespace": namespace,
-                "service": service,
-                "path": path,
-                "mark": wanted.mark,
-                "annotations": patch.annotations,
-                "doubts": patch.doubts,
-            }
-        )
-    else:
-        which = f"the responses whose paths begin with {path}" if path else "all responses"
-        click.echo(f"{name}: all caches forget {which} (mark {wanted.mark})")
+    which = f"the responses whose paths begin with {path}" if path else "all responses"
+    document = {
+        "namespace": namespace,
+        "service": service,
+        "path": path,
+        "mark": wanted.mark,
+        "annotations": patch.annotations,
+        "doubts": patch.doubts,
+    }
+    print_answer(output, document, [f"{name}: all caches forget {which} (mark {wanted.mark})"])
 
 
 async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wanted: Purge) -> PurgePatch:
@@ -137,7 +132,6 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
 
 @cache.command(short_help="Show what caches do, over all nodes.")
 @click.argument("service", default="", callback=parse_service)
-@cluster_options
 @click.option(
     "--namespace",
     "-n",
@@ -147,16 +141,12 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
     help="Services of this namespace only.  [default: all]",
 )
 @agents_options
-@format_option
+@output_option()
 def stat(
     service: str,
-    kubeconfig: str,
-    context: str,
     namespace: str,
-    node: str,
-    agents_namespace: str,
-    selector: str,
-    output: Literal["text", "json"],
+    which: WhichAgents,
+    output: Output,
 ) -> None:
     """Show what caches do: hits, misses, bytes and more of each port that has one, over all nodes.
 
@@ -170,49 +160,25 @@ def stat(
     def is_meant(name: str, of: str) -> bool:
         return name == (service or name) and of == (namespace or of)
 
-    with usage_errors():
-        agents = asyncio.run(_read_caches(kubeconfig, context, agents_namespace, selector, node, is_meant))
-    if output == "json":
-        print_json(stat_document(agents))
-    elif agents:
-        for line in stat_lines(agents):
-            click.echo(line)
+    with reading(which):
+        agents = asyncio.run(_read_caches(which, is_meant))
+    print_answer(output, stat_document(agents), stat_lines(agents) if agents else ())
     if not agents:
-        where = f"namespace {agents_namespace}" if agents_namespace else "any namespace"
-        click.echo(f"no agents: no pod in {where}{node and f' on {node}'} matches {selector}", err=True)
+        click.echo(which.none, err=True)
     sys.exit(0 if agents and not any(agent.reason for agent in agents) else 1)
 
 
-async def _read_caches(
-    kubeconfig: str,
-    context: str,
-    namespace: str,
-    selector: str,
-    node: str,
-    is_meant: Callable[[str, str], bool],
-) -> list[AgentCaches]:
-    folder = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
-    fields = "status.phase!=Succeeded,status.phase!=Failed"
-    async with open_objects(kubeconfig, context) as client:
-        found: list[dict[str, Any]] = (
-            await client.items(folder, labelSelector=selector, fieldSelector=fields) or []
-        )
-        pods = [pod for pod in map(read_pod, found) if pod.node == (node or pod.node)]
-        agents = await asyncio.gather(*(_read_agent(client, pod, is_meant) for pod in pods))
-    return sorted(agents, key=lambda one: (one.node, one.pod))
+async def _read_caches(which: WhichAgents, is_meant: Callable[[str, str], bool]) -> list[AgentCaches]:
+    async with open_agents(which) as agents:
+        return [_read_agent(answer, is_meant) for answer in await agents.ask("/metrics", {})]
 
 
-async def _read_agent(
-    client: ObjectClient, pod: AgentPod, is_meant: Callable[[str, str], bool]
-) -> AgentCaches:
-    said = AgentCaches(pod.node, pod.name, pod.namespace)
-    if not_running := why_unanswered(pod):
-        return msgspec.structs.replace(said, reason=not_running)
-    (page,) = await client.agent_pages(pod, admin_port(pod), wanted("/metrics", limit=WHOLE_PAGE))
-    if page.error:
-        return msgspec.structs.replace(said, reason=page.error)
+def _read_agent(answer: Answer, is_meant: Callable[[str, str], bool]) -> AgentCaches:
+    said = AgentCaches(answer.node, answer.agent, answer.namespace, reason=answer.reason)
+    if answer.reason:
+        return said
     try:
-        counts = read_counts(page.text)
+        counts = read_counts(answer.text)
     except ValueError as error:
         return msgspec.structs.replace(said, reason=str(error))
     meant = tuple(one for one in counts if is_meant(one.service, one.namespace))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import click
 import msgspec
@@ -18,13 +17,12 @@ from nodeagent.meshctl.check import Finding, Report, node_settings, plan_of, rep
 from nodeagent.meshctl.commands.cluster import (
     Where,
     compat_option,
-    format_option,
     overrides_option,
     read_events,
     where_options,
 )
 from nodeagent.meshctl.commands.clustercheck import Scope, check_installation, scope_options
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.plan.problems import name_of
 
 MOST_GIVEN = 50
@@ -37,13 +35,13 @@ COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 @click.command(short_help="Validate annotations in YAML files; check a cluster before and after an install.")
 @where_options
 @scope_options
-@format_option
+@output_option()
 @compat_option
 @overrides_option
 def check(
     where: Where,
     scope: Scope,
-    output: Literal["text", "json"],
+    output: Output,
     compat: Compat | None,
     overrides: tuple[Override, ...],
 ) -> None:
@@ -61,19 +59,12 @@ def check(
         raise click.UsageError("--endpoints has no meaning with --cluster")
     installation = check_installation(where, scope, text=output == "text") if scope.installation else None
     if installation is not None and (installation.code == 2 or not scope.services):
-        if output == "json":
-            print_json(installation.document)
+        print_answer(output, installation.document)
         sys.exit(installation.code)
     events = read_events(where, compat, overrides)
     report = report_on(events, plan_of(events, node_settings()))
-    # None leaves it to click: colours on a terminal only.
-    colour = False if os.environ.get("NO_COLOR") else None
-    if output == "json":
-        further = {} if installation is None else {"installation": installation.document}
-        print_json(report_document(report) | further)
-    else:
-        for line in text_lines(report, files=bool(where.paths)):
-            click.echo(line, color=colour)
+    further = {} if installation is None else {"installation": installation.document}
+    print_answer(output, report_document(report) | further, text_lines(report, files=bool(where.paths)))
     sys.exit(1 if report.errors or (installation is not None and installation.code) else 0)
 
 

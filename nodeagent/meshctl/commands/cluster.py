@@ -19,14 +19,14 @@ from discovery.files.reading import MAX_BYTES, read_once
 from discovery.kube.commands.reading import Cluster, read_cluster
 from discovery.kube.failure import ApiError
 from discovery.source import Event, SourceError
-from nodeagent.cli.flags import check_overrides, parse_override
+from nodeagent.cli.flags import check_overrides
+from nodeagent.cli.flagvalues import parse_override
 from nodeagent.cli.parsed import Parsed
+from nodeagent.meshctl.asking import WhichAgents
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 NAMESPACE_HELP = "This namespace only. Of `check --pre`: where the mesh is to be installed, else svcmesh."
-SELECTOR = "app.kubernetes.io/name=svcmesh"
-"""Labels of agents."""
 STDIN = "-"
 STDIN_NAME = "<stdin>"
 """Standard input, where a file would be named."""
@@ -58,15 +58,25 @@ def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+class Unreadable(click.ClickException):
+    """What a command goes by cannot be read: a cluster, an agent, a path. Its use was right."""
+
+    exit_code = 2
+
+
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """End the command with status 2 and the reason if the cluster cannot be asked."""
+def reading(which: WhichAgents | None = None) -> Iterator[None]:
+    """End the command with status 2 and the reason if the cluster, or the agents, cannot be asked."""
     try:
         yield
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        hint = ""
+        forbidden = isinstance(error.__cause__, ApiError) and error.__cause__.failure.kind == "forbidden"
+        if forbidden and which is not None and not which.namespace:
+            hint = "; if you may see the agents' namespace only, name it: --agents-namespace NAME"
+        raise Unreadable(f"{error}{hint}") from None
     except ApiError as error:
-        raise click.UsageError(error.failure.reason) from None
+        raise Unreadable(error.failure.reason) from None
 
 
 service_namespace_option = click.option(
@@ -78,24 +88,6 @@ service_namespace_option = click.option(
     callback=parse_namespace,
     help="The namespace of the Service.",
 )
-agents_namespace_option = click.option(
-    "--agents-namespace",
-    default="",
-    metavar="NAME",
-    callback=parse_namespace,
-    help="Where the agents run.  [default: they are looked for in all namespaces]",
-)
-selector_option = click.option(
-    "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Which pods are agents."
-)
-
-
-def agents_options(command: Command) -> Command:
-    """Add options that choose agents; the command gets `node`, `agents_namespace` and `selector`."""
-    node = click.option("--node", default="", metavar="NAME", help="Ask the agent of this node only.")
-    for option in (selector_option, agents_namespace_option, node):
-        command = option(command)
-    return command
 
 
 def cluster_options(command: Command) -> Command:
@@ -143,17 +135,6 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-format_option = click.option(
-    "-o",
-    "--output",
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
-
 compat_option = click.option(
     "--compat",
     type=click.Choice(["traefik-mesh"]),
@@ -181,7 +162,7 @@ def read_events(
     """Return the events of one complete reading.
 
     Raises:
-        click.UsageError: it cannot be read (exit code 2); the message says why.
+        Unreadable: it cannot be read; the message says why.
     """
     try:
         check_overrides(overrides)
@@ -191,4 +172,4 @@ def read_events(
             return read_once(*paths, compat=compat, overrides=overrides, texts=texts)
         return asyncio.run(read_cluster(where.cluster, namespace=where.namespace, compat=compat))
     except (SourceError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None

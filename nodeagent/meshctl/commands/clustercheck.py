@@ -20,7 +20,8 @@ import msgspec
 
 from discovery.kube.commands.objects import open_objects
 from discovery.source import SourceError
-from nodeagent.cli.flags import ADMIN_PORT, parse_range, parse_zone
+from nodeagent.cli.flags import ADMIN_PORT
+from nodeagent.cli.flagvalues import parse_range, parse_zone
 from nodeagent.meshctl.clustercheck.nodes import API_REACHABLE
 from nodeagent.meshctl.clustercheck.reading import Unreachable
 from nodeagent.meshctl.clustercheck.result import Result
@@ -34,8 +35,7 @@ from nodeagent.meshctl.clustercheck.show import (
 )
 from nodeagent.meshctl.clustercheck.target import NAMESPACE, Target
 from nodeagent.meshctl.clusterdns.stub import Stub
-from nodeagent.meshctl.commands.cluster import Where
-from nodeagent.meshctl.commands.output import colour_choice
+from nodeagent.meshctl.commands.cluster import Unreadable, Where
 from nodeagent.settings import NFTABLES_RANGE, dns_address
 
 Mode = Literal["before", "installed", "services", "all"]
@@ -132,7 +132,7 @@ def check_installation(where: Where, scope: Scope, *, text: bool) -> Outcome:
     try:
         outcome = asyncio.run(_run(where, scope, display))
     except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
     finally:
@@ -230,7 +230,7 @@ class _Display:
 
     def _echo(self, *lines: str) -> None:
         for line in lines:
-            click.echo(line, color=colour_choice())
+            click.echo(line)
 
 
 def _checked(parse: Callable[[str], str], text: str) -> str:

@@ -8,9 +8,9 @@ import webbrowser
 
 import click
 
-from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.live import agents_options
+from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import Unreadable, reading
 from nodeagent.meshctl.dashboard import ADDRESS, serve_dashboard
 
 
@@ -34,11 +34,10 @@ def dashboard(which: WhichAgents, port: int, browser: bool) -> None:
     Exits with 0 at the end, with 2 if the cluster cannot be read or the port is in use.
     """
     try:
-        asyncio.run(_serve(which, port, browser))
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        with reading(which):
+            asyncio.run(_serve(which, port, browser))
     except OSError as error:
-        raise click.UsageError(f"cannot listen on {ADDRESS}:{port}: {error.strerror or error}") from None
+        raise Unreadable(f"cannot listen on {ADDRESS}:{port}: {error.strerror or error}") from None
     except KeyboardInterrupt:
         return
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from discovery.kube.commands.objects import Conflict, ObjectClient, open_objects
 from discovery.kube.failure import ApiError
 from discovery.source import SourceError
-from nodeagent.cli.flags import parse_zone
+from nodeagent.cli.flagvalues import parse_zone
 from nodeagent.meshctl.clusterdns import cluster
 from nodeagent.meshctl.clusterdns.change import (
     Change,
@@ -40,8 +40,8 @@ from nodeagent.meshctl.clusterdns.report import (
 )
 from nodeagent.meshctl.clusterdns.stub import Stub
 from nodeagent.meshctl.clusterdns.verdict import Sight
-from nodeagent.meshctl.commands.cluster import cluster_options, format_option
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.cluster import cluster_options
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -135,21 +135,19 @@ def parse_address(text: str) -> str:
 @dns.command(short_help="Add the stub.")
 @target_options
 @writing_options
-@format_option
-def install(
-    target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]
-) -> None:
+@output_option()
+def install(target: Target, dry_run: bool, yes: bool, timeout: float, output: Output) -> None:
     """Add a stub for the mesh zone to CoreDNS, and to NodeLocal DNSCache where there is one.
 
     Shows the difference and asks, keeps a backup, waits until the pods of the cluster's DNS answer for the
     mesh zone, and puts everything back if they do not, or if names of the cluster are not answered any more.
     """
     plan = _run(target, lambda client: _plan_install(client, target.stub))
-    if output == "json":
+    if output != "text":
         _unasked(dry_run, yes)
         if plan.changes and not dry_run:
             _run(target, lambda client: _install(client, target, plan, timeout))
-        print_json(install_document(plan, changed=bool(plan.changes) and not dry_run))
+        print_answer(output, install_document(plan, changed=bool(plan.changes) and not dry_run))
         return
     for place in plan.by_hand:
         click.echo(f"{place} forwards {', '.join(target.stub.zones)} already: made by hand, left alone.")
@@ -167,18 +165,18 @@ def install(
 @dns.command(short_help="Take the stub away.")
 @target_options
 @writing_options
-@format_option
-def remove(target: Target, dry_run: bool, yes: bool, timeout: float, output: Literal["text", "json"]) -> None:
+@output_option()
+def remove(target: Target, dry_run: bool, yes: bool, timeout: float, output: Output) -> None:
     """Put back what was there before `install`.
 
     Where somebody else has changed the Corefile since, only our own marked block goes.
     """
     changes = _run(target, _plan_remove)
-    if output == "json":
+    if output != "text":
         _unasked(dry_run, yes)
         if not dry_run:
             _run(target, lambda client: _remove_all(client, changes, timeout))
-        print_json(remove_document(changes, changed=bool(changes) and not dry_run))
+        print_answer(output, remove_document(changes, changed=bool(changes) and not dry_run))
         return
     if not changes:
         if not dry_run:
@@ -193,16 +191,12 @@ def remove(target: Target, dry_run: bool, yes: bool, timeout: float, output: Lit
 
 @dns.command(short_help="Show whether the cluster's DNS has the stub and answers.")
 @target_options
-@format_option
-def status(target: Target, output: Literal["text", "json"]) -> None:
+@output_option()
+def status(target: Target, output: Output) -> None:
     """Show where the stub is, and what each pod of the cluster's DNS answers."""
     plan, sights = _run(target, lambda client: _status(client, target.stub))
     found = report_on(plan, sights)
-    if output == "json":
-        print_json(status_document(found))
-    else:
-        for line in status_lines(found):
-            click.echo(line)
+    print_answer(output, status_document(found), status_lines(found))
     if not found.good:
         sys.exit(1)
 

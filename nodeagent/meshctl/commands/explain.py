@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import sys
-from typing import Literal
 
 import click
 import msgspec
@@ -21,17 +20,17 @@ from nodeagent.explain.explain import explain as explain_request
 from nodeagent.explain.model import Explanation, Question, Unexplained
 from nodeagent.explain.question import read_field, read_source, workload_of
 from nodeagent.explain.text import text_lines
-from nodeagent.meshctl.ask import Agents, agent_options, ask_agent
+from nodeagent.meshctl.asking import WhichAgents, ask_any, open_agents
 from nodeagent.meshctl.check import node_settings
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
     Where,
     compat_option,
-    format_option,
     overrides_option,
     read_events,
-    usage_errors,
+    reading,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.model import EMPTY_PLAN
 from nodeagent.plan.render import InForce
@@ -52,10 +51,10 @@ from nodeagent.plan.render import InForce
     "--files", multiple=True, metavar="PATH", help="Go by these files or folders; - is standard input."
 )
 @click.option("--zone", default="", metavar="NAME", help="With --files: the zone of the client's node.")
-@agent_options
+@agents_options
 @compat_option
 @overrides_option
-@format_option
+@output_option()
 def explain(
     url: str,
     source: str,
@@ -63,10 +62,10 @@ def explain(
     method: str,
     files: tuple[str, ...],
     zone: str,
-    agents: Agents,
+    which: WhichAgents,
     compat: Compat | None,
     overrides: tuple[Override, ...],
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Say what the mesh would do with a request, step by step, and what causes each step.
 
@@ -76,7 +75,7 @@ def explain(
     Exits with 0 if there is an explanation, with 1 if the request does not come to the mesh (the message says
     why), with 2 if it cannot be found out.
     """
-    with usage_errors():
+    with reading(which):
         try:
             fields = tuple(map(read_field, headers))
             if files:
@@ -87,15 +86,11 @@ def explain(
                 query = {"url": url, "method": method}
                 if fields:
                     query["header"] = "\n".join(f"{name}: {value}" for name, value in fields)
-                found = asyncio.run(_by_agent(query, source, agents))
+                found = asyncio.run(_by_agent(query, source, which))
         except Unexplained as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
-    if output == "json":
-        print_json(msgspec.to_builtins(found))
-    else:
-        for line in text_lines(found):
-            click.echo(line)
+    print_answer(output, found, text_lines(found), fold=12)
 
 
 def _by_files(
@@ -119,18 +114,21 @@ def _by_files(
     )
 
 
-async def _by_agent(query: dict[str, str], source: str, agents: Agents) -> Explanation:
-    async with open_objects(agents.kubeconfig, agents.context) as client:
-        if source:
-            address, node = await _locate(client, source)
-            query["from"] = address
-            agents = msgspec.structs.replace(agents, node=agents.node or node)
-        page = await ask_agent(client, agents, "explain", query)
-    if page.status == 400:
-        raise Unexplained(page.text.strip())
-    if page.error or page.status != 200 or not page.whole:
-        raise SourceError(f"the agent does not explain: {page.error or f'status {page.status}'}")
-    return msgspec.json.decode(page.text, type=Explanation)
+async def _by_agent(query: dict[str, str], source: str, which: WhichAgents) -> Explanation:
+    if source:
+        query["from"] = source
+    if source and not which.urls:
+        async with open_objects(which.kubeconfig, which.context) as client:
+            query["from"], node = await _locate(client, source)
+        which = msgspec.structs.replace(which, node=which.node or node)
+    async with open_agents(which) as agents:
+        answer = await ask_any(agents, "/explain", query, (400,))
+    if answer.status == 400:
+        raise Unexplained(answer.text.strip())
+    try:
+        return msgspec.json.decode(answer.text, type=Explanation)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise SourceError(f"{answer.agent} gives no explanation of this version: {error}") from None
 
 
 async def _locate(client: ObjectClient, source: str) -> tuple[str, str]:

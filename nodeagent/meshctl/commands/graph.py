@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 import click
 
-from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
-    agents_options,
     complain,
     namespace_option,
     window_option,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import PROGRAMS, output_option, print_answer, print_lines
 from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
 from nodeagent.meshctl.live import ask_backing, ask_live, only
 from nodeagent.meshctl.stat import summary_lines
+from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import Live, Overview, live_document
 
-Form = Literal["text", "dot", "mermaid", "json"]
-_LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
+Form = Literal["text", "dot", "mermaid", "json", "yaml"]
+_LINES: Final[dict[str, Callable[[Overview], Iterable[str | Table]]]] = {
     "text": graph_lines,
     "dot": dot_lines,
     "mermaid": mermaid_lines,
@@ -37,14 +37,7 @@ _LINES: Final[dict[str, Callable[[Overview], Iterator[str]]]] = {
 @namespace_option
 @agents_options
 @window_option
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "dot", "mermaid", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, for Graphviz, for Mermaid, or for programs.",
-)
+@output_option("dot", "mermaid", help="For people, for Graphviz, for Mermaid, or for programs.")
 def graph(service: str, namespace: str, which: WhichAgents, window: str, output: Form) -> None:
     """Show who calls whom, over all nodes: rate, success and latency of each edge.
 
@@ -56,16 +49,13 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
 
     Exits as `meshctl stat` does.
     """
-    try:
+    with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
-    complain(live)
-    if output == "json":
-        print_json(live_document(live, "edges"))
+    complain(live, which)
+    if output in PROGRAMS:
+        print_answer(output, live_document(live, "edges"))
     else:
-        for line in _LINES[output](live.overview):
-            click.echo(line)
+        print_lines(_LINES[output](live.overview))
         for line in summary_lines(live):
             click.echo(line, err=output != "text")
     sys.exit(0 if live.complete else 1)

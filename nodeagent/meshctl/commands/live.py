@@ -1,22 +1,12 @@
-"""What `stat`, `top`, `graph` and `dashboard` share: the options that say which agents, and the window."""
+"""What `stat`, `top` and `graph` share: the options that say of what, and of how much time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
-
 import click
-import yarl
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.meshctl.asking import WhichAgents
-from nodeagent.meshctl.commands.cluster import (
-    agents_namespace_option,
-    cluster_options,
-    parse_namespace,
-    selector_option,
-)
+from nodeagent.meshctl.commands.cluster import parse_namespace
 from nodeagent.stats.overview import Live
 from nodeagent.stats.signals import LONGEST
 
@@ -27,56 +17,6 @@ def _parse_window(_: click.Context, __: click.Parameter, value: str) -> str:
     except InvalidValue as invalid:
         raise click.BadParameter(str(invalid)) from None
     return value
-
-
-def _parse_agents(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        try:
-            url = yarl.URL(value)
-            good = url.scheme in ("http", "https") and bool(url.host)
-        except ValueError:
-            good = False
-        if not good:
-            raise click.BadParameter(
-                f"{value!r} is not the address of an agent, such as http://127.0.0.1:15000"
-            )
-    return values
-
-
-def agents_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which agents are asked; the command gets them as `which`."""
-
-    @wraps(command)
-    def run(
-        *,
-        agents: tuple[str, ...],
-        kubeconfig: str,
-        context: str,
-        agents_namespace: str,
-        selector: str,
-        **others: Any,
-    ) -> Any:
-        if agents and (kubeconfig or context or agents_namespace):
-            raise click.UsageError("--agent asks no cluster: leave out --kubeconfig, --context and others")
-        which = WhichAgents(agents, kubeconfig, context, agents_namespace, selector)
-        return command(which=which, **others)
-
-    options = (
-        click.option(
-            "--agent",
-            "agents",
-            multiple=True,
-            metavar="URL",
-            callback=_parse_agents,
-            help="Ask the agent whose admin page is here, such as http://127.0.0.1:15000, and no cluster.",
-        ),
-        cluster_options,
-        agents_namespace_option,
-        selector_option,
-    )
-    for option in reversed(options):
-        run = option(run)
-    return run
 
 
 namespace_option = click.option(
@@ -98,7 +38,7 @@ window_option = click.option(
 )
 
 
-def complain(live: Live) -> None:
+def complain(live: Live, which: WhichAgents) -> None:
     """Say on standard error that there are no agents, if so."""
     if not live.agents:
-        click.echo("no agents: no pod of the cluster is one; --selector says which pods are", err=True)
+        click.echo(which.none, err=True)

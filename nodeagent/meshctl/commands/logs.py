@@ -8,32 +8,32 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import click
 import msgspec
 
 from discovery.kube.commands.reading import Cluster, connect
-from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.log.console import terminal_width, uses_colour
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
-    agents_options,
-    cluster_options,
-    format_option,
+    Unreadable,
     parse_service,
+    reading,
     service_namespace_option,
 )
+from nodeagent.meshctl.commands.output import Output, output_option, print_record
 from nodeagent.meshctl.logreading import (
     MOST_FOLLOWED,
-    Agents,
     LogFailure,
     LogReader,
     TooManyAgents,
     check_number,
     find_agents,
 )
-from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, json_line
+from nodeagent.meshctl.logs import LogLine, Newest, TextForm, Wanted, record_of
 
 LONGEST_SINCE: Final = 30 * 24 * 3600.0
 STDOUT: Final = 1
@@ -44,8 +44,7 @@ INTERRUPTED: Final = 130
 class _Asked(msgspec.Struct, frozen=True):
     """What the command line asks for."""
 
-    cluster: Cluster
-    agents: Agents
+    which: WhichAgents
     wanted: Wanted
     since: float
     tail: int
@@ -61,7 +60,6 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 
 @click.command(short_help="Show what all agents have logged about a Service, in the order of time.")
 @click.argument("service", callback=parse_service)
-@cluster_options
 @service_namespace_option
 @click.option(
     "--since",
@@ -85,22 +83,18 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 @click.option(
     "--reason", "reasons", multiple=True, metavar="WORD", help="These reasons only, as no_endpoint."
 )
-@agents_options
-@format_option
+@pods_options
+@output_option()
 def logs(
     service: str,
-    kubeconfig: str,
-    context: str,
     namespace: str,
     since: float,
     follow: bool,
     tail: int,
     events: tuple[str, ...],
     reasons: tuple[str, ...],
-    node: str,
-    agents_namespace: str,
-    selector: str,
-    output: Literal["text", "json"],
+    which: WhichAgents,
+    output: Output,
 ) -> None:
     """Show what all agents have logged about a Service, in the order of time.
 
@@ -112,33 +106,29 @@ def logs(
     cannot be read.
     """
     asked = _Asked(
-        Cluster(kubeconfig, context),
-        Agents(agents_namespace, selector, node),
+        which,
         Wanted(f"{namespace}/{service}", frozenset(events), frozenset(reasons)),
         since,
         tail,
         follow,
     )
     try:
-        code = asyncio.run(_run(asked, _printer(output)))
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        with reading(which):
+            code = asyncio.run(_run(asked, _printer(output)))
     except TooManyAgents as error:
-        raise click.UsageError(str(error)) from None
+        raise Unreadable(str(error)) from None
     except KeyboardInterrupt:
         code = 0 if follow else INTERRUPTED
     sys.exit(code)
 
 
 async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
-    async with connect(asked.cluster, MOST_FOLLOWED + 2) as connection:
-        pods = await find_agents(connection, asked.agents)
+    async with connect(Cluster(asked.which.kubeconfig, asked.which.context), MOST_FOLLOWED + 2) as connection:
+        pods = await find_agents(connection, asked.which)
         if asked.follow:
             check_number(pods)
         if not pods:
-            where = f"namespace {asked.agents.namespace}" if asked.agents.namespace else "any namespace"
-            on = f" on {asked.agents.node}" if asked.agents.node else ""
-            click.echo(f"no agents: no pod in {where}{on} matches {asked.agents.selector}", err=True)
+            click.echo(asked.which.none, err=True)
             return 1
         reader, newest = LogReader(connection, asked.wanted, asked.since), Newest(asked.tail)
         failures = await reader.read_once(pods, newest)
@@ -149,13 +139,13 @@ async def _run(asked: _Asked, show: Callable[[LogLine], None]) -> int:
         for failure in failures:
             _tell(failure)
         if asked.follow:
-            await reader.follow(asked.agents, show, _tell)
+            await reader.follow(asked.which, show, _tell)
         return 1 if failures else 0
 
 
-def _printer(output: Literal["text", "json"]) -> Callable[[LogLine], None]:
-    if output == "json":
-        return lambda line: click.echo(json_line(line))
+def _printer(output: Output) -> Callable[[LogLine], None]:
+    if output != "text":
+        return lambda line: print_record(output, record_of(line))
     terminal = sys.stdout.isatty()
     # A line is as wide as the window of now: people resize it.
     form = TextForm(

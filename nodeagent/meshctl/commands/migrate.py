@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import click
 
 from nodeagent.meshctl.check import node_settings, plan_of
-from nodeagent.meshctl.commands.cluster import Where, format_option, read_events, where_options
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.cluster import Where, read_events, where_options
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.migrate import (
     REMINDER,
     annotate_lines,
@@ -32,8 +31,8 @@ from nodeagent.meshctl.migrate import (
     help="Let access that TrafficTargets limited be open: they are listed, and do not make the exit code 1."
     " TrafficSplits still do, and whatever could not be looked at.",
 )
-@format_option
-def migrate(where: Where, remove: bool, accept_open: bool, output: Literal["text", "json"]) -> None:
+@output_option()
+def migrate(where: Where, remove: bool, accept_open: bool, output: Output) -> None:
     """Print the kubectl lines that replace mesh.traefik.io/* and maesh.containo.us/* annotations.
 
     They are read from files and folders of Kubernetes YAML, or from a cluster, with the meaning that an agent
@@ -46,8 +45,8 @@ def migrate(where: Where, remove: bool, accept_open: bool, output: Literal["text
     migration = plan_migration(events, plan)
     lost = sum(not service.lossless for service in migration.services)
     others = migration.lost(accept_open)
-    if output == "json":
-        print_json(migration_document(migration, accept_open))
+    if output != "text":
+        print_answer(output, migration_document(migration, accept_open))
         sys.exit(1 if lost or others else 0)
     cluster = where.cluster
     kubectl = [

@@ -9,11 +9,9 @@ from typing import Final
 
 import click
 
-from discovery.kube.commands.agents import WHOLE_PAGE, AgentReader, Page, Wanted, list_agents, why_unanswered
-from discovery.kube.commands.reading import Cluster, connect
-from discovery.source import SourceError
-from nodeagent.meshctl.admin_port import admin_port
-from nodeagent.meshctl.commands.cluster import agents_options, cluster_options
+from nodeagent.meshctl.asking import Answer, WhichAgents, open_agents
+from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import reading
 
 MOST_NAMED: Final = 5
 """Nodes that a message names."""
@@ -32,9 +30,8 @@ def _parse_target(_: click.Context, __: click.Parameter, value: str) -> str:
 
 @click.command(short_help="Print a page of one node's agent, such as /plan.")
 @click.argument("target", metavar="PATH", callback=_parse_target)
-@cluster_options
 @agents_options
-def page(target: str, kubeconfig: str, context: str, node: str, agents_namespace: str, selector: str) -> None:
+def page(target: str, which: WhichAgents) -> None:
     """Print a page of the agent of one node: /plan, say, or '/resolve?name=cart.shop.svc.mesh'; / lists them.
 
     The page is read by port forwarding through the API server, so that pages are there which an agent shows
@@ -45,33 +42,26 @@ def page(target: str, kubeconfig: str, context: str, node: str, agents_namespace
     cluster cannot be read.
     """
     try:
-        found = asyncio.run(_read(Cluster(kubeconfig, context), agents_namespace, selector, node, target))
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        with reading(which):
+            answer = asyncio.run(_read(which, target))
     except NoSuchAgent as error:
-        found = Page(error=str(error))
-    if found.error:
-        click.echo(found.error, err=True)
+        answer = Answer("", "", reason=str(error))
+    if answer.status:
+        click.echo(answer.text, nl=False, err=answer.status != 200)
     else:
-        click.echo(found.text, nl=False, err=found.status != 200)
-    sys.exit(0 if not found.error and found.status == 200 else 1)
+        place = f"{answer.agent}{answer.node and f' on {answer.node}'}: " if answer.agent else ""
+        click.echo(f"{place}{answer.reason}", err=True)
+    sys.exit(1 if answer.reason else 0)
 
 
-async def _read(cluster: Cluster, namespace: str, selector: str, node: str, target: str) -> Page:
-    async with connect(cluster) as connection:
-        pods = [
-            pod
-            for pod in await list_agents(connection, namespace, selector)
-            if pod.node == (node or pod.node) and not pod.leaving
-        ]
-        if not pods:
-            raise NoSuchAgent(f"no agents: no pod{node and f' on {node}'} matches {selector}")
-        if len(pods) > 1:
-            nodes = sorted({pod.node or "(no node)" for pod in pods})
+async def _read(which: WhichAgents, target: str) -> Answer:
+    async with open_agents(which) as agents:
+        places = await agents.places()
+        if not places:
+            raise NoSuchAgent(agents.none)
+        if len(places) > 1:
+            nodes = sorted({place.node or place.agent for place in places})
             named = ", ".join(nodes[:MOST_NAMED]) + (", ..." if len(nodes) > MOST_NAMED else "")
-            raise NoSuchAgent(f"{len(pods)} agents ({named}): choose one with --node")
-        (pod,) = pods
-        if not_running := why_unanswered(pod):
-            return Page(error=not_running)
-        (found,) = await AgentReader(connection).pages(pod, admin_port(pod), Wanted(target, WHOLE_PAGE))
-        return found
+            raise NoSuchAgent(f"{len(places)} agents ({named}): choose one with --node")
+        (answer,) = await agents.ask(target, {})
+        return answer

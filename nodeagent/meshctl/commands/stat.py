@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-from typing import Literal
+from collections.abc import Iterator
 
 import click
-import yaml
 
-from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
-    agents_options,
     complain,
     namespace_option,
     window_option,
 )
-from nodeagent.meshctl.commands.output import colour_choice, print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer, terminal_width
 from nodeagent.meshctl.live import ask_live, only
 from nodeagent.meshctl.stat import SORTS, SortBy, summary_lines, table_lines
 from nodeagent.stats.overview import Live, live_document
@@ -31,21 +28,14 @@ from nodeagent.stats.overview import Live, live_document
 @agents_options
 @window_option
 @click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="What goes first.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json", "yaml"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
+@output_option()
 def stat(
     service: str,
     namespace: str,
     which: WhichAgents,
     window: str,
     sort: SortBy,
-    output: Literal["text", "json", "yaml"],
+    output: Output,
 ) -> None:
     """Show the Services that were used in the last seconds: rate, success and latency over all nodes.
 
@@ -58,23 +48,18 @@ def stat(
     Exits with 0 if all agents have answered, with 1 if one has not or there is none, with 2 if the cluster
     cannot be read.
     """
-    try:
+    with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
-    complain(live)
-    if output == "json":
-        print_json(live_document(live, "services"))
-    elif output == "yaml":
-        click.echo(yaml.safe_dump(live_document(live, "services"), sort_keys=False), nl=False)
-    elif live.agents:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        if live.overview.services:
-            for line in table_lines(live, sort, width, colour=True):
-                click.echo(line, color=colour_choice())
-        for line in summary_lines(live):
-            click.echo(line)
+    complain(live, which)
+    print_answer(output, live_document(live, "services"), _lines(live, sort))
     sys.exit(0 if live.complete else 1)
+
+
+def _lines(live: Live, sort: SortBy) -> Iterator[str]:
+    if live.overview.services:
+        yield from table_lines(live, sort, terminal_width(), colour=True)
+    if live.agents:
+        yield from summary_lines(live)
 
 
 async def _ask(which: WhichAgents, window: str) -> Live:

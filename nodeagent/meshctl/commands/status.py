@@ -4,96 +4,86 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Literal
 
 import click
+import msgspec
 
 from discovery.kube.commands.agents import AgentPages, read_agents
 from discovery.kube.commands.daemonsets import DaemonSetState, read_daemonsets
 from discovery.kube.commands.objects import ObjectClient, open_objects
 from discovery.kube.commands.reading import Cluster
 from discovery.kube.failure import ApiError
-from discovery.source import SourceError
 from nodeagent.cli.flags import ADMIN_PORT
 from nodeagent.meshctl.admin_port import admin_port
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
-    cluster_options,
-    format_option,
     parse_namespace,
-    selector_option,
+    reading,
 )
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.status import missing_lines, read_status, status_document, text_lines
 
 
 @click.command(short_help="Show every node's agent: version, plan, staleness, services, problems.")
-@cluster_options
+@pods_options
 @click.option(
     "--namespace",
     "-n",
     default="",
     metavar="NAME",
     callback=parse_namespace,
-    help="Where the agents run.  [default: they are looked for in all namespaces]",
+    help="The same as --agents-namespace.",
 )
-@selector_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     help=f"The port of --admin-listen.  [default: what the pod says, or {ADMIN_PORT}]",
 )
-@format_option
+@output_option()
 def status(
-    kubeconfig: str,
-    context: str,
+    which: WhichAgents,
     namespace: str,
-    selector: str,
     port: int | None,
-    output: Literal["text", "json"],
+    output: Output,
 ) -> None:
     """Show every node's agent: its version and plan, whether it is in touch, its Services and problems.
 
     Agents are asked by port forwarding through the API server: an ordinary kubeconfig that may `list` pods,
-    and `get` and `create` pods/portforward, is enough, with --namespace in that namespace alone. If you may
+    and `get` and `create` pods/portforward, is enough, with --agents-namespace in that
+    namespace alone. If you may
     also `list` daemonsets and events there, it says why pods are missing.
 
     Exits with 0 if all are in order, with 1 if any is stale, not ready or cannot be reached, if pods are
     missing or if there is none, with 2 if the cluster cannot be read.
     """
-    cluster = Cluster(kubeconfig, context)
+    if namespace and which.namespace:
+        raise click.UsageError("--namespace and --agents-namespace are the same: give one of them")
+    which = msgspec.structs.replace(which, namespace=namespace or which.namespace)
+    cluster = Cluster(which.kubeconfig, which.context)
 
     async def read() -> tuple[tuple[AgentPages, ...], tuple[DaemonSetState, ...]]:
         pages = await read_agents(
-            cluster, namespace=namespace, selector=selector, port_of=lambda pod: port or admin_port(pod)
+            cluster,
+            namespace=which.namespace,
+            selector=which.selector,
+            port_of=lambda pod: port or admin_port(pod),
+            node=which.node,
         )
-        async with open_objects(kubeconfig, context) as client:
-            return pages, await _daemonsets(client, namespace, selector)
+        if which.node:
+            return pages, ()
+        async with open_objects(which.kubeconfig, which.context) as client:
+            return pages, await _daemonsets(client, which.namespace, which.selector)
 
-    try:
+    with reading(which):
         pages, daemonsets = asyncio.run(read())
-    except SourceError as error:
-        raise click.UsageError(f"{error}{_hint(error, namespace)}") from None
     agents = [read_status(agent) for agent in pages]
-    if output == "json":
-        print_json(status_document(agents, daemonsets))
-    elif agents:
-        for line in text_lines(agents):
-            click.echo(line)
-    if output == "text":
-        for line in missing_lines(daemonsets):
-            click.echo(line)
+    lines = (*(text_lines(agents) if agents else ()), *missing_lines(daemonsets))
+    print_answer(output, status_document(agents, daemonsets), lines)
     if not agents:
-        where = f"namespace {namespace}" if namespace else "any namespace"
-        click.echo(f"no agents: no pod in {where} matches {selector}", err=True)
+        click.echo(which.none, err=True)
     complete = not any(daemonset.missing for daemonset in daemonsets)
     sys.exit(0 if agents and complete and all(agent.good for agent in agents) else 1)
-
-
-def _hint(error: SourceError, namespace: str) -> str:
-    forbidden = isinstance(error.__cause__, ApiError) and error.__cause__.failure.kind == "forbidden"
-    if namespace or not forbidden:
-        return ""
-    return "; if you may see the agents' namespace only, name it: --namespace NAME"
 
 
 async def _daemonsets(client: ObjectClient, namespace: str, selector: str) -> tuple[DaemonSetState, ...]:

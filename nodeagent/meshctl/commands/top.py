@@ -12,9 +12,9 @@ import click
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
-from nodeagent.meshctl.commands.cluster import parse_service
+from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
-    agents_options,
     complain,
     namespace_option,
     window_option,
@@ -65,13 +65,12 @@ def top(
     """
     view = View(sort, wanted.lower())
     try:
-        live = asyncio.run(_run(which, service, namespace, window, view, every))
-    except SourceError as error:
-        raise click.UsageError(str(error)) from None
+        with reading(which):
+            live = asyncio.run(_run(which, service, namespace, window, view, every))
     except KeyboardInterrupt:
         return
     if live is not None:
-        complain(live)
+        complain(live, which)
         shown = filtered(live, view.wanted)
         if shown.overview.services:
             for line in table_lines(shown, sort):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import platform
-from typing import Literal
 
 import click
 import msgspec
@@ -17,8 +16,8 @@ from nodeagent.meshctl.clustercheck.agents import AgentFact
 from nodeagent.meshctl.clustercheck.reading import read_agent_facts
 from nodeagent.meshctl.clustercheck.result import Unknown
 from nodeagent.meshctl.clustercheck.target import Target
-from nodeagent.meshctl.commands.cluster import cluster_options, format_option
-from nodeagent.meshctl.commands.output import print_json
+from nodeagent.meshctl.commands.cluster import cluster_options
+from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 
 PATIENCE = 10.0
 """Seconds for the cluster: a version is asked for in bad weather, too."""
@@ -35,8 +34,8 @@ class AgentVersion(msgspec.Struct, frozen=True):
 @click.command(short_help="Print the version of meshctl, and those of the agents.")
 @cluster_options
 @click.option("--client", is_flag=True, help="Of meshctl alone: no cluster is asked.")
-@format_option
-def version(kubeconfig: str, context: str, client: bool, output: Literal["text", "json"]) -> None:
+@output_option()
+def version(kubeconfig: str, context: str, client: bool, output: Output) -> None:
     """Print the version of meshctl, and those of the agents if the cluster of the kubeconfig can be asked.
 
     Agents are looked for in all namespaces; that needs the rights of `meshctl status`. Exits with 0 whether
@@ -44,14 +43,15 @@ def version(kubeconfig: str, context: str, client: bool, output: Literal["text",
     """
     own = importlib.metadata.version("svcmesh")
     agents = Unknown("--client was given") if client else asyncio.run(_agents(kubeconfig, context))
-    if output == "json":
+    if output != "text":
         unknown = isinstance(agents, Unknown)
-        print_json(
+        print_answer(
+            output,
             {
                 "client": {"version": own, "python": platform.python_version(), "system": platform.system()},
                 "agents": None if unknown else agents,
                 "reason": agents.reason if isinstance(agents, Unknown) else "",
-            }
+            },
         )
         return
     click.echo(f"meshctl {own} (Python {platform.python_version()}, {platform.system()})")
