@@ -26,7 +26,7 @@ from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.tap_page import NoTap, Tap, show_tap
-from nodeagent.admin.ui import PageFiles, page_document, tagged, to_page
+from nodeagent.admin.ui import PageFiles, compressed, page_document, tagged, to_page
 from nodeagent.stats.failures import Failures
 from nodeagent.stats.overview import AgentSaid, Backing, Live, merge_nodes
 from nodeagent.stats.signals import LONGEST, NodeStats
@@ -259,7 +259,8 @@ class AdminServer:
         except InvalidValue as error:
             return _text(f"window: {error}\n", 400)
         live = Live(merge_nodes([stats], await self._view.backing()), (AgentSaid(stats.node, ""),))
-        return _json(page_document(live, "node"))
+        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+        return compressed(page_document(live, "node"), headers)
 
     async def _last_seconds(self, request: web.Request) -> NodeStats:
         """Return the stats that are asked for; raises `InvalidValue` if there are none of that time."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 import socket
@@ -400,3 +401,17 @@ def test_no_file_of_the_page_names_another_place_or_makes_markup() -> None:
         assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}, path
         forbidden = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|\son\w+=|style="
         assert not re.search(forbidden, text), path
+
+
+async def test_long_pages_are_compressed_for_those_who_take_it(agent: Agent) -> None:
+    agent.document = {"version": 7, "text": "many words " * 1000}
+    host, port = agent.server.address
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        url = f"http://{host}:{port}/plan"
+        async with session.get(url, headers={"Accept-Encoding": "gzip"}) as got:
+            body = await got.read()
+            assert (got.headers["Content-Encoding"], len(body) < 1000) == ("gzip", True)
+            assert json.loads(gzip.decompress(body)) == agent.document
+        async with session.get(url, headers={"Accept-Encoding": "identity"}) as got:
+            assert "Content-Encoding" not in got.headers
+            assert json.loads(await got.read()) == agent.document

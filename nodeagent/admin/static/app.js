@@ -150,7 +150,7 @@ function drawMap(rows) {
 }
 
 function drawServices(rows) {
-  if (state.plan || state.live) table.draw(chosen(rows));
+  if (!waits("plan") && !waits("live")) table.draw(chosen(rows));
 }
 
 function drawProblems() {
@@ -181,6 +181,10 @@ function drawService(rows, names) {
     place.replaceChildren(h("h2", {}, names[1] ?? "Service"), h("p", {}, `There is no Service ${key} in the mesh now.`), back());
     return;
   }
+  if (!state.facts && (waits("live") || waits("failures", (one) => one.service === key))) {
+    place.replaceChildren(h("h2", {}, names[1]), h("p", {}, "Asking …"), back());
+    return;
+  }
   if (state.facts?.key !== key || state.facts.plan !== state.plan) {
     const numbers = h("div"), failed = state.facts?.key === key ? state.facts.failed : h("div");
     const list = state.facts?.key === key ? state.facts.list : new FailureList(failed, true);
@@ -191,6 +195,9 @@ function drawService(rows, names) {
   if (state.live) state.facts.numbers.replaceChildren(...serviceNumbers(row, state.live));
   if (state.failures?.service === key) state.facts.list.draw(state.failures.page, "");
 }
+
+/** Whether something is asked for, and neither here nor known to be in trouble: what it shows would move the rest. */
+const waits = (name, meant = () => true) => !(state[name] && meant(state[name])) && !state.trouble[name];
 
 const back = () => h("p", {}, h("a", { href: "#/services" }, "All Services"));
 

@@ -10,7 +10,7 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 /** Return what is wrong with the answers of the form, by field. Pure. */
 export function faults({ url, method, headers }) {
   const found = {};
-  if (!url) found.url = "Write the URL of a Service, such as http://catalog.shop.svc.mesh/";
+  if (!url) found.url = "Write the URL of a Service, such as catalog.shop.svc.mesh/items";
   if (method && !TOKEN.test(method)) found.method = "A method is one word, such as GET";
   const wrong = headers.split("\n").findIndex((line) => line.trim() && !(line.includes(":") && TOKEN.test(line.split(":")[0].trim())));
   if (wrong >= 0) found.headers = `Line ${wrong + 1} is no header field: NAME: VALUE`;
