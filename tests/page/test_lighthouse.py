@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,7 +53,7 @@ async def test_scores(view: str, preset: str, tmp_path: Path) -> None:
     assert (scores["accessibility"], scores["best-practices"]) == (1, 1)
 
 
-async def audit(browser: str, url: str, preset: str, out: Path) -> dict[str, dict[str, dict[str, str]]]:
+async def audit(browser: str, url: str, preset: str, out: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what Lighthouse says of a page."""
     process = await asyncio.create_subprocess_exec(
         LIGHTHOUSE,
@@ -73,5 +74,5 @@ async def audit(browser: str, url: str, preset: str, out: Path) -> dict[str, dic
         if process.returncode is None:
             process.kill()
             await process.wait()
-    said: dict[str, dict[str, dict[str, str]]] = msgspec.json.decode(await asyncio.to_thread(out.read_bytes))
+    said: dict[str, dict[str, dict[str, Any]]] = msgspec.json.decode(await asyncio.to_thread(out.read_bytes))
     return said
