@@ -31,7 +31,7 @@ from nodeagent.stats.signals import LONGEST
 T = TypeVar("T")
 
 ADDRESS: Final = "127.0.0.1"
-FRESH: Final = {"live": 1.0, "plan": 5.0, "failures": 1.0}
+FRESH: Final = {"live": 1.0, "plan": 5.0, "failures": 3.0}
 """Seconds for which an answer is given again, however many windows of a browser ask for it."""
 REMEMBERED: Final = 64
 """Answers that are kept at most."""

@@ -31,8 +31,6 @@ LAYERS: Final = {
     "try_timeout": "per-try-timeout",
 }
 """Which middleware gives a reason."""
-
-
 NOT_REFUSED: Final = frozenset({"cached", "stale_if_error"})
 """Reasons of replies that stand for an endpoint's, whatever their status."""
 
@@ -124,7 +122,7 @@ def cut(fields: dict[str, object]) -> dict[str, object]:
 def _who(ended: Ended) -> str:
     if ended.error is not None:
         return _of(ended.error)
-    return "mesh" if ended.reply_reason else "endpoint"
+    return "mesh" if ended.reply_reason and ended.reply_reason not in NOT_REFUSED else "endpoint"
 
 
 def _of(error: ExchangeError) -> str:

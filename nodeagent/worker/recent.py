@@ -38,6 +38,7 @@ MOST_COUNTED: Final = 500
 """Services of which it is counted apart how many are left out."""
 MOST_PENDING: Final = 256 * 1024
 """Bytes that the agent has not taken yet, above which no lines are sent."""
+
 Port = tuple[str, int]
 
 

@@ -71,6 +71,11 @@ def test_all_agents_in_the_order_of_time(api: FakeApi, tmp_path: Path) -> None:
     )
 
 
+def test_a_namespace_alone_is_no_choice(api: FakeApi, tmp_path: Path) -> None:
+    code, _, errors = meshctl(api, tmp_path, "failures", "-n", "shop")
+    assert (code, "there is none" in errors) == (2, True)
+
+
 def test_agents_that_do_not_answer_are_named(api: FakeApi, tmp_path: Path) -> None:
     put_failures(api, 1, FAILED)
     put_agent(api, "agent-2", "node-2", phase="Pending")

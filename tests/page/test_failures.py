@@ -105,6 +105,20 @@ async def test_a_service_has_a_list_of_its_own(page: Page, shop: Shown) -> None:
     await show(page, shop, "service/shop/stock", "Nothing has failed")
 
 
+async def test_a_list_that_is_held_is_another_for_another_service(page: Page, shop: Shown) -> None:
+    shop.fail(*SOME_FAILURES)
+    await show(page, shop, "failures", "no_route")
+    await page.run("document.getElementById('hold').click()")
+    shop.fail({**FAILED, "reason": "pool_full"})
+    await page.run("location.hash = '#/service/shop/cart'")
+    await page.until("document.querySelectorAll('#view-service .failures li').length === 2")
+    shop.fail({**FAILED, "reason": "queue_timeout"})
+    await page.run("location.hash = '#/service/shop/stock'")
+    await page.until("document.getElementById('view-service').innerText.includes('Nothing has failed')")
+    await page.run("location.hash = '#/service/shop/cart'")
+    await page.until("document.querySelectorAll('#view-service .failures li').length === 3")
+
+
 async def test_500_failures(page: Page, shop: Shown) -> None:
     shop.fail(*({**FAILED, "took_ms": number} for number in range(600)))
     await show(page, shop, "failures", "200 shown")

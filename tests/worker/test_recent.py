@@ -108,6 +108,11 @@ def test_a_refusal_names_its_layer(agent: Agent) -> None:
     ]
 
 
+def test_a_kept_response_is_that_of_its_endpoint(agent: Agent) -> None:
+    agent.recent.ended(ended("10.1.0.9", status=503, reply_reason="cached"))
+    assert [one["by"] for one in agent.lines()] == ["endpoint"]
+
+
 def test_every_reason_of_our_middleware_has_its_layer() -> None:
     own = {
         error.reason

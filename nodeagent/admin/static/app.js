@@ -41,14 +41,15 @@ const askers = {
   },
   async failures() {
     const { view, names } = route();
-    if (state.held || (view !== "failures" && view !== "service")) return false;
+    if (view !== "failures" && view !== "service") return false;
     const service = view === "service" ? keyOf(...[...names, "", ""].slice(0, 2)) : "";
     const { agent, failures: known } = state;
     const same = known?.service === service && known.agent === agent;
+    if (state.held && same) return false;
     const response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same ? { "If-None-Match": known.tag } : {});
     if (response.status === 304) return false;
     const page = await response.json();
-    if (agent !== state.agent || state.held) return false;
+    if (agent !== state.agent || (state.held && same)) return false;
     state.failures = { service, agent, page, tag: response.headers.get("ETag") };
     return true;
   },

@@ -32,7 +32,7 @@ export class FailureList {
   constructor(place, ofService = false) {
     this.ofService = ofService;
     this.known = new Map();
-    this.note = h("p", { class: "note", role: "status" });
+    this.note = h("p", { class: "note" });
     this.fresh = h("button", { type: "button", hidden: true, onclick: () => { this.show(); this.list.querySelector("summary")?.focus(); } });
     this.list = h("ol", { class: "failures" });
     place.replaceChildren(this.note, this.fresh, this.list);

@@ -7,6 +7,7 @@ import sys
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import WhichAgents, open_agents
@@ -38,7 +39,11 @@ from nodeagent.stats.failures import MOST
     help="For people, or for programs.",
 )
 def failures(
-    service: str, namespace: str, which: WhichAgents, limit: int, output: Literal["text", "json"]
+    service: str,
+    namespace: str,
+    which: WhichAgents,
+    limit: int,
+    output: Literal["text", "json"],
 ) -> None:
     """Show the latest requests and connections that failed or were refused, from all nodes, the newest last.
 
@@ -48,6 +53,11 @@ def failures(
 
     Exits as `meshctl stat` does.
     """
+    if (
+        not service
+        and click.get_current_context().get_parameter_source("namespace") != ParameterSource.DEFAULT
+    ):
+        raise click.UsageError("--namespace says where SERVICE is, and there is none")
     try:
         said = asyncio.run(_ask(which, f"{namespace}/{service}" if service else "", limit))
     except SourceError as error:
