@@ -19,13 +19,15 @@ from aiohttp import web
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.access import FORWARDED_FIELDS, LOOPBACK, Asker, advice, refusal, wants_loopback
+from nodeagent.admin.failures_page import failures_response, read_failures_query
 from nodeagent.admin.formats import TextFormat, choose
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.plan_page import PlanText
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.tap_page import NoTap, Tap, show_tap
-from nodeagent.admin.ui import PageFiles, page_document, tagged, to_page
+from nodeagent.admin.ui import PageFiles, compressed, page_document, tagged, to_page
+from nodeagent.stats.failures import Failures
 from nodeagent.stats.overview import AgentSaid, Backing, Live, merge_nodes
 from nodeagent.stats.signals import LONGEST, NodeStats
 
@@ -49,6 +51,7 @@ PAGES = {
     "/stats": "rates, success and latency of the last seconds by port and source, as JSON; ?window=10s",
     "/ui/": "a page for people: the map of calls, Services with their settings, problems, endpoints",
     "/tap": "requests of ?service=NAMESPACE/NAME as they end, a JSON object a line; see docs/meshctl.md",
+    "/failures": "the latest requests that failed or were refused, with reasons, as JSON; ?service=, &limit=",
     "/explain": "what the mesh would do with a request, as JSON; ?url=, &method=, &header=, &from=",
     "/resolve": "what the mesh's DNS says on this node, as JSON; ?name= asks for a name of its zones",
 }
@@ -58,6 +61,11 @@ PAGES = {
 async def no_backing() -> Backing:
     """Return that nothing is known of which Service a source belongs to."""
     return Backing({})
+
+
+def no_failures(service: str, limit: int) -> Failures:
+    """Return that nothing has failed: there are no workers."""
+    return Failures("", 0.0, 0, 0, 0, ())
 
 
 class AdminView(msgspec.Struct, frozen=True):
@@ -77,6 +85,8 @@ class AdminView(msgspec.Struct, frozen=True):
     """Tells which Service a source belongs to."""
     tap: Tap = NoTap()
     """Where live requests come from."""
+    failures: Callable[[str, int], Failures] = no_failures
+    """Returns so many of the latest failures, of one Service or (empty) of all."""
     explain: Callable[[Mapping[str, Sequence[str]]], Awaitable[bytes]] | None = None
     """Writes the explanation that a query asks for; raises `NoExplanation`. None: there is no such page."""
 
@@ -134,6 +144,7 @@ class AdminServer:
             ("/plan", self._plan),
             ("/stats", self._stats),
             ("/tap", self._tap),
+            ("/failures", self._failures),
             ("/resolve", self._resolve),
             ("/ui", to_page),
             ("/ui/live", self._live),
@@ -251,7 +262,8 @@ class AdminServer:
         except InvalidValue as error:
             return _text(f"window: {error}\n", 400)
         live = Live(merge_nodes([stats], await self._view.backing()), (AgentSaid(stats.node, ""),))
-        return _json(page_document(live, "node"))
+        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+        return compressed(page_document(live, "node"), headers)
 
     async def _last_seconds(self, request: web.Request) -> NodeStats:
         """Return the stats that are asked for; raises `InvalidValue` if there are none of that time."""
@@ -267,6 +279,13 @@ class AdminServer:
 
     async def _tap(self, request: web.Request) -> web.StreamResponse:
         return await show_tap(request, self._view.tap, time.monotonic)
+
+    async def _failures(self, request: web.Request) -> web.Response:
+        try:
+            service, limit = read_failures_query(request.query)
+        except InvalidValue as error:
+            return _text(f"{error}\n", 400)
+        return failures_response(request, self._view.failures(service, limit))
 
     async def _explain(self, request: web.Request) -> web.Response:
         if self._view.explain is None:

@@ -44,6 +44,10 @@ HEADERS: Final = {
 }
 
 
+BY_THREAD: Final = 2048
+"""Bytes from which a body is compressed, which a thread does: the loop answers DNS meanwhile."""
+
+
 class _File(msgspec.Struct, frozen=True):
     body: bytes
     kind: str
@@ -78,7 +82,16 @@ def tagged(request: web.Request, body: bytes, etag: str, headers: Mapping[str, s
     """Answer with a body, or with 304 if the client has it already."""
     if any(etag == f'"{known.value}"' for known in request.if_none_match or ()):
         return web.Response(status=304, headers={"ETag": etag, "Cache-Control": headers["Cache-Control"]})
-    return web.Response(body=body, headers={**headers, "ETag": etag})
+    return compressed(body, {**headers, "ETag": etag})
+
+
+def compressed(body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """Answer with a body, compressed if it is long and the client takes that."""
+    response = web.Response(body=body, headers=headers, zlib_executor_size=BY_THREAD)
+    if len(body) >= BY_THREAD:
+        response.headers["Vary"] = "Accept-Encoding"
+        response.enable_compression()
+    return response
 
 
 async def to_page(request: web.Request) -> web.StreamResponse:

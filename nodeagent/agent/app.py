@@ -147,6 +147,7 @@ class Agent:
                 resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
                 stats=self._live.stats,
                 tap=TapDoor(self._supervisor.watchers, self._serves),
+                failures=self._supervisor.failures.show,
                 notes=self._notes,
                 backing=PlanBacking(lambda: self._in_force.plan).backing,
                 explain=ExplainPage(lambda: self._in_force, lambda: self._pods, settings).body,

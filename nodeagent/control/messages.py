@@ -3,8 +3,8 @@
 A worker is told how to work (`Configure`), then what to serve (`Apply`), which pods the node has (`Sources`)
 and which endpoints are unhealthy (`Conditions`), each of these again for every change, and in the end to
 leave (`Drain`). It answers each `Apply` with `Applied`, says which endpoints it has ejected itself
-(`Ejections`), passes on what it has recorded of requests (`Traces`), and, while somebody watches (`Tap`),
-which requests have ended (`Tapped`).
+(`Ejections`) and what has failed (`Failed`), passes on what it has recorded of requests (`Traces`), and,
+while somebody watches (`Tap`), which requests have ended (`Tapped`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from middleware.registry import by_name
 from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.plan.model import BackendKey, BackendSpec, LayerSpec, Listener, ListenerKey
 from nodeagent.settings import AccessLog, CaptureKind, Limits, StoreAddress
+from nodeagent.stats.failures import FailureLine
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -166,6 +167,13 @@ class Tapped(msgspec.Struct, frozen=True, tag=True):
     dropped: tuple[tuple[int, int], ...] = ()
 
 
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """What failed or was refused, and how many of each Service there was no room for. There is no answer."""
+
+    lines: tuple[FailureLine, ...]
+    left_out: tuple[tuple[str, int], ...] = ()
+
+
 class Traces(msgspec.Struct, frozen=True, tag=True):
     """Requests that were recorded, and how many the worker has dropped since the last message of this kind.
     There is no answer.
@@ -177,7 +185,9 @@ class Traces(msgspec.Struct, frozen=True, tag=True):
     """Who has sent each of them: `Identity.source`, by which it is counted."""
 
 
-Message = Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped | Traces
+Message = (
+    Configure | Apply | Sources | Conditions | Drain | Applied | Ejections | Tap | Tapped | Failed | Traces
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -33,6 +33,7 @@ from nodeagent.control.messages import (
     Configure,
     Drain,
     Ejections,
+    Failed,
     Message,
     PortFailure,
     SlottedBackend,
@@ -51,6 +52,7 @@ from nodeagent.plan.model import BackendKey, Listener, ListenerKey
 from nodeagent.settings import Settings
 from nodeagent.stats.cells import SharedCells
 from nodeagent.stats.columns import REFUSALS, Layout
+from nodeagent.stats.failures import FailureMemory
 from nodeagent.stats.region import SlotAllocator, SlotKey, StatsRegion
 from nodeagent.stats.windows import SharedWindows
 
@@ -147,6 +149,7 @@ class Supervisor:
         self._stopping = False
         self.watchers = Watchers(self._tell_watches)
         """Those who watch live requests."""
+        self.failures = FailureMemory(settings.node_name, time.time())
 
     @property
     def regions(self) -> list[StatsRegion]:
@@ -231,6 +234,8 @@ class Supervisor:
             self._tell_ejected()
         elif isinstance(message, Tapped):
             self.watchers.heard(message.lines, message.dropped)
+        elif isinstance(message, Failed):
+            self.failures.heard(message.lines, message.left_out)
         elif isinstance(message, Traces):
             self._traced(message)
 

@@ -19,16 +19,19 @@ from aiohttp import web
 
 from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
+from nodeagent.admin.failures_page import read_failures_query
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
+from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
-from nodeagent.meshctl.live import ask_live, ask_plan, read_backing
+from nodeagent.meshctl.failures import ask_failures
+from nodeagent.meshctl.live import ask_explanation, ask_live, ask_plan, read_backing
 from nodeagent.stats.overview import Backing
 from nodeagent.stats.signals import LONGEST
 
 T = TypeVar("T")
 
 ADDRESS: Final = "127.0.0.1"
-FRESH: Final = {"live": 1.0, "plan": 5.0}
+FRESH: Final = {"live": 1.0, "plan": 5.0, "failures": 3.0}
 """Seconds for which an answer is given again, however many windows of a browser ask for it."""
 REMEMBERED: Final = 64
 """Answers that are kept at most."""
@@ -56,6 +59,7 @@ class Dashboard:
         self._files = PageFiles()
         self._plans = _Recent[_Plan](FRESH["plan"], now)
         self._lives = _Recent[bytes](FRESH["live"], now)
+        self._failed = _Recent[bytes](FRESH["failures"], now)
         self.secret = secrets.token_urlsafe(24)
 
     def application(self) -> web.Application:
@@ -63,6 +67,8 @@ class Dashboard:
         application = web.Application(middlewares=[_guard])
         for path, handler in (
             ("/plan", self._plan),
+            ("/failures", self._failures),
+            ("/explain", self._explain),
             ("/ui", to_page),
             ("/ui/live", self._live),
             ("/ui/{name:[^/]*}", self._files.serve),
@@ -91,6 +97,29 @@ class Dashboard:
         body = await self._lives.get(f"{window} {agent}", make)
         headers = {"Cache-Control": "no-store"}
         return web.Response(body=body, content_type="application/json", headers=headers)
+
+    async def _failures(self, request: web.Request) -> web.Response:
+        agent = _agent(request)
+        try:
+            service, limit = read_failures_query(request.query)
+        except InvalidValue as error:
+            return web.Response(text=f"{error}\n", status=400, headers=HEADERS)
+
+        async def make() -> bytes:
+            said = await ask_failures(self._agents, service, limit, agent)
+            return msgspec.json.encode(said.together) + b"\n"
+
+        body = await self._failed.get(f"{service} {limit} {agent}", make)
+        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+        return tagged(request, body, etag_of(body), headers)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        asked = {name: request.query[name] for name in KNOWN if name in request.query}
+        answer = await ask_explanation(self._agents, asked, _agent(request))
+        status, kind = (400, "text/plain") if answer.reason else (200, "application/json")
+        headers = {**HEADERS, "Cache-Control": "no-store"}
+        text = answer.reason or answer.text
+        return web.Response(text=text, status=status, content_type=kind, headers=headers)
 
     async def _plan_of(self, agent: str) -> _Plan:
         async def make() -> _Plan:

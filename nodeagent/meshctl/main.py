@@ -12,6 +12,7 @@ from nodeagent.meshctl.commands.completion import completion
 from nodeagent.meshctl.commands.dashboard import dashboard
 from nodeagent.meshctl.commands.dns import dns
 from nodeagent.meshctl.commands.explain import explain
+from nodeagent.meshctl.commands.failures import failures
 from nodeagent.meshctl.commands.graph import graph
 from nodeagent.meshctl.commands.logs import logs
 from nodeagent.meshctl.commands.migrate import migrate
@@ -38,6 +39,7 @@ main.add_command(check)
 main.add_command(completion)
 main.add_command(dashboard)
 main.add_command(dns)
+main.add_command(failures)
 main.add_command(graph)
 main.add_command(logs)
 main.add_command(migrate)

@@ -18,7 +18,7 @@ def text_line(fields: Mapping[str, Any]) -> str:
     moment = _shown(fields.get("time", ""))[11:23]
     source = _shown(fields.get("source_workload") or fields.get("source", ""))
     status = _shown(fields.get("grpc_status") or fields.get("status", ""))
-    took = f"{fields.get('took_ms', 0)}ms"
+    took = f"{_shown(fields.get('took_ms', 0))}ms"
     endpoint = _shown(fields.get("endpoint") or "-")
     parts = [moment, source, _shown(fields.get("method", "")), _shown(fields.get("path", "")), status, took]
     parts += [endpoint, *_spent(fields)]
@@ -29,7 +29,7 @@ def text_line(fields: Mapping[str, Any]) -> str:
 def _spent(fields: Mapping[str, Any]) -> list[str]:
     """Return where the time went, without stages that took none."""
     names = ("queue", "connect", "upstream", "backoff", "middleware")
-    return [f"{name}={fields[f'{name}_ms']}ms" for name in names if fields.get(f"{name}_ms")]
+    return [f"{name}={_shown(fields[f'{name}_ms'])}ms" for name in names if fields.get(f"{name}_ms")]
 
 
 def _shown(value: object) -> str:

@@ -19,7 +19,7 @@ from nodeagent.proxy.backend import Backend, Target
 from nodeagent.proxy.backends import Backends
 from nodeagent.proxy.layers import LayerContext, LayerSet, PortCounters, around
 from nodeagent.proxy.message import Fields, RequestHead
-from nodeagent.proxy.observer import ALL, FAILURES, NO_STATUS, Refused
+from nodeagent.proxy.observer import ALL, FAILURES, Refused
 from nodeagent.proxy.rules import RuleTable
 from nodeagent.proxy.runtime import Runtime
 from nodeagent.proxy.streams import ClientStream, Source
@@ -225,10 +225,19 @@ class RunningListener:
         cells[base + DURATION_SUM] += int(took * 1e6)
         cells[base + BYTES_RECEIVED] += client.received
         cells[base + BYTES_SENT] += client.sent
-        if exchange.own_reply is not None:
+        reply = exchange.own_reply
+        if reply is not None:
             cells[base + MESH_RESPONSES] += 1
         observer, told_from = self.runtime.observer, self.told_from
-        if status >= (observer.from_status if told_from is None else told_from) or exchange.error is not None:
+        if (
+            status >= (observer.from_status if told_from is None else told_from)
+            or exchange.error is not None
+            or (
+                reply is not None
+                and status >= 400
+                and observer.takes_reply(self.service, self.port, reply.reason)
+            )
+        ):
             observer.ended(self.describe(exchange, now, trace_id_of(exchange.head)))
 
     def tell_failed_call(self, exchange: Finished, now: float) -> None:
@@ -331,10 +340,10 @@ class RunningListener:
 
 
 def told_from(choice: LineChoice) -> int:
-    """Return the lowest status that somebody has to be told of so that these lines can be written."""
+    """Return the lowest status that somebody has to be told of who writes these lines."""
     if choice.all or choice.slow or choice.share:
         return ALL
-    return FAILURES if choice.errors else NO_STATUS
+    return FAILURES  # they are remembered, even if no line is written
 
 
 def trace_id_of(head: RequestHead) -> str:

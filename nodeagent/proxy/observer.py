@@ -83,6 +83,10 @@ class Observer(Protocol):
         """Learn of an exchange that ended."""
         ...
 
+    def takes_reply(self, service: str, port: int, reason: str) -> bool:
+        """Return whether to tell of an exchange that a middleware answered with a status from 400 to 499."""
+        ...
+
     def closed(self, closed: Closed) -> None:
         """Learn of a connection to a tcp port that ended."""
         ...
@@ -108,6 +112,10 @@ class NoObserver:
 
     def ended(self, ended: Ended) -> None:
         """Not told."""
+
+    def takes_reply(self, service: str, port: int, reason: str) -> bool:
+        """Return False."""
+        return False
 
     def closed(self, closed: Closed) -> None:
         """Not told."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from middleware.contract import Ended
@@ -101,6 +102,14 @@ def request_line(
         workload,
         worker,
     )
+
+
+def request_fields(ended: Ended, failure: tuple[str, str] | None) -> dict[str, object]:
+    """Return what `request_line` says of the request and its answer, for who adds other keys to it."""
+    fields: dict[str, object] = msgspec.to_builtins(request_line(UNSET, UNSET, ended, failure, None, 0, ""))
+    for key in ("time", "source", "source_port", "worker"):
+        del fields[key]
+    return fields
 
 
 def path_of(target: str) -> str:

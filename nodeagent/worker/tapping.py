@@ -20,9 +20,10 @@ from middleware.contract import Ended
 from nodeagent.control.messages import Tap, Tapped
 from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.log.stamps import Stamps
-from nodeagent.proxy.observer import Circulation, Closed, Refused
+from nodeagent.proxy.observer import FAILURES, Circulation, Closed, Refused
 from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.line_fields import failure_of, path_of, request_line
+from nodeagent.worker.recent import RecentFailures
 from nodeagent.worker.sources import SourcePods
 
 PERIOD: Final = 0.1
@@ -158,27 +159,37 @@ class Tapper:
 
 
 class Tellers:
-    """Tells the access log, and those who watch. Implements `nodeagent.proxy.observer.Observer`."""
+    """Tells the access log, those who watch, and the agent of what fails. Implements
+    `nodeagent.proxy.observer.Observer`.
+    """
 
-    def __init__(self, access_log: AccessLogger, tapper: Tapper) -> None:
+    def __init__(self, access_log: AccessLogger, tapper: Tapper, recent: RecentFailures) -> None:
         self._access_log = access_log
         self._tapper = tapper
+        self._recent = recent
         self.wants_all = access_log.wants_all
-        self.from_status = access_log.from_status
+        self.from_status = min(access_log.from_status, FAILURES)
 
     def ended(self, ended: Ended) -> None:
         """Tell of an exchange that ended."""
         self._access_log.ended(ended)
+        self._recent.ended(ended)
         if self._tapper.watched:
             self._tapper.ended(ended)
+
+    def takes_reply(self, service: str, port: int, reason: str) -> bool:
+        """Return whether the agent is told of what a middleware refuses."""
+        return self._recent.takes_reply(service, port, reason)
 
     def closed(self, closed: Closed) -> None:
         """Tell of a connection to a tcp port that ended."""
         self._access_log.closed(closed)
+        self._recent.closed(closed)
 
     def refused(self, refused: Refused) -> None:
         """Tell of a request or connection that was refused."""
         self._access_log.refused(refused)
+        self._recent.refused(refused)
 
     def layer_failed(self, service: str, port: int, error: Exception) -> None:
         """Tell of a middleware's bug."""

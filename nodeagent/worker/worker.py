@@ -70,6 +70,7 @@ from nodeagent.worker.layer_watch import LayerWatch
 from nodeagent.worker.listening import LoopbackListeners
 from nodeagent.worker.memory import MemoryGuard
 from nodeagent.worker.open_files import most_clients, raise_limit
+from nodeagent.worker.recent import RecentFailures
 from nodeagent.worker.sources import SourcePods
 from nodeagent.worker.tapping import PERIOD, Tapper, Tellers
 from nodeagent.worker.token_store import RedisTokens
@@ -125,6 +126,7 @@ class Worker:
         self._zone_doubted = False
         self._access_log: AccessLogger | None = None
         self._tapper: Tapper | None = None
+        self._recent: RecentFailures | None = None
         self._flushing = False
         """Whether lines for those who watch are sent every `PERIOD`."""
         self._traces: TraceSender | None = None
@@ -157,6 +159,8 @@ class Worker:
             self._access_log.tick()
         if self._traces is not None:
             self._traces.flush()
+        if self._recent is not None:
+            self._recent.flush()
         channel.close()
 
     async def _handle(self, message: Message | None, channel: Channel) -> None:
@@ -197,7 +201,15 @@ class Worker:
         self._tapper = Tapper(
             self._sources, settings.index, channel.send, lambda: channel.pending, self._exchanges
         )
-        observer = Tellers(self._access_log, self._tapper)
+        self._recent = RecentFailures(
+            self._sources,
+            settings.index,
+            settings.node,
+            channel.send,
+            lambda: channel.pending,
+            self._loop.call_later,
+        )
+        observer = Tellers(self._access_log, self._tapper, self._recent)
         limits = settings.limits
         if settings.token_store is not None:
             self._tokens = RedisTokens(self._loop, settings.token_store)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 import socket
@@ -21,6 +22,7 @@ from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import NotOurs, Resolution
 from nodeagent.admin.server import PAGES, AdminListenError, AdminServer, AdminView, NoExplanation
+from nodeagent.stats.failures import FailureLine, FailureMemory
 from nodeagent.stats.signals import NodeStats
 
 STATIC = Path(server_module.__file__).with_name("static")
@@ -38,6 +40,7 @@ class Agent:
         self.plans = 0
         """How often one was written."""
         self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
+        self.memory = FailureMemory("here", 0.0)
         self.plan_page = PlanPage(lambda: self.document, self.plan).page
         self.view = AdminView(
             self.readiness,
@@ -47,6 +50,7 @@ class Agent:
             self.stats,
             lambda: self.notes,
             explain=self.explain,
+            failures=self.memory.show,
         )
         self.server = AdminServer(("127.0.0.1", 0), self.view)
 
@@ -155,6 +159,40 @@ async def test_stats_are_json_for_a_window_of_seconds(agent: Agent) -> None:
     assert (status, kind) == (200, "application/json")
     assert msgspec.json.decode(text, type=NodeStats) == NodeStats("here", 60.0, [], 0)
     assert msgspec.json.decode((await fetch(agent, "/stats"))[2], type=NodeStats).window == 10.0
+
+
+async def test_failures_are_json_and_sent_again_only_if_there_are_more(agent: Agent) -> None:
+    agent.memory.heard([FailureLine("shop/cart", b'{"reason":"no_endpoint"}')], [("shop/cart", 2)])
+    status, kind, text = await fetch(agent, "/failures?service=shop/cart&limit=5")
+    assert (status, kind) == (200, "application/json")
+    assert json.loads(text) == {
+        "node": "here",
+        "since": 0,
+        "seen": 1,
+        "left_out": 2,
+        "kept": 1,
+        "failures": [{"reason": "no_endpoint"}],
+        "services": [],
+    }
+    host, port = agent.server.address
+    url = f"http://{host}:{port}/failures"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url) as first:
+            tag = first.headers["ETag"]
+        async with session.get(url, headers={"If-None-Match": tag}) as again:
+            assert (again.status, await again.read()) == (304, b"")
+        agent.memory.heard([FailureLine("shop/pay", b"{}")], [])
+        async with session.get(url, headers={"If-None-Match": tag}) as more:
+            assert (more.status, len((await more.json())["failures"])) == (200, 2)
+
+
+@pytest.mark.parametrize(
+    "query", ["service=cart", "service=a/b/c", "limit=0", "limit=501", "limit=x", "limit="]
+)
+async def test_failures_that_cannot_be_asked_for(agent: Agent, query: str) -> None:
+    status, kind, text = await fetch(agent, f"/failures?{query}")
+    assert (status, kind) == (400, "text/plain; charset=utf-8")
+    assert query.partition("=")[0] in text
 
 
 @pytest.mark.parametrize("window", ["0", "10", "2m", "a%20minute", ""])
@@ -386,3 +424,17 @@ def test_no_file_of_the_page_names_another_place_or_makes_markup() -> None:
         assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}, path
         forbidden = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|\son\w+=|style="
         assert not re.search(forbidden, text), path
+
+
+async def test_long_pages_are_compressed_for_those_who_take_it(agent: Agent) -> None:
+    agent.document = {"version": 7, "text": "many words " * 1000}
+    host, port = agent.server.address
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        url = f"http://{host}:{port}/plan"
+        async with session.get(url, headers={"Accept-Encoding": "gzip"}) as got:
+            body = await got.read()
+            assert (got.headers["Content-Encoding"], len(body) < 1000) == ("gzip", True)
+            assert json.loads(gzip.decompress(body)) == agent.document
+        async with session.get(url, headers={"Accept-Encoding": "identity"}) as got:
+            assert "Content-Encoding" not in got.headers
+            assert json.loads(await got.read()) == agent.document

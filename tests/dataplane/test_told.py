@@ -30,9 +30,16 @@ class Told:
         self.ends: list[Ended] = []
         self.closes: list[Closed] = []
         self.refusals: list[Refused] = []
+        self.takes_replies = False
+        self.offered: list[str] = []
+        """Reasons of replies that it was asked about."""
 
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended)
+
+    def takes_reply(self, service: str, port: int, reason: str) -> bool:
+        self.offered.append(reason)
+        return self.takes_replies
 
     def closed(self, closed: Closed) -> None:
         self.closes.append(closed)
@@ -79,6 +86,29 @@ class TestExchanges:
         await mesh.serve(await mesh.endpoint(saying(b"404 Not here")))
         await mesh.ask(GET_CLOSE)
         assert [ended.status for ended in told.ends] == [404] * everything
+
+    @pytest.mark.parametrize("taken", [False, True])
+    async def test_who_wants_failures_is_asked_whether_it_takes_a_refusal(
+        self, mesh: Mesh, taken: bool
+    ) -> None:
+        told = watch(mesh)
+        told.takes_replies = taken
+        listener = await mesh.serve(await mesh.endpoint(saying(b"200 OK")))
+        running = mesh.proxy.listeners.get(listener.key)
+        assert running is not None
+        assert running.rule is not None
+        reply = Reply(403, reason="not_yours")
+
+        async def answers(_request: Any) -> Reply:
+            return reply
+
+        running.rule.handler = answers
+        await mesh.ask(GET_CLOSE)
+        assert told.offered == ["not_yours"]
+        assert [ended.reply_reason for ended in told.ends] == ["not_yours"] * taken
+        reply = Reply(301, reason="redirected")
+        await mesh.ask(GET_CLOSE)
+        assert told.offered == ["not_yours"], "an answer that refuses nothing is not offered"
 
     async def test_a_reply_of_a_middleware_has_its_reason(self, mesh: Mesh) -> None:
         told = watch(mesh)

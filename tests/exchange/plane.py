@@ -100,6 +100,9 @@ class Watcher:
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended)
 
+    def takes_reply(self, service: str, port: int, reason: str) -> bool:
+        return True
+
     def closed(self, closed: Closed) -> None:
         self.closes.append(closed)
 

@@ -7,14 +7,17 @@ import zlib
 import msgspec
 
 from discovery.files.reading import read_once
+from discovery.model import PodKey, PodObject
 from nodeagent.admin.backing import backing_of
 from nodeagent.admin.plan_page import PlanPage
 from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
 from nodeagent.admin.server import AdminServer, AdminView
+from nodeagent.agent.explain_page import ExplainPage
 from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
+from nodeagent.stats.failures import FailureLine, FailureMemory
 from nodeagent.stats.overview import Backing
 from nodeagent.stats.signals import NodeStats
 from tests.cli.stats import counted, node_stats
@@ -89,6 +92,75 @@ def shop_stats(cart_fails: int = 30) -> NodeStats:
     )
 
 
+PODS = {"10.1.0.77": PodObject(PodKey("shop", "front-1"), "deployment/front")}
+FAILED: dict[str, object] = {
+    "time": "2026-01-01T09:30:00.25Z",
+    "node": "node-1",
+    "kind": "request",
+    "by": "endpoint",
+    "service": "shop/cart",
+    "port": 80,
+    "method": "POST",
+    "path": "/orders",
+    "status": 503,
+    "reason": "connect_failed",
+    "detail": "10.1.0.2:8080 refused",
+    "endpoint": "10.1.0.2:8080",
+    "took_ms": 900.0,
+    "tries": 2,
+    "decided": "2 tries: 10.1.0.1:8080 502, 10.1.0.2:8080 connect_failed",
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "source": "10.1.0.9",
+    "source_pod": "shop/front-1",
+    "source_workload": "shop/deployment/front",
+    "worker": 0,
+    "stages": [
+        {"kind": "queue", "start_ms": 0, "end_ms": 120},
+        {"kind": "connect", "start_ms": 120, "end_ms": 200, "endpoint": "10.1.0.1:8080", "try": 1},
+        {
+            "kind": "try", "start_ms": 200, "end_ms": 500, "endpoint": "10.1.0.1:8080", "try": 1,
+            "outcome": "502", "answered_ms": 480,
+        },
+        {"kind": "backoff", "start_ms": 500, "end_ms": 700},
+        {"kind": "middleware", "start_ms": 700, "end_ms": 710},
+        {
+            "kind": "connect", "start_ms": 710, "end_ms": 900, "endpoint": "10.1.0.2:8080", "try": 2,
+            "outcome": "connect_failed",
+        },
+    ],
+}  # fmt: skip
+"""As an agent tells it."""
+REFUSED: dict[str, object] = {
+    "time": "2026-01-01T09:30:01Z",
+    "node": "node-1",
+    "kind": "request",
+    "by": "mesh",
+    "layer": "rate-limit",
+    "service": "shop/pay",
+    "port": 80,
+    "method": "GET",
+    "path": f"/{MARKUP}",
+    "status": 429,
+    "reason": "rate_limited",
+    "detail": "more than 5/s",
+    "took_ms": 0.1,
+    "source": "10.1.0.10",
+    "worker": 0,
+}
+STRANGER: dict[str, object] = {
+    "time": "2026-01-01T09:30:02Z",
+    "node": "node-1",
+    "kind": "connection",
+    "by": "mesh",
+    "reason": "no_route",
+    "detail": "no Service has this address",
+    "destination": "240.0.0.9:80",
+    "source": "10.1.0.11",
+    "worker": 0,
+}
+SOME_FAILURES = (FAILED, REFUSED, STRANGER)
+
+
 class Shown:
     """A server whose Services and stats a test changes."""
 
@@ -97,6 +169,7 @@ class Shown:
         self.now = stats
         self.plans = 0
         """How often a plan was written."""
+        self.memory = FailureMemory("node-1", 1767225600.0)
         self.put(yaml)
         view = AdminView(
             Readiness(),
@@ -105,6 +178,8 @@ class Shown:
             self._resolve,
             self._stats,
             backing=self._backing,
+            failures=self.memory.show,
+            explain=ExplainPage(lambda: self.in_force, lambda: PODS, node_settings()).body,
         )
         self.server = AdminServer(("127.0.0.1", 0), view)
 
@@ -118,6 +193,11 @@ class Shown:
             {cart: {("10.1.0.1", 8080): f"connection refused {MARKUP}"}} if cart else {},
             {pay: {("10.1.0.2", 8080): "5 failures in a row"}} if pay else {},
         )
+
+    def fail(self, *failures: dict[str, object], left_out: int = 0) -> None:
+        """Have failures come from a worker."""
+        lines = [FailureLine(str(one.get("service", "")), msgspec.json.encode(one)) for one in failures]
+        self.memory.heard(lines, [("shop/cart", left_out)] if left_out else [])
 
     @property
     def url(self) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
 from nodeagent.meshctl.dashboard import FRESH, REMEMBERED, Dashboard, serve_dashboard
+from nodeagent.stats.failures import FailureLine, FailureMemory
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import FakeApi, raw
@@ -21,11 +22,26 @@ from tests.page.browser import Page
 from tests.page.shown import Shown
 
 
+def failed(second: int, reason: str) -> FailureLine:
+    fields = {"time": f"2026-01-01T00:00:{second:02}Z", "reason": reason, "service": "shop/cart"}
+    return FailureLine("shop/cart", json.dumps(fields).encode())
+
+
+def put_page(api: FakeApi, agent: str, path: str, body: bytes) -> None:
+    api.pages[f"{agent}:15000", path] = raw(200, body, "application/json")
+
+
 @pytest.fixture
-async def agents(shop: Shown, tmp_path: Path) -> AsyncIterator[Agents]:
-    """The shop's agent and another one, behind an API server; a third one does not run."""
+async def api() -> AsyncIterator[FakeApi]:
     api = FakeApi()
     await api.start()
+    yield api
+    await api.stop()
+
+
+@pytest.fixture
+async def agents(shop: Shown, api: FakeApi, tmp_path: Path) -> AsyncIterator[Agents]:
+    """The shop's agent and another one, behind an API server; a third one does not run."""
     await shop.server.close()
     stats = msgspec.json.encode(shop.now)
     other = node_stats("node-2", {"shop/cart:80": {"shop/deployment/front": counted(good=1000)}})
@@ -35,11 +51,8 @@ async def agents(shop: Shown, tmp_path: Path) -> AsyncIterator[Agents]:
         api.pages[f"agent-{number}:15000", "stats"] = raw(200, body, "application/json")
         api.pages[f"agent-{number}:15000", "plan"] = raw(200, plan.body, "application/json")
     put_agent(api, "agent-3", "node-3", phase="Pending")
-    try:
-        async with open_agents(WhichAgents(kubeconfig=api.write_kubeconfig(tmp_path / "config"))) as opened:
-            yield opened
-    finally:
-        await api.stop()
+    async with open_agents(WhichAgents(kubeconfig=api.write_kubeconfig(tmp_path / "config"))) as opened:
+        yield opened
 
 
 async def fetch(url: str, **headers: str) -> tuple[int, bytes, str]:
@@ -76,6 +89,37 @@ async def test_nobody_else_is_answered(agents: Agents) -> None:
             assert (await fetch(root + path))[0] == 404
         assert address.split("/")[3] != other.split("/")[3]
         assert len(address.split("/")[3]) >= 32
+
+
+async def test_failures_of_all_agents(agents: Agents, api: FakeApi) -> None:
+    for number, reason in ((1, "no_endpoint"), (2, "pool_full")):
+        memory = FailureMemory(f"node-{number}", 5.0 + number)
+        memory.heard([failed(number, reason)], [("shop/cart", number)])
+        put_page(api, f"agent-{number}", "failures", msgspec.json.encode(memory.show()))
+    async with serve_dashboard(agents) as address:
+        failures = address.removesuffix("ui/") + "failures"
+        status, body, tag = await fetch(f"{failures}?service=shop/cart&limit=5")
+        page = json.loads(body)
+        assert (status, page["seen"], page["left_out"], page["since"]) == (200, 2, 3, 6)
+        assert [one["reason"] for one in page["failures"]] == ["pool_full", "no_endpoint"]
+        again = await fetch(f"{failures}?service=shop/cart&limit=5", **{"If-None-Match": tag})
+        assert again[:2] == (304, b"")
+        one = json.loads((await fetch(f"{failures}?agent=agent-1"))[1])
+        assert [failure["reason"] for failure in one["failures"]] == ["no_endpoint"]
+        assert (await fetch(f"{failures}?limit=x"))[0] == 400
+
+
+async def test_an_explanation_comes_from_the_agent_that_has_one(agents: Agents, api: FakeApi) -> None:
+    unknown = b"'shop/x' is neither an IPv4 address nor a pod that is known: NAMESPACE/POD"
+    api.pages["agent-1:15000", "explain"] = raw(400, unknown, "text/plain")
+    put_page(api, "agent-2", "explain", b'{"url": "x"}')
+    async with serve_dashboard(agents) as address:
+        explain = address.removesuffix("ui/") + "explain"
+        assert (await fetch(f"{explain}?url=a&from=shop/x"))[:2] == (200, b'{"url": "x"}')
+        assert (await fetch(f"{explain}?url=a"))[:2] == (400, unknown)
+        assert (await fetch(f"{explain}?url=a&agent=agent-2"))[0] == 200
+        status, text, _ = await fetch(f"{explain}?url=a&agent=agent-3")
+        assert (status, text) == (400, b"the pod is Pending")
 
 
 class Counting:

@@ -11,7 +11,7 @@ import pytest
 from nodeagent.admin.ui import POLICY
 from tests.cli.stats import counted, node_stats
 from tests.page.browser import Page
-from tests.page.shown import MARKUP, SHOP, Shown, manifest, many, shop_stats
+from tests.page.shown import MARKUP, SHOP, SOME_FAILURES, Shown, manifest, many, shop_stats
 
 TOOLS = Path(os.environ.get("SVCMESH_TOOLS") or Path.home() / ".cache" / "svcmesh" / "bin")
 AXE = TOOLS.parent / "page" / "node_modules" / "axe-core" / "axe.min.js"
@@ -19,7 +19,14 @@ PLACES = (
     "Object.fromEntries([...document.querySelectorAll('#map .node')]"
     ".map(one => [one.querySelector('.name').textContent, one.getAttribute('transform')]))"
 )
-VIEWS = ["map", "services", "problems", "nodes", "service/shop/cart", "service/shop/gone", "service/no/such"]
+VIEWS = [
+    "map", "services", "problems", "failures", "explain", "nodes", "service/shop/cart", "service/shop/gone",
+    "service/no/such",
+]  # fmt: skip
+OPEN_ALL = (
+    "document.querySelectorAll('#failures summary, #view-service .failures summary').forEach(one => {"
+    " if (!one.parentElement.open) one.click(); })"
+)
 
 
 async def show(page: Page, shown: Shown, view: str, text: str = "") -> None:
@@ -93,9 +100,11 @@ async def test_an_unchanged_plan_is_not_sent_again(page: Page, shop: Shown) -> N
 
 
 async def test_markup_from_a_cluster_stays_text(page: Page, shop: Shown) -> None:
+    shop.fail(*SOME_FAILURES)
     for view in VIEWS:
         await show(page, shop, view)
         await page.until("document.querySelectorAll('main section:not([hidden])').length === 1")
+        await page.run(OPEN_ALL)
         assert await page.run("document.querySelectorAll('main img, main script, main b').length") == 0
     await show(page, shop, "service/shop/cart", MARKUP)
     await show(page, shop, "problems", MARKUP)
@@ -153,8 +162,12 @@ async def test_an_agent_that_has_gone(page: Page, shop: Shown) -> None:
 @pytest.mark.parametrize("width", [320, 1280])
 async def test_the_page_itself_never_scrolls_sideways(page: Page, shop: Shown, width: int) -> None:
     await page.look_like(width)
+    shop.fail(*SOME_FAILURES)
     for view in VIEWS:
         await show(page, shop, view)
+        if view == "failures":
+            await page.until("document.querySelectorAll('#failures li').length === 3")
+        await page.run(OPEN_ALL)
         assert await page.run("document.documentElement.scrollWidth") <= width, view
 
 
@@ -184,8 +197,15 @@ async def test_accessibility(page: Page, shop: Shown, dark: bool) -> None:
         pytest.skip("no axe-core here (make page-tools)")
     await page.call("Page.setBypassCSP", enabled=True)  # axe makes elements of its own
     await page.look_like(1280, dark=dark)
+    shop.fail(*SOME_FAILURES)
     for view in VIEWS:
         await show(page, shop, view)
+        if view == "failures":
+            await page.until("document.querySelectorAll('#failures li').length === 3")
+        if view == "explain":
+            await page.run("document.getElementById('explain-form').requestSubmit()")
+            await page.until("document.querySelector('[aria-invalid=true]') !== null")
+        await page.run(OPEN_ALL)
         await page.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         await page.run(AXE.read_text() + "; true")
         found = await page.run(

@@ -10,9 +10,10 @@ import pytest
 
 from nodeagent.control.messages import SourcePod, Sources, Tap, Tapped
 from nodeagent.control.tap import TapFilter, Watch
+from nodeagent.worker.access_log import AccessLogger
 from nodeagent.worker.sources import SourcePods
-from nodeagent.worker.tapping import MOST_LINES, MOST_LOOKED, MOST_PENDING, Tapper
-from tests.worker.test_access_log import ended, refusal
+from nodeagent.worker.tapping import MOST_LINES, MOST_LOOKED, MOST_PENDING, Tapper, Tellers
+from tests.worker.test_access_log import TCP, Written, ended, refusal, refused
 
 
 class Agent:
@@ -137,3 +138,29 @@ def test_the_data_plane_tells_of_no_status_that_nobody_wants(agent: Agent) -> No
     agent.tapper.follow(Tap(tuple(watches)))
     agent.tapper.follow(Tap((*watches, Watch(7, TapFilter("shop/cart")))))
     assert agent.told == [{"shop/cart": 503}, {"shop/cart": 400}, {"shop/cart": 0}]
+
+
+@pytest.mark.parametrize(("mode", "told_from"), [("off", 500), ("errors", 500), ("all", 0)])
+def test_failures_are_told_whatever_has_a_line(agent: Agent, mode: Any, told_from: int) -> None:
+    class Recent:
+        def __init__(self) -> None:
+            self.told: list[object] = []
+
+        def ended(self, ended: object) -> None:
+            self.told.append(ended)
+
+        def takes_reply(self, service: str, port: int, reason: str) -> bool:
+            return reason == "cors_denied"
+
+        closed = refused = ended
+
+    recent: Any = Recent()
+    written = Written()
+    tellers = Tellers(AccessLogger(mode, 0, SourcePods(lambda _: False), written), agent.tapper, recent)
+    assert tellers.from_status == told_from
+    tellers.ended(ended("10.1.0.9", refusal()))
+    tellers.closed(TCP)
+    tellers.refused(refused("10.1.0.9"))
+    assert len(recent.told) == 3
+    assert tellers.takes_reply("shop/cart", 80, "cors_denied")
+    assert bool(list(written)) == (mode != "off")

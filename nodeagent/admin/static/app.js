@@ -1,27 +1,24 @@
 // The page: asks for the plan and for the last seconds, and shows the view that the address names.
 
+import { ask, reasonOf } from "./asking.js";
 import { byId, h, setText } from "./dom.js";
+import { prepareExplain } from "./explain.js";
+import { FailureList } from "./failures.js";
 import { grade, plural, rate, share } from "./format.js";
 import { problemList, serviceFacts, serviceNumbers } from "./detail.js";
 import { ServiceMap, edgeTable } from "./map.js";
 import { edgesOf, keyOf, matches, problemsOf, rowsOf, totalsOf } from "./model.js";
 import { ServiceTable, hrefOf } from "./table.js";
 
-const EVERY = { live: 2000, plan: 4000 }; // milliseconds
-const PATIENCE = 15000;
-const VIEWS = ["map", "services", "problems", "nodes", "service"];
+const EVERY = { live: 2000, plan: 4000, failures: 2000 }; // milliseconds
+const MOST_FAILURES = 200;
+const VIEWS = ["map", "services", "problems", "failures", "explain", "nodes", "service"];
 
-const state = { plan: null, tag: null, live: null, wanted: "", agent: "", held: false, trouble: {}, facts: null };
+const state = { plan: null, tag: null, live: null, failures: null, wanted: "", agent: "", held: false, trouble: {}, facts: null };
 const table = new ServiceTable(byId("services"), byId("services-note"), byId("more"));
 const map = new ServiceMap(byId("map"), byId("map-note"));
 
-async function ask(path, query, headers = {}) {
-  const text = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  const response = await fetch(`${path}?${text}`, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
-  if (response.status === 304) return response;
-  if (!response.ok) throw new Error(`${response.status}: ${(await response.text()).slice(0, 300)}`);
-  return response;
-}
+const failures = new FailureList(byId("failures"));
 
 const askers = {
   async plan() {
@@ -42,6 +39,20 @@ const askers = {
     state.live = live;
     return true;
   },
+  async failures() {
+    const { view, names } = route();
+    if (view !== "failures" && view !== "service") return false;
+    const service = view === "service" ? keyOf(...[...names, "", ""].slice(0, 2)) : "";
+    const { agent, failures: known } = state;
+    const same = known?.service === service && known.agent === agent;
+    if (state.held && same) return false;
+    const response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same ? { "If-None-Match": known.tag } : {});
+    if (response.status === 304) return false;
+    const page = await response.json();
+    if (agent !== state.agent || (state.held && same)) return false;
+    state.failures = { service, agent, page, tag: response.headers.get("ETag") };
+    return true;
+  },
 };
 
 /** Ask again and again, while somebody looks. */
@@ -59,7 +70,7 @@ async function once(name) {
     state.trouble[name] = null;
     if (news || before) draw();
   } catch (error) {
-    state.trouble[name] = { since: before?.since ?? Date.now(), why: error.name === "TimeoutError" ? "no answer in time" : error.message };
+    state.trouble[name] = { since: before?.since ?? Date.now(), why: reasonOf(error) };
     drawState();
   }
 }
@@ -82,8 +93,9 @@ function draw() {
   }
   drawState();
   drawTotals(rows);
+  byId("totals").hidden = view === "explain";
   drawAgents();
-  const draws = { map: drawMap, services: drawServices, problems: drawProblems, nodes: drawNodes, service: drawService };
+  const draws = { map: drawMap, services: drawServices, problems: drawProblems, failures: drawFailures, explain: () => {}, nodes: drawNodes, service: drawService };
   draws[view](rows, names);
 }
 
@@ -139,7 +151,7 @@ function drawMap(rows) {
 }
 
 function drawServices(rows) {
-  if (state.plan || state.live) table.draw(chosen(rows));
+  if (!waits("plan") && !waits("live")) table.draw(chosen(rows));
 }
 
 function drawProblems() {
@@ -147,6 +159,10 @@ function drawProblems() {
   if (state.facts?.problems === all.length && state.facts.plan === state.plan && state.facts.wanted === state.wanted) return;
   state.facts = { plan: state.plan, problems: all.length, wanted: state.wanted };
   byId("problems").replaceChildren(all.length ? problemList(all, hrefOf) : h("p", {}, "✓ There are none."));
+}
+
+function drawFailures() {
+  if (state.failures?.service === "") failures.draw(state.failures.page, state.wanted);
 }
 
 function drawNodes() {
@@ -166,14 +182,23 @@ function drawService(rows, names) {
     place.replaceChildren(h("h2", {}, names[1] ?? "Service"), h("p", {}, `There is no Service ${key} in the mesh now.`), back());
     return;
   }
+  if (!state.facts && (waits("live") || waits("failures", (one) => one.service === key))) {
+    place.replaceChildren(h("h2", {}, names[1]), h("p", {}, "Asking …"), back());
+    return;
+  }
   if (state.facts?.key !== key || state.facts.plan !== state.plan) {
-    const numbers = h("div");
+    const numbers = h("div"), failed = state.facts?.key === key ? state.facts.failed : h("div");
+    const list = state.facts?.key === key ? state.facts.list : new FailureList(failed, true);
     const [title, ...others] = serviceFacts(row).flat(Infinity).filter(Boolean);
-    place.replaceChildren(title, back(), numbers, ...others);
-    state.facts = { key, plan: state.plan, numbers };
+    place.replaceChildren(title, back(), numbers, h("h3", {}, "Failures and refusals"), failed, ...others);
+    state.facts = { key, plan: state.plan, numbers, failed, list };
   }
   if (state.live) state.facts.numbers.replaceChildren(...serviceNumbers(row, state.live));
+  if (state.failures?.service === key) state.facts.list.draw(state.failures.page, "");
 }
+
+/** Whether something is asked for, and neither here nor known to be in trouble: what it shows would move the rest. */
+const waits = (name, meant = () => true) => !(state[name] && meant(state[name])) && !state.trouble[name];
 
 const back = () => h("p", {}, h("a", { href: "#/services" }, "All Services"));
 
@@ -194,11 +219,10 @@ byId("filter").addEventListener("input", (event) => {
 });
 byId("window").addEventListener("change", () => once("live"));
 byId("agent").addEventListener("change", (event) => {
-  Object.assign(state, { agent: event.target.value, tag: null, plan: null, live: null, facts: null });
+  Object.assign(state, { agent: event.target.value, tag: null, plan: null, live: null, failures: null, facts: null });
   map.reset();
   draw();
-  once("plan");
-  once("live");
+  Object.keys(askers).forEach(once);
 });
 byId("hold").addEventListener("click", (event) => {
   state.held = !state.held;
@@ -209,14 +233,14 @@ byId("arrange").addEventListener("click", () => { map.reset(); draw(); });
 byId("smaller").addEventListener("click", () => map.zoom(1 / 1.25));
 byId("larger").addEventListener("click", () => map.zoom(1.25));
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("content").focus(); });
-addEventListener("hashchange", () => { state.facts = null; draw(); byId("content").focus({ preventScroll: true }); scrollTo(0, 0); });
+addEventListener("hashchange", () => { state.facts = null; draw(); once("failures"); byId("content").focus({ preventScroll: true }); scrollTo(0, 0); });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && !event.ctrlKey && !event.metaKey && !/^(INPUT|SELECT)$/.test(document.activeElement.tagName)) {
+  if (event.key === "/" && !event.ctrlKey && !event.metaKey && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
     event.preventDefault();
     byId("filter").focus();
   }
 });
 
+prepareExplain(() => state.agent);
 draw();
-follow("plan");
-follow("live");
+Object.keys(askers).forEach(follow);

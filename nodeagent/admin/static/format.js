@@ -39,3 +39,18 @@ export function grade(signals) {
 }
 
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+export function milliseconds(value) {
+  if (!value) return "0 ms";
+  if (value >= 1000) return `${(value / 1000).toFixed(2)} s`;
+  return `${value >= 10 ? value.toFixed(0) : value.toFixed(value < 1 ? 2 : 1)} ms`;
+}
+
+/** The time of day of a moment in milliseconds; with its date if that is not today. */
+export function clock(moment, exact = false) {
+  const date = new Date(moment);
+  if (Number.isNaN(date.getTime())) return "–";
+  const two = (number) => String(number).padStart(2, "0");
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}${exact ? `.${String(date.getMilliseconds()).padStart(3, "0")}` : ""}`;
+  return date.toDateString() === new Date().toDateString() ? time : `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`;
+}

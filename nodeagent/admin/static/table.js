@@ -3,7 +3,7 @@
 import { h, setClass, setText } from "./dom.js";
 import { grade, rate, seconds, share } from "./format.js";
 
-const BATCH = 500;
+const BATCH = innerWidth < 600 ? 100 : 500;
 const REORDER = 10000; // milliseconds between two changes of an order by numbers
 
 const signal = (name, show) => ({ value: (row) => row.signals?.[name] ?? null, show: (row) => show(row.signals?.[name]) });

@@ -1,0 +1,38 @@
+"""`/failures`: the latest requests and connections that failed or were refused, newest first, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from middleware.values import InvalidValue, quote
+from nodeagent.admin.ui import etag_of, tagged
+from nodeagent.stats.failures import MOST, USUAL, Failures
+
+LONGEST_NAME: Final = 253 + 1 + 63
+"""Characters of a Service as `namespace/name`."""
+
+
+def read_failures_query(query: Mapping[str, str]) -> tuple[str, int]:
+    """Return which Service is asked for, and how many failures at most.
+
+    Raises:
+        InvalidValue: a parameter is not as it should be.
+    """
+    service, limit = query.get("service", ""), query.get("limit", str(USUAL))
+    if service and (service.count("/") != 1 or len(service) > LONGEST_NAME):
+        raise InvalidValue(f"service {quote(service)} names no Service", "namespace/name")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= MOST):
+        raise InvalidValue(f"limit {quote(limit)} is none", f"a number from 1 to {MOST}")
+    return service, int(limit)
+
+
+def failures_response(request: web.Request, found: Failures) -> web.Response:
+    """Answer with the failures, or with 304 if the client has these already."""
+    body = msgspec.json.encode(found) + b"\n"
+    return tagged(
+        request, body, etag_of(body), {"Cache-Control": "no-store", "Content-Type": "application/json"}
+    )

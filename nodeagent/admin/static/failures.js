@@ -1,0 +1,104 @@
+// What failed or was refused, newest first. Lines that are there stay where they are: while somebody points at the
+// list, has the focus in it or has opened a line, new ones wait behind a button.
+
+import { h, setText } from "./dom.js";
+import { clock, milliseconds, plural } from "./format.js";
+import { journeyOf } from "./journey.js";
+import { matches } from "./model.js";
+import { hrefOf } from "./table.js";
+
+const WHO = { mesh: "the mesh", endpoint: "the endpoint", client: "the client" };
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** What tells a failure from all others. */
+const idOf = (one) => [one.time, one.node, one.worker, one.source, one.service, one.method, one.path, one.reason, one.took_ms].join(" ");
+
+/** Whether a failure is one of those that the filter means. Pure. */
+export const meant = (one, wanted) => matches(wanted, ...["service", "source_workload", "source_pod", "source", "method", "path", "reason", "layer", "detail", "endpoint", "trace_id", "node"].map((name) => String(one[name] ?? "")), String(one.grpc_status ?? one.status ?? ""));
+
+/** Say how much there was, and what of it is not here. Pure. */
+export function summary(page, shown) {
+  const since = page.since ? ` since ${clock(page.since * 1000)}` : "";
+  const parts = [`${page.seen + page.left_out} failed or were refused${since}`];
+  if (page.left_out) parts.push(`▲ of ${page.left_out} nothing is kept: there were too many in one second`);
+  if (page.seen > page.kept) parts.push(`the latest ${page.kept} are kept`);
+  parts.push(`${shown} shown`);
+  return parts.join("; ");
+}
+
+export class FailureList {
+  /** `ofService`: the list is about one Service, and does not name it in each line. */
+  constructor(place, ofService = false) {
+    this.ofService = ofService;
+    this.known = new Map();
+    this.note = h("p", { class: "note" });
+    this.fresh = h("button", { type: "button", hidden: true, onclick: () => { this.show(); this.list.querySelector("summary")?.focus(); } });
+    this.list = h("ol", { class: "failures" });
+    place.replaceChildren(this.note, this.fresh, this.list);
+  }
+
+  draw(page, wanted) {
+    this.page = page;
+    const changed = this.wanted !== wanted;
+    this.wanted = wanted;
+    const busy = this.list.matches(":hover, :focus-within") || this.list.querySelector("details[open]");
+    if (changed || !busy || !this.known.size) this.show();
+    else this.wait();
+  }
+
+  chosen() {
+    return this.page.failures.filter((one) => meant(one, this.wanted));
+  }
+
+  wait() {
+    const count = this.chosen().filter((one) => !this.known.has(idOf(one))).length;
+    setText(this.fresh, `Show ${plural(count, "new one")}`);
+    this.fresh.hidden = !count;
+    setText(this.note, summary(this.page, this.known.size));
+  }
+
+  show() {
+    const before = this.known;
+    this.known = new Map(this.chosen().map((one) => [idOf(one), one]));
+    const items = new Map([...this.list.children].map((item) => [item.dataset.id, item]));
+    for (const [id, item] of items) if (!this.known.has(id)) item.remove();
+    let at = 0;
+    for (const [id, one] of this.known) {
+      const item = before.has(id) && items.get(id) ? items.get(id) : this.make(id, one);
+      if (this.list.children[at] !== item) this.list.insertBefore(item, this.list.children[at] ?? null);
+      at += 1;
+    }
+    this.fresh.hidden = true;
+    setText(this.note, this.known.size || this.page.failures.length ? summary(this.page, this.known.size) : this.page.left_out ? summary(this.page, 0) : "✓ Nothing has failed or was refused.");
+  }
+
+  make(id, one) {
+    const refused = one.by === "mesh";
+    const status = one.grpc_status ?? one.status ?? (one.kind === "connection" ? "connection" : "–");
+    const line = h("summary", {},
+      h("time", { datetime: one.time }, clock(Date.parse(one.time), true)), " ",
+      h("span", { class: `grade ${refused ? "warn" : "bad"}` }, `${refused ? "▲ refused" : "✖ failed"} ${status}`), " ",
+      this.ofService ? "" : h("strong", {}, one.service || "no Service"), " ",
+      one.method ? h("code", {}, `${one.method} ${one.path ?? ""}`) : "", " ",
+      h("span", {}, one.reason), one.detail ? h("span", { class: "why" }, `: ${cut(one.detail, 90)}`) : "");
+    const details = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(...factsOf(one)); } }, line);
+    return h("li", { "data-id": id }, details);
+  }
+}
+
+function factsOf(one) {
+  const facts = [
+    ["Why", `${one.reason}${one.detail ? `: ${one.detail}` : ""}`],
+    ["Who", one.layer ? `the mesh, middleware ${one.layer}` : WHO[one.by]],
+    ["Service", one.service ? h("a", { href: hrefOf(one.service) }, `${one.service}${one.port ? ` port ${one.port}` : ""}`) : one.destination],
+    ["Client", [one.source_workload, one.source_pod, one.source].filter(Boolean).join(", ")],
+    ["Endpoint", one.endpoint],
+    ["Took", one.took_ms === undefined ? "" : milliseconds(one.took_ms)],
+    ["Tries", one.tries === undefined ? "" : String(one.tries)],
+    ["Decided", one.decided],
+    ["Trace", one.trace_id],
+    ["Node", one.node],
+  ].filter(([, value]) => value);
+  return [h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), ...journeyOf(one)];
+}

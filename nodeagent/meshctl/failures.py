@@ -1,0 +1,110 @@
+"""What agents say of the latest failures and refusals, put together: what `failures` and `dashboard` show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from nodeagent.meshctl.asking import Agents, Answer
+from nodeagent.meshctl.tapline import text_line
+from nodeagent.stats.failures import USUAL, Failures, merge_failures
+from nodeagent.stats.overview import AgentSaid
+
+_decoder = msgspec.json.Decoder(Failures)
+
+
+class FailuresSaid(msgspec.Struct, frozen=True):
+    """The failures of all agents that have answered, and who has."""
+
+    together: Failures
+    agents: tuple[AgentSaid, ...]
+
+    @property
+    def answered(self) -> int:
+        """How many agents have answered."""
+        return sum(not one.reason for one in self.agents)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are agents, and all have answered."""
+        return bool(self.agents) and self.answered == len(self.agents)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        said: dict[str, Any] = msgspec.to_builtins(self.together)
+        agents: Any = msgspec.to_builtins(self.agents)
+        return {**said, "agents": agents, "answered": self.answered, "total": len(self.agents)}
+
+
+def read_failures(text: str) -> Failures:
+    """Read the page `/failures`.
+
+    Raises:
+        ValueError: it is no such page.
+    """
+    try:
+        page = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise ValueError(f"no page of this version of svc.mesh: {error}") from None
+    if not all(isinstance(one, dict) for one in page.failures):
+        raise ValueError("no page of this version of svc.mesh: a failure is no object")
+    return page
+
+
+def merge_said(answers: Iterable[Answer], limit: int) -> FailuresSaid:
+    """Return what all agents say together."""
+    pages: list[Failures] = []
+    said: list[AgentSaid] = []
+    for answer in answers:
+        node, reason = answer.node, answer.reason
+        if not reason:
+            try:
+                page = read_failures(answer.text)
+            except ValueError as error:
+                reason = str(error)
+            else:
+                pages.append(page)
+                node = node or page.node
+        said.append(AgentSaid(node, answer.agent, reason))
+    return FailuresSaid(merge_failures(pages, limit), tuple(said))
+
+
+async def ask_failures(agents: Agents, service: str, limit: int = USUAL, one: str = "") -> FailuresSaid:
+    """Ask agents for the latest failures of a Service, or (empty) of all; `one` is as in `Agents.ask`.
+
+    Raises:
+        SourceError: it is not known which agents there are.
+    """
+    query = {"limit": str(limit), **({"service": service} if service else {})}
+    return merge_said(await agents.ask("/failures", query, one), limit)
+
+
+def failure_lines(said: FailuresSaid) -> Iterator[str]:
+    """Yield the failures for people, the newest last."""
+    yield from map(failure_line, reversed(said.together.failures))
+
+
+def summary_lines(said: FailuresSaid) -> Iterator[str]:
+    """Yield what is missing, and why."""
+    for agent in said.agents:
+        if agent.reason:
+            yield f"{agent.node or agent.agent}: {agent.reason}"
+    page = said.together
+    if page.left_out:
+        yield f"nothing is known of {page.left_out} further ones: there were too many in one second"
+    yield (
+        f"{len(page.failures)} shown of {page.seen + page.left_out} that failed or were refused; "
+        f"{said.answered} of {len(said.agents)} agents have answered"
+    )
+
+
+def failure_line(one: Mapping[str, Any]) -> str:
+    """Return a failure in one line: as `meshctl tap`, and with the Service and who refused it."""
+    source = one.get("source_workload") or one.get("source", "")
+    asked = one.get("service") or one.get("destination") or "no Service"
+    reason = one.get("reason", "")
+    if one.get("by") == "mesh":
+        reason = f"refused by {one.get('layer') or 'the mesh'}: {reason}"
+    return text_line({**one, "source_workload": f"{source} → {asked}", "reason": reason})
