@@ -93,7 +93,7 @@ def request_line(
         times[4],
         times[5],
         decisions(ended) or UNSET,
-        PROTOCOLS[ended.http_version],
+        PROTOCOLS.get(ended.http_version, UNSET),
         ended.received,
         ended.sent,
         ended.trace_id or UNSET,
