@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import grpc
 import h2.config
@@ -76,6 +78,8 @@ class HttpCollector(Received):
         class Receive(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers["Content-Encoding"] == "gzip":
+                    body = gzip.decompress(body)
                 assert self.path == "/v1/traces"
                 status = collector.statuses.pop(0) if collector.statuses else 200
                 if status == 200:
@@ -204,6 +208,7 @@ class Peer(asyncio.Protocol):
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
                 self.bodies[event.stream_id or 0] = 0
+                self.serving.heads.append(event.headers or [])
                 if not self.serving.whole:
                     self.answer(event.stream_id or 0)
             elif isinstance(event, h2.events.DataReceived):
@@ -239,6 +244,8 @@ class Serving:
         self.peers: list[Peer] = []
         self.sizes: list[int] = []
         """Bytes of the bodies that have come whole."""
+        self.heads: list[list[Any]] = []
+        """Fields of h2, one list for each request."""
         self.resets: list[int] = []
         self.faults: list[str] = []
         """Where the client broke the protocol."""
