@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hack.kit.waiting import until as until_blocking
 from nodeagent.agent import delivery
 from nodeagent.agent.grpc_sender import GrpcSender
 from nodeagent.agent.traces import TraceExporter, make_exporter
+from nodeagent.agent.traces import delivery as delivery_to
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.cli.flagvalues import parse_collector
 from nodeagent.control.messages import Traces
@@ -28,6 +30,7 @@ from tests.agent.collectors import Refusal, Serving, grpc_collector
 from tests.agent.harness import Whoami
 from tests.agent.test_trace_exporter import until
 from tests.agent.test_tracing import SAMPLED, get, running
+from tests.certificates import NEEDS_OPENSSL, make_certificate, serve_tls
 from tests.recorded import recorded
 
 OLD, NEW = "Bearer s3cr3t-of-yesterday", "Bearer s3cr3t-of-today"
@@ -53,7 +56,9 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def guarded(wanted: list[str], paths: tuple[str, ...] = ("/v1/traces",)) -> AsyncIterator[str]:
+async def guarded(
+    wanted: list[str], path: str = "/v1/traces", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Yield the URL of a collector over HTTP that takes what has the last token of `wanted`."""
 
     async def answer(request: web.Request) -> web.Response:
@@ -64,12 +69,11 @@ async def guarded(wanted: list[str], paths: tuple[str, ...] = ("/v1/traces",)) -
         return web.Response(status=401, body=b"\x12" + bytes((len(given),)) + given.encode())
 
     application = web.Application()
-    for path in paths:
-        application.router.add_post(path, answer)
+    application.router.add_post(path, answer)
     server = TestServer(application)
-    await server.start_server()
+    await server.start_server(ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        yield f"{'https' if tls is not None else 'http'}://127.0.0.1:{server.port}"
     finally:
         await server.close()
 
@@ -87,7 +91,7 @@ async def test_a_token_over_http_that_is_changed(tmp_path: Path, form: str, path
     write(fields, OLD)
     wanted = [OLD]
     with capture_logs() as logs:
-        async with guarded(wanted, (path,)) as url, exporting(form, url + path, fields) as exporter:
+        async with guarded(wanted, path) as url, exporting(form, url + path, fields) as exporter:
             exporter.take(Traces((recorded(1),), 0))
             await until(lambda: exporter.state.sent == 5)
             wanted.append(NEW)
@@ -151,6 +155,26 @@ async def test_nobody_on_the_way_may_keep_a_token_in_a_table() -> None:
     assert [field for field in head if isinstance(field, NeverIndexedHeaderTuple)] == [
         (b"authorization", NEW.encode())
     ]
+
+
+@NEEDS_OPENSSL
+async def test_the_ca_of_a_collector_over_http_that_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = make_certificate(tmp_path, "right"), make_certificate(tmp_path, "wrong")
+    trusted = tmp_path / "ca.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    async with guarded([NEW], tls=serve_tls(right)) as url:
+        _, sender = delivery_to(TraceCollector("otlp", f"{url}/v1/traces"))
+        token = (("authorization", NEW), ("x-scope-orgid", "shop"))
+        for pair, taken in ((wrong, False), (right, True), (right, True), (wrong, False)):
+            trusted.write_bytes(pair[0].read_bytes())
+            if taken:
+                assert (await sender.send(b"", token)).fate == "taken"
+            else:
+                with pytest.raises(OSError, match="certificate verify failed"):
+                    await sender.send(b"", token)
+        await sender.close()
 
 
 def test_an_agent_and_a_collector_that_wants_a_token(tmp_path: Path) -> None:
