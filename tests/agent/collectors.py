@@ -127,6 +127,8 @@ class GrpcCollector(Received):
         self.answers: list[Refusal | ExportTraceServiceResponse] = []
         self.metadata: dict[str, str] = {}
         self.time_left: float | None = None
+        self.compression = grpc.Compression.NoCompression
+        """Of answers, if the client accepts it."""
         handler = grpc.unary_unary_rpc_method_handler(
             self._export,
             request_deserializer=ExportTraceServiceRequest.FromString,
@@ -143,6 +145,7 @@ class GrpcCollector(Received):
         call: grpc.ServicerContext = context
         self.metadata = dict(call.invocation_metadata())
         self.time_left = call.time_remaining()
+        call.set_compression(self.compression)
         answer: Refusal | ExportTraceServiceResponse = ExportTraceServiceResponse()
         if self.answers:
             answer = self.answers.pop(0)

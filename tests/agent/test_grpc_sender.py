@@ -15,7 +15,10 @@ import h2.settings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from nodeagent.agent import grpc_sender, unary
 from nodeagent.agent.delivery import Verdict
@@ -90,6 +93,19 @@ async def test_a_lot_is_compressed_if_that_makes_it_smaller() -> None:
     async with serving.running() as port, sending(port) as sender:
         assert await send(sender, bytes(LARGE)) == Verdict("taken")
     assert serving.sizes[0] < LARGE / 100
+
+
+async def test_an_answer_that_is_compressed() -> None:
+    partial = ExportTraceServiceResponse()
+    partial.partial_success.rejected_spans = 3
+    partial.partial_success.error_message = "x" * 1000
+    with grpc_collector() as collector:
+        collector.compression = grpc.Compression.Gzip
+        collector.answers = [partial]
+        async with sending(collector.port) as sender:
+            assert await send(sender, b"") == Verdict("taken", "x" * 1000, 3)
+            assert sender._connection is not None
+            assert len(sender._connection._body) < 200, "it came as gzip"
 
 
 async def test_a_server_without_gzip_is_sent_the_same_without_it() -> None:
