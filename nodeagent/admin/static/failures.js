@@ -2,14 +2,10 @@
 // list, has the focus in it or has opened a line, new ones wait behind a button.
 
 import { h, setText } from "./dom.js";
-import { clock, milliseconds, plural } from "./format.js";
+import { cut, factsOf } from "./facts.js";
+import { clock, plural } from "./format.js";
 import { journeyOf } from "./journey.js";
 import { matches } from "./model.js";
-import { hrefOf } from "./table.js";
-
-const WHO = { mesh: "the mesh", endpoint: "the endpoint", client: "the client" };
-
-const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** What tells a failure from all others. */
 const idOf = (one) => [one.time, one.node, one.worker, one.source, one.service, one.method, one.path, one.reason, one.took_ms].join(" ");
@@ -82,23 +78,7 @@ export class FailureList {
       this.ofService ? "" : h("strong", {}, one.service || "no Service"), " ",
       one.method ? h("code", {}, `${one.method} ${one.path ?? ""}`) : "", " ",
       h("span", {}, one.reason), one.detail ? h("span", { class: "why" }, `: ${cut(one.detail, 90)}`) : "");
-    const details = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(...factsOf(one)); } }, line);
+    const details = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(factsOf(one), ...journeyOf(one)); } }, line);
     return h("li", { "data-id": id }, details);
   }
-}
-
-function factsOf(one) {
-  const facts = [
-    ["Why", `${one.reason}${one.detail ? `: ${one.detail}` : ""}`],
-    ["Who", one.layer ? `the mesh, middleware ${one.layer}` : WHO[one.by]],
-    ["Service", one.service ? h("a", { href: hrefOf(one.service) }, `${one.service}${one.port ? ` port ${one.port}` : ""}`) : one.destination],
-    ["Client", [one.source_workload, one.source_pod, one.source].filter(Boolean).join(", ")],
-    ["Endpoint", one.endpoint],
-    ["Took", one.took_ms === undefined ? "" : milliseconds(one.took_ms)],
-    ["Tries", one.tries === undefined ? "" : String(one.tries)],
-    ["Decided", one.decided],
-    ["Trace", one.trace_id],
-    ["Node", one.node],
-  ].filter(([, value]) => value);
-  return [h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), ...journeyOf(one)];
 }
