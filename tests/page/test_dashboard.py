@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -12,14 +13,19 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from hack.kit.waiting import until_async
+from nodeagent.control.tap import TapFilter
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
+from nodeagent.meshctl.clustertap import NONE_LEFT, ClusterTap
+from nodeagent.meshctl.commands.agents import SELECTOR
 from nodeagent.meshctl.dashboard import FRESH, REMEMBERED, Dashboard, serve_dashboard
+from nodeagent.meshctl.watching import watch_agents
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import FakeApi, raw
 from tests.page.browser import Page
-from tests.page.shown import Shown
+from tests.page.shown import ANSWERED, Shown
 
 
 def failed(second: int, reason: str) -> FailureLine:
@@ -140,7 +146,7 @@ class Counting:
 
 async def test_many_windows_ask_agents_once() -> None:
     counting, now = Counting(), [0.0]
-    dashboard = Dashboard(counting, lambda: now[0])  # type: ignore[arg-type]
+    dashboard = Dashboard(counting, now=lambda: now[0])  # type: ignore[arg-type]
     runner = web.AppRunner(dashboard.application(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -156,6 +162,61 @@ async def test_many_windows_ask_agents_once() -> None:
         assert len(dashboard._lives._made) == len(dashboard._lives._making) == REMEMBERED
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture
+async def tapped(api: FakeApi, agents: Agents, shop: Shown, tmp_path: Path) -> ClusterTap:
+    """Live requests: agent-1 has some, agent-2 refuses, agent-3 does not run."""
+    await shop.server.start()
+    api.forwards["agent-1"] = shop.server.address
+    api.forwards["agent-2"] = 403
+    which = WhichAgents(kubeconfig=str(tmp_path / "config"), selector=SELECTOR)
+    return ClusterTap(partial(watch_agents, which))
+
+
+async def test_live_requests_of_all_agents(
+    page: Page, api: FakeApi, agents: Agents, shop: Shown, tapped: ClusterTap
+) -> None:
+    async with serve_dashboard(agents, tap=tapped) as address:
+        await page.open(f"{address}#/service/shop/cart")
+        await page.until("document.body.innerText.includes('Watch requests')")
+        button = "document.querySelector('#view-service .watch button')"
+        await page.run(f"{button}.click()")
+        await until_async(is_watched(shop, 1))
+        shop.tell(ANSWERED, dropped=3)
+        await page.until("document.body.innerText.includes('1 request came; 1 shown')")
+        said = await page.run("document.body.innerText")
+        assert "▲ 3 more were left out" in said
+        assert "▲ node-2 is not watched: port forwarding to" in said
+        assert "▲ node-3 is not watched: the pod is Pending" in said
+        await page.run("document.querySelector('#view-service .failures summary').click()")
+        await page.until("document.querySelector('#view-service .facts').innerText.includes('node-1')")
+        await page.run("location.hash = '#/map'")
+        await until_async(is_watched(shop, 0), 30.0)
+        assert page.complaints == []
+        assert tapped._tasks == {}
+
+
+async def test_one_agent_is_watched_if_it_is_chosen(agents: Agents, shop: Shown, tapped: ClusterTap) -> None:
+    async with serve_dashboard(agents, tap=tapped) as address, aiohttp.ClientSession() as session:
+        tap = address.removesuffix("ui/") + "tap"
+        asked = {"service": "shop/cart", "status": "5xx", "agent": "node-3"}
+        async with session.get(tap, params=asked) as response:
+            lines = [json.loads(await response.content.readline()) for _ in range(2)]
+        assert lines == [{"node": "node-3", "error": "the pod is Pending"}, {"ended": NONE_LEFT}]
+        async with session.get(tap, params={**asked, "agent": "agent-1"}):
+            await until_async(is_watched(shop, 1))
+            (watch,) = shop.watchers.watches
+            assert watch.filter == TapFilter("shop/cart", status="5xx")
+        await until_async(is_watched(shop, 0), 30.0)
+        assert (await fetch(f"{tap}?service=cart"))[0] == 400
+
+
+def is_watched(shop: Shown, times: int) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return len(shop.watchers.watches) == times
+
+    return look
 
 
 async def test_in_a_browser(page: Page, agents: Agents) -> None:
