@@ -24,7 +24,7 @@ from nodeagent.admin.tap_page import NoTap, Tap, show_tap
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
 from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
-from nodeagent.meshctl.failures import ask_failures
+from nodeagent.meshctl.failures import ask_failures, share_of
 from nodeagent.meshctl.live import ask_explanation, ask_live, ask_plan, read_backing
 from nodeagent.stats.overview import Backing
 from nodeagent.stats.signals import LONGEST
@@ -65,6 +65,8 @@ class Dashboard:
         self._plans = _Recent[_Plan](FRESH["plan"], now)
         self._lives = _Recent[bytes](FRESH["live"], now)
         self._failed = _Recent[bytes](FRESH["failures"], now)
+        self._count = 0
+        """How many agents there were when all were last asked for failures; 0: they have not been."""
         self.secret = secrets.token_urlsafe(24)
 
     def application(self) -> web.Application:
@@ -112,8 +114,12 @@ class Dashboard:
             return web.Response(text=f"{error}\n", status=400, headers=HEADERS)
 
         async def make() -> bytes:
-            said = await ask_failures(self._agents, service, limit, agent)
-            return msgspec.json.encode(said.together) + b"\n"
+            each = limit if agent else share_of(limit, self._count or len(await self._agents.names()))
+            said = await ask_failures(self._agents, service, limit, agent, each)
+            if not agent:
+                self._count = len(said.agents)
+            asked = {"each": each} if each < limit else {}
+            return msgspec.json.encode({**said.document(), **asked}) + b"\n"
 
         body = await self._failed.get(f"{service} {limit} {agent}", make)
         headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}

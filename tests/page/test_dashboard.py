@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,16 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hack.kit.waiting import until_async
 from nodeagent.control.tap import TapFilter
-from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
+from nodeagent.meshctl.asking import Agents, Answer, WhichAgents, open_agents
 from nodeagent.meshctl.clustertap import NONE_LEFT, ClusterTap
 from nodeagent.meshctl.commands.agents import SELECTOR
 from nodeagent.meshctl.dashboard import FRESH, REMEMBERED, Dashboard, serve_dashboard
+from nodeagent.meshctl.failures import LEAST_EACH, SHARED, share_of
 from nodeagent.meshctl.watching import watch_agents
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from tests.cli.stats import counted, node_stats
@@ -113,6 +116,68 @@ async def test_failures_of_all_agents(agents: Agents, api: FakeApi) -> None:
         one = json.loads((await fetch(f"{failures}?agent=agent-1"))[1])
         assert [failure["reason"] for failure in one["failures"]] == ["no_endpoint"]
         assert (await fetch(f"{failures}?limit=x"))[0] == 400
+
+
+async def test_an_agent_that_keeps_no_failures_is_named(page: Page, api: FakeApi, agents: Agents) -> None:
+    memory = FailureMemory("node-1", 6.0)
+    put_page(api, "agent-1", "failures", msgspec.json.encode(memory.show()))
+    api.pages["agent-2:15000", "failures"] = raw(404, b"there is no /failures here", "text/plain")
+    async with serve_dashboard(agents) as address:
+        await page.open(f"{address}#/failures")
+        await page.until("document.body.innerText.includes('node-2: it does not keep failures')")
+        said = await page.run("document.getElementById('failures').innerText")
+        assert "node-3: the pod is Pending" in said
+        assert "✓" not in said
+        memory.heard([failed(1, "no_endpoint")], [])
+        put_page(api, "agent-1", "failures", msgspec.json.encode(memory.show()))
+        await page.until("document.getElementById('failures').innerText.includes('1 shown')")
+        assert "node-2: it does not keep" in await page.run("document.getElementById('failures').innerText")
+
+
+@given(st.integers(1, SHARED), st.integers(0, 5000))
+def test_many_agents_are_asked_for_few_failures_each(limit: int, agents: int) -> None:
+    each = share_of(limit, agents)
+    assert min(limit, LEAST_EACH) <= each <= limit
+    assert each * agents <= max(SHARED, LEAST_EACH * agents)
+    if agents * limit <= SHARED:
+        assert each == limit
+
+
+async def test_hundreds_of_agents_are_asked_for_500_failures_together() -> None:
+    many = Many(400)
+    dashboard = Dashboard(many, now=lambda: 0.0)  # type: ignore[arg-type]
+    runner = web.AppRunner(dashboard.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    failures = f"http://127.0.0.1:{runner.addresses[0][1]}/{dashboard.secret}/failures?limit=200"
+    try:
+        assert json.loads((await fetch(failures))[1])["each"] == 5
+        many.count = 3
+        assert json.loads((await fetch(f"{failures}&service=shop/cart"))[1])["each"] == 5
+        assert json.loads((await fetch(f"{failures}&service=shop/pay"))[1])["each"] == 166
+        assert "each" not in json.loads((await fetch(f"{failures}&agent=agent-7"))[1])
+        assert many.limits == ["5", "5", "166", "200"]
+    finally:
+        await runner.cleanup()
+
+
+class Many:
+    """Agents that note how many failures they are asked for."""
+
+    none = "no agents"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.limits: list[str] = []
+
+    async def ask(self, path: str, query: Mapping[str, str], one: str = "") -> list[Answer]:
+        assert path == "/failures"
+        self.limits.append(query["limit"])
+        page = msgspec.json.encode(FailureMemory("n", 1.0).show()).decode()
+        return [Answer("n", one, page)] if one else [Answer("n", "a", page)] * self.count
+
+    async def names(self) -> list[str]:
+        return ["a"] * self.count
 
 
 async def test_an_explanation_comes_from_the_agent_that_has_one(agents: Agents, api: FakeApi) -> None:

@@ -46,7 +46,14 @@ const askers = {
     const { agent, failures: known } = state;
     const same = known?.service === service && known.agent === agent;
     if (state.held && same) return false;
-    const response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same ? { "If-None-Match": known.tag } : {});
+    let response;
+    try {
+      response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same && known.tag ? { "If-None-Match": known.tag } : {});
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (agent === state.agent) state.failures = { service, agent, page: null, tag: null };
+      return true;
+    }
     if (response.status === 304) return false;
     const page = await response.json();
     if (agent !== state.agent || (state.held && same)) return false;
