@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -21,7 +22,7 @@ from nodeagent.plan.model import EMPTY_PLAN, BackendKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from nodeagent.stats.overview import Backing
-from nodeagent.stats.signals import NodeStats
+from nodeagent.stats.signals import NodeStats, Promise
 from tests.cli.stats import counted, node_stats
 
 MARKUP = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
@@ -74,6 +75,12 @@ SHOP = "".join(
 def many(count: int) -> str:
     """Return the YAML of so many Services."""
     return "".join(manifest(f"team-{number % 20}", f"service-{number}") for number in range(count))
+
+
+def with_promises(stats: NodeStats, promises: Mapping[str, Promise]) -> NodeStats:
+    """Return stats in which Services of these names have an objective for each port."""
+    ports = [msgspec.structs.replace(port, promise=promises.get(port.service)) for port in stats.ports]
+    return msgspec.structs.replace(stats, ports=ports)
 
 
 def shop_stats(cart_fails: int = 30) -> NodeStats:
