@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -238,8 +236,6 @@ async def test_for_every_reader(page: Page, shop: Shown, width: int, dark: bool)
     await lines(page, 3)
     await page.run(f"[...{LIST}.querySelectorAll('summary')].forEach(one => one.click())")
     await page.until(f"{LIST}.querySelectorAll('.journey').length === 3")
-    if folder := os.environ.get("SVCMESH_PICTURES"):
-        await page.picture(Path(folder) / f"watching-{width}.png", whole=True)
     assert await page.run("document.documentElement.scrollWidth") <= width
     if not AXE.exists():
         pytest.skip("no axe-core here (make page-tools)")
