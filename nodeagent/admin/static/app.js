@@ -15,7 +15,7 @@ const EVERY = { live: 2000, plan: 4000, failures: 2000 }; // milliseconds
 const MOST_FAILURES = 200;
 const VIEWS = ["map", "services", "problems", "failures", "explain", "nodes", "service"];
 
-const state = { plan: null, tag: null, live: null, failures: null, wanted: "", agent: "", held: false, trouble: {}, facts: null };
+const state = { plan: null, tag: null, live: null, failures: null, wanted: "", agent: "", held: false, trouble: {}, facts: null, listed: null };
 const table = new ServiceTable(byId("services"), byId("services-note"), byId("more"));
 const map = new ServiceMap(byId("map"), byId("map-note"));
 
@@ -163,8 +163,8 @@ function drawServices(rows) {
 
 function drawProblems() {
   const all = problemsOf(state.plan).filter(({ problem }) => matches(state.wanted, keyOf(problem.namespace, problem.name)));
-  if (state.facts?.problems === all.length && state.facts.plan === state.plan && state.facts.wanted === state.wanted) return;
-  state.facts = { plan: state.plan, problems: all.length, wanted: state.wanted };
+  if (state.listed?.plan === state.plan && state.listed.wanted === state.wanted) return;
+  state.listed = { plan: state.plan, wanted: state.wanted };
   byId("problems").replaceChildren(all.length ? problemList(all, hrefOf) : h("p", {}, "✓ There are none."));
 }
 
