@@ -19,6 +19,10 @@ from hack.kit.waiting import until_async
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 30.0
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
+"""Chromium gives up all that it loads when an interface of the machine comes or goes, and tests of nodes make
+interfaces (https://issues.chromium.org/issues/41465264)."""
+MOST_RELOADS = 20
 
 
 def chromium() -> str | None:
@@ -37,6 +41,8 @@ class Page:
         self._socket = socket
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._calls = 0
+        self._network_changes = 0
+        """Requests that the browser gave up because of one."""
         self.requested: list[str] = []
         """The addresses that were asked for."""
         self.complaints: list[str] = []
@@ -57,7 +63,11 @@ class Page:
             elif said["method"] == "Runtime.exceptionThrown":
                 self.complaints.append(str(said["params"]["exceptionDetails"]))
             elif said["method"] == "Log.entryAdded" and said["params"]["entry"]["level"] == "error":
-                self.complaints.append(str(said["params"]["entry"]))
+                entry = str(said["params"]["entry"])
+                if NETWORK_CHANGED in entry:
+                    self._network_changes += 1
+                else:
+                    self.complaints.append(entry)
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol."""
@@ -95,9 +105,14 @@ class Page:
             raise TimeoutError(f"never true: {script}\n{body[:2000]}\n{self.complaints}") from None
 
     async def open(self, url: str) -> None:
-        """Go somewhere."""
-        await self.call("Page.navigate", url=url)
-        await self.until("document.readyState === 'complete' && document.body !== null")
+        """Go somewhere; again, as a person would, where something of it was lost to a change of network."""
+        for _ in range(MOST_RELOADS):
+            before = self._network_changes
+            said = await self.call("Page.navigate", url=url)
+            await self.until("document.readyState === 'complete' && document.body !== null")
+            if NETWORK_CHANGED not in said.get("errorText", "") and self._network_changes == before:
+                return
+        raise Failed(f"{url}: the network changes all the time")
 
     async def look_like(self, width: int, height: int = 900, dark: bool = False) -> None:
         """Take the size of a window, and colours."""
