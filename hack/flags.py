@@ -96,6 +96,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--log-level": "verbose",
     "--log-format": "text",
     "--access-log": "none",
+    "--access-log-format": "{time} {stauts}",
     "--max-series": "100",
 }
 """A bad value for each flag whose values are checked when the agent starts."""
