@@ -17,7 +17,7 @@ from nodeagent.worker.request_line import RequestLine
 MOMENT = 1795892541.5
 STAMP = "2026-11-28T19:02:21.500000Z"
 NASTY = '\x1b[2J\r\n{path}%s"\\\u202e\u2028\x7f\udc80\U000e0001'
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)) | st.just("\t"), max_size=8).filter(
+TEXTS = st.text(st.characters(codec="utf-8") | st.just("\t"), max_size=8).filter(
     lambda text: text.replace("\t", "").isprintable()
 )
 VALUES = st.one_of(
