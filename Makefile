@@ -10,7 +10,8 @@ BENCH_STAMP := $(VENV)/.installed-bench
 MINUTES ?= 60
 # What tells nothing new of the compiled data plane, and takes long.
 LEFT_OUT_COMPILED := --ignore=tests/interop/test_amplification.py $(addprefix --deselect=tests/interop/test_smuggling1.py::,test_tomcat test_python)
-COMPILED_TESTS := tests/proxy tests/conversations tests/exchange tests/http2 tests/dataplane tests/interop $(LEFT_OUT_COMPILED)
+OF_THE_LOG := tests/log $(addprefix tests/worker/test_,access_log.py line_fields.py template_lines.py)
+COMPILED_TESTS := tests/proxy tests/conversations tests/exchange tests/http2 tests/dataplane tests/interop $(OF_THE_LOG) $(LEFT_OUT_COMPILED)
 # What `make check` runs: two parts of about 35 s of one core each, side by side.
 MANY_STEPS := tests/exchange/test_machine.py
 QUICK_1 := tests/proxy tests/conversations tests/middleware tests/dns tests/control tests/docs $(filter-out $(MANY_STEPS),$(wildcard tests/exchange/test_*.py))

@@ -99,6 +99,7 @@ WRONG: Final[Mapping[str, str]] = {
     "--log-level": "verbose",
     "--log-format": "text",
     "--access-log": "none",
+    "--access-log-format": "{stauts}",
     "--max-series": "100",
 }
 """A bad value for each flag whose values are checked when the agent starts."""

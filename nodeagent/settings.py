@@ -112,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: str
     log_format: Literal["console", "json"]
     access_log: AccessLog = "errors"
+    access_log_format: str = ""
+    """`json`, `console`, or a template; empty: `log_format`."""
     first_bindable_port: int = 1
     """Loopback capture only: lower Service ports are served at `port + LOW_PORT_SHIFT` (no privileges)."""
     compat: Compat | None = None

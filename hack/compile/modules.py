@@ -18,6 +18,7 @@ PATTERNS: Final = (
     "nodeagent/worker/line_fields.py",
     "nodeagent/log/access_lines.py",
     "nodeagent/log/stamps.py",
+    "nodeagent/log/template_form.py",
     "nodeagent/log/writer.py",
 )
 """What a request passes through, its line in the access log included; but for middleware, which others may

@@ -63,6 +63,7 @@ class Given(msgspec.Struct, frozen=True):
     log_level: str = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     access_log: AccessLog = "errors"
+    access_log_format: str | None = None
     max_series: int = MOST_SERIES
     ready_file: str = ""
     state_dir: str = ""
@@ -109,6 +110,7 @@ def resolve_settings(given: Given) -> Settings:
         log_level=given.log_level,
         log_format=_log_format(given.log_format),
         access_log=given.access_log,
+        access_log_format=given.access_log_format or "",
         max_series=given.max_series,
         ready_file=given.ready_file,
         state_dir=given.state_dir,

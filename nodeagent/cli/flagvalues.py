@@ -16,6 +16,7 @@ from discovery.model import ANNOTATION_PREFIX, ServiceKey
 from discovery.places import InvalidPlaces, parse_places
 from middleware.values import InvalidValue, parse_duration, parse_size
 from nodeagent.cli.memory import LEAST
+from nodeagent.log.template import OTHER_FORMS, parse_template
 from nodeagent.plan.addresses import LONGEST_PREFIX
 from nodeagent.settings import (
     FEWEST_SERIES,
@@ -122,6 +123,17 @@ def parse_collector(text: str) -> TraceCollector:
         collector.form,
         f"{collector.scheme}://{host}:{parts.port or collector.port}{given or collector.path}",
     )
+
+
+def parse_access_log_format(text: str) -> str:
+    """Check that lines of the access log can have this form: `json`, `console` or a template.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if text not in OTHER_FORMS:
+        parse_template(text)
+    return text
 
 
 def parse_source(text: str) -> str:

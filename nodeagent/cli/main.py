@@ -22,6 +22,7 @@ from nodeagent import compiled
 from nodeagent.cli.flags import Given, resolve_settings
 from nodeagent.cli.flagvalues import (
     COLLECTOR_FORMS,
+    parse_access_log_format,
     parse_assignment,
     parse_collector,
     parse_drain_timeout,
@@ -312,6 +313,18 @@ def main() -> None:
     type=click.Choice(["off", "errors", "all"]),
     default="errors",
     help="Which requests and tcp connections are logged: none, those the mesh or an endpoint failed, or all.",
+)
+@_flag(
+    "--access-log-format",
+    type=Parsed(
+        "TEMPLATE",
+        "`json`, `console`, `common`, `combined`, or text with keys such as `{path}`",
+        parse_access_log_format,
+    ),
+    metavar="json|console|common|combined|TEMPLATE",
+    show_default="the form of --log-format",
+    help="How lines of the access log look: as --log-format has it, as in the files of Apache, or by a "
+    "template of your own. All other lines keep the form of --log-format. See docs/access-log.md.",
 )
 @_flag(
     "--max-series",

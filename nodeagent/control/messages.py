@@ -46,6 +46,8 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     token_store: StoreAddress | None = None
     traces: bool = False
     """Whether the agent takes what is recorded of requests."""
+    access_log_format: str = ""
+    """As in `Settings`."""
 
 
 class SlottedListener(msgspec.Struct, frozen=True):

@@ -203,6 +203,7 @@ class Supervisor:
                 settings.node_zone,
                 settings.token_store,
                 settings.traces is not None,
+                settings.access_log_format,
             )
         )
         channel.send(self._sources.everything())

@@ -26,6 +26,8 @@ from nodeagent.log.console import ConsoleForm, terminal_width, uses_colour
 from nodeagent.log.forms import LEVELS, Form, JsonForm
 from nodeagent.log.gap import Gap
 from nodeagent.log.stamps import utc
+from nodeagent.log.template import parse_template
+from nodeagent.log.template_form import TemplateForm
 from nodeagent.log.writer import LineWriter
 
 FLUSH_TIME: Final = 1.0
@@ -56,10 +58,8 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> For
 
     The lines are written by a thread, which keeps the capabilities that the caller has at the first line.
     """
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    form: Form = JsonForm()
-    if log_format == "console":
-        form = ConsoleForm(uses_colour(terminal, os.environ), lambda: terminal_width(STDERR))
+    terminal = _on_terminal()
+    form = _form(log_format)
     _writer.tell_gaps(lambda gap: form(_told(gap)) + "\n")
 
     def render(_: object, __: str, event: structlog.typing.EventDict) -> str:
@@ -84,9 +84,33 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> For
     return form
 
 
+def access_form(given: str, form: Form) -> Form:
+    """Return the form of lines of the access log, of what is in `Settings.access_log_format`.
+
+    `form` is that of all other lines.
+    """
+    if not given:
+        return form
+    if given == "json":
+        return _form("json")
+    if given == "console":
+        return _form("console")
+    return TemplateForm(parse_template(given))
+
+
 def access_lines(form: Form, level: str) -> AccessLines:
     """Return where this process writes the lines of its access log, those of `level` and above."""
     return AccessLines(form, level, _writer)
+
+
+def _form(log_format: Literal["console", "json"]) -> Form:
+    if log_format == "json":
+        return JsonForm()
+    return ConsoleForm(uses_colour(_on_terminal(), os.environ), lambda: terminal_width(STDERR))
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _told(gap: Gap) -> dict[str, object]:

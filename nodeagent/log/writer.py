@@ -232,7 +232,9 @@ class LineWriter:
         rest = memoryview(piece)
         while rest:
             try:
-                rest = rest[os.write(self._descriptor, rest) :]
+                # Not within the brackets: compiled, a slice of a memoryview evaluates its bounds twice.
+                written = os.write(self._descriptor, rest)
+                rest = rest[written:]
             except BlockingIOError:
                 select.select((), (self._descriptor,), (), 1.0)
             except OSError as error:

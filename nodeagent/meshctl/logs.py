@@ -17,6 +17,8 @@ from nodeagent.log.console import ConsoleForm, printable
 from nodeagent.log.forms import LEVELS
 
 _CONSOLE_EVENT: Final = re.compile(r"\d\d:\d\d:\d\d\.\d{3} (\S+)")
+_WORD: Final = re.compile(r"[^\s\"'()\[\]{}<>,;|=]+")
+"""In a line by a template, whatever stands between them."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -30,7 +32,7 @@ class LogLine(msgspec.Struct, frozen=True):
     text: str
     """As it stands in the log."""
     event: Mapping[str, Any] | None
-    """What a line of JSON says; None for one in the form for people."""
+    """What a line of JSON says; None for one in another form."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -46,7 +48,7 @@ class Wanted(msgspec.Struct, frozen=True):
         """Return a line of an agent's log if it is meant; never raises, whatever it holds."""
         event = _read_event(line.text)
         if event is None:
-            if self.reasons or not self._is_meant_text(line.text):
+            if not self._is_meant_text(line.text):
                 return None
             return LogLine(line.stamp, pod.node, pod.name, line.text, None)
         if not self._is_meant(event):
@@ -61,11 +63,23 @@ class Wanted(msgspec.Struct, frozen=True):
         )
 
     def _is_meant_text(self, text: str) -> bool:
+        console = _CONSOLE_EVENT.match(text)
+        if console is None:
+            return self._is_meant_line(text)
         words = (word.strip('"') for word in text.split())
-        if not any(word == self.service or word.startswith(f"{self.service}:") for word in words):
-            return False
-        found = _CONSOLE_EVENT.match(text)
-        return not self.events or (found is not None and found[1] in self.events)
+        return self._is_named(words) and not self.reasons and (not self.events or console[1] in self.events)
+
+    def _is_meant_line(self, text: str) -> bool:
+        """Of a line in a form that is not known: what is meant has to stand in it as a word."""
+        words = {word.rstrip(":") for word in _WORD.findall(text)}
+        return (
+            self._is_named(words)
+            and (not self.events or not self.events.isdisjoint(words))
+            and (not self.reasons or not self.reasons.isdisjoint(words))
+        )
+
+    def _is_named(self, words: Iterable[str]) -> bool:
+        return any(word == self.service or word.startswith(f"{self.service}:") for word in words)
 
 
 def _read_event(text: str) -> Mapping[str, Any] | None:
@@ -168,7 +182,7 @@ class TextForm:
         event = {printable(key): value for key, value in line.event.items() if key != "time"}
         level, name = event.get("level"), event.get("event")
         event["level"] = level if isinstance(level, str) and level in LEVELS else "info"
-        event["event"] = printable(str(name))
+        event["event"] = printable(str(name)) if name is not None else "-"
         yield self._form({**event, "node": line.node})
 
 

@@ -40,7 +40,13 @@ from nodeagent.control.messages import (
     Tap,
 )
 from nodeagent.control.successor import wait_for_successor
-from nodeagent.log.configure import access_lines, configure_logging, lost_access_lines, lost_lines
+from nodeagent.log.configure import (
+    access_form,
+    access_lines,
+    configure_logging,
+    lost_access_lines,
+    lost_lines,
+)
 from nodeagent.plan.model import ListenerKey
 from nodeagent.proxy.accept import local_address, original_destination
 from nodeagent.proxy.data_plane import DataPlane
@@ -192,7 +198,7 @@ class Worker:
             # A thread keeps what it was started with: this comes before the one that writes the log.
             drop_capabilities()
         form = configure_logging(settings.log_level, settings.log_format)
-        lines = access_lines(form, settings.log_level)
+        lines = access_lines(access_form(settings.access_log_format, form), settings.log_level)
         if any(middleware.custom for middleware in installed().middlewares):
             LayerWatch(WATCH, threading.get_ident()).start()
         assert self._channel is not None

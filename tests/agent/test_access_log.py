@@ -14,6 +14,7 @@ from hack.kit.waiting import until
 from nodeagent.worker.access_log import LINES_PER_SECOND
 from tests.agent.harness import Agent, Whoami, endpoints, service
 
+SHAPE = '{event} {service} "{method} {path} {protocol}" {status} {reason} {queue_ms}'
 DROPPED = 'svcmesh_access_log_dropped_total{reason="budget"}'
 
 
@@ -83,3 +84,28 @@ def test_a_tcp_connection_has_a_line(tmp_path: Path, start_whoami: Callable[[str
         assert (line["service"], line["protocol"], line["reason"]) == ("shop/web", "tcp", "endpoint_closed")
         assert (line["source"], line["source_port"], line["endpoint"]) == (*client, f"127.0.0.1:{port}")
         assert (line["received"], line["sent"]) == (18, received)
+
+
+def test_lines_by_a_template_stand_among_other_lines(
+    tmp_path: Path, start_whoami: Callable[[str], Whoami]
+) -> None:
+    web = service("web", ENABLED) + endpoints("web", [start_whoami("a").port])
+    options = ("--access-log", "all", "--access-log-format", SHAPE)
+    with running(tmp_path / "cluster", *options, web=web) as agent:
+        with contextlib.closing(agent.connect()) as connection:
+            connection.request("GET", '/"a?secret')
+            connection.getresponse().read()
+        with socket.create_connection((agent.address("web.shop"), 18080), timeout=20) as refused:
+            refused.sendall(b"\x1b[2J\r\n\r\n")
+            refused.recv(1000)
+
+        def own_lines() -> list[str]:
+            lines = agent.log.read_text().splitlines()
+            return [line for line in lines if not line.startswith("{")]
+
+        until(lambda: len(own_lines()) == 2)
+        assert own_lines() == [
+            'request shop/web "GET /\\"a HTTP/1.1" 200 - 0.0',
+            'request_refused shop/web "- - -" 400 control_byte -',
+        ]
+        assert agent.events("agent_ready", "worker_started"), "all other lines keep their form"

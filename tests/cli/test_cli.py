@@ -16,6 +16,7 @@ from nodeagent.settings import Settings
 FLAGS = [
     "--source", "--capture", "--mesh-range", "--zone", "--alias-zone", "--dns-listen", "--admin-listen",
     "--workers", "--node-name", "--drain-timeout", "--log-level", "--log-format", "--access-log",
+    "--access-log-format",
     "--compat", "--endpoints", "--node-zone",
 ]  # fmt: skip
 
@@ -43,7 +44,8 @@ def test_flags_reach_the_agent(started: list[Settings]) -> None:
         "run --source file:shop --capture loopback --mesh-range 127.128.0.0/9 --zone mesh.test "
         "--alias-zone a.test --alias-zone b.test --dns-listen 127.0.0.1:53530 "
         "--admin-listen 127.0.0.1:15999 --workers 2 --node-zone eu-1a "
-        "--node-name n1 --drain-timeout 1m --log-level debug --log-format json --access-log all"
+        "--node-name n1 --drain-timeout 1m --log-level debug --log-format json --access-log all "
+        "--access-log-format {time}{path}"
     )
     result = CliRunner().invoke(main, arguments.split())
     assert result.exit_code == 7, result.output
@@ -56,6 +58,7 @@ def test_flags_reach_the_agent(started: list[Settings]) -> None:
     assert (settings.workers, settings.node_name, settings.drain_timeout) == (2, "n1", 60.0)
     assert settings.node_zone == "eu-1a"
     assert (settings.log_level, settings.log_format, settings.access_log) == ("debug", "json", "all")
+    assert settings.access_log_format == "{time}{path}"
 
 
 def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
@@ -74,6 +77,7 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         "SVCMESH_LOG_LEVEL": "debug",
         "SVCMESH_LOG_FORMAT": "console",
         "SVCMESH_ACCESS_LOG": "off",
+        "SVCMESH_ACCESS_LOG_FORMAT": "{time} {path}",
         "SVCMESH_COMPAT": "traefik-mesh",
         "SVCMESH_ENDPOINTS": "web=127.0.0.1:1 web.shop:http=127.0.0.1:2,127.0.0.1:3",
     }
@@ -85,6 +89,7 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
     assert settings.alias_zones == ("a.test", "b.test", "traefik.mesh", "maesh")
     assert (settings.dns_listen, settings.drain_timeout) == (("127.0.0.1", 53530), 60.0)
     assert (settings.log_level, settings.log_format, settings.access_log) == ("debug", "console", "off")
+    assert settings.access_log_format == "{time} {path}"
     assert [str(one) for one in settings.overrides] == [
         "web.default=127.0.0.1:1",
         "web.shop:http=127.0.0.1:2,127.0.0.1:3",
@@ -99,6 +104,8 @@ def test_the_environment_reaches_the_agent(started: list[Settings]) -> None:
         ("--capture loopback --mesh-range 240.0.0.0/4", "must lie in 127.0.0.0/8"),
         ("--drain-timeout soon", "is not a duration"),
         ("--capture iptables", "iptables"),
+        ("--access-log-format {stauts}", "{stauts} is no key of the access log; did you mean {status}?"),
+        ("--access-log-format jsn", "did you mean json?"),
         ("--endpoints web=127.0.0.1:1", "--endpoints has a meaning with --source file:PATH only"),
         ("--source file:x --endpoints web", "'web' is not NAME[.NAMESPACE][:PORT]=ADDR:PORT"),
         ("--source file:x --endpoints =127.0.0.1:1", "'' is not NAME or NAME.NAMESPACE of a Service"),

@@ -162,6 +162,14 @@ def test_no_agents_no_cluster_and_bad_words(api: FakeApi, tmp_path: Path) -> Non
         ('{"event": "x", "path": "shop/cart"}', False),
         ('{"event": "x", "service": ["shop/cart"]}', False),
         ('{"event": "x", "service": "shop/cart"', True),  # cut short: shown as it is
+        ('{"event":"x","service":"shop/cart","po', True),
+        # By templates of --access-log-format:
+        ('10.1.0.9 [shop/cart] "GET /" 200', True),
+        ("service=shop/cart:80|/|200", True),
+        ("shop/cart\t/\t200", True),
+        ("shop/cart-2 / 200", False),
+        ('shop/deployment/cart "GET /shop/cart" 200', False),
+        ("10.1.0.9 GET / 200", False),
         ("19:02:16.821 request_failed     warning shop/cart:80 503 GET /broken", True),
         ('19:02:16.821 problem            warning object="Service shop/cart" field=x', True),
         ("19:02:16.821 request_failed     warning shop/cart2:80 503 GET /broken", False),
@@ -171,6 +179,45 @@ def test_no_agents_no_cluster_and_bad_words(api: FakeApi, tmp_path: Path) -> Non
 )
 def test_which_lines_are_about_a_service(text: str, meant: bool) -> None:
     assert (CART.read(POD, PodLine("", text)) is not None) is meant
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        (Wanted("shop/cart", frozenset({"request"})), True),
+        (Wanted("shop/cart", frozenset({"request", "connection"}), frozenset({"timeout"})), True),
+        (Wanted("shop/cart", frozenset({"request_failed"})), False),
+        (Wanted("shop/cart", reasons=frozenset({"time"})), False),
+        (Wanted("shop/other", frozenset({"request"})), False),
+    ],
+)
+def test_words_of_a_template_are_looked_at_by_filters(wanted: Wanted, meant: bool) -> None:
+    assert (wanted.read(POD, PodLine("", "request: shop/cart (timeout)")) is not None) is meant
+
+
+def test_lines_without_a_time_have_that_of_the_container_runtime(api: FakeApi, tmp_path: Path) -> None:
+    """Lines by a template stand among others, whether they have a time or not."""
+    put_log(api, "a", "node-1", log_line(1, status=503), log_line(4, status=504))
+    stamp = "2026-01-31T19:00:0{}.000000000Z"
+    mine = 'shop/cart "GET /\\u001b[2J" 200\n'
+    named = '{"service":"shop/cart","path":"/a"}\n'
+    lines = [f"{stamp.format(2)} {mine}", f"{stamp.format(3)} {named}", f"{stamp.format(3)} GET / 200\n"]
+    put_log(api, "b", "node-2", "".join(lines).encode())
+    code, output, errors = meshctl(api, tmp_path, "cart", "-n", "shop")
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[1:] == [
+        "19:00:01.000 request_failed     warning shop/cart:80 503 node=node-1",
+        'shop/cart "GET /\\u001b[2J" 200 node=node-2',
+        "19:00:03.000 -                  shop/cart /a node=node-2",
+        "19:00:04.000 request_failed     warning shop/cart:80 504 node=node-1",
+    ]
+    _, output, _ = meshctl(api, tmp_path, "cart", "-n", "shop", "-o", "json")
+    assert json.loads(output.splitlines()[1]) == {
+        "time": stamp.format(2),
+        "text": mine.rstrip(),
+        "node": "node-2",
+        "pod": "b",
+    }
 
 
 @given(st.text(), st.text())

@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from nodeagent.log.configure import access_form
+from nodeagent.log.forms import JsonForm
+
 SCRIPT = """
 import structlog
 from nodeagent.log.configure import configure_logging
@@ -59,3 +62,13 @@ def test_json_takes_whatever_it_is_given() -> None:
     assert json.loads(odd)["size"] == 1 << 70
     assert json.loads(plain)["kind"] == "ValueError('x')"
     assert plain.endswith('Z","level":"info","event":"plain","kind":"ValueError(\'x\')","text":"\u00e9"}')
+
+
+def test_lines_of_the_access_log_have_the_form_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    usual = JsonForm()
+    assert access_form("", usual) is usual
+    event = {"level": "info", "event": "request", "path": "/"}
+    assert json.loads(access_form("json", usual)(event))["path"] == "/"
+    assert access_form("console", usual)(event).endswith("request            /")
+    assert access_form("{path} {event}", usual)(event) == "/ request"

@@ -32,6 +32,7 @@ ALL_VALUES = (
     "agent.extraArgs={--dns-listen=127.0.0.1:10053}",
     "agent.extraEnv[0].name=TZ",
     "agent.extraEnv[0].value=UTC",
+    "agent.accessLogFormat='{{{time}}}' \"{path}\"",
     "agent.traces=otlp+grpcs://10.96.0.50",
     "agent.tracesCaConfigMap=collector-ca",
     "agent.tracesHeadersSecret=collector-token",
@@ -170,6 +171,7 @@ def test_every_setting_the_chart_can_make_is_one_of_the_agent(render: Render) ->
     assert found["SVCMESH_ALIAS_ZONE"] == "old.mesh older.mesh"
     assert found["SVCMESH_SERVICE_SELECTOR"] == "mesh=yes"
     assert found["SVCMESH_COMPAT"] == "traefik-mesh"
+    assert found["SVCMESH_ACCESS_LOG_FORMAT"] == "'{{{time}}}' \"{path}\""
 
 
 def test_what_goes_to_the_pod(render: Render) -> None:
@@ -297,6 +299,7 @@ def test_what_the_chart_sets_cannot_be_set_a_second_time(render: Render, refusal
         "agent.wrokers=2",
         "agent.meshRange=240.0.0.0/3",
         "agent.accessLog=some",
+        "agent.accessLogFormat=apache",
         "agent.drainTimeout=30",
         "agent.drainTimeout=1..5s",
         "agent.adminListen=15000",
