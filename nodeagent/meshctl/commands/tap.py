@@ -23,6 +23,7 @@ from nodeagent.meshctl.asking import WhichAgents, why_no_answer
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
     reading,
+    service_argument,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
@@ -46,7 +47,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 @click.command(short_help="Show requests of a Service as they end.")
-@click.argument("service")
+@service_argument()
 @service_namespace_option
 @click.option("--from", "workload", default="", metavar="WORKLOAD", help="Only of this client, such as web.")
 @click.option("--status", default="", metavar="CODE", help="Only with this status, or class: 503, 5xx.")
