@@ -51,6 +51,8 @@ def failures(
         raise click.UsageError("--namespace says where SERVICE is, and there is none")
     with reading(which):
         said = asyncio.run(_ask(which, f"{namespace}/{service}" if service else "", limit))
+    if not said.agents:
+        click.echo(which.none, err=True)
     print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)))
     sys.exit(0 if said.complete else 1)
 
