@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import click
 import pytest
 from click.testing import CliRunner
@@ -13,7 +11,7 @@ from nodeagent.meshctl.commands.cluster import (
     service_argument,
     service_namespace_option,
 )
-from nodeagent.meshctl.main import main
+from tests.cli.test_output import commands
 
 
 @click.command()
@@ -63,19 +61,9 @@ def test_no_name_of_a_service(name: str) -> None:
     assert "\x1b" not in result.output
 
 
-def commands_of(group: click.Command, name: str = "meshctl") -> Iterator[tuple[str, click.Command]]:
-    if isinstance(group, click.Group):
-        for word in group.list_commands(click.Context(group)):
-            one = group.get_command(click.Context(group), word)
-            assert one is not None
-            yield from commands_of(one, f"{name} {word}")
-    else:
-        yield name, group
-
-
 def test_all_commands_read_it_in_the_same_way() -> None:
     with_service = 0
-    for name, command in commands_of(main):
+    for name, command in commands():
         parameters = {parameter.name: parameter for parameter in command.params}
         if "service" in parameters:
             with_service += 1
