@@ -222,7 +222,8 @@ def build(
 ) -> Layer:
     """Return the layer for one port of a Service; tests give `random_bits`."""
     if context.traces is None:
-        log.warning("tracing_without_collector", service=context.service, port=context.port)
+        detail = f"nothing is recorded: give the agent a collector (--traces), or take {TRACING} out"
+        log.warning("tracing_without_collector", service=context.service, port=context.port, detail=detail)
         return lambda handler: handler
     begin = _Tracer(options, context, context.traces, random_bits).begin
 

@@ -71,6 +71,11 @@ def test_all_agents_in_the_order_of_time(api: FakeApi, tmp_path: Path) -> None:
     )
 
 
+def test_a_request_that_could_not_be_read_has_no_method_and_no_path() -> None:
+    line = failure_line({**FAILED, "by": "client", "method": "", "path": "", "status": 400})
+    assert line.startswith("09:30:00.25Z shop/deployment/web → shop/cart 400 1.5ms -  no_endpoint")
+
+
 def test_a_namespace_alone_is_no_choice(api: FakeApi, tmp_path: Path) -> None:
     code, _, errors = meshctl(api, tmp_path, "failures", "-n", "shop")
     assert (code, "there is none" in errors) == (2, True)

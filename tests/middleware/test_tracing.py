@@ -186,6 +186,9 @@ def test_a_record_is_small_whatever_the_client_has_sent() -> None:
     assert len(msgspec.msgpack.encode(kept.requests[0])) < 4000
 
 
+CHANCE = "1% of such requests are recorded for the collector of --traces, by chance"
+
+
 @pytest.mark.parametrize(
     ("options", "fields", "says"),
     [
@@ -194,8 +197,7 @@ def test_a_record_is_small_whatever_the_client_has_sent() -> None:
         (
             Options(100, slow=0.5, errors=True),
             {},
-            "1% of such requests are recorded for the collector of --traces, by chance; "
-            "in any case it is if it fails or it takes 500ms or more",
+            f"{CHANCE}; in any case it is if it fails or it takes 500ms or more",
         ),
         (
             Options(0),
