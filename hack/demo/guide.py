@@ -79,7 +79,7 @@ def lines_to_paste(stage: Stage, plan: dict[str, Any]) -> list[Line]:
         Line(
             "what failed or was refused, and why",
             f"{_program('meshctl')} failures --limit 3 --agent http://{LOCALHOST}:{stage.admin_port}",
-            ("circuit_open",),
+            ("127.0.0.1 → shop/",),
         ),
         Line(
             "what the mesh would do with a request, and because of which annotation",
