@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def samples(node: Node, form: TextFormat) -> Samples:
     """Return what a scraper reads; it must be able to read all."""
     text = b"".join(node.page.render(form)).decode()
-    parse: Callable[[str], Iterator[Any]] = open_families if form is OPEN_METRICS else plain_families
+    parse: Any = open_families if form is OPEN_METRICS else plain_families
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parse(text)
@@ -76,8 +76,8 @@ def test_two_scrapes_at_once_are_as_two_one_after_the_other(turns: list[bool], m
     pages = [node.page.render(), node.page.render(OPEN_METRICS)]
     for turn in turns:
         texts[turn] += next(pages[turn], b"")
-    for turn in (1, 0):
-        texts[turn] += b"".join(pages[turn])
+    for text_number in (1, 0):
+        texts[text_number] += b"".join(pages[text_number])
     for text in texts:
         lines = [line.rpartition(b" ") for line in text.splitlines() if not line.startswith(b"#")]
         series = [name for name, _, _ in lines if name.startswith(b"svcmesh_")]
