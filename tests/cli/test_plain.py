@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from hypothesis import strategies as st
 
 from nodeagent.meshctl.plain import harmless, plain
 from nodeagent.meshctl.table import Table
+from tests.cli.test_table import in_terminal
 
 EVIL = (
     "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\n  annotations:\n"
@@ -24,24 +21,7 @@ EVIL = (
     '    svc.mesh/request-headers: "set x=a\\e]0;taken\\a"\n'
     "spec:\n  clusterIP: 10.96.0.10\n  ports: [{name: http, port: 80}]\n"
 )
-MESHCTL = "from nodeagent.meshctl.main import main; main()"
 COLOURS = re.compile(r"\x1b\[(?:0|1|2|3[1-7])m")
-
-
-def on_a_terminal(*arguments: str) -> str:
-    """Return what meshctl writes to a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", MESHCTL, *arguments], stdout=theirs)
-    os.close(theirs)
-    written = b""
-    try:
-        while piece := os.read(ours, 65536):
-            written += piece
-    except OSError:
-        pass  # the other side has ended
-    process.wait()
-    os.close(ours)
-    return written.decode()
 
 
 @pytest.mark.parametrize(
@@ -57,9 +37,9 @@ def on_a_terminal(*arguments: str) -> str:
 def test_annotations_do_not_command_the_terminal(arguments: list[str], tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text(EVIL)
-    written = on_a_terminal(*(str(file) if one == "FILE" else one for one in arguments))
+    written = in_terminal(120, *(str(file) if one == "FILE" else one for one in arguments))
     assert "web" in written
-    lines = COLOURS.sub("", written).replace("\r\n", "\n").split("\n")
+    lines = COLOURS.sub("", written).split("\n")
     assert [line for line in lines if not line.isprintable()] == []
     assert not any(line.startswith("0 problems") for line in lines)
 

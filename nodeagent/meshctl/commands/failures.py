@@ -53,7 +53,7 @@ def failures(
         said = asyncio.run(_ask(which, f"{namespace}/{service}" if service else "", limit))
     if not said.agents:
         click.echo(which.none, err=True)
-    print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)))
+    print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)), fold=4)
     sys.exit(0 if said.complete else 1)
 
 

@@ -26,7 +26,7 @@ from nodeagent.meshctl.commands.cluster import (
     service_argument,
     service_namespace_option,
 )
-from nodeagent.meshctl.commands.output import Output, output_option, print_record
+from nodeagent.meshctl.commands.output import Output, output_option, print_lines, print_record
 from nodeagent.meshctl.tapline import text_line
 
 PATIENCE: Final = 20.0
@@ -105,7 +105,7 @@ async def _show(watch: AsyncGenerator[Line, None], most: int | None, output: Out
             else:
                 fields = {"node": line.node, **line.fields}
                 if output == "text":
-                    click.echo(text_line(fields))
+                    print_lines([text_line(fields)], fold=4)
                 else:
                     print_record(output, fields)
                 shown += 1
