@@ -63,6 +63,8 @@ LONGEST_TEXT: Final = 1024
 LOW: Final = (1 << 64) - 1
 """The bits of a trace id that decide, as in OpenTelemetry's TraceIdRatioBased."""
 
+_FOR: Final = " for the collector of --traces"
+
 log = structlog.get_logger()
 
 
@@ -256,9 +258,6 @@ def explain(options: Options, asked: Asked) -> Decision:
     if recorded:
         return Decision(f"recorded{_FOR}: {why}")
     return Decision(f"not recorded: {why}{_in_any_case(options)}")
-
-
-_FOR: Final = " for the collector of --traces"
 
 
 def _in_any_case(options: Options) -> str:
