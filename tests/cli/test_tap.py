@@ -145,6 +145,10 @@ def test_a_line_for_people() -> None:
     )
 
 
+def test_the_trace_of_a_request_is_told() -> None:
+    assert text_line({**REQUEST, "trace_id": "4bf9"}) == f"{text_line(REQUEST)}  trace_id=4bf9"
+
+
 @pytest.mark.parametrize("path", ["/\x1b[2J", "/\u202etxt", "/" + "x" * 10_000, None, 7])
 def test_no_request_writes_to_the_terminal_as_it_likes(path: Any) -> None:
     fields: Mapping[str, Any] = {**REQUEST, "path": path}
