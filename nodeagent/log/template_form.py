@@ -37,7 +37,7 @@ class TemplateForm:
 
     def __call__(self, event: Mapping[str, Any]) -> str:
         """Return the line of these keys; its time is now."""
-        return self._line(SimpleNamespace(**{**event, _TIME: self._stamp(self._wall())}))
+        return self._line(SimpleNamespace(**{**event, _TIME: self._stamp.at(self._wall())}))
 
     def of_struct(self, line: msgspec.Struct) -> bytes:
         """Return the line of a struct that has `time`."""

@@ -14,16 +14,17 @@ MOST_SHOWN: Final = 200
 
 
 def text_line(fields: Mapping[str, Any]) -> str:
-    """Return a request in one line: when, who, what, how it ended, how long, where, and why."""
+    """Return a request in one line: when, who, what, how it ended, how long, where, why, and its trace."""
     moment = _shown(fields.get("time", ""))[11:23]
     source = _shown(fields.get("source_workload") or fields.get("source", ""))
     status = _shown(fields.get("grpc_status") or fields.get("status", ""))
     took = f"{_shown(fields.get('took_ms', 0))}ms"
     endpoint = _shown(fields.get("endpoint") or "-")
-    parts = [moment, source, _shown(fields.get("method", "")), _shown(fields.get("path", "")), status, took]
-    parts += [endpoint, *_spent(fields)]
+    asked = [_shown(fields[name]) for name in ("method", "path") if fields.get(name)]  # else it was not read
+    parts = [moment, source, *asked, status, took, endpoint, *_spent(fields)]
     why = [_shown(fields[name]) for name in ("reason", "detail", "decided") if fields.get(name)]
-    return "  ".join([" ".join(parts), *(["; ".join(why)] if why else [])])
+    trace = [f"trace_id={_shown(fields['trace_id'])}"] if fields.get("trace_id") else []
+    return "  ".join([" ".join(parts), *(["; ".join(why)] if why else []), *trace])
 
 
 def _spent(fields: Mapping[str, Any]) -> list[str]:
