@@ -7,9 +7,7 @@ is new is put into the kernel and DNS. A name never resolves to an address that 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -18,14 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 import dns.exception
 import structlog
 
-from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
-from discovery.model import MeshSnapshot, PodObject, ServiceKey
+from discovery.model import PodObject, ServiceKey
 from discovery.notice import Announcer
-from discovery.registry import Registry
-from discovery.source import Event, Source, Stale, Synced
 from nodeagent.admin.backing import PlanBacking
-from nodeagent.admin.freshness import Freshness, describe_state
+from nodeagent.admin.freshness import describe_state
 from nodeagent.admin.live import LiveStats
 from nodeagent.admin.metrics import AgentState, MetricsPage
 from nodeagent.admin.plan_page import PlanPage
@@ -34,6 +29,7 @@ from nodeagent.admin.ready_file import ReadyFile
 from nodeagent.admin.resolve import Resolver
 from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
 from nodeagent.agent.explain_page import ExplainPage
+from nodeagent.agent.intake import Intake
 from nodeagent.agent.notices import Notices
 from nodeagent.agent.ports import UnservedPorts
 from nodeagent.agent.preflight import StartError, check_ports, check_source
@@ -67,10 +63,6 @@ VERIFY_INTERVAL = 5.0
 """Seconds between two checks that the kernel still does what it was told."""
 COLD_START_PATIENCE = 0.2
 """Seconds that the source has before the snapshot on disk is served."""
-
-
-AT_ONCE = 500
-"""Events that are folded in a few milliseconds."""
 MANY = 100
 """Changed Services; work on more than these is done by a thread, so that DNS is answered meanwhile."""
 T = TypeVar("T")
@@ -88,16 +80,10 @@ class Agent:
         self._pods: Mapping[str, PodObject] = {}
         """Those of this node, by address."""
         self._keys: set[ListenerKey] = set()
-        self._registry = Registry()
-        self._folding = asyncio.Lock()
-        """Held while a batch is folded or a snapshot taken: no snapshot has half a batch."""
-        self._debounce = Debounce()
-        self._wake = asyncio.Event()
-        self._source = Freshness()
+        self._intake = Intake(settings)
         self._announced = False
         self._capture_failures: dict[str, str] = {}
         """What the kernel refused when it was last told, and when it was last looked at."""
-        self._node_name_doubted = False
         self._unserved = UnservedPorts()
         self._announcer: Announcer | None = None
         self._notices = Notices()
@@ -165,7 +151,7 @@ class Agent:
         return AgentState(
             plan=self._in_force.plan,
             plan_changed=self._plan_changed,
-            source=self._source,
+            source=self._intake.freshness,
             snapshot=self._snapshot_file.state,
             regions=self._supervisor.regions,
             workers=self._supervisor.alive,
@@ -188,7 +174,7 @@ class Agent:
     def _notes(self) -> Iterable[str]:
         plan = self._plan
         yield from describe_state(
-            self._source, plan.version, self._plan_changed, count_services(plan), time.time()
+            self._intake.freshness, plan.version, self._plan_changed, count_services(plan), time.time()
         )
         yield f"workers: {self._serving} of {self._settings.workers} serve"
         failures = "; ".join(self._capture_failures.values())
@@ -210,7 +196,7 @@ class Agent:
         try:
             await self._start()
             tasks = [
-                asyncio.create_task(self._follow(source, awaited[0])),
+                asyncio.create_task(self._intake.follow(source, awaited[0])),
                 asyncio.create_task(self._apply_changes(awaited)),
                 asyncio.create_task(self._snapshot_file.write_changes()),
                 asyncio.create_task(self._verify_capture()),
@@ -250,74 +236,25 @@ class Agent:
             compiled=is_compiled(),
         )
 
-    async def _follow(self, source: Source, awaited: ReadinessToken) -> None:
-        """Fold what the source tells into the registry."""
-        async with contextlib.aclosing(source.watch()) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                changed = await self._fold(batch)
-                for event in batch:
-                    if isinstance(event, Stale):
-                        self._source = self._source.lost(event.reason, time.time())
-                        log.warning("source_stale", reason=event.reason, serving="the last plan")
-                    elif isinstance(event, Synced):
-                        if not self._source.fresh:
-                            log.info("source_synced")
-                        self._source = self._source.regained(time.time())
-                        awaited.release()
-                        self._debounce.synced(time.monotonic())
-                        self._check_node_name()
-                if changed:
-                    self._debounce.changed(time.monotonic())
-                self._wake.set()
-
-    async def _fold(self, batch: Sequence[Event]) -> bool:
-        """Fold a batch as a whole, and let other tasks run in between; return whether anything changed."""
-        changed = False
-        async with self._folding:
-            for start in range(0, len(batch), AT_ONCE):
-                changed |= self._registry.fold(batch[start : start + AT_ONCE])
-                if len(batch) > AT_ONCE:
-                    await asyncio.sleep(0)
-        return changed
-
-    async def _take_snapshot(self) -> MeshSnapshot:
-        async with self._folding:
-            # There is no event to wait for, because the work is done here; other tasks run in between.
-            while self._registry.join_some():  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            return self._registry.snapshot()
-
-    def _check_node_name(self) -> None:
-        """Warn once if no Pod is on a node of our name: in a cluster, the agent itself is such a Pod."""
-        if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
-            self._node_name_doubted = True
-            log.warning(
-                "node_without_pods",
-                node=self._settings.node_name,
-                reason="no Pod is on a node of this name, so clients are known by their address alone; "
-                "if there should be, set --node-name to the node's name in Kubernetes",
-            )
-
     async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
         """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
         previous = await self._remember(awaited)
         while True:
-            await self._until_due()
+            await self._intake.until_due()
             started, spent = time.monotonic(), time.process_time()
-            snapshot = await self._take_snapshot()
+            snapshot = await self._intake.take_snapshot()
             self._pods = snapshot.pods
             self._supervisor.tell_sources(snapshot.pods)
             if snapshot.version == previous.version:  # nothing but pods differs, and no plan depends on them
                 self._snapshot_file.keep(snapshot, previous, soon=False)
-                ended = time.monotonic()
-                self._debounce.applied(ended, ended - started)
+                self._intake.applied(started)
                 continue
             size = len(snapshot.services if snapshot.changes is None else snapshot.changes.keys)
             plan = await _beside(size, compile_plan, snapshot, previous, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
-            self._debounce.applied(ended, ended - started, time.process_time() - spent)
+            self._intake.applied(started, time.process_time() - spent)
             previous = plan
             self._snapshot_file.keep(snapshot, plan)
             if self._announcer is not None:
@@ -335,11 +272,12 @@ class Agent:
         if stored is None:
             return EMPTY_PLAN
         remembered = remembered_plan(stored)
-        if await self._until_due(COLD_START_PATIENCE):
+        if await self._intake.until_due(COLD_START_PATIENCE):
             return remembered
         head = stored.head
-        self._source = self._source.lost("no answer yet, the snapshot on disk is served", head.written)
-        self._registry.continue_from(stored.snapshot.version)
+        self._intake.continue_from(
+            stored.snapshot.version, "no answer yet, the snapshot on disk is served", head.written
+        )
         self._pods = stored.snapshot.pods
         self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
@@ -383,19 +321,6 @@ class Agent:
         log.info("agent_ready", **count_fields(self._plan))
         # What exists now stays: collecting it again and again would delay changes by tens of ms.
         gc.freeze()
-
-    async def _until_due(self, patience: float = math.inf) -> bool:
-        """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
-        end = time.monotonic() + patience
-        while (wait := self._debounce.due - time.monotonic()) > 0:
-            left = min(wait, end - time.monotonic())
-            if left <= 0:
-                return False
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(left) else left):
-                    await self._wake.wait()
-        return True
 
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
