@@ -1,4 +1,4 @@
-"""The metrics about endpoints of ports and about the number of series, which `exposition` fills with numbers."""
+"""The metrics of ports' endpoints, and of the number of series: `exposition` fills them with numbers."""
 
 from __future__ import annotations
 
