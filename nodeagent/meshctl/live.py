@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 
 from nodeagent.meshctl.asking import Agents, Answer, Untold, ask_any
+from nodeagent.meshctl.said import read_answers
 from nodeagent.stats.columns import DURATION_BOUNDS
-from nodeagent.stats.overview import AgentSaid, Backing, Edge, Live, ServiceName, ServiceRow, merge_nodes
+from nodeagent.stats.overview import Backing, Edge, Live, ServiceName, ServiceRow, merge_nodes
 from nodeagent.stats.signals import NodeStats
 
 _BUCKETS: Final = len(DURATION_BOUNDS) + 1
@@ -53,20 +54,8 @@ def read_stats(text: str) -> NodeStats:
 
 def merge_answers(answers: Iterable[Answer], backing: Backing | None = None) -> Live:
     """Return what all agents say together."""
-    stats: list[NodeStats] = []
-    said: list[AgentSaid] = []
-    for answer in answers:
-        node, reason = answer.node, answer.reason
-        if not reason:
-            try:
-                read = read_stats(answer.text)
-            except ValueError as error:
-                reason = str(error)
-            else:
-                stats.append(read)
-                node = node or read.node
-        said.append(AgentSaid(node, answer.agent, reason))
-    return Live(merge_nodes(stats, backing), tuple(said))
+    stats, said = read_answers(answers, read_stats)
+    return Live(merge_nodes(stats, backing), said)
 
 
 async def ask_live(agents: Agents, window: str, one: str = "", backing: Backing | None = None) -> Live:

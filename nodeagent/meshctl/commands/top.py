@@ -12,10 +12,9 @@ import click
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
-from nodeagent.meshctl.commands.agents import agents_options
+from nodeagent.meshctl.commands.agents import agents_options, complain
 from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
-    complain,
     namespace_option,
     window_option,
 )
@@ -70,7 +69,7 @@ def top(
     except KeyboardInterrupt:
         return
     if live is not None:
-        complain(live, which)
+        complain(live.agents, which)
         shown = filtered(live, view.wanted)
         if shown.overview.services:
             for line in table_lines(shown, sort):
