@@ -149,6 +149,7 @@ def main(role: str, what: str) -> None:
         with ThreadingHTTPServer((LOCALHOST, int(what)), _Forget) as server:
             print("listening", flush=True)
             server.serve_forever()
+        return
     with urllib.request.urlopen(what) as lines:
         print("watching", flush=True)
         while lines.read1(1 << 16):

@@ -44,7 +44,7 @@ _LOWEST = {"all": ALL, "errors": FAILURES, "off": NO_STATUS}
 
 
 class Lines(Protocol):
-    """Where lines go: `nodeagent.log.configure.AccessLines`."""
+    """Where lines go: `nodeagent.log.access_lines.AccessLines`."""
 
     def takes(self, level: str) -> bool:
         """Return whether lines of this level are written."""
