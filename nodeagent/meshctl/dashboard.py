@@ -19,7 +19,7 @@ from aiohttp import web
 
 from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
-from nodeagent.admin.failures_page import read_failures_query
+from nodeagent.admin.failures_page import failures_body, failures_response, read_failures_query
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
 from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
@@ -107,11 +107,9 @@ class Dashboard:
 
         async def make() -> bytes:
             said = await ask_failures(self._agents, service, limit, agent)
-            return msgspec.json.encode(said.together) + b"\n"
+            return failures_body(said.together)
 
-        body = await self._failed.get(f"{service} {limit} {agent}", make)
-        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
-        return tagged(request, body, etag_of(body), headers)
+        return failures_response(request, await self._failed.get(f"{service} {limit} {agent}", make))
 
     async def _explain(self, request: web.Request) -> web.Response:
         asked = {name: request.query[name] for name in KNOWN if name in request.query}
