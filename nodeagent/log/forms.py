@@ -42,7 +42,7 @@ class JsonForm:
     def __call__(self, event: Mapping[str, Any]) -> str:
         """Return the line; what JSON has no form for is shown by its `repr`."""
         whole = {
-            "time": self._stamp(time.time()),
+            "time": self._stamp.at(time.time()),
             "level": event["level"],
             "event": event["event"],
             **event,

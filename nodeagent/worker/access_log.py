@@ -103,7 +103,7 @@ class AccessLogger:
         if not self._chosen(ended.service, ended.port, failure is not None, ended.took):
             return
         names = self._sources.names(ended.source)
-        stamp = self._stamp(self._wall())
+        stamp = self._stamp.at(self._wall())
         if failure is None:
             line = request_line("request", "info", ended, None, names, self._worker, stamp)
             self._lines.write("info", ended.service, line)

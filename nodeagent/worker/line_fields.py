@@ -19,6 +19,7 @@ from nodeagent.worker.request_line import RequestLine
 
 UPSTREAM_STATUS: Final = "upstream_status"
 """The reason of an exchange that an endpoint ended with a status that is a failure."""
+PROTOCOLS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2"}
 MOST_TRIES_TOLD: Final = 8
 """A line names so many tries, and the number of all."""
 _NOTHING: Final[tuple[str, str] | tuple[UnsetType, UnsetType]] = (UNSET, UNSET)
@@ -92,7 +93,7 @@ def request_line(
         times[4],
         times[5],
         decisions(ended) or UNSET,
-        f"HTTP/{ended.http_version}",
+        PROTOCOLS.get(ended.http_version, UNSET),
         ended.received,
         ended.sent,
         ended.trace_id or UNSET,
@@ -166,4 +167,4 @@ def _tries(journey: Journey) -> str:
 
 
 def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 2)
+    return int(seconds * 100_000 + 0.5) / 100  # `round` takes ten times as long

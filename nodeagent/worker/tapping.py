@@ -114,7 +114,7 @@ class Tapper:
             self._pause()
             return
         names = self._sources.names(ended.source)
-        stamp = self._stamp(self._wall())
+        stamp = self._stamp.at(self._wall())
         line = request_line(UNSET, UNSET, ended, failure_of(ended), names, self._worker, stamp)
         self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
 

@@ -28,8 +28,17 @@ from tests.discovery.kube.fake_api import FakeApi, answer, status
 from tests.plan.builders import SETTINGS, make_service, snapshot_of
 
 PAGES = (
-    *("cache stat", "dashboard", "endpoints", "explain", "failures", "graph", "page", "routes", "stat"),
-    *("tap", "top"),
+    "cache stat",
+    "dashboard",
+    "endpoints",
+    "explain",
+    "failures",
+    "graph",
+    "page",
+    "routes",
+    "stat",
+    "tap",
+    "top",
 )
 """Commands that ask agents for pages."""
 PODS = ("logs", "status")
@@ -41,8 +50,8 @@ TO_ASK = (
     ("page", "/plan"),
     ("cache", "stat"),
     ("tap", "web"),
-    ("failures",),
     ("stat",),
+    ("failures",),
     ("graph",),
     ("top",),
 )

@@ -301,6 +301,7 @@ def test_middlewares_of_one_page_are_one_section() -> None:
         "Locality",
         "Failover",
         "Access log",
+        "Objective",
         "Own middleware",
         "Timeout",
         "Retry",

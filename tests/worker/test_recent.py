@@ -73,7 +73,7 @@ def test_a_line_says_who_what_where_and_why(agent: Agent) -> None:
     agent.recent.ended(ended("10.1.0.9", refusal(), target="/a?token=secret", trace_id="4bf9"))
     (line,) = agent.lines()
     assert line == {
-        "time": "1970-01-01T00:00:00Z",
+        "time": "1970-01-01T00:00:00.000000Z",
         "node": "node-1",
         "kind": "request",
         "by": "endpoint",
@@ -86,6 +86,7 @@ def test_a_line_says_who_what_where_and_why(agent: Agent) -> None:
         "detail": "nobody is ready",
         "endpoint": "10.1.0.1:8080",
         "took_ms": 100.0,
+        "protocol": "HTTP/1.1",
         "received": 1,
         "sent": 2,
         "trace_id": "4bf9",
