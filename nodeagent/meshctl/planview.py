@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 _OUT: Final = ("unhealthy", "ejected")
 """Fields of an endpoint that say why it is not used."""
 MOST_NAMED: Final = 3
-"""Nodes that a line names."""
+"""Nodes that a line names at most."""
 
 
 class NodeSaid(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str | Table]:
 
 
 def named(nodes: Sequence[str]) -> str:
-    """Return the names of nodes, or how many they are where they are too many for a line."""
+    """Return the names of nodes, or their number if they are too many for a line."""
     return ", ".join(nodes) if len(nodes) <= MOST_NAMED else f"{len(nodes)} nodes"
 
 

@@ -59,7 +59,7 @@ def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 class Unreadable(click.ClickException):
-    """What a command goes by cannot be read: a cluster, an agent, a path. Its use was right."""
+    """What a command needs cannot be read: a cluster, an agent, a path. The command line was right."""
 
     exit_code = 2
 
