@@ -64,8 +64,8 @@ OBJECTIVE = Row(
         Panel(
             "Objectives and error budgets",
             "budget left: the share of the error budget of 30 days (failed or slow requests that are allowed)"
-            " that is not used up. burn: how many times as fast as allowed it is used up; at 1 it lasts for 30"
-            " days.",
+            " that is not used up. burn: how many times as fast as allowed it is used up; at 1 it lasts for"
+            " 30 days.",
             (
                 Query(f"max by ({BY_GOAL}) (svcmesh_objective_ratio{{{PORT}}})", "objective", "percentunit"),
                 Query(
