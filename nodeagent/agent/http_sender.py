@@ -45,7 +45,7 @@ class HttpSender:
             OSError: the collector cannot be reached, or the connection broke.
         """
         if self._session is None:
-            # A context of its own, because aiohttp's has the CAs that existed when aiohttp was loaded.
+            # Of its own: aiohttp's knows the CAs that were there when it was loaded.
             tls = ssl.create_default_context() if self._url.startswith("https:") else True
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=tls),

@@ -36,7 +36,7 @@ _PREFIX: Final = 5
 
 
 def _status_messages() -> tuple[Any, Any]:
-    """Return google.rpc's Status and RetryInfo. A whole package for two messages would be too much."""
+    """Return google.rpc's Status and RetryInfo: two messages, for which a whole package would be much."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="svcmesh/status.proto",

@@ -1,4 +1,4 @@
-"""A connection over HTTP/2 for unary calls of gRPC, one at a time: a message is sent, and one comes back.
+"""A connection over HTTP/2 for one call of gRPC at a time: a message there, a message back.
 
 It is made of the frames and header blocks of the data plane. A call sends what the peer's windows allow. Its
 answer has less than `MOST_ANSWER` bytes, the window that the peer is given and that is never made larger.
@@ -47,17 +47,17 @@ from nodeagent.proxy.message import split_fields
 from nodeagent.settings import Limits
 
 MOST_ANSWER: Final = DEFAULT_WINDOW
-"""An answer's body must have fewer bytes than this."""
+"""Bytes of an answer's body that are too many."""
 _LIMITS: Final = Limits(head_bytes=64 * 1024)
 _FRAMES: Final = 1000
-"""Frames that are read in one go, before the next look at whether the connection has ended."""
+"""Frames that are read before it is looked at again whether the connection has ended."""
 _LAST_STREAM: Final = 2**30
-"""The number of a stream from which on the connection takes no further call."""
+"""A connection is not used any more when its streams are numbered so high."""
 _OTHERS: Final = {
     b"HTTP/1": "it speaks HTTP/1 here: is this its port for gRPC (4317)?",
     b"\x15\x03": "it speaks TLS here: otlp+grpcs is for that",
 }
-"""The first bytes of servers that speak something else, and what to say then."""
+"""How the answers of those begin who speak something else."""
 _OF_RESET: Final = {
     REFUSED_STREAM: GrpcStatus.UNAVAILABLE,
     CANCEL: GrpcStatus.CANCELLED,
