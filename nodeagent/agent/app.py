@@ -17,27 +17,22 @@ import dns.exception
 import structlog
 
 from discovery.dns.server import DnsServer
-from discovery.model import PodObject, ServiceKey
+from discovery.model import PodObject
 from discovery.notice import Announcer
-from nodeagent.admin.backing import PlanBacking
 from nodeagent.admin.freshness import describe_state
-from nodeagent.admin.live import LiveStats
-from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.admin.plan_page import PlanPage
+from nodeagent.admin.metrics import AgentState
 from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
-from nodeagent.admin.resolve import Resolver
-from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
-from nodeagent.agent.explain_page import ExplainPage
+from nodeagent.admin.server import AdminListenError
 from nodeagent.agent.intake import Intake
 from nodeagent.agent.notices import Notices
+from nodeagent.agent.pages import Pages
 from nodeagent.agent.ports import UnservedPorts
 from nodeagent.agent.preflight import StartError, check_ports, check_source
 from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
-from nodeagent.agent.tapping import TapDoor
 from nodeagent.agent.traces import keep_exemplars, make_exporter
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
@@ -51,11 +46,10 @@ from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
-from nodeagent.plan.render import InForce, in_force_document, service_document
+from nodeagent.plan.render import InForce
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
 from nodeagent.stats.exemplars import Exemplars
-from nodeagent.stats.tallies import Tallies
 
 log = structlog.get_logger()
 
@@ -106,46 +100,18 @@ class Agent:
         except (ValueError, dns.exception.DNSException) as error:
             raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
         self._presence = Presence(successor_address(settings.mesh_range))
-        layout, allocator = self._supervisor.layout, self._supervisor.allocator
-        tallies = Tallies(layout, allocator)
-        self._live = LiveStats(
-            settings.node_name,
-            tallies,
-            allocator,
-            lambda: self._in_force.plan,
-            lambda: self._supervisor.regions,
-        )
-        self._admin = AdminServer(
-            settings.admin_listen,
-            AdminView(
-                readiness=self._readiness,
-                metrics=MetricsPage(
-                    layout,
-                    allocator,
-                    self._state,
-                    version("svcmesh"),
-                    settings.node_name,
-                    settings.max_series,
-                    tallies,
-                    exemplars=self._exemplars,
-                ).render,
-                plan=PlanPage(lambda: self._in_force, in_force_document, service_document).page,
-                resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
-                stats=self._live.stats,
-                tap=TapDoor(self._supervisor.watchers, self._serves),
-                failures=self._supervisor.failures.show,
-                notes=self._notes,
-                backing=PlanBacking(lambda: self._in_force.plan).backing,
-                explain=ExplainPage(lambda: self._in_force, lambda: self._pods, settings).body,
-            ),
-            share=settings.capture == "nftables",
+        self._pages = Pages(
+            settings,
+            self._supervisor,
+            self._exemplars,
+            self._readiness,
+            lambda: self._in_force,
+            lambda: self._pods,
+            self._state,
+            self._notes,
         )
         self._ready_file = ReadyFile(settings.ready_file)
         self._snapshot_file = SnapshotFile(settings.state_dir, settings.source)
-
-    def _serves(self, service: str) -> bool:
-        namespace, _, name = service.partition("/")
-        return ServiceKey(namespace, name) in self._in_force.plan.services
 
     def _state(self) -> AgentState:
         return AgentState(
@@ -159,7 +125,7 @@ class Agent:
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
-            admin_malformed=self._admin.malformed,
+            admin_malformed=self._pages.malformed,
             ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
@@ -221,7 +187,7 @@ class Agent:
         try:
             await self._capture.start()
             await self._supervisor.start()
-            await self._admin.start()
+            await self._pages.start()
         except (CaptureError, AdminListenError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         log.info(
@@ -421,16 +387,10 @@ class Agent:
             await self._capture.close()
         except CaptureError as error:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
-        await self._live.close()
-        await self._admin.close()
+        await self._pages.close()
         log.info("agent_stopped")
 
 
 async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a call returns; a call about more than `MANY` Services is made in a thread."""
     return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
-
-
-def asked_dns(settings: Settings) -> tuple[str, int]:
-    """Return the address and port at which this node's clients ask the mesh's DNS."""
-    return (settings.dns_address, 53) if settings.capture == "nftables" else settings.dns_listen
