@@ -78,7 +78,7 @@ class Exchange(Forwarding):
             self.fail(error)
             return
 
-        def refuse(_request: Any) -> Any:
+        async def refuse(_request: Any) -> Any:  # raises where the chain runs: a layer may be no coroutine
             raise error
 
         coroutine = cast("Coroutine[Any, Any, Any]", around(layers, refuse)(self))
