@@ -23,8 +23,10 @@ from nodeagent.admin.failures_page import failures_body, failures_response, read
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
 from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
+from nodeagent.meshctl.explaining import ask_explanation
 from nodeagent.meshctl.failures import ask_failures
-from nodeagent.meshctl.live import ask_explanation, ask_live, ask_plan, read_backing
+from nodeagent.meshctl.live import ask_live
+from nodeagent.meshctl.plans import ask_plan, read_backing
 from nodeagent.stats.overview import Backing
 from nodeagent.stats.signals import LONGEST
 
