@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
@@ -85,12 +85,6 @@ def pods_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(which=WhichAgents((), kubeconfig, context, agents_namespace, selector, node), **others)
 
     return _cluster_agents(run)
-
-
-def complain(agents: Sized, which: WhichAgents) -> None:
-    """Say on standard error that there are no agents, if so."""
-    if not agents:
-        click.echo(which.none, err=True)
 
 
 def _cluster_agents(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from middleware.cache_purge import Purge, check_path
 from middleware.values import InvalidValue
 from nodeagent.meshctl.asking import Answer, WhichAgents, open_agents
 from nodeagent.meshctl.cachestat import AgentCaches, read_counts, stat_document, stat_lines
-from nodeagent.meshctl.commands.agents import agents_options, complain
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
     Unreadable,
     cluster_options,
@@ -162,8 +162,9 @@ def stat(
 
     with reading(which):
         agents = asyncio.run(_read_caches(which, is_meant))
-    complain(agents, which)
     print_answer(output, stat_document(agents), stat_lines(agents) if agents else ())
+    if not agents:
+        click.echo(which.none, err=True)
     sys.exit(0 if agents and not any(agent.reason for agent in agents) else 1)
 
 

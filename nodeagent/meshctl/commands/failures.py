@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.agents import agents_options, complain
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import parse_service, reading, service_namespace_option
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.failures import FailuresSaid, ask_failures, failure_lines, summary_lines
@@ -51,7 +51,8 @@ def failures(
         raise click.UsageError("--namespace says where SERVICE is, and there is none")
     with reading(which):
         said = asyncio.run(_ask(which, f"{namespace}/{service}" if service else "", limit))
-    complain(said.agents, which)
+    if not said.agents:
+        click.echo(which.none, err=True)
     print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)))
     sys.exit(0 if said.complete else 1)
 

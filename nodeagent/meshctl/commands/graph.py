@@ -10,9 +10,10 @@ from typing import Final, Literal
 import click
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.agents import agents_options, complain
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
+    complain,
     namespace_option,
     window_option,
 )
@@ -51,7 +52,7 @@ def graph(service: str, namespace: str, which: WhichAgents, window: str, output:
     """
     with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    complain(live.agents, which)
+    complain(live, which)
     if output in PROGRAMS:
         print_answer(output, live_document(live, "edges"))
     else:

@@ -1,11 +1,13 @@
-"""The options that `stat`, `top` and `graph` share: of what the numbers are, and of how much time."""
+"""What `stat`, `top` and `graph` share: the options that say of what, and of how much time."""
 
 from __future__ import annotations
 
 import click
 
 from middleware.values import InvalidValue, parse_duration
+from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.cluster import parse_namespace
+from nodeagent.stats.overview import Live
 from nodeagent.stats.signals import LONGEST
 
 
@@ -34,3 +36,9 @@ window_option = click.option(
     callback=_parse_window,
     help=f"Of how much time the numbers are, 1s to {LONGEST}s.",
 )
+
+
+def complain(live: Live, which: WhichAgents) -> None:
+    """Say on standard error that there are no agents, if so."""
+    if not live.agents:
+        click.echo(which.none, err=True)

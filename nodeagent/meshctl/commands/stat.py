@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import click
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
-from nodeagent.meshctl.commands.agents import agents_options, complain
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
+    complain,
     namespace_option,
     window_option,
 )
@@ -49,7 +50,7 @@ def stat(
     """
     with reading(which):
         live = only(asyncio.run(_ask(which, window)), namespace, service)
-    complain(live.agents, which)
+    complain(live, which)
     print_answer(output, live_document(live, "services"), _lines(live, sort))
     sys.exit(0 if live.complete else 1)
 

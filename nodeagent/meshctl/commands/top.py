@@ -12,9 +12,10 @@ import click
 
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
-from nodeagent.meshctl.commands.agents import agents_options, complain
+from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import parse_service, reading
 from nodeagent.meshctl.commands.live import (
+    complain,
     namespace_option,
     window_option,
 )
@@ -69,7 +70,7 @@ def top(
     except KeyboardInterrupt:
         return
     if live is not None:
-        complain(live.agents, which)
+        complain(live, which)
         shown = filtered(live, view.wanted)
         if shown.overview.services:
             for line in table_lines(shown, sort):
