@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -30,8 +30,8 @@ def read_failures_query(query: Mapping[str, str]) -> tuple[str, int]:
     return service, int(limit)
 
 
-def failures_body(found: Failures) -> bytes:
-    """Return the page."""
+def failures_body(found: Failures | Mapping[str, Any]) -> bytes:
+    """Return the page, of a value or of what is in its JSON."""
     return msgspec.json.encode(found) + b"\n"
 
 

@@ -20,11 +20,12 @@ from aiohttp import web
 from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.failures_page import failures_body, failures_response, read_failures_query
+from nodeagent.admin.tap_page import NoTap, Tap, show_tap
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
 from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
 from nodeagent.meshctl.explaining import ask_explanation
-from nodeagent.meshctl.failures import ask_failures
+from nodeagent.meshctl.failures import ask_failures, share_of
 from nodeagent.meshctl.live import ask_live
 from nodeagent.meshctl.plans import ask_plan, read_backing
 from nodeagent.stats.overview import Backing
@@ -41,6 +42,9 @@ LONGEST_NAME: Final = 253
 """Of an agent, as the page may ask for it."""
 
 
+NO_TAP: Final = NoTap()
+
+
 class _Plan(msgspec.Struct, frozen=True):
     """What an agent has told, and what is made of it."""
 
@@ -55,13 +59,16 @@ NO_PLAN: Final = _Plan(b"", "", Backing({}))
 class Dashboard:
     """Answers for the page. `now` is a clock that never goes back."""
 
-    def __init__(self, agents: Agents, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, agents: Agents, tap: Tap = NO_TAP, now: Callable[[], float] = time.monotonic) -> None:
         self._agents = agents
+        self._tap_of_all = tap
         self._now = now
         self._files = PageFiles()
         self._plans = _Recent[_Plan](FRESH["plan"], now)
         self._lives = _Recent[bytes](FRESH["live"], now)
         self._failed = _Recent[bytes](FRESH["failures"], now)
+        self._count = 0
+        """How many agents there were when all were last asked for failures; 0: they have not been."""
         self.secret = secrets.token_urlsafe(24)
 
     def application(self) -> web.Application:
@@ -71,6 +78,7 @@ class Dashboard:
             ("/plan", self._plan),
             ("/failures", self._failures),
             ("/explain", self._explain),
+            ("/tap", self._tap),
             ("/ui", to_page),
             ("/ui/live", self._live),
             ("/ui/{name:[^/]*}", self._files.serve),
@@ -108,8 +116,12 @@ class Dashboard:
             return web.Response(text=f"{error}\n", status=400, headers=HEADERS)
 
         async def make() -> bytes:
-            said = await ask_failures(self._agents, service, limit, agent)
-            return failures_body(said.together)
+            each = limit if agent else share_of(limit, self._count or len(await self._agents.names()))
+            said = await ask_failures(self._agents, service, limit, agent, each)
+            if not agent:
+                self._count = len(said.agents)
+            asked = {"each": each} if each < limit else {}
+            return failures_body({**said.document(), **asked})
 
         return failures_response(request, await self._failed.get(f"{service} {limit} {agent}", make))
 
@@ -120,6 +132,9 @@ class Dashboard:
         headers = {**HEADERS, "Cache-Control": "no-store"}
         text = answer.reason or answer.text
         return web.Response(text=text, status=status, content_type=kind, headers=headers)
+
+    async def _tap(self, request: web.Request) -> web.StreamResponse:
+        return await show_tap(request, self._tap_of_all, time.monotonic)
 
     async def _plan_of(self, agent: str) -> _Plan:
         async def make() -> _Plan:
@@ -176,13 +191,13 @@ async def _guard(
 
 
 @asynccontextmanager
-async def serve_dashboard(agents: Agents, port: int = 0) -> AsyncIterator[str]:
-    """Serve the page, and give its address.
+async def serve_dashboard(agents: Agents, port: int = 0, tap: Tap = NO_TAP) -> AsyncIterator[str]:
+    """Serve the page, and give its address. `tap` is where live requests come from.
 
     Raises:
         OSError: the port is in use.
     """
-    dashboard = Dashboard(agents)
+    dashboard = Dashboard(agents, tap)
     runner = web.AppRunner(dashboard.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

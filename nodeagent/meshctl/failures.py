@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,11 @@ from nodeagent.meshctl.said import answered_line, count_answered, read_answers, 
 from nodeagent.meshctl.tapline import text_line
 from nodeagent.stats.failures import USUAL, Failures, merge_failures
 from nodeagent.stats.overview import AgentSaid
+
+SHARED: Final = 500
+"""Failures that all agents together are asked for at most, but for `LEAST_EACH`."""
+LEAST_EACH: Final = 5
+NOT_KEPT: Final = "it does not keep failures: it is of an older version"
 
 _decoder = msgspec.json.Decoder(Failures)
 
@@ -52,17 +57,30 @@ def read_failures(text: str) -> Failures:
 
 def merge_said(answers: Iterable[Answer], limit: int) -> FailuresSaid:
     """Return what all agents say together."""
-    pages, said = read_answers(answers, read_failures)
+    pages, said = read_answers(map(_with_reason, answers), read_failures)
     return FailuresSaid(merge_failures(pages, limit), said)
 
 
-async def ask_failures(agents: Agents, service: str, limit: int = USUAL, one: str = "") -> FailuresSaid:
+def _with_reason(answer: Answer) -> Answer:
+    return msgspec.structs.replace(answer, reason=NOT_KEPT) if answer.status == 404 else answer
+
+
+def share_of(limit: int, agents: int) -> int:
+    """Return how many failures each of so many agents is asked for if `limit` are shown, and often."""
+    return min(limit, max(LEAST_EACH, SHARED // max(1, agents)))
+
+
+async def ask_failures(
+    agents: Agents, service: str, limit: int = USUAL, one: str = "", each: int = 0
+) -> FailuresSaid:
     """Ask agents for the latest failures of a Service, or (empty) of all; `one` is as in `Agents.ask`.
+
+    `each` is how many an agent is asked for; 0: `limit`.
 
     Raises:
         SourceError: it is not known which agents there are.
     """
-    query = {"limit": str(limit), **({"service": service} if service else {})}
+    query = {"limit": str(each or limit), **({"service": service} if service else {})}
     return merge_said(await agents.ask("/failures", query, one), limit)
 
 

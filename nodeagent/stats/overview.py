@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from nodeagent.stats.signals import NodeStats, Promise, Signals, quantile
+from nodeagent.stats.signals import Goal, NodeStats, Promise, Signals, quantile
 
 _TAIL: Final = {
     "deployment": re.compile(r"-[a-z0-9]{1,10}-[a-z0-9]{5}"),
@@ -36,6 +36,13 @@ Pods = Mapping[ServiceName, Sequence[str]]
 """The pods that are endpoints of Services."""
 
 
+class PortObjective(msgspec.Struct, frozen=True):
+    """What `svc.mesh/objective` promises for a port, and what became of it."""
+
+    port: int
+    goals: list[Goal]
+
+
 class ServiceRow(msgspec.Struct, frozen=True):
     """All ports of a Service together."""
 
@@ -49,6 +56,8 @@ class ServiceRow(msgspec.Struct, frozen=True):
     objective: Literal["met", "missed", ""] = ""
     """Whether the requests of each port were as `svc.mesh/objective` promises; empty: no port that was used
     has one."""
+    objectives: list[PortObjective] = []
+    """Of each port that was used and has one."""
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -142,6 +151,13 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
             for source in port.sources:
                 edges.setdefault(((source.namespace, source.workload), name), []).append(source.signals)
     backing = backing or Backing({})
+    objectives = {
+        name: [
+            PortObjective(port, promise.goals(sum_signals(of_ports[name, port])))
+            for port, promise in sorted(promises.items())
+        ]
+        for name, promises in promised.items()
+    }
     return Overview(
         window=max((node.window for node in nodes), default=0.0),
         services=[
@@ -150,7 +166,8 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
                 sorted(ports[name]),
                 nodes=len(asked_on[name]),
                 signals=sum_signals(services[name]),
-                objective=_judge({one: of_ports[name, one] for one in ports[name]}, promised.get(name, {})),
+                objective=_judge(objectives.get(name, [])),
+                objectives=objectives.get(name, []),
             )
             for name in sorted(services)
         ],
@@ -162,14 +179,11 @@ def merge_nodes(nodes: Sequence[NodeStats], backing: Backing | None = None) -> O
     )
 
 
-def _judge(
-    ports: Mapping[int, Sequence[Signals]], promised: Mapping[int, Promise]
-) -> Literal["met", "missed", ""]:
+def _judge(objectives: Sequence[PortObjective]) -> Literal["met", "missed", ""]:
     """Return whether every port with an objective has kept it."""
-    if not promised:
+    if not objectives:
         return ""
-    kept = all(promise.kept(sum_signals(ports[port])) for port, promise in promised.items())
-    return "met" if kept else "missed"
+    return "met" if all(goal.kept for one in objectives for goal in one.goals) else "missed"
 
 
 def sum_signals(parts: Sequence[Signals]) -> Signals:

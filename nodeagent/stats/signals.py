@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -67,6 +67,19 @@ class Signals(msgspec.Struct, frozen=True):
     """Bytes a second to clients."""
 
 
+class Goal(msgspec.Struct, frozen=True):
+    """One half of a promise, and what became of it. Shares are from 0 to 1."""
+
+    sli: Literal["availability", "latency"]
+    share: float
+    """Of the requests, that shall be good."""
+    within: float
+    """Of `latency`: seconds within which a request is good."""
+    got: float | None
+    """The share that was good; None: there were no requests."""
+    kept: bool
+
+
 class Promise(msgspec.Struct, frozen=True):
     """What the callers of a port may rely on (`svc.mesh/objective`). Shares are from 0 to 1."""
 
@@ -77,12 +90,17 @@ class Promise(msgspec.Struct, frozen=True):
     fast: float = 0.0
     """The share of requests that shall take no longer than that."""
 
+    def goals(self, signals: Signals) -> list[Goal]:
+        """Return what became of each half of it; without requests it is kept."""
+        goals = [_goal("availability", self.available, 0.0, signals.failed, signals.requests)]
+        if self.within:
+            slow = sum(signals.durations[bisect_right(DURATION_BOUNDS, self.within) :])
+            goals.append(_goal("latency", self.fast, self.within, slow, sum(signals.durations)))
+        return goals
+
     def kept(self, signals: Signals) -> bool:
         """Return whether these requests were as promised; no requests are."""
-        slow = signals.durations[bisect_right(DURATION_BOUNDS, self.within) :] if self.within else []
-        return _few(signals.failed, signals.requests, self.available) and _few(
-            sum(slow), sum(signals.durations), self.fast
-        )
+        return all(goal.kept for goal in self.goals(signals))
 
 
 class SourceStats(msgspec.Struct, frozen=True):
@@ -144,6 +162,10 @@ def signals(counted: Sequence[int], seconds: float) -> Signals:
         received_rate=counted[BYTES_RECEIVED] / seconds,
         sent_rate=counted[BYTES_SENT] / seconds,
     )
+
+
+def _goal(sli: Literal["availability", "latency"], share: float, within: float, bad: int, of: int) -> Goal:
+    return Goal(sli, share, within, 1 - bad / of if of else None, _few(bad, of, share))
 
 
 def _few(bad: int, requests: int, good: float) -> bool:

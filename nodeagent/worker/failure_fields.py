@@ -52,12 +52,7 @@ def ended_fields(ended: Ended) -> dict[str, object]:
     if layer := LAYERS.get(failure[0]):
         fields["layer"] = layer
     fields |= request_fields(ended, failure)
-    journey = ended.journey
-    if journey is not None:
-        fields["stages"] = stages_of(journey)
-        if left_out := max(0, len(journey.stages) - MOST_STAGES) + journey.left_out:
-            fields["stages_left_out"] = left_out
-    return fields
+    return fields if ended.journey is None else fields | journey_fields(ended.journey)
 
 
 def refused_fields(refused: Refused) -> dict[str, object]:
@@ -83,6 +78,14 @@ def closed_fields(closed: Closed) -> dict[str, object]:
         "received": closed.received,
         "sent": closed.sent,
     }
+
+
+def journey_fields(journey: Journey) -> dict[str, object]:
+    """Return the stages of a journey, and how many of them are missing, as keys of a line."""
+    fields: dict[str, object] = {"stages": stages_of(journey)}
+    if left_out := max(0, len(journey.stages) - MOST_STAGES) + journey.left_out:
+        fields["stages_left_out"] = left_out
+    return fields
 
 
 def stages_of(journey: Journey) -> list[dict[str, object]]:

@@ -3,7 +3,7 @@
 In each `PERIOD` it looks at `MOST_LOOKED` requests at most and sends `MOST_LINES`. Once it has enough, the
 data plane tells it of no more until the period is over, so that watching a busy Service slows it by next to
 nothing. What ended meanwhile is counted and told, and so are lines that the agent does not take. A line has
-no query, no header value and no body.
+no query, no header value and no body. It has the keys of the access log, and the stages of the journey.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from nodeagent.control.tap import TappedLine, Watch
 from nodeagent.log.stamps import Stamps
 from nodeagent.proxy.observer import FAILURES, Circulation, Closed, Refused
 from nodeagent.worker.access_log import AccessLogger
+from nodeagent.worker.failure_fields import journey_fields
 from nodeagent.worker.line_fields import failure_of, path_of, request_line
 from nodeagent.worker.recent import RecentFailures
+from nodeagent.worker.request_line import RequestLine
 from nodeagent.worker.sources import SourcePods
 
 PERIOD: Final = 0.1
@@ -116,7 +118,7 @@ class Tapper:
         names = self._sources.names(ended.source)
         stamp = self._stamp.at(self._wall())
         line = request_line(UNSET, UNSET, ended, failure_of(ended), names, self._worker, stamp)
-        self._lines.append(TappedLine(numbers, msgspec.json.encode(line)))
+        self._lines.append(TappedLine(numbers, _written(line, ended)))
 
     def flush(self) -> None:
         """Send what there is: a period is over, and the next one begins."""
@@ -156,6 +158,16 @@ class Tapper:
         for service, before in self._missing.items():
             for watch in self._watches.get(service, ()):
                 self._dropped[watch.number] += max(0, counted.get(service, 0) - before)
+
+
+def _written(line: RequestLine, ended: Ended) -> bytes:
+    """Return a line as JSON. The stages are put behind its keys as they are written, so that the access log's
+    lines need no key for them.
+    """
+    written = msgspec.json.encode(line)
+    if ended.journey is None:  # it began before somebody watched
+        return written
+    return written[:-1] + b"," + msgspec.json.encode(journey_fields(ended.journey))[1:]
 
 
 class Tellers:

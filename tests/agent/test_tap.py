@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 from hack.kit.manifests import ENABLED
 from hack.kit.waiting import until
@@ -60,6 +61,8 @@ def test_requests_are_shown_as_they_end(tmp_path: Path, start_whoami: Callable[[
             assert {line["path"] for line in shown} == {"/1"}
             assert shown[0]["service"] == "shop/web"
             assert shown[0]["tries"] == 1
+            *_, last = cast("list[dict[str, object]]", shown[-1]["stages"])
+            assert (last["kind"], last["try"], last["outcome"]) == ("try", 1, "200")
             assert not agent.events("request"), "the access log is as it was"
 
 

@@ -37,7 +37,7 @@ from nodeagent.meshctl.stat import (
     table_lines,
 )
 from nodeagent.meshctl.table import Table
-from nodeagent.stats.overview import AgentSaid, Live, merge_nodes
+from nodeagent.stats.overview import AgentSaid, Live, live_document, merge_nodes
 from nodeagent.stats.signals import NodeStats, Promise
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_status import put_agent
@@ -100,6 +100,17 @@ def test_whether_the_objective_is_met() -> None:
         assert [line.split()[-1] for line in lines] == ["OBJECTIVE", word, "-"]
     narrow = list(table_lines(live_of(ONE, with_promise(TWO, "cart", Promise(0.9))), width=43))
     assert narrow[0].split() == ["SERVICE", "RATE", "SUCCESS", "P99"]
+
+
+def test_json_says_what_was_promised_and_what_became_of_it() -> None:
+    live = live_of(ONE, with_promise(TWO, "cart", Promise(0.996, 0.25, 0.9)))
+    rows = {row["service"]: row for row in live_document(live, "services")["services"]}
+    (port,) = rows["cart"]["objectives"]
+    available, fast = port["goals"]
+    assert (available["sli"], available["share"], available["got"]) == ("availability", 0.996, 0.995)
+    assert (available["kept"], rows["cart"]["objective"]) == (False, "missed")
+    assert (fast["sli"], fast["share"], fast["within"]) == ("latency", 0.9, 0.25)
+    assert (rows["pay"]["objective"], rows["pay"]["objectives"]) == ("", [])
 
 
 def with_promise(node: NodeStats, service: str, promise: Promise) -> NodeStats:

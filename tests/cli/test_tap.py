@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,8 +21,11 @@ from nodeagent.admin.resolve import Resolution
 from nodeagent.admin.server import AdminServer, AdminView
 from nodeagent.agent.tapping import TapDoor
 from nodeagent.control.tap import TappedLine, Watch, Watchers
+from nodeagent.meshctl.asking import WhichAgents
+from nodeagent.meshctl.commands.agents import SELECTOR
 from nodeagent.meshctl.main import main
 from nodeagent.meshctl.tapline import text_line
+from nodeagent.meshctl.watching import watch_agents
 from nodeagent.stats.signals import NodeStats
 from tests.cli.test_agent_access import put_agent
 from tests.discovery.kube.fake_api import FakeApi
@@ -40,6 +44,9 @@ REQUEST = {
     "reason": "upstream_status",
     "detail": "10.1.0.12:8080 answered 503",
 }
+
+
+TARGET = "/tap?service=shop%2Fcart"
 
 
 class Agent:
@@ -112,6 +119,26 @@ def test_requests_of_all_agents(api: FakeApi, agents: list[Agent], tmp_path: Pat
         wanted = agent.asked[0].filter
         assert (wanted.service, wanted.workload, wanted.status) == ("shop/cart", "web", "5xx")
         assert (wanted.path, wanted.method) == ("/i?&", "GET")
+
+
+def test_more_agents_than_requests_to_the_api_server_at_once(
+    api: FakeApi, agents: list[Agent], tmp_path: Path
+) -> None:
+    for name in "cde":
+        put_agent(api, name, f"node-{name}")
+        api.forwards[name] = agents[0].server.address
+    which = WhichAgents(kubeconfig=api.write_kubeconfig(tmp_path / "config"), selector=SELECTOR)
+
+    async def seen() -> set[str]:
+        nodes: set[str] = set()
+        async with asyncio.timeout(30), contextlib.aclosing(watch_agents(which, TARGET)) as lines:
+            async for line in lines:
+                nodes.add(line.node)
+                if len(nodes) == 5:
+                    break
+        return nodes
+
+    assert asyncio.run(seen()) == {f"node-{name}" for name in "abcde"}
 
 
 def test_what_is_left_out_is_said(api: FakeApi, agents: list[Agent], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -14,12 +15,14 @@ from nodeagent.admin.readiness import Readiness
 from nodeagent.admin.resolve import Resolution
 from nodeagent.admin.server import AdminServer, AdminView
 from nodeagent.agent.explain_page import ExplainPage
+from nodeagent.agent.tapping import TapDoor
+from nodeagent.control.tap import TappedLine, Watchers
 from nodeagent.meshctl.check import node_settings, plan_of
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, NodePlan
 from nodeagent.plan.render import InForce, in_force_document
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from nodeagent.stats.overview import Backing
-from nodeagent.stats.signals import NodeStats
+from nodeagent.stats.signals import NodeStats, Promise
 from tests.cli.stats import counted, node_stats
 
 MARKUP = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
@@ -72,6 +75,12 @@ SHOP = "".join(
 def many(count: int) -> str:
     """Return the YAML of so many Services."""
     return "".join(manifest(f"team-{number % 20}", f"service-{number}") for number in range(count))
+
+
+def with_promises(stats: NodeStats, promises: Mapping[str, Promise]) -> NodeStats:
+    """Return stats in which Services of these names have an objective for each port."""
+    ports = [msgspec.structs.replace(port, promise=promises.get(port.service)) for port in stats.ports]
+    return msgspec.structs.replace(stats, ports=ports)
 
 
 def shop_stats(cart_fails: int = 30) -> NodeStats:
@@ -161,6 +170,20 @@ STRANGER: dict[str, object] = {
 SOME_FAILURES = (FAILED, REFUSED, STRANGER)
 
 
+ANSWERED: dict[str, object] = {
+    **{
+        name: value
+        for name, value in FAILED.items()
+        if name not in ("node", "kind", "by", "reason", "detail")
+    },
+    "method": "GET",
+    "path": "/items",
+    "status": 200,
+    "took_ms": 12.5,
+}
+"""A request as a worker tells it to who watches."""
+
+
 class Shown:
     """A server whose Services and stats a test changes."""
 
@@ -170,6 +193,7 @@ class Shown:
         self.plans = 0
         """How often a plan was written."""
         self.memory = FailureMemory("node-1", 1767225600.0)
+        self.watchers = Watchers(lambda _: None)
         self.put(yaml)
         view = AdminView(
             Readiness(),
@@ -178,6 +202,7 @@ class Shown:
             self._resolve,
             self._stats,
             backing=self._backing,
+            tap=TapDoor(self.watchers, lambda service: service in self._meshed),
             failures=self.memory.show,
             explain=ExplainPage(lambda: self.in_force, lambda: PODS, node_settings()).body,
         )
@@ -198,6 +223,16 @@ class Shown:
         """Have failures come from a worker."""
         lines = [FailureLine(str(one.get("service", "")), msgspec.json.encode(one)) for one in failures]
         self.memory.heard(lines, [("shop/cart", left_out)] if left_out else [])
+
+    def tell(self, *requests: dict[str, object], dropped: int = 0) -> None:
+        """Have requests come from a worker, for all who watch."""
+        numbers = tuple(watch.number for watch in self.watchers.watches)
+        lines = [TappedLine(numbers, msgspec.json.encode(one)) for one in requests]
+        self.watchers.heard(lines, [(number, dropped) for number in numbers] if dropped else [])
+
+    @property
+    def _meshed(self) -> set[str]:
+        return {f"{key.namespace}/{key.name}" for key in self.in_force.plan.services}
 
     @property
     def url(self) -> str:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
+from hack.kit.waiting import until_async
+from nodeagent.control.tap import TapFilter
+from nodeagent.meshctl.asking import Agents, Answer, WhichAgents, open_agents
+from nodeagent.meshctl.clustertap import NONE_LEFT, ClusterTap
+from nodeagent.meshctl.commands.agents import SELECTOR
 from nodeagent.meshctl.dashboard import FRESH, REMEMBERED, Dashboard, serve_dashboard
+from nodeagent.meshctl.failures import LEAST_EACH, SHARED, share_of
+from nodeagent.meshctl.watching import watch_agents
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_status import put_agent
 from tests.discovery.kube.fake_api import FakeApi, raw
 from tests.page.browser import Page
-from tests.page.shown import Shown
+from tests.page.shown import ANSWERED, Shown
 
 
 def failed(second: int, reason: str) -> FailureLine:
@@ -109,6 +118,68 @@ async def test_failures_of_all_agents(agents: Agents, api: FakeApi) -> None:
         assert (await fetch(f"{failures}?limit=x"))[0] == 400
 
 
+async def test_an_agent_that_keeps_no_failures_is_named(page: Page, api: FakeApi, agents: Agents) -> None:
+    memory = FailureMemory("node-1", 6.0)
+    put_page(api, "agent-1", "failures", msgspec.json.encode(memory.show()))
+    api.pages["agent-2:15000", "failures"] = raw(404, b"there is no /failures here", "text/plain")
+    async with serve_dashboard(agents) as address:
+        await page.open(f"{address}#/failures")
+        await page.until("document.body.innerText.includes('node-2: it does not keep failures')")
+        said = await page.run("document.getElementById('failures').innerText")
+        assert "node-3: the pod is Pending" in said
+        assert "✓" not in said
+        memory.heard([failed(1, "no_endpoint")], [])
+        put_page(api, "agent-1", "failures", msgspec.json.encode(memory.show()))
+        await page.until("document.getElementById('failures').innerText.includes('1 shown')")
+        assert "node-2: it does not keep" in await page.run("document.getElementById('failures').innerText")
+
+
+@given(st.integers(1, SHARED), st.integers(0, 5000))
+def test_many_agents_are_asked_for_few_failures_each(limit: int, agents: int) -> None:
+    each = share_of(limit, agents)
+    assert min(limit, LEAST_EACH) <= each <= limit
+    assert each * agents <= max(SHARED, LEAST_EACH * agents)
+    if agents * limit <= SHARED:
+        assert each == limit
+
+
+async def test_hundreds_of_agents_are_asked_for_500_failures_together() -> None:
+    many = Many(400)
+    dashboard = Dashboard(many, now=lambda: 0.0)  # type: ignore[arg-type]
+    runner = web.AppRunner(dashboard.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    failures = f"http://127.0.0.1:{runner.addresses[0][1]}/{dashboard.secret}/failures?limit=200"
+    try:
+        assert json.loads((await fetch(failures))[1])["each"] == 5
+        many.count = 3
+        assert json.loads((await fetch(f"{failures}&service=shop/cart"))[1])["each"] == 5
+        assert json.loads((await fetch(f"{failures}&service=shop/pay"))[1])["each"] == 166
+        assert "each" not in json.loads((await fetch(f"{failures}&agent=agent-7"))[1])
+        assert many.limits == ["5", "5", "166", "200"]
+    finally:
+        await runner.cleanup()
+
+
+class Many:
+    """Agents that note how many failures they are asked for."""
+
+    none = "no agents"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.limits: list[str] = []
+
+    async def ask(self, path: str, query: Mapping[str, str], one: str = "") -> list[Answer]:
+        assert path == "/failures"
+        self.limits.append(query["limit"])
+        page = msgspec.json.encode(FailureMemory("n", 1.0).show()).decode()
+        return [Answer("n", one, page)] if one else [Answer("n", "a", page)] * self.count
+
+    async def names(self) -> list[str]:
+        return ["a"] * self.count
+
+
 async def test_an_explanation_comes_from_the_agent_that_has_one(agents: Agents, api: FakeApi) -> None:
     unknown = b"'shop/x' is neither an IPv4 address nor a pod that is known: NAMESPACE/POD"
     api.pages["agent-1:15000", "explain"] = raw(400, unknown, "text/plain")
@@ -140,7 +211,7 @@ class Counting:
 
 async def test_many_windows_ask_agents_once() -> None:
     counting, now = Counting(), [0.0]
-    dashboard = Dashboard(counting, lambda: now[0])  # type: ignore[arg-type]
+    dashboard = Dashboard(counting, now=lambda: now[0])  # type: ignore[arg-type]
     runner = web.AppRunner(dashboard.application(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -156,6 +227,61 @@ async def test_many_windows_ask_agents_once() -> None:
         assert len(dashboard._lives._made) == len(dashboard._lives._making) == REMEMBERED
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture
+async def tapped(api: FakeApi, agents: Agents, shop: Shown, tmp_path: Path) -> ClusterTap:
+    """Live requests: agent-1 has some, agent-2 refuses, agent-3 does not run."""
+    await shop.server.start()
+    api.forwards["agent-1"] = shop.server.address
+    api.forwards["agent-2"] = 403
+    which = WhichAgents(kubeconfig=str(tmp_path / "config"), selector=SELECTOR)
+    return ClusterTap(partial(watch_agents, which))
+
+
+async def test_live_requests_of_all_agents(
+    page: Page, api: FakeApi, agents: Agents, shop: Shown, tapped: ClusterTap
+) -> None:
+    async with serve_dashboard(agents, tap=tapped) as address:
+        await page.open(f"{address}#/service/shop/cart")
+        await page.until("document.body.innerText.includes('Watch requests')")
+        button = "document.querySelector('#view-service .watch button')"
+        await page.run(f"{button}.click()")
+        await until_async(is_watched(shop, 1))
+        shop.tell(ANSWERED, dropped=3)
+        await page.until("document.body.innerText.includes('1 request came; 1 shown')")
+        said = await page.run("document.body.innerText")
+        assert "▲ 3 more were left out" in said
+        assert "▲ node-2 is not watched: port forwarding to" in said
+        assert "▲ node-3 is not watched: the pod is Pending" in said
+        await page.run("document.querySelector('#view-service .failures summary').click()")
+        await page.until("document.querySelector('#view-service .facts').innerText.includes('node-1')")
+        await page.run("location.hash = '#/map'")
+        await until_async(is_watched(shop, 0), 30.0)
+        assert page.complaints == []
+        assert tapped._tasks == {}
+
+
+async def test_one_agent_is_watched_if_it_is_chosen(agents: Agents, shop: Shown, tapped: ClusterTap) -> None:
+    async with serve_dashboard(agents, tap=tapped) as address, aiohttp.ClientSession() as session:
+        tap = address.removesuffix("ui/") + "tap"
+        asked = {"service": "shop/cart", "status": "5xx", "agent": "node-3"}
+        async with session.get(tap, params=asked) as response:
+            lines = [json.loads(await response.content.readline()) for _ in range(2)]
+        assert lines == [{"node": "node-3", "error": "the pod is Pending"}, {"ended": NONE_LEFT}]
+        async with session.get(tap, params={**asked, "agent": "agent-1"}):
+            await until_async(is_watched(shop, 1))
+            (watch,) = shop.watchers.watches
+            assert watch.filter == TapFilter("shop/cart", status="5xx")
+        await until_async(is_watched(shop, 0), 30.0)
+        assert (await fetch(f"{tap}?service=cart"))[0] == 400
+
+
+def is_watched(shop: Shown, times: int) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return len(shop.watchers.watches) == times
+
+    return look
 
 
 async def test_in_a_browser(page: Page, agents: Agents) -> None:

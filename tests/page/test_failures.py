@@ -32,6 +32,19 @@ async def test_nothing_has_failed(page: Page, shop: Shown) -> None:
     await show(page, shop, "failures", "✓ Nothing has failed or was refused.")
 
 
+async def test_an_agent_without_failures_says_so_and_its_numbers_are_not_old(page: Page, shop: Shown) -> None:
+    await show(page, shop, "nodes")
+    await page.run(
+        "(known => { window.fetch = async (url, ...more) => String(url).startsWith('../failures')"
+        " ? new Response('there is no /failures here', { status: 404 }) : known(url, ...more); })"
+        "(window.fetch)"
+    )
+    for view in ("failures", "service/shop/cart"):
+        await page.run(f"location.hash = '#/{view}'")
+        await page.until("document.body.innerText.includes('This agent does not keep failures')")
+    assert "Old numbers" not in await page.run("document.body.innerText")
+
+
 async def test_the_filter_takes_reasons_statuses_and_clients(page: Page, shop: Shown) -> None:
     shop.fail(*SOME_FAILURES)
     await show(page, shop, "failures", "no_route")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from middleware.journey import Journey, Stage
 from nodeagent.control.messages import SourcePod, Sources, Tap, Tapped
 from nodeagent.control.tap import TapFilter, Watch
 from nodeagent.worker.access_log import AccessLogger
+from nodeagent.worker.failure_fields import MOST_STAGES
 from nodeagent.worker.sources import SourcePods
 from nodeagent.worker.tapping import MOST_LINES, MOST_LOOKED, MOST_PENDING, Tapper, Tellers
 from tests.worker.test_access_log import TCP, Written, ended, refusal, refused
@@ -59,6 +61,27 @@ def test_a_line_says_who_what_and_how_and_keeps_secrets(agent: Agent) -> None:
     assert (line["source_pod"], line["source_workload"]) == ("shop/web-x", "shop/deployment/web")
     assert (line["status"], line["reason"], line["worker"]) == (503, "no_endpoint", 3)
     assert "secret" not in json.dumps(line)
+
+
+def test_a_line_has_the_stages_of_its_journey_and_the_access_log_has_not(agent: Agent) -> None:
+    agent.watch()
+    endpoint = "10.1.0.1:8080"
+    stages = (Stage("connect", 5.0, 5.002, endpoint, 1), Stage("try", 5.002, 5.1, endpoint, 1, "200"))
+    whole = ended("10.1.0.9", journey=Journey(5.0, 5.1, stages))
+    long = ended("10.1.0.9", journey=Journey(5.0, 5.1, stages * 40, 2))
+    for one in (whole, long, ended("10.1.0.9")):
+        agent.tapper.ended(one)
+    first, second, third = agent.lines()
+    assert first["stages"] == [
+        {"kind": "connect", "start_ms": 0.0, "end_ms": 2.0, "endpoint": endpoint, "try": 1},
+        {"kind": "try", "start_ms": 2.0, "end_ms": 100.0, "endpoint": endpoint, "try": 1, "outcome": "200"},
+    ]
+    assert "stages_left_out" not in first
+    assert (len(second["stages"]), second["stages_left_out"]) == (MOST_STAGES, 80 - MOST_STAGES + 2)
+    assert "stages" not in third
+    written = Written()
+    AccessLogger("all", 0, SourcePods(lambda _: False), written).ended(whole)
+    assert "stages" not in next(iter(written))
 
 
 def test_only_what_is_watched(agent: Agent) -> None:

@@ -9,12 +9,13 @@ import { problemList, serviceFacts, serviceNumbers } from "./detail.js";
 import { ServiceMap, edgeTable } from "./map.js";
 import { edgesOf, keyOf, matches, problemsOf, rowsOf, totalsOf } from "./model.js";
 import { ServiceTable, hrefOf } from "./table.js";
+import { Watch } from "./watching.js";
 
 const EVERY = { live: 2000, plan: 4000, failures: 2000 }; // milliseconds
 const MOST_FAILURES = 200;
 const VIEWS = ["map", "services", "problems", "failures", "explain", "nodes", "service"];
 
-const state = { plan: null, tag: null, live: null, failures: null, wanted: "", agent: "", held: false, trouble: {}, facts: null };
+const state = { plan: null, tag: null, live: null, failures: null, wanted: "", agent: "", held: false, trouble: {}, facts: null, listed: null };
 const table = new ServiceTable(byId("services"), byId("services-note"), byId("more"));
 const map = new ServiceMap(byId("map"), byId("map-note"));
 
@@ -29,7 +30,6 @@ const askers = {
     if (agent !== state.agent) return false;
     state.plan = plan;
     state.tag = response.headers.get("ETag");
-    state.facts = null;
     return true;
   },
   async live() {
@@ -46,7 +46,14 @@ const askers = {
     const { agent, failures: known } = state;
     const same = known?.service === service && known.agent === agent;
     if (state.held && same) return false;
-    const response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same ? { "If-None-Match": known.tag } : {});
+    let response;
+    try {
+      response = await ask("../failures", { service, limit: MOST_FAILURES, agent }, same && known.tag ? { "If-None-Match": known.tag } : {});
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (agent === state.agent) state.failures = { service, agent, page: null, tag: null };
+      return true;
+    }
     if (response.status === 304) return false;
     const page = await response.json();
     if (agent !== state.agent || (state.held && same)) return false;
@@ -156,8 +163,8 @@ function drawServices(rows) {
 
 function drawProblems() {
   const all = problemsOf(state.plan).filter(({ problem }) => matches(state.wanted, keyOf(problem.namespace, problem.name)));
-  if (state.facts?.problems === all.length && state.facts.plan === state.plan && state.facts.wanted === state.wanted) return;
-  state.facts = { plan: state.plan, problems: all.length, wanted: state.wanted };
+  if (state.listed?.plan === state.plan && state.listed.wanted === state.wanted) return;
+  state.listed = { plan: state.plan, wanted: state.wanted };
   byId("problems").replaceChildren(all.length ? problemList(all, hrefOf) : h("p", {}, "✓ There are none."));
 }
 
@@ -178,7 +185,7 @@ function drawService(rows, names) {
   const row = rows.find((one) => one.key === key);
   if (!row) {
     if (!state.plan) return;
-    state.facts = null;
+    forgetFacts();
     place.replaceChildren(h("h2", {}, names[1] ?? "Service"), h("p", {}, `There is no Service ${key} in the mesh now.`), back());
     return;
   }
@@ -186,15 +193,29 @@ function drawService(rows, names) {
     place.replaceChildren(h("h2", {}, names[1]), h("p", {}, "Asking …"), back());
     return;
   }
-  if (state.facts?.key !== key || state.facts.plan !== state.plan) {
-    const numbers = h("div"), failed = state.facts?.key === key ? state.facts.failed : h("div");
-    const list = state.facts?.key === key ? state.facts.list : new FailureList(failed, true);
+  if (state.facts?.key !== key) makeService(place, key);
+  if (state.facts.plan !== state.plan) {
     const [title, ...others] = serviceFacts(row).flat(Infinity).filter(Boolean);
-    place.replaceChildren(title, back(), numbers, h("h3", {}, "Failures and refusals"), failed, ...others);
-    state.facts = { key, plan: state.plan, numbers, failed, list };
+    state.facts.title.replaceChildren(title);
+    state.facts.others.replaceChildren(...others);
+    state.facts.plan = state.plan;
   }
   if (state.live) state.facts.numbers.replaceChildren(...serviceNumbers(row, state.live));
   if (state.failures?.service === key) state.facts.list.draw(state.failures.page, "");
+}
+
+/** Make room for what a Service's view has; what somebody reads or watches in it stays when the plan is another. */
+function makeService(place, key) {
+  forgetFacts();
+  const [title, numbers, watched, failed, others] = Array.from({ length: 5 }, () => h("div"));
+  place.replaceChildren(title, back(), numbers, h("h3", {}, "Live requests"), watched, h("h3", {}, "Failures and refusals"), failed, others);
+  state.facts = { key, plan: undefined, title, numbers, others, list: new FailureList(failed, true), watch: new Watch(watched, key, () => state.agent) };
+}
+
+/** Forget what was made for a view, and watch no longer. */
+function forgetFacts() {
+  state.facts?.watch?.close();
+  state.facts = null;
 }
 
 /** Whether something is asked for, and neither here nor known to be in trouble: what it shows would move the rest. */
@@ -219,7 +240,8 @@ byId("filter").addEventListener("input", (event) => {
 });
 byId("window").addEventListener("change", () => once("live"));
 byId("agent").addEventListener("change", (event) => {
-  Object.assign(state, { agent: event.target.value, tag: null, plan: null, live: null, failures: null, facts: null });
+  forgetFacts();
+  Object.assign(state, { agent: event.target.value, tag: null, plan: null, live: null, failures: null });
   map.reset();
   draw();
   Object.keys(askers).forEach(once);
@@ -233,7 +255,7 @@ byId("arrange").addEventListener("click", () => { map.reset(); draw(); });
 byId("smaller").addEventListener("click", () => map.zoom(1 / 1.25));
 byId("larger").addEventListener("click", () => map.zoom(1.25));
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("content").focus(); });
-addEventListener("hashchange", () => { state.facts = null; draw(); once("failures"); byId("content").focus({ preventScroll: true }); scrollTo(0, 0); });
+addEventListener("hashchange", () => { forgetFacts(); draw(); once("failures"); byId("content").focus({ preventScroll: true }); scrollTo(0, 0); });
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !event.ctrlKey && !event.metaKey && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
     event.preventDefault();

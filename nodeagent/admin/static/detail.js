@@ -1,7 +1,7 @@
 // One Service: numbers, problems, ports with their rules, endpoints with their health, settings and their origin.
 
 import { h } from "./dom.js";
-import { bytes, grade, plural, rate, seconds, share } from "./format.js";
+import { bytes, exact, grade, plural, rate, seconds, share } from "./format.js";
 import { edgeTable } from "./map.js";
 import { edgesOf } from "./model.js";
 
@@ -69,6 +69,18 @@ export function problemList(problems, hrefOf) {
     problem.expected ? ` Expected: ${problem.expected}.` : "", problem.effect ? ` Now: ${problem.effect}.` : "", problem.origin ? ` (${problem.origin})` : "")));
 }
 
+/** What the owner has promised for each port, and how it was kept in these seconds. */
+function objectives(row) {
+  const goals = row.objectives.flatMap((one) => one.goals.map((goal) => ({ ...goal, port: one.port })));
+  if (!goals.length) return [];
+  return section("Objective", table("Objective", ["Port", "State", "Promised", "Was"], goals.map((goal) => [
+    goal.port,
+    h("td", { class: `grade ${goal.kept ? "good" : "bad"}` }, goal.kept ? "✓ met" : "✖ missed"),
+    `${exact(goal.share)} ${goal.within ? `take no longer than ${seconds(goal.within)}` : "succeed"}`,
+    exact(goal.got),
+  ])));
+}
+
 /** What a Service does now. */
 export function serviceNumbers(row, live) {
   const signals = row.signals;
@@ -91,6 +103,7 @@ export function serviceNumbers(row, live) {
     ? section(title, h("div", { class: "scroll", role: "region", "aria-label": title, tabindex: 0 }, element)) : "");
   return [
     h("dl", { class: "numbers", "aria-label": `Of the last ${plural(Math.round(live.window), "second")}` }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    ...objectives(row),
     list("Called by", called), list("Calls", calls),
   ].flat(Infinity).filter(Boolean);
 }

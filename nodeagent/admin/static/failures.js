@@ -2,14 +2,12 @@
 // list, has the focus in it or has opened a line, new ones wait behind a button.
 
 import { h, setText } from "./dom.js";
-import { clock, milliseconds, plural } from "./format.js";
+import { cut, factsOf } from "./facts.js";
+import { clock, plural } from "./format.js";
 import { journeyOf } from "./journey.js";
 import { matches } from "./model.js";
-import { hrefOf } from "./table.js";
 
-const WHO = { mesh: "the mesh", endpoint: "the endpoint", client: "the client" };
-
-const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const MOST_TOLD = 5; // agents that are named
 
 /** What tells a failure from all others. */
 const idOf = (one) => [one.time, one.node, one.worker, one.source, one.service, one.method, one.path, one.reason, one.took_ms].join(" ");
@@ -17,14 +15,28 @@ const idOf = (one) => [one.time, one.node, one.worker, one.source, one.service, 
 /** Whether a failure is one of those that the filter means. Pure. */
 export const meant = (one, wanted) => matches(wanted, ...["service", "source_workload", "source_pod", "source", "method", "path", "reason", "layer", "detail", "endpoint", "trace_id", "node"].map((name) => String(one[name] ?? "")), String(one.grpc_status ?? one.status ?? ""));
 
+/** Say which agents have told nothing, and why. Pure. */
+function untold(page) {
+  const silent = (page.agents ?? []).filter((one) => one.reason);
+  const parts = silent.slice(0, MOST_TOLD).map((one) => `▲ ${one.node || one.agent}: ${one.reason}`);
+  if (silent.length > MOST_TOLD) parts.push(`▲ ${silent.length - MOST_TOLD} more agents have told nothing`);
+  return parts;
+}
+
+function nothing(page) {
+  const silent = untold(page);
+  return silent.length ? ["Nothing has failed or was refused that is known here", ...silent].join("; ") : "✓ Nothing has failed or was refused.";
+}
+
 /** Say how much there was, and what of it is not here. Pure. */
 export function summary(page, shown) {
   const since = page.since ? ` since ${clock(page.since * 1000)}` : "";
   const parts = [`${page.seen + page.left_out} failed or were refused${since}`];
   if (page.left_out) parts.push(`▲ of ${page.left_out} nothing is kept: there were too many in one second`);
   if (page.seen > page.kept) parts.push(`the latest ${page.kept} are kept`);
+  if (page.each) parts.push(`▲ each agent is asked for its latest ${page.each} only, because there are many`);
   parts.push(`${shown} shown`);
-  return parts.join("; ");
+  return [...parts, ...untold(page)].join("; ");
 }
 
 export class FailureList {
@@ -38,13 +50,22 @@ export class FailureList {
     place.replaceChildren(this.note, this.fresh, this.list);
   }
 
+  /** Show a page, or (null) that the agent has none. */
   draw(page, wanted) {
+    if (page === null) { this.showNone(); return; }
     this.page = page;
     const changed = this.wanted !== wanted;
     this.wanted = wanted;
     const busy = this.list.matches(":hover, :focus-within") || this.list.querySelector("details[open]");
     if (changed || !busy || !this.known.size) this.show();
     else this.wait();
+  }
+
+  showNone() {
+    this.known.clear();
+    this.list.replaceChildren();
+    this.fresh.hidden = true;
+    setText(this.note, "▲ This agent does not keep failures: it is of an older version.");
   }
 
   chosen() {
@@ -70,7 +91,8 @@ export class FailureList {
       at += 1;
     }
     this.fresh.hidden = true;
-    setText(this.note, this.known.size || this.page.failures.length ? summary(this.page, this.known.size) : this.page.left_out ? summary(this.page, 0) : "✓ Nothing has failed or was refused.");
+    const any = this.known.size || this.page.failures.length || this.page.left_out;
+    setText(this.note, any ? summary(this.page, this.known.size) : nothing(this.page));
   }
 
   make(id, one) {
@@ -82,23 +104,7 @@ export class FailureList {
       this.ofService ? "" : h("strong", {}, one.service || "no Service"), " ",
       one.method ? h("code", {}, `${one.method} ${one.path ?? ""}`) : "", " ",
       h("span", {}, one.reason), one.detail ? h("span", { class: "why" }, `: ${cut(one.detail, 90)}`) : "");
-    const details = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(...factsOf(one)); } }, line);
+    const details = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(factsOf(one), ...journeyOf(one)); } }, line);
     return h("li", { "data-id": id }, details);
   }
-}
-
-function factsOf(one) {
-  const facts = [
-    ["Why", `${one.reason}${one.detail ? `: ${one.detail}` : ""}`],
-    ["Who", one.layer ? `the mesh, middleware ${one.layer}` : WHO[one.by]],
-    ["Service", one.service ? h("a", { href: hrefOf(one.service) }, `${one.service}${one.port ? ` port ${one.port}` : ""}`) : one.destination],
-    ["Client", [one.source_workload, one.source_pod, one.source].filter(Boolean).join(", ")],
-    ["Endpoint", one.endpoint],
-    ["Took", one.took_ms === undefined ? "" : milliseconds(one.took_ms)],
-    ["Tries", one.tries === undefined ? "" : String(one.tries)],
-    ["Decided", one.decided],
-    ["Trace", one.trace_id],
-    ["Node", one.node],
-  ].filter(([, value]) => value);
-  return [h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), ...journeyOf(one)];
 }

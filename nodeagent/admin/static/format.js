@@ -38,6 +38,25 @@ export function grade(signals) {
   return signals.success >= 0.95 ? GRADES.warn : GRADES.bad;
 }
 
+/** A share that is compared with a promise: 0.9995 is `99.95 %`. It is never rounded up to what was promised. */
+export const exact = (value) => (value === null ? "–" : `${Math.floor(value * 1e5 + 1e-6) / 1e3} %`);
+
+const OBJECTIVES = {
+  met: { name: "good", sign: "✓", word: "met" },
+  missed: { name: "bad", sign: "✖", word: "missed" },
+  "": { name: "idle", sign: "–", word: "none" },
+};
+
+/** Whether a Service keeps its objective, with the figure that decides: of what is missed, else of all, the worst one. */
+export function objective(row) {
+  const judged = OBJECTIVES[row?.objective ?? ""] ?? OBJECTIVES[""];
+  const goals = (row?.objectives ?? []).flatMap((one) => one.goals).filter((goal) => goal.got !== null);
+  const wrong = goals.filter((goal) => !goal.kept);
+  const margin = (goal) => (1 - goal.got) / (1 - goal.share);
+  const worst = (wrong.length ? wrong : goals).reduce((found, goal) => (!found || margin(goal) > margin(found) ? goal : found), null);
+  return { ...judged, figure: worst ? `${exact(worst.got)}${worst.within ? ` in ${seconds(worst.within)}` : ""}` : "" };
+}
+
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
 export function milliseconds(value) {

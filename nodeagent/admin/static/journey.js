@@ -60,8 +60,10 @@ function picture(stages) {
   return s("svg", { viewBox: `0 -2 ${width} ${height + 2}`, width, class: "journey", "aria-hidden": "true" }, rows, axis);
 }
 
-/** Return the journey of a failure: the picture, and the same in words. */
-export function journeyOf(failure) {
+const HOW_TO_KEEP = () => ["Stages are kept where the Service has ", h("code", {}, "svc.mesh/access-log: errors"), " or another line of the access log."];
+
+/** Return the journey of a request: the picture, and the same in words. `missing` says why there are no stages. */
+export function journeyOf(failure, missing = HOW_TO_KEEP) {
   const stages = stagesOf(failure);
   const known = Boolean(failure.stages?.length);
   const rows = stages.map((stage) => h("tr", {}, h("td", {}, kindOf(stage).letter), h("td", { class: "number" }, milliseconds(stage.start_ms)),
@@ -72,6 +74,6 @@ export function journeyOf(failure) {
       : h("table", { class: "stages" }, h("caption", { class: "hidden" }, "Stages of the request"),
         h("thead", {}, h("tr", {}, ["", "From", "Took", "What"].map((text, at) => h("th", { scope: "col", class: at === 1 || at === 2 ? "number" : false }, at ? text : h("span", { class: "hidden" }, "Letter"))))), h("tbody", {}, rows)),
     failure.stages_left_out ? h("p", {}, `${failure.stages_left_out} further stages are not kept.`) : "",
-    known || failure.took_ms === undefined || failure.kind === "connection" ? "" : h("p", {}, "Stages are kept where the Service has ", h("code", {}, "svc.mesh/access-log: errors"), " or another line of the access log."),
+    known || failure.took_ms === undefined || failure.kind === "connection" ? "" : h("p", {}, missing()),
   ].filter(Boolean);
 }

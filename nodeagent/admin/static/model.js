@@ -14,6 +14,8 @@ function ofPlan(key, service) {
     out: endpoints.filter((one) => one.unhealthy || one.ejected).length,
     problems: (service.problems ?? []).filter((one) => one.severity !== "info").length,
     signals: null,
+    objective: "",
+    objectives: [],
     nodes: 0,
   };
 }
@@ -27,6 +29,8 @@ export function rowsOf(plan, live) {
     const row = rows.get(key) ?? ofPlan(key, {});
     row.signals = used.signals;
     row.nodes = used.nodes;
+    row.objective = used.objective ?? "";
+    row.objectives = used.objectives ?? [];
     rows.set(key, row);
   }
   return [...rows.values()].sort((a, b) => (a.key < b.key ? -1 : 1));

@@ -1,21 +1,27 @@
 // The table of Services. Rows are kept and only what has changed is written, so that nothing jumps or flickers.
 
 import { h, setClass, setText } from "./dom.js";
-import { grade, rate, seconds, share } from "./format.js";
+import { grade, objective, rate, seconds, share } from "./format.js";
 
 const BATCH = innerWidth < 600 ? 100 : 500;
 const REORDER = 10000; // milliseconds between two changes of an order by numbers
 
 const signal = (name, show) => ({ value: (row) => row.signals?.[name] ?? null, show: (row) => show(row.signals?.[name]) });
 
+function objectiveOf(row) {
+  const judged = objective(row);
+  return { ...judged, word: judged.figure ? `${judged.word}, ${judged.figure}` : judged.word };
+}
+
 const COLUMNS = [
   { id: "name", title: "Service", value: (row) => row.key, up: true },
-  { id: "state", title: "State", value: (row) => row.signals?.success ?? 2, up: true, grade: true },
+  { id: "state", title: "State", value: (row) => row.signals?.success ?? 2, up: true, grade: (row) => grade(row.signals) },
   { id: "rate", title: "Rate", ...signal("rate", rate), number: true },
   { id: "success", title: "Success", ...signal("success", share), number: true, up: true },
   { id: "p50", title: "p50", ...signal("p50", seconds), number: true, wide: true },
   { id: "p95", title: "p95", ...signal("p95", seconds), number: true },
   { id: "p99", title: "p99", ...signal("p99", seconds), number: true, wide: true },
+  { id: "objective", title: "Objective", value: (row) => ["missed", "met", ""].indexOf(row.objective), up: true, grade: objectiveOf },
   { id: "endpoints", title: "Endpoints", value: (row) => row.out, show: (row) => (row.out ? `${row.endpoints - row.out} of ${row.endpoints}` : `${row.endpoints}`), number: true, wide: true },
   { id: "problems", title: "Problems", value: (row) => row.problems, show: (row) => (row.problems ? `▲ ${row.problems}` : "0"), number: true, wide: true },
 ];
@@ -57,6 +63,7 @@ export class ServiceTable {
   /** Show rows. An order by numbers changes at most every ten seconds, and never under a pointer or the focus. */
   draw(rows) {
     this.rows = rows;
+    this.table.classList.toggle("plain", !rows.some((row) => row.objective)); // without a column that says nothing
     const present = new Map(rows.map((row) => [row.key, row]));
     const same = this.order.length === rows.length && this.order.every((key) => present.has(key));
     const stale = this.by.id !== "name" && performance.now() - this.ordered > REORDER;
@@ -105,13 +112,14 @@ export class ServiceTable {
     COLUMNS.slice(1).forEach((column, at) => {
       if (!column.grade) { setText(entry.cells[at], column.show(row)); return; }
       const [sign, word] = entry.cells[at].children;
-      setText(sign, grade(row.signals).sign);
-      setText(word, ` ${grade(row.signals).word}`);
-      setClass(entry.cells[at], `grade ${grade(row.signals).name}`);
+      const said = column.grade(row);
+      setText(sign, said.sign);
+      setText(word, ` ${said.word}`);
+      setClass(entry.cells[at], `${classOf(column)} grade ${said.name}`.trim());
     });
   }
 }
 
-const classOf = (column) => [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
+const classOf = (column) => [column.id === "objective" && "objective", column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
 
 export const hrefOf = (key) => `#/service/${key.split("/").map(encodeURIComponent).join("/")}`;

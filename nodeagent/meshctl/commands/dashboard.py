@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import webbrowser
+from functools import partial
 
 import click
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
+from nodeagent.meshctl.clustertap import ClusterTap
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import Unreadable, reading
 from nodeagent.meshctl.dashboard import ADDRESS, serve_dashboard
+from nodeagent.meshctl.watching import watch_agents
 
 
 @click.command(short_help="Open the page of the whole cluster in a browser.")
@@ -45,7 +48,8 @@ def dashboard(which: WhichAgents, port: int, browser: bool) -> None:
 async def _serve(which: WhichAgents, port: int, browser: bool) -> None:
     async with open_agents(which) as agents:
         await agents.names()  # to fail now, and not in the browser
-        async with serve_dashboard(agents, port) as address:
+        tap = ClusterTap(partial(watch_agents, which))
+        async with serve_dashboard(agents, port, tap) as address:
             click.echo(f"The page is at {address} until you press Ctrl-C")
             if browser:
                 with contextlib.suppress(webbrowser.Error):
