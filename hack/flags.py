@@ -47,6 +47,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "it uses `~/.kube/config`.",
     "`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`": "With a kubeconfig that names no proxy, the agent reaches the "
     "API server through this one. With the ServiceAccount of a pod they have no effect.",
+    "`SSL_CERT_FILE`": "If the URL of `--traces` is one with TLS: a file with the CAs that the collector's "
+    "certificate is checked with, in place of the system's. It is read anew when it has changed "
+    "([tracing](tracing.md#set-it-up)).",
     "`PATH`": "Where the agent looks for `nft`.",
 }
 """Variables that are not the mesh's own."""
@@ -107,6 +110,8 @@ LATER: Final[Mapping[str, str]] = {
     "affected, but a probe that looks for the file fails.",
     "--state-dir": "If the agent cannot write to the folder, it logs `snapshot_not_written` and serves "
     "without a snapshot.",
+    "--traces-headers-file": "If the file cannot be read, or has a line that cannot be used, the agent logs "
+    "`traces_not_sent` with the number of the line, keeps spans for a while, and tries again.",
     "--token-store-password-file": "Workers that cannot read the file log `token_store_lost` and go on "
     "without the store.",
 }
@@ -118,6 +123,7 @@ CONFLICTS: Final[Sequence[str]] = (
     "--capture loopback --mesh-range 240.0.0.0/4",
     "--capture nftables --mesh-range 127.64.0.0/10",
     "--capture loopback --alias-zone svc.mesh",
+    "--traces-headers-file /etc/svcmesh/token",
 )
 
 

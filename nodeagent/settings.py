@@ -84,6 +84,8 @@ class TraceCollector(msgspec.Struct, frozen=True):
     """In which they are sent: protobuf messages of OTLP, by POST or by gRPC, or Zipkin's JSON, version 2."""
     url: str
     """Of a POST, such as `http://HOST:4318/v1/traces`, or `http://HOST:4317` for gRPC; `https`: with TLS."""
+    fields_file: str = ""
+    """With header fields that the collector wants, such as a token. Read for each lot; empty: none."""
 
 
 MOST_SERIES = 3000

@@ -7,6 +7,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from nodeagent.agent.collector_fields import Fields
+
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two lots while the collector does not take them, unless it asks for more."""
@@ -32,8 +34,8 @@ class Verdict(msgspec.Struct, frozen=True):
 class Sender(Protocol):
     """Sends lots to a collector, one at a time."""
 
-    async def send(self, body: bytes) -> Verdict:
-        """Send one. Who waits no longer cancels it.
+    async def send(self, body: bytes, fields: Fields = ()) -> Verdict:
+        """Send one, with these header fields. Who waits no longer cancels it.
 
         Raises:
             OSError: the collector cannot be reached, or the connection broke.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
 
+from nodeagent.agent.collector_fields import Fields
 from nodeagent.agent.delivery import Verdict
+from nodeagent.agent.gzipped import compressed
+from nodeagent.agent.trust import Trust
 
 BUSY: Final = frozenset({429, 502, 503, 504})
 """Statuses after which the same is to be sent again (OTLP, "Retryable Response Codes")."""
@@ -23,12 +26,23 @@ ReadError = Callable[[bytes], str]
 
 
 class HttpSender:
-    """`taken` says what an answer of success means, and `error_message` what the body of another one says."""
+    """`taken` says what an answer of success means, and `error_message` what the body of another one says.
+
+    `gzip` says whether collectors of this protocol understand it.
+    """
 
     def __init__(
-        self, url: str, content_type: str, user_agent: str, taken: ReadAnswer, error_message: ReadError
+        self,
+        url: str,
+        content_type: str,
+        user_agent: str,
+        taken: ReadAnswer,
+        error_message: ReadError,
+        gzip: bool,
     ) -> None:
         self._url = url
+        self._trust = Trust() if url.startswith("https:") else None
+        self._gzip = gzip
         self._fields = {
             "Content-Type": content_type,
             "User-Agent": user_agent,
@@ -38,35 +52,47 @@ class HttpSender:
         self._error_message = error_message
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, body: bytes) -> Verdict:
-        """Send a lot.
+    async def send(self, body: bytes, fields: Fields = ()) -> Verdict:
+        """Send a lot. Who does not understand gzip says 415, and is sent the same without it.
 
         Raises:
             OSError: the collector cannot be reached, or the connection broke.
         """
+        packed = await compressed(body) if self._gzip else None
+        if packed is not None:
+            verdict, status = await self._post(packed, {**dict(fields), "Content-Encoding": "gzip"})
+            if status != HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+                return verdict
+        verdict, _ = await self._post(body, dict(fields))
+        if packed is not None and verdict.fate == "taken":
+            self._gzip = False
+        return verdict
+
+    async def _post(self, body: bytes, fields: dict[str, str]) -> tuple[Verdict, int]:
         if self._session is None:
-            # Of its own: aiohttp's knows the CAs that were there when it was loaded.
-            tls = ssl.create_default_context() if self._url.startswith("https:") else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls),
                 timeout=aiohttp.ClientTimeout(total=None),
                 headers=self._fields,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # a few bytes could become many
             )
+        tls = self._trust.context() if self._trust is not None else True
         try:
-            async with self._session.post(self._url, data=body) as response:
+            # Nobody but the collector is to get the fields; and a POST that is redirected may become a GET.
+            async with self._session.post(
+                self._url, data=body, headers=fields, ssl=tls, allow_redirects=False
+            ) as response:
                 answer = await _read(response)
         except aiohttp.ClientError as error:
             raise OSError(str(error) or type(error).__name__) from error
         status = response.status
         if status < 300:
-            return self._taken(answer)
+            return self._taken(answer), status
         said = self._error_message(answer)
         words = f"it answered {status}" + (f": {said}" if said else "")
         if status not in BUSY:
-            return Verdict("refused", words)
-        return Verdict("later", words, pause=_seconds(response.headers.get("Retry-After", "")))
+            return Verdict("refused", words), status
+        return Verdict("later", words, pause=_seconds(response.headers.get("Retry-After", ""))), status
 
     async def close(self) -> None:
         """Close the connections."""

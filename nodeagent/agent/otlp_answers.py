@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from middleware.grpc import GrpcStatus
-from nodeagent.agent.delivery import Verdict, shown
+from nodeagent.agent.delivery import Verdict
+from nodeagent.agent.gzipped import decompressed
 
 RETRYABLE: Final = frozenset(
     {
@@ -29,6 +30,8 @@ RETRYABLE: Final = frozenset(
 )
 """After which the same is to be sent again; also RESOURCE_EXHAUSTED, if the collector says when."""
 LONGEST_DETAILS: Final = 32 * 1024
+LONGEST_MESSAGE: Final = 64 * 1024
+"""Bytes that a compressed answer may become."""
 _STATUSES: Final = {str(int(status)): status for status in GrpcStatus}
 _RETRY_INFO: Final = "/google.rpc.RetryInfo"
 _PREFIX: Final = 5
@@ -78,7 +81,7 @@ def taken(message: bytes) -> Verdict:
         partial = ExportTraceServiceResponse.FromString(message).partial_success
     except DecodeError:
         return Verdict("taken")
-    return Verdict("taken", shown(partial.error_message), max(0, partial.rejected_spans))
+    return Verdict("taken", partial.error_message, max(0, partial.rejected_spans))
 
 
 def of_call(status: str, message: str, details: str, body: bytes) -> Verdict:
@@ -87,7 +90,7 @@ def of_call(status: str, message: str, details: str, body: bytes) -> Verdict:
     if code is GrpcStatus.OK:
         return taken(_message(body))
     asked = _retry_delay(details)
-    words = f"it answered {code.name}" + (f": {shown(message)}" if message else "")
+    words = f"it answered {code.name}" + (f": {message}" if message else "")
     if code in RETRYABLE or (code is GrpcStatus.RESOURCE_EXHAUSTED and asked is not None):
         return Verdict("later", words, pause=asked or 0.0)
     return Verdict("refused", words)
@@ -96,16 +99,18 @@ def of_call(status: str, message: str, details: str, body: bytes) -> Verdict:
 def error_message(body: bytes) -> str:
     """Return what the body of an error over HTTP says, which is a google.rpc.Status; empty: nothing."""
     try:
-        return shown(_Status.FromString(body).message)
+        said: str = _Status.FromString(body).message
     except DecodeError:
         return ""
+    return said
 
 
 def _message(body: bytes) -> bytes:
     """Return the one message in a body; empty: there is none that can be read."""
-    if len(body) < _PREFIX or body[0] or len(body) - _PREFIX != int.from_bytes(body[1:_PREFIX], "big"):
+    if len(body) < _PREFIX or len(body) - _PREFIX != int.from_bytes(body[1:_PREFIX], "big"):
         return b""
-    return body[_PREFIX:]
+    # Go's servers compress an answer as they got the request.
+    return decompressed(body[_PREFIX:], LONGEST_MESSAGE) if body[0] else body[_PREFIX:]
 
 
 def _retry_delay(details: str) -> float | None:

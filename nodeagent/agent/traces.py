@@ -9,6 +9,7 @@ what it refuses is lost. The log says once that spans are not taken, and once th
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import random
 import time
 from collections import Counter, deque
@@ -16,14 +17,17 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from itertools import islice
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 
 from discovery.model import ServiceKey
 from middleware.contract import TracedRequest
 from nodeagent.admin.traces import TraceState
 from nodeagent.agent import zipkin
-from nodeagent.agent.delivery import Pauses, Sender, Verdict
+from nodeagent.agent.collector_fields import Fields, FieldsFault, read_fields, without_secrets
+from nodeagent.agent.delivery import Pauses, Sender, Verdict, shown
 from nodeagent.agent.http_sender import HttpSender
 from nodeagent.agent.preflight import StartError
 from nodeagent.agent.spans import Span, Value, spans_of
@@ -67,7 +71,12 @@ def delivery(collector: TraceCollector) -> tuple[Encode, Sender]:
     user_agent = f"svcmesh/{version('svcmesh')}"
     if collector.form == "zipkin":
         return zipkin.encode, HttpSender(
-            collector.url, zipkin.CONTENT_TYPE, user_agent, lambda _: Verdict("taken"), lambda _: ""
+            collector.url,
+            zipkin.CONTENT_TYPE,
+            user_agent,
+            lambda _: Verdict("taken"),
+            lambda _: "",
+            gzip=False,  # Zipkin's API does not say that servers understand it
         )
     try:
         from nodeagent.agent import otlp, otlp_answers
@@ -81,7 +90,12 @@ def delivery(collector: TraceCollector) -> tuple[Encode, Sender]:
 
         return otlp.encode, GrpcSender(collector.url, user_agent, PATIENCE)
     return otlp.encode, HttpSender(
-        collector.url, otlp.CONTENT_TYPE, user_agent, otlp_answers.taken, otlp_answers.error_message
+        collector.url,
+        otlp.CONTENT_TYPE,
+        user_agent,
+        otlp_answers.taken,
+        otlp_answers.error_message,
+        gzip=True,
     )
 
 
@@ -98,6 +112,8 @@ class TraceExporter:
     ) -> None:
         self._encode, self._sender = delivery(collector)
         self._url = collector.url
+        self._fields_file = collector.fields_file
+        self._of_grpc = collector.form == "otlp-grpc"
         self._resource = resource
         self._zone = zone
         self._find_pod = find_pod
@@ -163,13 +179,7 @@ class TraceExporter:
             self._drop(requests, "broken")
             log.exception("traces_broken", reason=str(error))
             return 0.0
-        try:
-            async with asyncio.timeout(PATIENCE):
-                verdict = await self._sender.send(body)
-        except TimeoutError:
-            verdict = Verdict("later", f"it has not answered within {PATIENCE:g} seconds")
-        except OSError as error:
-            verdict = Verdict("later", str(error) or type(error).__name__)
+        verdict = await self._ask(body)
         if verdict.fate == "taken":
             self._forget(requests)
             self._taken(spans, verdict)
@@ -181,6 +191,22 @@ class TraceExporter:
             return self._pauses.next(verdict.pause)
         self._drop(requests, "refused")
         return 0.0
+
+    async def _ask(self, body: bytes) -> Verdict:
+        """Send a lot; return what became of it, in words that can be shown."""
+        fields: Fields = ()
+        try:
+            if self._fields_file:
+                fields = read_fields(self._fields_file, self._of_grpc)
+            async with asyncio.timeout(PATIENCE):
+                verdict = await self._sender.send(body, fields)
+        except FieldsFault as fault:
+            verdict = Verdict("later", f"header fields: {fault}")
+        except TimeoutError:
+            verdict = Verdict("later", f"it has not answered within {PATIENCE:g} seconds")
+        except OSError as error:
+            verdict = Verdict("later", str(error) or type(error).__name__)
+        return msgspec.structs.replace(verdict, words=shown(without_secrets(verdict.words, fields)))
 
     def _lot(self, requests: int) -> tuple[int, int, bytes]:
         """Return how many of the first requests make a lot that is not too large, its spans, and its body."""
@@ -226,6 +252,17 @@ def keep_exemplars(exemplars: Exemplars, traces: Traces, most: int, clock: float
         exemplars.take(key, source, request.trace_id, request.end - request.start, clock + request.end)
 
 
+def _can_be_read_on_the_way(url: str) -> bool:
+    """Return whether what is sent there crosses a network without TLS."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return parts.scheme == "http" and not here
+
+
 def make_exporter(settings: Settings, find_pod: Callable[[str], SourcePod | None]) -> TraceExporter | None:
     """Return what sends spans to the collector of the settings; None: they name none.
 
@@ -234,6 +271,8 @@ def make_exporter(settings: Settings, find_pod: Callable[[str], SourcePod | None
     """
     if settings.traces is None:
         return None
+    if settings.traces.fields_file and _can_be_read_on_the_way(settings.traces.url):
+        log.warning("traces_headers_not_encrypted", collector=settings.traces.url)
     resource = {
         "service.name": "svcmesh",
         "service.version": version("svcmesh"),

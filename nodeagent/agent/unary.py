@@ -42,7 +42,7 @@ from nodeagent.proxy.http2.frames import (
     window_frame,
 )
 from nodeagent.proxy.http2.headers import CompressionFault, HeaderDecoder, StreamFault
-from nodeagent.proxy.http2.literals import compact, literal
+from nodeagent.proxy.http2.literals import compact, literal, never_indexed
 from nodeagent.proxy.message import split_fields
 from nodeagent.settings import Limits
 
@@ -65,6 +65,8 @@ _OF_RESET: Final = {
 }
 """What it means that a call was broken off; INTERNAL for all other codes
 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)."""
+
+Fields = Sequence[tuple[bytes, bytes]]
 
 
 class Answer(NamedTuple):
@@ -140,8 +142,10 @@ class UnaryConnection(asyncio.Protocol):
         """Whether a call can be made with it."""
         return not self._lost and not self._leaving and self._stream < _LAST_STREAM
 
-    async def call(self, path: bytes, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
+    async def call(self, path: bytes, fields: Fields, body: bytes, secrets: Fields = ()) -> Answer:
         """Send a message, which must not be empty, and return the answer. No other call may be under way.
+
+        `secrets` are further fields, which nobody on the way keeps.
 
         Raises:
             CallBroken: there is no answer, or one that cannot be taken.
@@ -158,6 +162,7 @@ class UnaryConnection(asyncio.Protocol):
         block = compact(b":method", b"POST") + compact(b":scheme", self._scheme) + literal(b":path", path)
         block += literal(b":authority", self._authority)
         block += b"".join(literal(name, value) for name, value in fields)
+        block += b"".join(never_indexed(name, value) for name, value in secrets)
         self._transport.write(header_frames(self._stream, block, False, FRAME_SIZE))
         self._send_body()
         try:
@@ -279,7 +284,7 @@ class UnaryConnection(asyncio.Protocol):
         if self._answer is None:
             self._end("it said GOAWAY")
         elif last < self._stream:
-            said = debug[:100].decode("utf-8", "replace")
+            said = debug.decode("utf-8", "replace")
             self._end(f"it took no call and said GOAWAY with code {code}" + (f": {said}" if said else ""))
 
     def on_stream_fault(self, stream: int, code: int, detail: str) -> None:

@@ -74,6 +74,7 @@ class Given(msgspec.Struct, frozen=True):
     token_store: str | None = None
     token_store_password_file: str = ""
     traces: TraceCollector | None = None
+    traces_headers_file: str = ""
     kept: bool = False
     """Whether process 1 starts another agent when this one dies."""
 
@@ -119,7 +120,7 @@ def resolve_settings(given: Given) -> Settings:
         first_bindable_port=first_bindable_port() if laptop else 1,
         workers_outlive=given.kept or not laptop,
         token_store=_token_store(given),
-        traces=given.traces,
+        traces=_collector(given),
     )
     if given.dns_listen is None and not laptop:
         settings = msgspec.structs.replace(settings, dns_listen=(settings.dns_address, DNS_PORT))
@@ -150,6 +151,14 @@ def _token_store(given: Given) -> StoreAddress | None:
     if given.token_store_password_file:
         raise ValueError("--token-store-password-file has no meaning without --token-store")
     return None
+
+
+def _collector(given: Given) -> TraceCollector | None:
+    if given.traces is None and given.traces_headers_file:
+        raise ValueError("--traces-headers-file has no meaning without --traces")
+    if given.traces is None:
+        return None
+    return msgspec.structs.replace(given.traces, fields_file=given.traces_headers_file)
 
 
 def _check_source(given: Given) -> None:

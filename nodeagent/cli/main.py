@@ -281,6 +281,15 @@ def main() -> None:
     "See docs/tracing.md.",
 )
 @_flag(
+    "--traces-headers-file",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="PATH",
+    show_default="no header fields",
+    help="A file with header fields for --traces, such as a token, in lines of the form 'Name: value'. It is "
+    "read anew each time that spans are sent. See docs/tracing.md.",
+)
+@_flag(
     "--drain-timeout",
     type=Parsed("DURATION", "a Go duration of at most 1h, such as 30s or 1m30s", parse_drain_timeout),
     default="30s",

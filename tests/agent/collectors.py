@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import grpc
 import h2.config
@@ -76,6 +78,8 @@ class HttpCollector(Received):
         class Receive(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers["Content-Encoding"] == "gzip":
+                    body = gzip.decompress(body)
                 assert self.path == "/v1/traces"
                 status = collector.statuses.pop(0) if collector.statuses else 200
                 if status == 200:
@@ -123,6 +127,8 @@ class GrpcCollector(Received):
         self.answers: list[Refusal | ExportTraceServiceResponse] = []
         self.metadata: dict[str, str] = {}
         self.time_left: float | None = None
+        self.compression = grpc.Compression.NoCompression
+        """Of answers, if the client accepts it."""
         handler = grpc.unary_unary_rpc_method_handler(
             self._export,
             request_deserializer=ExportTraceServiceRequest.FromString,
@@ -139,6 +145,7 @@ class GrpcCollector(Received):
         call: grpc.ServicerContext = context
         self.metadata = dict(call.invocation_metadata())
         self.time_left = call.time_remaining()
+        call.set_compression(self.compression)
         answer: Refusal | ExportTraceServiceResponse = ExportTraceServiceResponse()
         if self.answers:
             answer = self.answers.pop(0)
@@ -204,6 +211,7 @@ class Peer(asyncio.Protocol):
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
                 self.bodies[event.stream_id or 0] = 0
+                self.serving.heads.append(event.headers or [])
                 if not self.serving.whole:
                     self.answer(event.stream_id or 0)
             elif isinstance(event, h2.events.DataReceived):
@@ -239,6 +247,8 @@ class Serving:
         self.peers: list[Peer] = []
         self.sizes: list[int] = []
         """Bytes of the bodies that have come whole."""
+        self.heads: list[list[Any]] = []
+        """Fields of h2, one list for each request."""
         self.resets: list[int] = []
         self.faults: list[str] = []
         """Where the client broke the protocol."""

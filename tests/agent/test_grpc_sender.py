@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import h2.settings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from nodeagent.agent import grpc_sender, unary
 from nodeagent.agent.delivery import Verdict
@@ -34,6 +39,8 @@ from tests.certificates import NEEDS_OPENSSL, make_certificate, serve_tls
 
 LARGE = 300_000
 """Bytes that need more than the windows with which a connection begins."""
+VARIED = random.Random(1).randbytes(LARGE)
+"""Bytes that gzip does not make fewer."""
 
 
 @contextlib.asynccontextmanager
@@ -74,18 +81,63 @@ async def test_what_a_server_of_grpc_refuses() -> None:
             ]
 
 
+async def test_a_lot_is_compressed_if_that_makes_it_smaller() -> None:
+    lot = ExportTraceServiceRequest()
+    lot.resource_spans.add().schema_url = "x" * 1000
+    with grpc_collector() as collector:
+        async with sending(collector.port) as sender:
+            assert await send(sender, lot.SerializeToString()) == Verdict("taken")
+            assert await send(sender, b"") == Verdict("taken")
+        assert collector.got == [lot, ExportTraceServiceRequest()]
+    serving = Serving()
+    async with serving.running() as port, sending(port) as sender:
+        assert await send(sender, bytes(LARGE)) == Verdict("taken")
+    assert serving.sizes[0] < LARGE / 100
+
+
+async def test_an_answer_that_is_compressed() -> None:
+    partial = ExportTraceServiceResponse()
+    partial.partial_success.rejected_spans = 3
+    partial.partial_success.error_message = "x" * 1000
+    with grpc_collector() as collector:
+        collector.compression = grpc.Compression.Gzip
+        collector.answers = [partial]
+        async with sending(collector.port) as sender:
+            assert await send(sender, b"") == Verdict("taken", "x" * 1000, 3)
+            assert sender._connection is not None
+            assert len(sender._connection._body) < 200, "it came as gzip"
+
+
+async def test_a_server_without_gzip_is_sent_the_same_without_it() -> None:
+    serving = Serving(answer_status((":status", "200"), ("grpc-status", "12")))
+    async with serving.running() as port, sending(port) as sender:
+        for _ in range(2):
+            assert await send(sender, bytes(1000)) == Verdict("taken")
+    assert serving.sizes[0] < 1000
+    assert serving.sizes[1:] == [1005, 1005]
+
+
+async def test_a_server_without_the_method() -> None:
+    unknown = answer_status((":status", "200"), ("grpc-status", "12"))
+    serving = Serving(unknown, unknown)
+    async with serving.running() as port, sending(port) as sender:
+        assert await send(sender, bytes(1000)) == Verdict("refused", "it answered UNIMPLEMENTED")
+        assert await send(sender, bytes(1000)) == Verdict("taken")
+    assert [size < 1000 for size in serving.sizes] == [True, False, True], "it was not gzip that it lacked"
+
+
 async def test_a_lot_that_is_larger_than_the_windows() -> None:
     serving = Serving()
     async with serving.running() as port, sending(port) as sender:
         for _ in range(3):
-            assert (await send(sender, bytes(LARGE))).fate == "taken"
+            assert (await send(sender, VARIED)).fate == "taken"
     assert (serving.sizes, len(serving.peers)) == ([LARGE + 5] * 3, 1)
 
 
 async def test_a_collector_that_reads_a_few_bytes_at_a_time() -> None:
     serving = Serving(settings={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 7})
     async with serving.running() as port, sending(port) as sender:
-        assert (await send(sender, bytes(500))).fate == "taken"
+        assert (await send(sender, VARIED[:500])).fate == "taken"
     assert (serving.sizes, serving.faults) == ([505], [])
 
 
@@ -103,7 +155,7 @@ class Shrinking(Serving):
 async def test_windows_that_become_smaller_under_way() -> None:
     serving = Shrinking()
     async with serving.running() as port, sending(port) as sender:
-        assert (await send(sender, bytes(LARGE))).fate == "taken"
+        assert (await send(sender, VARIED)).fate == "taken"
     assert (serving.sizes, serving.faults) == ([LARGE + 5], [])
 
 
@@ -188,7 +240,7 @@ async def test_an_answer_before_the_lot_is_sent() -> None:
     )
     serving.settings = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100}
     async with serving.running() as port, sending(port) as sender:
-        verdict = await send(sender, bytes(LARGE))
+        verdict = await send(sender, VARIED)
         assert verdict == Verdict("refused", "it answered RESOURCE_EXHAUSTED: too large")
         assert (await send(sender, b"")).fate == "taken"
     assert serving.resets == [1]
@@ -303,13 +355,14 @@ async def test_tls_with_a_ca_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     tls.set_alpn_protocols(["h2"])
     serving = Serving()
     async with serving.running(tls) as port:
-        monkeypatch.setenv("SSL_CERT_FILE", str(wrong[0]))
+        trusted = tmp_path / "ca.crt"
+        trusted.write_bytes(wrong[0].read_bytes())
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         async with sending(port, "https") as sender:
             with pytest.raises(OSError, match="certificate verify failed"):
                 await send(sender)
-        monkeypatch.setenv("SSL_CERT_FILE", str(right[0]))
-        async with sending(port, "https") as sender:
-            assert (await send(sender, bytes(LARGE))).fate == "taken"
+            trusted.write_bytes(right[0].read_bytes())
+            assert (await send(sender, VARIED)).fate == "taken"
     assert serving.sizes == [LARGE + 5]
 
 
@@ -350,7 +403,7 @@ async def test_a_collector_that_makes_the_windows_larger_for_each_frame() -> Non
     serving = Thorough()
     async with serving.running() as port, sending(port) as sender:
         for _ in range(5):
-            assert (await send(sender, bytes(10 * LARGE))).fate == "taken"
+            assert (await send(sender, 10 * VARIED)).fate == "taken"
     assert len(serving.peers) == 1
 
 

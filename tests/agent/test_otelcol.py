@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from hack.kit.waiting import until
 from nodeagent.agent import otlp, traces
 from nodeagent.agent.delivery import Verdict
+from nodeagent.agent.gzipped import compressed
 from nodeagent.agent.spans import spans_of
 from nodeagent.settings import TraceCollector
 from tests.agent.collectors import http_collector
@@ -56,6 +57,7 @@ def test_an_agent_a_collector_and_what_it_passes_on(tmp_path: Path, scheme: str)
 
 @pytest.mark.parametrize("form", ["otlp", "otlp-grpc"])
 async def test_what_a_real_collector_answers(tmp_path: Path, form: str) -> None:
+    assert await compressed(BODY) is not None, "all of this goes there as gzip"
     with http_collector() as backend, otelcol(tmp_path, backend.port) as ports:
         url = f"http://127.0.0.1:{ports.http if form == 'otlp' else ports.grpc}"
         backend.statuses = [503, 400, 429]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 
 import pytest
 from hypothesis import given
@@ -50,8 +51,24 @@ def test_spans_that_are_rejected_of_a_lot_that_is_taken() -> None:
     response.partial_success.error_message = "x" * 1000
     message = response.SerializeToString()
     verdict = of_call("0", "", "", b"\0" + len(message).to_bytes(4, "big") + message)
-    assert (verdict.fate, verdict.rejected, verdict.words) == ("taken", 3, "x" * 300 + "...")
+    assert (verdict.fate, verdict.rejected, verdict.words) == ("taken", 3, "x" * 1000)
     assert of_call("0", "", "", b"\0\0\0\0\0") == Verdict("taken")
+
+
+def test_an_answer_that_is_compressed() -> None:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = 3
+    message = gzip.compress(response.SerializeToString())
+    assert of_call("0", "", "", b"\1" + len(message).to_bytes(4, "big") + message).rejected == 3
+
+
+def test_an_answer_that_would_become_enormous_is_not_read() -> None:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = 3
+    response.partial_success.error_message = "x" * 10_000_000
+    message = gzip.compress(response.SerializeToString())
+    assert len(message) < otlp_answers.LONGEST_MESSAGE
+    assert of_call("0", "", "", b"\1" + len(message).to_bytes(4, "big") + message) == Verdict("taken")
 
 
 @pytest.mark.parametrize("body", [b"", b"\1\0\0\0\0", b"\0\0\0\0\x05ab", b"\0\0\0\0\2\xff\xff"])
@@ -64,9 +81,8 @@ def test_whatever_it_answers_means_something(status: str, message: str, given: s
     for text in (given, base64.b64encode(body).decode()):
         verdict = of_call(status, message, text, body)
         assert verdict.pause >= 0
-        assert len(verdict.words) < 400
         assert verdict.rejected >= 0
-    assert len(otlp_answers.error_message(body)) < 400
+    assert isinstance(otlp_answers.error_message(body), str)
 
 
 def test_details_that_are_too_long_are_not_read() -> None:

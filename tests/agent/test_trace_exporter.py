@@ -116,6 +116,8 @@ class Collector:
         """Body and fields of all answers."""
         self.asked = 0
         self.got: list[ExportTraceServiceRequest] = []
+        self.codings: list[str] = []
+        """Of all that came."""
         self.changed = asyncio.Event()
         self.port = 0
 
@@ -123,6 +125,7 @@ class Collector:
         assert request.content_type == "application/x-protobuf"
         body = await request.read()
         self.asked += 1
+        self.codings.append(request.headers.get("Content-Encoding", ""))
         status = self.statuses.pop(0) if self.statuses else 200
         if status == 200:
             self.got.append(ExportTraceServiceRequest.FromString(body))
@@ -276,6 +279,57 @@ async def test_a_collector_says_when_it_is_to_be_asked_again() -> None:
                 await until(lambda: bool(logs))
                 assert exporter.state.waiting == 1
     assert collector.asked == 3, "the agent's end does not wait for the pause"
+
+
+async def test_a_redirection_is_not_followed() -> None:
+    elsewhere, collector = Collector(), Collector()
+    async with elsewhere.serving(), collector.serving():
+        collector.statuses = [302]
+        collector.answer_with = (b"", {"Location": f"http://127.0.0.1:{elsewhere.port}/v1/traces"})
+        async with exporting(collector) as exporter:
+            exporter.take(Traces((recorded(),), 0))
+            await until(lambda: exporter.state.dropped["refused"] == 1)
+    assert elsewhere.asked == 0
+
+
+async def test_lots_are_compressed() -> None:
+    collector = Collector()
+    async with collector.serving(), exporting(collector) as exporter:
+        exporter.take(Traces((recorded(),), 0))
+        await until(lambda: exporter.state.sent == 5)
+    assert collector.codings == ["gzip"]
+
+
+async def test_a_collector_that_does_not_take_gzip_is_sent_the_same_without() -> None:
+    collector = Collector()
+    collector.statuses = [415]
+    with capture_logs() as logs:
+        async with collector.serving(), exporting(collector) as exporter:
+            for number in (1, 2):
+                exporter.take(Traces((recorded(number),), 0))
+                await until(lambda number=number: exporter.state.sent == 5 * number)  # type: ignore[misc]
+    assert collector.codings == ["gzip", "", ""]
+    assert logs == []
+
+
+async def test_a_collector_that_takes_nothing_of_this_kind() -> None:
+    collector = Collector()
+    collector.statuses = [415, 415, 503]
+    async with collector.serving(), exporting(collector) as exporter:
+        exporter.take(Traces((recorded(),), 0))
+        await until(lambda: exporter.state.dropped["refused"] == 1)
+        exporter.take(Traces((recorded(2),), 0))
+        await until(lambda: exporter.state.sent == 5)
+    assert collector.codings == ["gzip", "", "gzip", "gzip"], "it was not gzip that it did not take"
+
+
+async def test_what_a_collector_says_is_cut_off() -> None:
+    with grpc_collector() as collector, capture_logs() as logs:
+        collector.answers = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "x" * 1000)]
+        async with exporting(collector) as exporter:
+            exporter.take(Traces((recorded(),), 0))
+            await until(lambda: exporter.state.dropped["refused"] == 1)
+    assert len(logs[0]["reason"]) == 303
 
 
 async def test_a_collector_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,12 +36,12 @@ def whoami() -> Iterator[Whoami]:
 
 
 @contextmanager
-def running(folder: Path, ports: list[int], url: str, **annotations: str) -> Iterator[Agent]:
+def running(folder: Path, ports: list[int], url: str, *options: str, **annotations: str) -> Iterator[Agent]:
     cluster = folder / "cluster"
     cluster.mkdir()
     asked = {**ENABLED, **{f"svc.mesh/{name}": value for name, value in annotations.items()}}
     (cluster / "cart.yaml").write_text(service("cart", asked) + endpoints("cart", ports))
-    agent = Agent(cluster, "--traces", url)
+    agent = Agent(cluster, "--traces", url, *options)
     try:
         until(agent.ready)
         yield agent

@@ -34,6 +34,7 @@ ALL_VALUES = (
     "agent.extraEnv[0].value=UTC",
     "agent.traces=otlp+grpcs://10.96.0.50",
     "agent.tracesCaConfigMap=collector-ca",
+    "agent.tracesHeadersSecret=collector-token",
     "agent.middlewareConfigMap=middlewares",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields=null",
     "image.pullSecrets[0].name=registry",
@@ -422,6 +423,32 @@ def test_the_ca_of_the_collector_is_the_one_that_tls_uses(render: Render) -> Non
     assert environment(objects)["SSL_CERT_FILE"] == f"{mount['mountPath']}/ca.crt"
     (volume,) = (one for one in pod_template(objects)["spec"]["volumes"] if one["name"] == "traces-ca")
     assert volume["configMap"] == {"name": "collector-ca", "optional": True}
+
+
+def test_the_collector_s_token_is_one_key_of_one_secret_and_nobody_may_ask_for_it(render: Render) -> None:
+    objects = render("agent.traces=otlp+grpcs://10.96.0.50", "agent.tracesHeadersSecret=collector-token")
+    (mount,) = (one for one in container(objects)["volumeMounts"] if one["name"] == "traces-headers")
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount, "the kubelet would not change the file"
+    assert environment(objects)["SVCMESH_TRACES_HEADERS_FILE"] == f"{mount['mountPath']}/headers"
+    pod = pod_template(objects)["spec"]
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "traces-headers")
+    assert volume["secret"] == {
+        "secretName": "collector-token",
+        "defaultMode": 0o440,  # the file is root's: the agent reads it by its group
+        "items": [{"key": "headers", "path": "headers"}],
+        "optional": True,
+    }
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    rules = [rule for one in objects if one["kind"] in ("ClusterRole", "Role") for rule in one["rules"]]
+    assert rules
+    assert not any("secrets" in rule["resources"] for rule in rules)
+
+
+def test_a_token_without_a_collector_is_refused(refusal: Refusal) -> None:
+    assert "agent.tracesHeadersSecret has no meaning without agent.traces" in refusal(
+        "agent.tracesHeadersSecret=collector-token"
+    )
 
 
 @pytest.mark.parametrize("url", ["10.96.0.50:4317", "grpc://10.96.0.50", "zipkin+grpc://10.96.0.50"])

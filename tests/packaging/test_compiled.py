@@ -22,6 +22,8 @@ from tests.packaging.conftest import MOMENT
 from tests.packaging.elsewhere import ROOT
 from tests.packaging.test_installed import Environment
 
+pytestmark = pytest.mark.timeout(600)
+"""It compiles, beside other tests: 80 s in a quiet hour, several times as long on a busy machine."""
 VERSION = read_version(ROOT)
 EXCHANGE = "nodeagent/proxy/exchange"
 EXCHANGE_PARTS = ("exchange_state", "responding", "forwarding", "exchange")

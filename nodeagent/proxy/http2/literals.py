@@ -141,6 +141,11 @@ def literal(name: bytes, value: bytes) -> bytes:
     return _named(name, _PLAIN) + integer(len(value), 0x7F, 0) + value
 
 
+def never_indexed(name: bytes, value: bytes) -> bytes:
+    """Return a field as a literal that nobody on the way may put into a table: it has a secret."""
+    return _named(name, _NEVER) + integer(len(value), 0x7F, 0) + value
+
+
 def compact(name: bytes, value: bytes) -> bytes:
     """Return a field as an index of the static table if it is there, else as a literal."""
     index = _STATIC.get((name, value))
