@@ -19,7 +19,9 @@ import structlog
 
 from middleware.contract import (
     Annotation,
+    Asked,
     Context,
+    Decision,
     Ended,
     Handler,
     Layer,
@@ -34,6 +36,7 @@ from middleware.grpc import http_code
 from middleware.trace_context import (
     FIELDS,
     SAMPLED,
+    Readable,
     TraceContext,
     decision,
     passed_on,
@@ -42,6 +45,7 @@ from middleware.trace_context import (
 from middleware.values import (
     WHOLE,
     Seconds,
+    format_duration,
     parse_annotation,
     parse_choice,
     parse_duration,
@@ -128,6 +132,12 @@ def has_failed(ended: Ended) -> bool:
     return ended.error is not None or http_code(ended.status, ended.grpc_status) >= FAILURE
 
 
+def _named_in(headers: Readable) -> tuple[TraceContext | None, bool | None]:
+    """Return the trace that a request names, and whether those before the mesh record it; None: not said."""
+    parent = read(headers)
+    return parent, (decision(headers) if parent is None else parent.sampled)
+
+
 class _Tracer:
     """Records requests of one port."""
 
@@ -148,9 +158,7 @@ class _Tracer:
     def begin(self, request: Request) -> None:
         """Decide about a request; if it is sampled, write the span into its head."""
         headers = request.headers
-        named = headers.has_any(FIELDS)
-        parent = read(headers) if named else None
-        decided = parent.sampled if parent is not None else (decision(headers) if named else None)
+        parent, decided = _named_in(headers) if headers.has_any(FIELDS) else (None, None)
         trace_id = parent.trace_id if parent is not None else self.new_id(128)
         if self.sampler.samples(trace_id, decided):
             span_id = self.new_id(64)
@@ -214,7 +222,8 @@ def build(
 ) -> Layer:
     """Return the layer for one port of a Service; tests give `random_bits`."""
     if context.traces is None:
-        log.warning("tracing_without_collector", service=context.service, port=context.port)
+        detail = f"nothing is recorded: give the agent a collector (--traces), or take {TRACING} out"
+        log.warning("tracing_without_collector", service=context.service, port=context.port, detail=detail)
         return lambda handler: handler
     begin = _Tracer(options, context, context.traces, random_bits).begin
 
@@ -226,6 +235,37 @@ def build(
         return trace
 
     return layer
+
+
+def explain(options: Options, asked: Asked) -> Decision:
+    """Say whether the request is recorded, and who has decided that. The new parent that the endpoint gets is
+    not written into the request: nobody knows its id yet.
+    """
+    sampler = Sampler(options)
+    parent, decided = _named_in(asked.headers)
+    share = f"{options.share / 100:g}%"
+    if options.parent and decided is not None:
+        recorded, why = decided, "its client has decided so"
+    elif parent is not None:
+        recorded = sampler.samples(parent.trace_id, decided)
+        why = f"its trace id is {'' if recorded else 'not '}among the {share} that are"
+    elif 0 < options.share < WHOLE:
+        return Decision(f"{share} of such requests are recorded{_FOR}, by chance{_in_any_case(options)}")
+    else:
+        recorded, why = options.share > 0, f"{share} of such requests are"
+    if recorded:
+        return Decision(f"recorded{_FOR}: {why}")
+    return Decision(f"not recorded: {why}{_in_any_case(options)}")
+
+
+_FOR: Final = " for the collector of --traces"
+
+
+def _in_any_case(options: Options) -> str:
+    """Return what makes a request recorded that was not sampled."""
+    cases = ["it fails"] if options.errors else []
+    cases += [f"it takes {format_duration(options.slow)} or more"] if options.slow is not None else []
+    return f"; in any case it is if {' or '.join(cases)}" if cases else ""
 
 
 MIDDLEWARE = Middleware(
@@ -247,6 +287,7 @@ MIDDLEWARE = Middleware(
     options=Options,
     parse=parse,
     build=build,
+    explain=explain,
     scope="listener",
     refusals=True,
 )

@@ -44,6 +44,8 @@ def read_annotations(
         unreadable[name] = show(value)
         quoted = isinstance(value, bool | int | float)
         expected = f'"{show(value)}", in quotes' if quoted else "a string"
+        if isinstance(value, bool):  # YAML 1.1 has several words for each, and only one of them is meant
+            expected += f'; "{"on" if value else "off"}" if that stands there'
         reason = f"is {describe_type(value)}, and Kubernetes takes only strings"
         fields.report(name, value, reason, expected, "the annotation is ignored")
     return kept, unreadable

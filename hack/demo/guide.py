@@ -76,6 +76,17 @@ def lines_to_paste(stage: Stage, plan: dict[str, Any]) -> list[Line]:
             f"curl -s http://{LOCALHOST}:{stage.admin_port}/metrics | grep ^svcmesh_requests_total",
             ('service="web"',),
         ),
+        Line(
+            "what failed or was refused, and why",
+            f"{_program('meshctl')} failures --limit 3 --agent http://{LOCALHOST}:{stage.admin_port}",
+            ("127.0.0.1 → shop/",),
+        ),
+        Line(
+            "what the mesh would do with a request, and because of which annotation",
+            f"{_program('meshctl')} explain --agent http://{LOCALHOST}:{stage.admin_port}"
+            f" http://{web.offer.mesh_name}:{_mesh(plan, 'web').rpartition(':')[2]}/",
+            ("svc.mesh/retry-attempts",),
+        ),
         Line("are the annotations right?", f"{_program('meshctl')} check {stage.cluster}", ()),
     ]
 
@@ -88,7 +99,8 @@ def describe(stage: Stage, plan: dict[str, Any]) -> str:
             f"The shop is open: {len(stage.children) - 1} sample servers and the agent run.",
             f"Kubernetes YAML: {stage.cluster}/",
             f"DNS:             {LOCALHOST}:{stage.dns_port}",
-            f"Admin page:      http://{LOCALHOST}:{stage.admin_port}/",
+            f"Live page:       http://{LOCALHOST}:{stage.admin_port}/ui/",
+            f"Admin address:   http://{LOCALHOST}:{stage.admin_port}/",
             *(f"Note: {note}." for note in stage.notes),
             "",
             *_table(stage, plan),

@@ -266,7 +266,7 @@ class PortExposition:
             for block in blocks:
                 lines += block.get(family.name, ())
             if len(lines) >= PIECE_LINES:
-                yield "".join(lines).encode()
+                yield _encoded(lines)
                 lines = []
         shown = already + sum(map(series_of, blocks)) + len(ABOUT_SERIES)
         about = {
@@ -276,4 +276,9 @@ class PortExposition:
             SERIES_EXPIRED: self.ledger.expired,
         }
         lines += [f"{form.header(family)}{family.name} {number}\n" for family, number in about.items()]
-        yield "".join(lines).encode()
+        yield _encoded(lines)
+
+
+def _encoded(lines: Sequence[str]) -> bytes:
+    """Return lines as UTF-8; half of a surrogate pair becomes `?`, for one name must not cost the page."""
+    return "".join(lines).encode("utf-8", "replace")

@@ -23,7 +23,8 @@ def read_failures_query(query: Mapping[str, str]) -> tuple[str, int]:
         InvalidValue: a parameter is not as it should be.
     """
     service, limit = query.get("service", ""), query.get("limit", str(USUAL))
-    if service and (service.count("/") != 1 or len(service) > LONGEST_NAME):
+    parts = service.split("/")
+    if service and (len(parts) != 2 or not all(parts) or len(service) > LONGEST_NAME):
         raise InvalidValue(f"service {quote(service)} names no Service", "namespace/name")
     if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= MOST):
         raise InvalidValue(f"limit {quote(limit)} is no such number", f"a number from 1 to {MOST}")

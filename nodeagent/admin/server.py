@@ -153,6 +153,7 @@ class AdminServer:
             ("/{path:.*}", self._not_found),
         ):
             app.router.add_get(path, handler)
+        app.on_response_prepare.append(_as_it_says)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -310,6 +311,11 @@ class AdminServer:
             if piece:
                 await response.write(piece)
         await response.write_eof()
+
+
+async def _as_it_says(_: web.Request, response: web.StreamResponse) -> None:
+    """Have browsers take a page for what it says it is: text that holds what somebody sent is no HTML."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
 def _asker(request: web.Request) -> Asker:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from nodeagent.explain.model import BackendView, Cause, Explanation
+from nodeagent.explain.model import NOBODY, BackendView, Cause, Explanation
 
 
 def text_lines(one: Explanation) -> Iterator[str]:
     """Yield the explanation, from the name to the endpoint."""
-    yield f"{one.method} {one.url} from {one.source}"
+    source = one.source if one.source != NOBODY else "a client that nobody knows"
+    yield f"{one.method} {one.url} from {source}"
     yield f"service   {one.service}, port {_named(one.port_name, one.port)}, at {one.address}"
     upstream = f", {one.upstream} to the endpoints" if one.upstream else ""
     yield f"protocol  {one.protocol}: {one.because}{upstream}"

@@ -31,8 +31,10 @@ _BLOCKS = ("traceback", "exception")
 """Keys that have many lines."""
 _SHOWN_FIRST = ("service", "status", "method", "path")
 """These stand without their names, in this order; the port stands with its Service."""
-_THEN = ("object", "field", "value", "reason", "detail")
+_THEN = ("object", "field", "value", "reason", "detail", "decided")
 _LAST = ("worker",)
+_WHOLE = ("decided",)
+"""What is not cut in its middle: how the first tries ended is as important as the last."""
 
 
 class _Part(NamedTuple):
@@ -114,7 +116,7 @@ class ConsoleForm:
         rest = [key for key in event if key not in _PLACED and not (service and key == "port")]
         for key in (*_THEN, *rest, *_LAST):
             if event.get(key, "") != "":
-                yield _Part(f"{key}={_shown(event[key])}", cuttable=True)
+                yield _Part(f"{key}={_shown(event[key])}", cuttable=key not in _WHOLE)
 
     def _styled(self, part: _Part) -> str:
         return f"{part.style}{part.text}{_RESET}" if self._colour and part.style else part.text

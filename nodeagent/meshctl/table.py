@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from nodeagent.meshctl.plain import plain
+
 GAP: Final = "  "
 LEAST: Final = 20
 """A terminal that says it is narrower is treated as if it had so many characters."""
@@ -23,10 +25,11 @@ class Table(msgspec.Struct, frozen=True):
 
     def lines(self, width: int | None = None) -> Iterator[str]:
         """Yield the table; where it is wider than `width`, each row as lines of its own."""
-        table = [self.titles, *self.rows]
+        rows = [[plain(cell) for cell in row] for row in self.rows]
+        table = [self.titles, *rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         if width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width:
-            yield from self._stacked(max(width, LEAST))
+            yield from self._stacked(rows, max(width, LEAST))
             return
         first_number = len(self.titles) - self.numbers
         for row in table:
@@ -36,9 +39,9 @@ class Table(msgspec.Struct, frozen=True):
             )
             yield GAP.join(cells).rstrip()
 
-    def _stacked(self, width: int) -> Iterator[str]:
+    def _stacked(self, rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
         indent = max(map(len, self.titles[1:]), default=0) + 2 * len(GAP)
-        for row in self.rows:
+        for row in rows:
             yield from wrapped(f"{self.titles[0]} {row[0]}", width, len(GAP))
             for title, cell in zip(self.titles[1:], row[1:], strict=True):
                 if cell not in ("", "-"):

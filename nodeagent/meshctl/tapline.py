@@ -20,8 +20,8 @@ def text_line(fields: Mapping[str, Any]) -> str:
     status = _shown(fields.get("grpc_status") or fields.get("status", ""))
     took = f"{_shown(fields.get('took_ms', 0))}ms"
     endpoint = _shown(fields.get("endpoint") or "-")
-    parts = [moment, source, _shown(fields.get("method", "")), _shown(fields.get("path", "")), status, took]
-    parts += [endpoint, *_spent(fields)]
+    asked = [_shown(fields[name]) for name in ("method", "path") if fields.get(name)]  # else it was not read
+    parts = [moment, source, *asked, status, took, endpoint, *_spent(fields)]
     why = [_shown(fields[name]) for name in ("reason", "detail", "decided") if fields.get(name)]
     return "  ".join([" ".join(parts), *(["; ".join(why)] if why else [])])
 

@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Agent:
         """In which metrics were last asked for."""
         self.plans = 0
         """How often one was written."""
-        self.pieces: list[bytes] = [b"a 1\n", b"", b"b 2\n"]
+        self.pieces: Iterable[bytes] = [b"a 1\n", b"", b"b 2\n"]
         self.memory = FailureMemory("here", 0.0)
         self.plan_page = PlanPage(lambda: self.document, self.plan).page
         self.view = AdminView(
@@ -187,7 +187,11 @@ async def test_failures_are_json_and_sent_again_only_if_there_are_more(agent: Ag
 
 
 @pytest.mark.parametrize(
-    "query", ["service=cart", "service=a/b/c", "limit=0", "limit=501", "limit=x", "limit="]
+    "query",
+    [
+        *("service=cart", "service=a/b/c", "service=/", "service=shop/", f"service=shop/{'x' * 3000}"),
+        *("limit=0", "limit=501", "limit=x", "limit=", "limit=-1", "limit=1e2", "limit=%D9%A1", "limit=9999"),
+    ],
 )
 async def test_failures_that_cannot_be_asked_for(agent: Agent, query: str) -> None:
     status, kind, text = await fetch(agent, f"/failures?{query}")
@@ -195,7 +199,19 @@ async def test_failures_that_cannot_be_asked_for(agent: Agent, query: str) -> No
     assert query.partition("=")[0] in text
 
 
-@pytest.mark.parametrize("window", ["0", "10", "2m", "a%20minute", ""])
+ODD_WINDOWS = (
+    *("0", "10", "2m", "a%20minute", "", "-1s", "nan", "inf", "1e1s", "0.9s", "%D9%A1s", "%00"),
+    *("61s", "9" * 400 + "s", "%3Cscript%3E"),
+)
+
+
+@pytest.mark.parametrize("service", ["%00/x", "%3Cscript%3E/x", "shop/nosuch", "%F0%9F%98%80/x"])
+async def test_failures_of_a_service_that_is_nowhere_are_none(agent: Agent, service: str) -> None:
+    status, kind, text = await fetch(agent, f"/failures?service={service}")
+    assert (status, kind, json.loads(text)["failures"]) == (200, "application/json", [])
+
+
+@pytest.mark.parametrize("window", ODD_WINDOWS)
 async def test_a_window_that_cannot_be_had(agent: Agent, window: str) -> None:
     status, kind, text = await fetch(agent, f"/stats?window={window}")
     assert (status, kind) == (400, "text/plain; charset=utf-8")
@@ -243,6 +259,14 @@ async def test_head_has_no_body_and_nothing_else_is_allowed(agent: Agent, path: 
         assert (await fetch(agent, path, method))[0] == 405
 
 
+@pytest.mark.parametrize("path", [*PAGES, "/%3Cscript%3Ealert(1)%3C/script%3E", "/tap?service=%3Cb%3E"])
+async def test_no_page_is_taken_for_another_kind_than_it_says(agent: Agent, path: str) -> None:
+    host, port = agent.server.address
+    async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}{path}") as got:
+        assert got.headers["X-Content-Type-Options"] == "nosniff"
+        assert got.content_type != "text/html" or got.headers["Content-Security-Policy"]
+
+
 async def test_a_page_that_fails_harms_no_other(agent: Agent) -> None:
     agent.document = {}
     assert (await fetch(agent, "/plan"))[0] == 500
@@ -278,6 +302,31 @@ async def test_silent_connections_give_way_to_new_ones(agent: Agent, monkeypatch
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+class Endless:
+    """Metrics that are made until they are ended."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.asked += 1
+        while not self.ended:
+            yield b""
+        yield b"a 1\n"
+
+
+async def test_scrapers_without_pause_leave_room_for_other_pages(agent: Agent) -> None:
+    endless = agent.pieces = Endless()
+    scrapes = [asyncio.create_task(fetch(agent, "/metrics")) for _ in range(10)]
+    await until_async(lambda: endless.asked == 10)
+    for path in ("/healthz", "/plan", "/stats"):
+        assert (await asyncio.wait_for(fetch(agent, path), 30))[0] == 200
+    assert not any(scrape.done() for scrape in scrapes)
+    endless.ended = True
+    assert {(status, text) for status, _, text in await asyncio.gather(*scrapes)} == {(200, "a 1\n")}
 
 
 async def test_a_client_that_does_not_read_is_left(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

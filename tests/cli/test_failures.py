@@ -15,6 +15,7 @@ from nodeagent.meshctl.failures import failure_line, read_failures
 from nodeagent.stats.failures import FailureLine, FailureMemory
 from tests.cli.test_stat import meshctl
 from tests.cli.test_status import put_agent
+from tests.cli.test_table import in_terminal
 from tests.discovery.kube.fake_api import FakeApi, raw
 
 FAILED = {
@@ -69,6 +70,20 @@ def test_all_agents_in_the_order_of_time(api: FakeApi, tmp_path: Path) -> None:
         meshctl(api, tmp_path, "failures", "cart", "-n", "shop", "--limit", "1")[1].splitlines()[0]
         == LINES[1]
     )
+
+
+def test_in_a_terminal_of_60_columns_lines_are_broken_between_words(api: FakeApi, tmp_path: Path) -> None:
+    put_failures(api, 1, REFUSED, {**FAILED, "path": "/\x1b[2J", "detail": "\x1b]0;taken\x07"}, left_out=7)
+    kubeconfig = api.write_kubeconfig(tmp_path / "config")
+    said = in_terminal(60, "failures", "--kubeconfig", kubeconfig)
+    lines = said.splitlines()
+    assert all(len(line) <= 60 and line.isprintable() for line in lines), said
+    assert " ".join(LINES[1].split()) in " ".join(said.split())
+
+
+def test_a_request_that_could_not_be_read_has_no_method_and_no_path() -> None:
+    line = failure_line({**FAILED, "by": "client", "method": "", "path": "", "status": 400})
+    assert line.startswith("09:30:00.25Z shop/deployment/web → shop/cart 400 1.5ms -  no_endpoint")
 
 
 def test_a_namespace_alone_is_no_choice(api: FakeApi, tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def test_a_value_without_quotes(tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text(GOOD.replace('"true"', "true"))
     (found,) = findings(file)
-    assert (found["line"], found["field"], found["expected"]) == (6, "svc.mesh/enabled", '"true", in quotes')
+    assert (found["line"], found["field"]) == (6, "svc.mesh/enabled")
+    assert found["expected"].startswith('"true", in quotes')
 
 
 def test_annotations_without_enabled_are_noted(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from nodeagent.meshctl.tapline import text_line
 from nodeagent.meshctl.watching import watch_agents
 from nodeagent.stats.signals import NodeStats
 from tests.cli.test_agent_access import put_agent
+from tests.cli.test_table import in_terminal
 from tests.discovery.kube.fake_api import FakeApi
 
 REQUEST = {
@@ -187,3 +188,10 @@ def test_an_agent_at_an_address_is_watched_without_a_cluster(agents: list[Agent]
     found = list(yaml.safe_load_all(result.stdout))
     assert sorted(line["node"] for line in found) == sorted([addresses[0]] * 2 + [addresses[1]] * 3)
     assert all({**line, "node": ""} == {**REQUEST, "node": ""} for line in found)
+
+
+def test_in_a_terminal_of_60_columns_lines_are_broken_between_words(agents: list[Agent]) -> None:
+    address = "http://{}:{}".format(*agents[0].server.address)
+    said = in_terminal(60, "tap", "shop/cart", "--agent", address, "--max", "1")
+    assert all(len(line) <= 60 for line in said.splitlines()), said
+    assert " ".join(said.split()) == " ".join(text_line(REQUEST).split())

@@ -141,7 +141,13 @@ def test_a_bad_field_of_a_service_is_named_and_the_rest_goes_on(
 def test_an_unquoted_annotation_is_not_used_and_the_hint_quotes_it() -> None:
     found, problems = read_service(service(annotations={"svc.mesh/enabled": True}))
     assert not found.meshed
-    assert (problems[0].value, problems[0].expected) == ("true", '"true", in quotes')
+    expected = '"true", in quotes; "on" if that stands there'
+    assert (problems[0].value, problems[0].expected) == ("true", expected)
+
+
+def test_the_hint_knows_that_off_is_a_boolean_in_yaml() -> None:
+    _, problems = read_service(service(annotations={"svc.mesh/server-timing": False}))
+    assert problems[0].expected == '"false", in quotes; "off" if that stands there'
 
 
 def test_only_the_bad_port_is_left_out() -> None:

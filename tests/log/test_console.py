@@ -157,6 +157,15 @@ log.warning("request_failed", service="shop/web", port=80, status=503, detail="n
 """
 
 
+def test_what_the_mesh_has_decided_is_not_cut_off() -> None:
+    decided = "2 tries: 10.1.0.4:8080 connect_failed, 10.1.0.5:8080 200"
+    stages = {"queue_ms": 0.0, "connect_ms": 0.3, "upstream_ms": 0.8, "middleware_ms": 0.1, "tries": 2}
+    line = form({**REQUEST, **stages, "decided": decided}, width=180)
+    assert f'GET /items decided="{decided}" endpoint=10.1.0.5:8080 took_ms=1.25' in line
+    assert len(line) <= 180
+    assert line.endswith("…")
+
+
 @contextmanager
 def terminal(columns: int) -> Iterator[tuple[int, int]]:
     """Yield both ends of a terminal: a person's, and a program's."""

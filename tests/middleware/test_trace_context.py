@@ -15,6 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from middleware.contract import ReplyHeaders
 from middleware.trace_context import (
+    FIELDS,
     MOST_MEMBERS,
     TraceContext,
     decision,
@@ -149,6 +150,11 @@ def test_b3_decides_without_naming_a_trace(fields: Mapping[str, str], expected: 
         {"uber-trace-id": f"{TRACE:x}:0:0:1"},
         {"uber-trace-id": f"{TRACE:x}{TRACE:x}:1:0:1"},
         {"uber-trace-id": "1:1:0:1" + "0" * 5000},
+        {"b3": f"{TRACE:032x}-{SPAN:016x}-1" + "0" * 10_000},
+        {"b3": "1" * 10_000},
+        {"X-B3-TraceId": "1" * 10_000, "X-B3-SpanId": f"{SPAN:016x}", "X-B3-Sampled": "1"},
+        {"X-B3-TraceId": f"{TRACE:032x}", "X-B3-SpanId": "<script>"},
+        {"uber-trace-id": "٠:١:0:1"},
     ],
 )
 def test_others_that_are_not_valid_count_as_absent(fields: Mapping[str, str]) -> None:
@@ -219,3 +225,24 @@ def test_a_tracestate_of_no_trace_is_taken_out() -> None:
     assert read(fields) is None
     passed_on(fields, TraceContext(TRACE, OURS, True, flags=1), OURS, None)
     assert dict(fields) == {"traceparent": f"00-{TRACE:032x}-{OURS:016x}-01"}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted({*FIELDS, "tracestate"})),
+        st.one_of(
+            st.text(st.characters(max_codepoint=255), max_size=300), st.from_regex(r"[0-9a-f:;=-]{0,80}")
+        ),
+    )
+)
+def test_whatever_is_sent_is_a_trace_or_none_and_what_is_passed_on_is_valid(fields: dict[str, str]) -> None:
+    sent = headers(fields)
+    parent = read(sent)
+    decision(sent)
+    passed_on(sent, parent or TraceContext(TRACE, OURS, True, flags=1), OURS, parent)
+    found = read(sent)
+    assert found is not None
+    assert (found.span_id, found.sampled) == (OURS, True)
+    if parent is not None:
+        assert 0 < parent.trace_id < 1 << 128
+        assert found.trace_id == parent.trace_id

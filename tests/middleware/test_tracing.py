@@ -14,7 +14,7 @@ from middleware.contract import GatewayTimeout, Problem, TracedRequest
 from middleware.grpc import GrpcStatus
 from middleware.testing import FakeContext, FakeRequest, handler_of, run, sent_over
 from middleware.trace_context import read
-from middleware.tracing import TRACING, Options, Sampler, build, parse
+from middleware.tracing import MIDDLEWARE, TRACING, Options, Sampler, build, explain, parse
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 
@@ -184,3 +184,60 @@ def test_a_record_is_small_whatever_the_client_has_sent() -> None:
     run(handler(request))
     request.end(404, error=GatewayTimeout("y" * 60_000))
     assert len(msgspec.msgpack.encode(kept.requests[0])) < 4000
+
+
+CHANCE = "1% of such requests are recorded for the collector of --traces, by chance"
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "says"),
+    [
+        (Options(10000), {}, "recorded for the collector of --traces: 100% of such requests are"),
+        (Options(0), {}, "not recorded: 0% of such requests are"),
+        (
+            Options(100, slow=0.5, errors=True),
+            {},
+            f"{CHANCE}; in any case it is if it fails or it takes 500ms or more",
+        ),
+        (
+            Options(0),
+            traceparent(sampled=True),
+            "recorded for the collector of --traces: its client has decided so",
+        ),
+        (
+            Options(10000, errors=True),
+            traceparent(sampled=False),
+            "not recorded: its client has decided so; in any case it is if it fails",
+        ),
+        (Options(0), {"b3": "1"}, "recorded for the collector of --traces: its client has decided so"),
+        (
+            Options(25, parent=False),
+            traceparent(sampled=True),
+            "not recorded: its trace id is not among the 0.25% that are",
+        ),
+        (
+            Options(5000, parent=False),
+            {"traceparent": f"00-{1:032x}-{SPAN:016x}-00"},
+            "recorded for the collector of --traces: its trace id is among the 50% that are",
+        ),
+        (Options(0), {"traceparent": "<script>" * 100}, "not recorded: 0% of such requests are"),
+    ],
+)
+def test_explained(options: Options, fields: dict[str, str], says: str) -> None:
+    said = explain(options, FakeRequest(fields=fields))
+    assert (said.says, said.status, said.perhaps) == (says, 0, ())
+    assert MIDDLEWARE.explain is explain
+
+
+@given(
+    st.integers(0, 10000),
+    st.booleans(),
+    st.sampled_from([{}, traceparent(sampled=True), traceparent(sampled=False), {"b3": "0"}, {"b3": "d"}]),
+)
+def test_what_is_explained_is_what_happens(share: int, parent: bool, fields: dict[str, str]) -> None:
+    options = Options(share, parent)
+    says = explain(options, FakeRequest(fields=fields)).says
+    if not says.endswith("by chance"):
+        request, kept = serve(options, fields, random=TRACE)
+        request.end(200)
+        assert says.startswith("recorded") == bool(kept.requests)

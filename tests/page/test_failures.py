@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.page.browser import Page
-from tests.page.shown import FAILED, SOME_FAILURES, Shown
+from tests.page.shown import FAILED, MARKUP, SOME_FAILURES, Shown
 from tests.page.test_page import show
 
 LINES = "[...document.querySelectorAll('#failures summary')].map(one => one.innerText)"
@@ -26,6 +26,24 @@ async def test_newest_first_with_reasons_and_what_is_missing(page: Page, shop: S
     assert "✖ failed 503 shop/cart POST /orders connect_failed: 10.1.0.2:8080 refused" in third
     assert "20 failed or were refused" in await page.run("document.getElementById('failures').innerText")
     assert page.complaints == []
+
+
+async def test_markup_in_any_field_stays_text(page: Page, shop: Shown) -> None:
+    """As it may come in a gRPC message, a trace id, a reason of an endpoint, a name."""
+    stage = {"kind": "try", "start_ms": 0, "end_ms": 9, "endpoint": MARKUP, "try": 1, "outcome": MARKUP}
+    evil: dict[str, object] = {key: MARKUP for key, value in FAILED.items() if isinstance(value, str)}
+    evil |= dict.fromkeys(("layer", "grpc_status", "protocol", "destination", MARKUP), MARKUP)
+    stages = [stage, {**stage, "kind": MARKUP}]
+    shop.fail({**FAILED, **evil, "time": FAILED["time"], "service": "shop/cart", "stages": stages})
+    shop.fail({**FAILED, **evil, "stages": MARKUP})
+    for view in ("failures", "service/shop/cart"):
+        await show(page, shop, view, "onerror=window.hacked")
+        await page.run(
+            "document.querySelectorAll('.failures summary, #failures summary').forEach(one => one.click())"
+        )
+        await page.until("document.querySelectorAll('main details[open]').length > 0")
+        assert await page.run("document.querySelectorAll('main img, main script').length") == 0
+        assert await page.run("typeof window.hacked") == "undefined"
 
 
 async def test_nothing_has_failed(page: Page, shop: Shown) -> None:

@@ -73,7 +73,7 @@ async def test_a_service_with_all_there_is_to_know(page: Page, shop: Shown) -> N
     await show(page, shop, "service/shop/cart", "Called by")
     text = await page.run("document.getElementById('view-service').innerText")
     for said in (
-        "97.00 %", "deployment/front", "Calls", "✖ unhealthy", "connection refused", "✓ used",
+        "97.00 %", "deployment/front", "Calls", "✖ unhealthy", "connection refused", "✓ in use",
         "10.1.0.2:8080", "svc.mesh/request-headers", "the Service", "Port 80 (http), http", "retry is off",
     ):  # fmt: skip
         assert said in text, said

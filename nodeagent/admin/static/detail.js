@@ -48,7 +48,7 @@ function endpoints(service) {
 function state(endpoint) {
   if (endpoint.unhealthy) return h("td", { class: "grade bad" }, "✖ unhealthy");
   if (endpoint.ejected) return h("td", { class: "grade warn" }, "▲ ejected");
-  return h("td", { class: "grade good" }, "✓ used");
+  return h("td", { class: "grade good" }, "✓ in use");
 }
 
 function listener(one) {

@@ -26,9 +26,9 @@ from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
     Unreadable,
     cluster_options,
-    parse_namespace,
-    parse_service,
+    parse_service_namespace,
     reading,
+    service_argument,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
@@ -59,7 +59,7 @@ def cache() -> None:
 
 
 @cache.command(short_help="Have all caches of a Service forget what they keep.")
-@click.argument("service", callback=parse_service)
+@service_argument()
 @cluster_options
 @service_namespace_option
 @click.option(
@@ -131,13 +131,13 @@ async def _purge(kubeconfig: str, context: str, namespace: str, service: str, wa
 
 
 @cache.command(short_help="Show what caches do, over all nodes.")
-@click.argument("service", default="", callback=parse_service)
+@service_argument(required=False)
 @click.option(
     "--namespace",
     "-n",
     default="",
     metavar="NAME",
-    callback=parse_namespace,
+    callback=parse_service_namespace,
     help="Services of this namespace only.  [default: all]",
 )
 @agents_options

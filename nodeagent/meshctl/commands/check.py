@@ -23,6 +23,7 @@ from nodeagent.meshctl.commands.cluster import (
 )
 from nodeagent.meshctl.commands.clustercheck import Scope, check_installation, scope_options
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
+from nodeagent.meshctl.plain import plain
 from nodeagent.plan.problems import name_of
 
 MOST_GIVEN = 50
@@ -123,7 +124,7 @@ def text_lines(report: Report, *, files: bool) -> Iterator[str]:
 def _given_lines(report: Report) -> Iterator[str]:
     """Yield the values that Namespaces give to Services, or hold down."""
     for one in report.given[:MOST_GIVEN]:
-        yield f"Service {one.service}: {one.annotation}={one.value}, from {one.where}"
+        yield plain(f"Service {one.service}: {one.annotation}={one.value}, from {one.where}")
     if len(report.given) > MOST_GIVEN:
         yield f"and {len(report.given) - MOST_GIVEN} more values from Namespaces: --format json has all"
 
@@ -138,12 +139,12 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
     problem = finding.problem
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
     severity = click.style(problem.severity, fg=COLOURS[problem.severity])
-    what = ": ".join(filter(None, (_object(problem), problem.field, problem.value)))
+    what = plain(": ".join(filter(None, (_object(problem), problem.field, problem.value))))
     yield ": ".join(filter(None, (place and click.style(place, bold=True), severity, what)))
     for label, text in (("wrong", problem.reason), ("right", problem.expected), ("effect", problem.effect)):
         if text:
             label = "note" if label == "wrong" and problem.severity == "info" else label
-            yield f"    {label + ':':<8}{text}"
+            yield f"    {label + ':':<8}{plain(text)}"
 
 
 def _object(problem: Problem) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from discovery.compat import Compat
 from discovery.files.overrides import Override
@@ -31,6 +32,8 @@ STDIN = "-"
 STDIN_NAME = "<stdin>"
 """Standard input, where a file would be named."""
 
+_NAMED_WITH_SERVICE = "svcmesh.namespace-of-service"
+"""Where `Context.meta` has the namespace that stands with SERVICE; empty: there is none."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -51,11 +54,40 @@ def parse_namespace(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
-def parse_service(_: click.Context, __: click.Parameter, value: str) -> str:
-    """Read the name of a Service; empty stays empty."""
-    if value and not _NAMESPACE.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not the name of a Service, such as catalog")
-    return value
+def _parse_service(context: click.Context, _: click.Parameter, value: str) -> str:
+    """Read the name of a Service; a namespace that stands with it is for `parse_service_namespace`."""
+    if "/" in value:
+        namespace, _slash, name = value.partition("/")
+        parts = [name, namespace]
+    else:
+        parts = value.split(".", 1)
+    if value and not all(map(_NAMESPACE.fullmatch, parts)):
+        raise click.BadParameter(
+            f"{value!r} is not the name of a Service, such as catalog, shop/catalog or catalog.shop"
+        )
+    context.meta[_NAMED_WITH_SERVICE] = parts[1] if len(parts) == 2 else ""
+    return parts[0]
+
+
+def parse_service_namespace(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Read `--namespace` of a command that has SERVICE: the namespace may stand there instead."""
+    namespace = parse_namespace(context, parameter, value)
+    named: str = context.meta.get(_NAMED_WITH_SERVICE, "")
+    if not named:
+        return namespace
+    if context.get_parameter_source(str(parameter.name)) != ParameterSource.DEFAULT and namespace != named:
+        raise click.BadParameter(f"{namespace!r} is another namespace than that of SERVICE, {named!r}")
+    return named
+
+
+def service_argument(*, required: bool = True) -> Callable[[Command], Command]:
+    """Return what adds SERVICE: `catalog`, or with its namespace `shop/catalog` or `catalog.shop`.
+
+    It is read before `--namespace`, wherever it stands, so that the command gets the right namespace.
+    """
+    if required:
+        return click.argument("service", callback=_parse_service, is_eager=True)
+    return click.argument("service", default="", callback=_parse_service, is_eager=True)
 
 
 class Unreadable(click.ClickException):
@@ -85,8 +117,8 @@ service_namespace_option = click.option(
     default="default",
     show_default=True,
     metavar="NAME",
-    callback=parse_namespace,
-    help="The namespace of the Service.",
+    callback=parse_service_namespace,
+    help="The namespace of SERVICE, if it is not written there.",
 )
 
 

@@ -10,14 +10,14 @@ from click.core import ParameterSource
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service, reading, service_namespace_option
+from nodeagent.meshctl.commands.cluster import reading, service_argument, service_namespace_option
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
 from nodeagent.meshctl.failures import FailuresSaid, ask_failures, failure_lines, summary_lines
 from nodeagent.stats.failures import MOST
 
 
 @click.command(short_help="Show the latest requests that failed or were refused, with reasons.")
-@click.argument("service", default="", callback=parse_service)
+@service_argument(required=False)
 @service_namespace_option
 @agents_options
 @click.option(
@@ -53,7 +53,7 @@ def failures(
         said = asyncio.run(_ask(which, f"{namespace}/{service}" if service else "", limit))
     if not said.agents:
         click.echo(which.none, err=True)
-    print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)))
+    print_answer(output, said.document(), (*failure_lines(said), *summary_lines(said)), fold=4)
     sys.exit(0 if said.complete else 1)
 
 

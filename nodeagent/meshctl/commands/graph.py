@@ -11,7 +11,7 @@ import click
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service, reading
+from nodeagent.meshctl.commands.cluster import reading, service_argument
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -34,7 +34,7 @@ _LINES: Final[dict[str, Callable[[Overview], Iterable[str | Table]]]] = {
 
 
 @click.command(short_help="Show who calls whom: rate, success and latency of each edge.")
-@click.argument("service", default="", callback=parse_service)
+@service_argument(required=False)
 @namespace_option
 @agents_options
 @window_option

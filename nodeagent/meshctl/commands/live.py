@@ -6,7 +6,7 @@ import click
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.meshctl.asking import WhichAgents
-from nodeagent.meshctl.commands.cluster import parse_namespace
+from nodeagent.meshctl.commands.cluster import parse_service_namespace
 from nodeagent.stats.overview import Live
 from nodeagent.stats.signals import LONGEST
 
@@ -24,7 +24,7 @@ namespace_option = click.option(
     "-n",
     default="",
     metavar="NAME",
-    callback=parse_namespace,
+    callback=parse_service_namespace,
     help="Services of this namespace only.  [default: all]",
 )
 

@@ -20,8 +20,8 @@ from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.agents import pods_options
 from nodeagent.meshctl.commands.cluster import (
     Unreadable,
-    parse_service,
     reading,
+    service_argument,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_record
@@ -59,7 +59,7 @@ def _parse_since(_: click.Context, __: click.Parameter, value: str) -> float:
 
 
 @click.command(short_help="Show what all agents have logged about a Service, in the order of time.")
-@click.argument("service", callback=parse_service)
+@service_argument()
 @service_namespace_option
 @click.option(
     "--since",

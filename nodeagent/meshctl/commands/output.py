@@ -14,6 +14,7 @@ import click
 import msgspec
 import yaml
 
+from nodeagent.meshctl.plain import harmless
 from nodeagent.meshctl.table import Table, wrapped
 
 Output = Literal["text", "json", "yaml"]
@@ -49,7 +50,7 @@ def print_answer(output: str, document: Any, lines: Iterable[str | Table] = (), 
 
 def print_lines(lines: Iterable[str | Table], fold: int = 0) -> None:
     """Print for people. On a terminal tables are made to fit, and with `fold` long lines are broken between
-    words, each new line indented by so much.
+    words, each new line indented by so much. Text of others cannot command the terminal (`harmless`).
     """
     width = terminal_width()
     for one in lines:
@@ -58,7 +59,7 @@ def print_lines(lines: Iterable[str | Table], fold: int = 0) -> None:
         else:
             parts = wrapped(one, width, fold) if fold and width is not None else [one]
         for part in parts:
-            click.echo(part)
+            click.echo(harmless(part))
 
 
 def terminal_width() -> int | None:

@@ -24,6 +24,7 @@ from nodeagent.meshctl.commands.cluster import (
     overrides_option,
     read_events,
     reading,
+    service_argument,
     service_namespace_option,
 )
 from nodeagent.meshctl.commands.output import Output, output_option, print_answer
@@ -56,7 +57,7 @@ class _Plan(msgspec.Struct):
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what both commands take."""
     options = (
-        click.argument("service"),
+        service_argument(),
         service_namespace_option,
         click.option("--files", multiple=True, metavar="PATH", help="Go by files; - is standard input."),
         agents_options,
@@ -77,7 +78,7 @@ def routes(output: Output, **asked: Any) -> None:
     The plan is that of one agent: it is the same on all nodes. Circuit breakers are each node's own, so all
     agents are asked for them, or that of --node.
 
-    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the
+    SERVICE is catalog, shop/catalog or catalog.shop. Exits with 0, with 1 if the Service is not in the
     mesh, with 2 if that cannot be found out.
     """
     _show(routes_document, routes_lines, _read_routes, output, **asked)
@@ -90,7 +91,7 @@ def endpoints(output: Output, **asked: Any) -> None:
 
     Health and ejections are each node's own, so all agents are asked, or that of --node.
 
-    SERVICE is a name of --namespace, or NAMESPACE/NAME. Exits with 0, with 1 if the Service is not in the
+    SERVICE is catalog, shop/catalog or catalog.shop. Exits with 0, with 1 if the Service is not in the
     mesh, with 2 if that cannot be found out.
     """
     _show(endpoints_document, endpoints_lines, _read_endpoints, output, **asked)
@@ -109,7 +110,7 @@ def _show(
     compat: Compat | None,
     overrides: tuple[Override, ...],
 ) -> None:
-    name = service if "/" in service else f"{namespace}/{service}"
+    name = f"{namespace}/{service}"
     nodes: list[NodeSaid] = []
     with reading(which):
         try:

@@ -10,7 +10,7 @@ import click
 
 from nodeagent.meshctl.asking import WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service, reading
+from nodeagent.meshctl.commands.cluster import reading, service_argument
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -23,7 +23,7 @@ from nodeagent.stats.overview import Live, live_document
 
 
 @click.command(short_help="Show rate, success and latency of Services, over all nodes.")
-@click.argument("service", default="", callback=parse_service)
+@service_argument(required=False)
 @namespace_option
 @agents_options
 @window_option

@@ -14,15 +14,16 @@ from nodeagent.meshctl.asking import WhichAgents
 from nodeagent.meshctl.commands.agents import agents_options
 from nodeagent.meshctl.commands.cluster import (
     reading,
+    service_argument,
     service_namespace_option,
 )
-from nodeagent.meshctl.commands.output import Output, output_option, print_record
+from nodeagent.meshctl.commands.output import Output, output_option, print_lines, print_record
 from nodeagent.meshctl.tapline import text_line
 from nodeagent.meshctl.watching import Line, watch_agents
 
 
 @click.command(short_help="Show requests of a Service as they end.")
-@click.argument("service")
+@service_argument()
 @service_namespace_option
 @click.option("--from", "workload", default="", metavar="WORKLOAD", help="Only of this client, such as web.")
 @click.option("--status", default="", metavar="CODE", help="Only with this status, or class: 503, 5xx.")
@@ -80,7 +81,7 @@ async def _show(watch: AsyncGenerator[Line, None], most: int | None, output: Out
             else:
                 fields = {"node": line.node, **line.fields}
                 if output == "text":
-                    click.echo(text_line(fields))
+                    print_lines([text_line(fields)], fold=4)
                 else:
                     print_record(output, fields)
                 shown += 1

@@ -13,7 +13,7 @@ import click
 from discovery.source import SourceError
 from nodeagent.meshctl.asking import Agents, WhichAgents, open_agents
 from nodeagent.meshctl.commands.agents import agents_options
-from nodeagent.meshctl.commands.cluster import parse_service, reading
+from nodeagent.meshctl.commands.cluster import reading, service_argument
 from nodeagent.meshctl.commands.live import (
     complain,
     namespace_option,
@@ -31,7 +31,7 @@ LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 
 
 @click.command(short_help="Show rate, success and latency of Services, live.")
-@click.argument("service", default="", callback=parse_service)
+@service_argument(required=False)
 @namespace_option
 @agents_options
 @window_option
