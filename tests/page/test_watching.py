@@ -176,6 +176,18 @@ async def test_what_the_agent_refuses_is_said(page: Page, shop: Shown) -> None:
     await page.until(f"{BUTTON}.innerText === 'Watch requests'")
 
 
+async def test_a_watch_that_the_agent_ends_is_not_begun_again(page: Page, shop: Shown) -> None:
+    await watch(page, shop)
+    shop.tell(ANSWERED, {"ended": "the longest time of a watch is over"}, ANSWERED)
+    await page.until("document.body.innerText.includes('has ended: the longest time of a watch is over.')")
+    await watches(shop, 0)
+    assert len(await lines(page, 1)) == 1, "what came before stays"
+    await page.run(f"{HIDE}(true)")
+    await page.run(f"{HIDE}(false)")
+    assert await page.run(f"{BUTTON}.innerText") == "Watch requests"
+    assert len([url for url in page.requested if "/tap?" in url]) == 1
+
+
 async def test_an_agent_that_goes_is_told_and_not_asked_without_end(page: Page, shop: Shown) -> None:
     await watch(page, shop)
     await shop.server.close()
