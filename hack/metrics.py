@@ -21,7 +21,8 @@ HEADER: Final = """\
 # Metrics
 
 Each agent serves its own metrics and those of its workers at `/metrics` on its admin address (port 15000), as
-Prometheus text. `manifests/monitoring` has a PodMonitor and Grafana boards ([install](install.md)).
+OpenMetrics or Prometheus' text ([formats](#formats)). `manifests/monitoring` has a PodMonitor and Grafana
+boards ([install](install.md)).
 Generated from the code by `make docs`.
 
 - A node counts the requests of **its own pods**, whatever node the endpoint is on. For a Service as a whole,
@@ -36,7 +37,7 @@ Generated from the code by `make docs`.
 - A family of ports has no samples of a port until there is something to count (column “shown”). From then on
   the usual values of its labels are there, at 0 too; unusual ones appear with the first count.
 - Counters begin again at 0 when the agent is replaced, as `rate()` expects. They outlive a worker.
-- Durations are histograms with 14 bounds, round numbers, which objectives need.
+- Durations are histograms with 14 bounds. These are round numbers, so that objectives can name them.
 
 ## Formats
 
@@ -54,7 +55,7 @@ An [exemplar](tracing.md#from-a-latency-panel-to-the-trace) is the last request 
 to the collector of `--traces`. The agent keeps those of the 1,024 edges (port and source) that were traced
 last. Without tracing there are none, and they cost nothing.
 
-**Native histograms** are made by Prometheus 3 of what either format has, if the scrape configuration says so:
+Prometheus 3 makes **native histograms** of either format, if the scrape configuration says so:
 
 ```yaml
 scrape_native_histograms: true
@@ -70,7 +71,7 @@ Finer, exponential buckets are not offered. They need Prometheus' protobuf forma
 count in about ten times as many buckets. With 118 more bounds (8 for each doubling) a scrape of 10,000
 Services took 159 ms of CPU in place of 99 with one in ten of them busy, and 446 in place of 212 with all
 busy; the memory of two workers' counters and the agent grew by 62 MiB. With half as many bounds it was 123
-and 327 ms, and 29 MiB. Those who ask for no such histogram would pay for it too.
+and 327 ms, and 29 MiB. Everybody would pay for it, also without using it.
 
 ## The ceiling on series
 

@@ -45,4 +45,5 @@ class Decision(msgspec.Struct, frozen=True):
     shares: tuple[tuple[str, int], ...] = ()
     """The backends among which it chooses, by name (empty: the Service itself), with their weights."""
     otherwise: str = ""
-    """The backend that gets the request instead where running state has it so; empty: there is none."""
+    """The backend that gets the request instead if running state says so, such as an open
+    circuit breaker; empty: there is none."""

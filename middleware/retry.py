@@ -134,7 +134,7 @@ class _Retries:
 
 
 def again_on(options: Options, method: str, call: bool) -> list[str]:
-    """Return on what a request is sent again, in the words of `svc.mesh/retry-on`, in order.
+    """Return what a request is sent again after, in the words of `svc.mesh/retry-on`, in order.
 
     An endpoint that has not processed it counts as `connect-failure`.
     """

@@ -42,11 +42,11 @@ FIELD: Final = "Server-Timing"
 ASKS: Final = "x-svcmesh-timing"
 """The field of a request by which it asks for its times; it has to be `1`."""
 MOST_PARTS: Final = 16
-"""Metrics beside `mesh` and `total`; of more the sums are told."""
+"""Metrics beside `mesh` and `total`. If there are more, the sum of each name is told instead."""
 LONGEST_WORD: Final = 64
 """Characters of a reason that are told."""
 HELD: Final = 0.001
-"""Seconds between a response's head and what a layer makes of it from which on it was held back."""
+"""A layer has held a response back if its head waited there for so many seconds."""
 LEAST: Final = 0.000005
 """Seconds that are shown as 0.01 ms."""
 
@@ -57,7 +57,7 @@ When = Literal["on", "on-request"]
 
 
 class Part(NamedTuple):
-    """What some stage took."""
+    """One metric: what a stage took."""
 
     name: str
     """Of the metric."""
@@ -66,7 +66,7 @@ class Part(NamedTuple):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """Which responses tell it."""
+    """Whose responses have the field."""
 
     when: When
 
@@ -104,7 +104,7 @@ def field_of(journey: Journey, completed: float | None = None, reason: str = "")
 
 
 def _parts(journey: Journey, completed: float | None) -> tuple[list[Part], float]:
-    """Return what the stages took, and the seconds in them; those of two at once count once."""
+    """Return what the stages took, and their seconds together; time that two share counts once."""
     parts: list[Part] = []
     told, reached, tries = 0.0, journey.start, 0
     of = journey.tries

@@ -94,7 +94,7 @@ class FakeRequest:
         """What the layer has waited for, and since when."""
         self.races: list[FakeRace] = []
         self.journey = Journey(1000.0, 1000.0)
-        """What those are told who follow it."""
+        """What `follow_journey` tells."""
         self.followed = False
 
     def race(self, seconds: float, permit: Callable[[], bool]) -> FakeRace:
@@ -118,7 +118,7 @@ class FakeRequest:
         self.waits.append((kind, start))
 
     def follow_journey(self) -> Callable[[], Journey]:
-        """Return what tells `journey`, as it is then."""
+        """Return what returns `journey`."""
         self.followed = True
         return lambda: self.journey
 

@@ -1,4 +1,4 @@
-"""What it costs to watch a request: one agent, the same Service several times, each watched in another way.
+"""What it costs to watch requests: one agent and several equal Services, each watched in a different way.
 
 Every request is counted by its source, which nothing turns off, so that is in the bare figure too. The client
 is a pod by name, as in a cluster; lines of the access log go to a file, and spans to a collector on the other
@@ -122,14 +122,14 @@ def _collector(group: ProcessGroup, cores: Cores) -> int:
 
 
 def _wait_for(process: Process, said: str) -> None:
-    """Wait until a process has said it."""
+    """Wait until a process has written this."""
     assert process.log is not None
     log = process.log
     wait_until(lambda: said in log.read_text(), process)
 
 
 class _Forget(BaseHTTPRequestHandler):
-    """Takes whatever it is sent."""
+    """A collector that accepts everything and keeps nothing."""
 
     protocol_version = "HTTP/1.1"
 
@@ -144,11 +144,12 @@ class _Forget(BaseHTTPRequestHandler):
 
 
 def main(role: str, what: str) -> None:
-    """Be the collector, or the one who watches, until ended."""
+    """Run as the collector, or as the reader of `/tap`, until ended."""
     if role == "collect":
         with ThreadingHTTPServer((LOCALHOST, int(what)), _Forget) as server:
             print("listening", flush=True)
             server.serve_forever()
+        return
     with urllib.request.urlopen(what) as lines:
         print("watching", flush=True)
         while lines.read1(1 << 16):

@@ -19,7 +19,8 @@ from nodeagent.admin.formats import PLAIN, TextFormat
 from nodeagent.admin.lines import Lines, LineWriter, port_labels, series_of, source_labels
 from nodeagent.admin.methods import MethodCounts, method_lines, read_methods
 from nodeagent.admin.objectives import OBJECTIVE_FAMILIES, OBJECTIVE_SHARE, ObjectivePage
-from nodeagent.admin.own_families import (
+from nodeagent.admin.port_facts import (
+    ABOUT_SERIES,
     ENDPOINT_EJECTIONS,
     ENDPOINTS,
     ENDPOINTS_EJECTED,
@@ -249,7 +250,7 @@ class PortExposition:
         ledger = self.ledger
         while True:
             others = self._write_others(facts, ledger.gauges_elsewhere(), exemplars)
-            ledger.places.room = max(0, self._most - already - series_of(others) - len(_ABOUT_SERIES))
+            ledger.places.room = max(0, self._most - already - series_of(others) - len(ABOUT_SERIES))
             if not ledger.shed():
                 break
         for key in [key for key in blocks if key not in ledger.places]:
@@ -267,7 +268,7 @@ class PortExposition:
             if len(lines) >= PIECE_LINES:
                 yield _encoded(lines)
                 lines = []
-        shown = already + sum(map(series_of, blocks)) + len(_ABOUT_SERIES)
+        shown = already + sum(map(series_of, blocks)) + len(ABOUT_SERIES)
         about = {
             SERIES: shown,
             SERIES_LIMIT: self._most,
@@ -281,6 +282,3 @@ class PortExposition:
 def _encoded(lines: Sequence[str]) -> bytes:
     """Return lines as UTF-8; half of a surrogate pair becomes `?`, for one name must not cost the page."""
     return "".join(lines).encode("utf-8", "replace")
-
-
-_ABOUT_SERIES: Final = (SERIES, SERIES_LIMIT, SERIES_FOLDED, SERIES_EXPIRED)

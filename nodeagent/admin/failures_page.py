@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -27,13 +27,16 @@ def read_failures_query(query: Mapping[str, str]) -> tuple[str, int]:
     if service and (len(parts) != 2 or not all(parts) or len(service) > LONGEST_NAME):
         raise InvalidValue(f"service {quote(service)} names no Service", "namespace/name")
     if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= MOST):
-        raise InvalidValue(f"limit {quote(limit)} is none", f"a number from 1 to {MOST}")
+        raise InvalidValue(f"limit {quote(limit)} is no such number", f"a number from 1 to {MOST}")
     return service, int(limit)
 
 
-def failures_response(request: web.Request, found: Failures) -> web.Response:
-    """Answer with the failures, or with 304 if the client has these already."""
-    body = msgspec.json.encode(found) + b"\n"
-    return tagged(
-        request, body, etag_of(body), {"Cache-Control": "no-store", "Content-Type": "application/json"}
-    )
+def failures_body(found: Failures | Mapping[str, Any]) -> bytes:
+    """Return the page, of a value or of what is in its JSON."""
+    return msgspec.json.encode(found) + b"\n"
+
+
+def failures_response(request: web.Request, body: bytes) -> web.Response:
+    """Answer with the page, or with 304 if the client has this one already."""
+    headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+    return tagged(request, body, etag_of(body), headers)

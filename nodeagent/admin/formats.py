@@ -22,7 +22,7 @@ LONGEST_ACCEPT: Final = 1024
 
 
 class TextFormat(msgspec.Struct, frozen=True):
-    """A format, as far as it differs from others."""
+    """What differs between the formats."""
 
     content_type: str
     write: Callable[[CollectorRegistry], bytes]
@@ -76,7 +76,7 @@ _QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
 class _Malformed(Exception):
-    """It is not what RFC 9110 calls `Accept`."""
+    """The value does not follow the grammar of `Accept` in RFC 9110."""
 
 
 def choose(accept: str) -> TextFormat:
@@ -114,7 +114,7 @@ def _ranges(accept: str) -> Iterator[_Range]:
 
 
 _NAMED: Final = 2
-"""From here on a range names the very type."""
+"""How specific a range is, at least, that names the type itself."""
 
 
 def _quality(ranges: list[_Range], kind: str, version: str) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from nodeagent.admin.families import DURATION, METHODS, PortFamily, Series, port_families
 from nodeagent.admin.family import PORT_LABELS, SOURCE_LABELS, Family
-from nodeagent.admin.own_families import PORT_FACTS
+from nodeagent.admin.port_facts import PORT_FACTS
 from nodeagent.stats.columns import DURATION_BOUNDS, DURATION_BUCKETS, DURATION_SUM, EDGE_COLUMNS, Layout
 from nodeagent.stats.exemplars import NO_EXEMPLARS, Exemplar
 

@@ -60,7 +60,7 @@ BAD: Final = Family(
 )
 OBJECTIVE_FAMILIES: Final = (RATIO, LATENCY, REQUESTS, BAD)
 OBJECTIVE_SHARE: Final = 0.5
-"""Of the series of the page: what these families may have at most. They come before those of ports."""
+"""The largest share of the page's series that these families may have. They come before those of ports."""
 
 
 class ObjectivePage:
@@ -81,7 +81,7 @@ class ObjectivePage:
         self._slow_from = {key: first_slow_column(one.within) for key, one in self._objectives.items()}
 
     def begin(self) -> None:
-        """A look begins."""
+        """Begin to count what is new since the last scrape."""
         self.counts.begin(self._slow_from)
 
     def lines(self, room: int) -> tuple[Lines, int]:

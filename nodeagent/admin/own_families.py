@@ -1,13 +1,14 @@
-"""The metrics of the agent and its workers: every family that is not one of ports.
+"""The metrics of the agent and its workers, which `metrics` fills with numbers.
 
-`metrics` fills them with numbers; `hack/metrics.py` makes docs/metrics.md of them.
+`hack/metrics.py` makes docs/metrics.md of `OWN_FAMILIES`, in which are also those of `port_facts`.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from nodeagent.admin.family import PORT_LABELS, Family
+from nodeagent.admin.family import Family
+from nodeagent.admin.port_facts import ABOUT_SERIES, PORT_FACTS
 from nodeagent.stats import columns
 
 BUILD_INFO: Final = Family(
@@ -150,52 +151,7 @@ HEALTH_CHECKS: Final = Family(
     ("result",),
     "Many `not_asked`: this node has no descriptors or no network left.",
 )
-ENDPOINTS: Final = Family(
-    "svcmesh_endpoints",
-    "gauge",
-    "Endpoints of the port that are in the plan: those that are ready.",
-    "endpoints",
-    PORT_LABELS,
-    "0: the Service has no Pod that is ready.",
-    "for a port that has series",
-)
-ENDPOINTS_IN_USE: Final = Family(
-    "svcmesh_endpoints_in_use",
-    "gauge",
-    "Endpoints of the port that are neither unhealthy nor ejected.",
-    "endpoints",
-    PORT_LABELS,
-    "Less than `svcmesh_endpoints`: the other endpoints carry the load.",
-    "for a port that has series",
-)
-ENDPOINT_EJECTIONS: Final = Family(
-    "svcmesh_endpoint_ejections_total",
-    "counter",
-    "Times that an endpoint failed its health checks and was taken out of use.",
-    "endpoints",
-    PORT_LABELS,
-    "An endpoint that comes and goes raises it again and again: see `endpoint_unhealthy` in the log.",
-    "for a port that has had an unhealthy endpoint",
-)
-ENDPOINTS_UNHEALTHY: Final = Family(
-    "svcmesh_endpoints_unhealthy",
-    "gauge",
-    "Endpoints that fail their health checks; if all of a port fail, all are used.",
-    "endpoints",
-    PORT_LABELS,
-    "`/plan` names them. If one node alone shows them, look at that node's network.",
-    "for a port that has had an unhealthy endpoint",
-)
 
-ENDPOINTS_EJECTED: Final = Family(
-    "svcmesh_endpoints_ejected",
-    "gauge",
-    "Endpoints that outlier detection of at least one worker has ejected.",
-    "endpoints",
-    PORT_LABELS,
-    "`/plan` names them, with the reason.",
-    "for a port that has an ejected endpoint",
-)
 
 DNS_QUERIES: Final = Family(
     "svcmesh_dns_queries_total",
@@ -374,43 +330,6 @@ WORKER_GAUGES: Final = (
     ),
 )
 
-PORT_FACTS: Final[tuple[Family, ...]] = (
-    ENDPOINTS,
-    ENDPOINTS_IN_USE,
-    ENDPOINTS_UNHEALTHY,
-    ENDPOINTS_EJECTED,
-    ENDPOINT_EJECTIONS,
-)
-"""What the agent itself knows of ports."""
-
-SERIES: Final = Family(
-    "svcmesh_series",
-    "gauge",
-    "Time series of the mesh on this page.",
-    "agent",
-    use="Near `svcmesh_series_limit`, the least busy ports and sources are counted together as `other`.",
-)
-SERIES_LIMIT: Final = Family(
-    "svcmesh_series_limit",
-    "gauge",
-    "How many there may be (`--max-series`).",
-    "agent",
-    use="Raise it if `svcmesh_series_folded` stays above 0 and Prometheus has the memory.",
-)
-SERIES_FOLDED: Final = Family(
-    "svcmesh_series_folded",
-    "gauge",
-    "Ports and sources that were active lately and have no series of their own, for lack of room.",
-    "agent",
-    use="They are counted as `other`. The log and `/stats` have them all.",
-)
-SERIES_EXPIRED: Final = Family(
-    "svcmesh_series_expired_total",
-    "counter",
-    "Times that a port or a source has lost its series: idle for an hour, or less active than another.",
-    "agent",
-    use="If it grows fast, the ceiling is too low for the number of busy ports: raise `--max-series`.",
-)
 
 TRACE_SPANS_SENT: Final = Family(
     "svcmesh_trace_spans_sent_total",
@@ -480,10 +399,7 @@ OWN_FAMILIES: Final[tuple[Family, ...]] = (
     ADMIN_MALFORMED_REQUESTS,
     LOG_LINES_LOST,
     ACCESS_LOG_DROPPED,
-    SERIES,
-    SERIES_LIMIT,
-    SERIES_FOLDED,
-    SERIES_EXPIRED,
+    *ABOUT_SERIES,
     TRACE_SPANS_SENT,
     TRACE_SPANS_REJECTED,
     TRACED_REQUESTS_WAITING,

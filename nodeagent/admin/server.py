@@ -19,7 +19,7 @@ from aiohttp import web
 
 from middleware.values import InvalidValue, parse_duration
 from nodeagent.admin.access import FORWARDED_FIELDS, LOOPBACK, Asker, advice, refusal, wants_loopback
-from nodeagent.admin.failures_page import failures_response, read_failures_query
+from nodeagent.admin.failures_page import failures_body, failures_response, read_failures_query
 from nodeagent.admin.formats import TextFormat, choose
 from nodeagent.admin.malformed import MalformedRequests
 from nodeagent.admin.plan_page import PlanText
@@ -286,7 +286,7 @@ class AdminServer:
             service, limit = read_failures_query(request.query)
         except InvalidValue as error:
             return _text(f"{error}\n", 400)
-        return failures_response(request, self._view.failures(service, limit))
+        return failures_response(request, failures_body(self._view.failures(service, limit)))
 
     async def _explain(self, request: web.Request) -> web.Response:
         if self._view.explain is None:

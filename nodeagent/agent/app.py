@@ -7,9 +7,7 @@ is new is put into the kernel and DNS. A name never resolves to an address that 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -18,30 +16,23 @@ from typing import Any, ParamSpec, TypeVar
 import dns.exception
 import structlog
 
-from discovery.debounce import Debounce
 from discovery.dns.server import DnsServer
-from discovery.model import MeshSnapshot, PodObject, ServiceKey
+from discovery.model import PodObject
 from discovery.notice import Announcer
-from discovery.registry import Registry
-from discovery.source import Event, Source, Stale, Synced
-from nodeagent.admin.backing import PlanBacking
-from nodeagent.admin.freshness import Freshness, describe_state
-from nodeagent.admin.live import LiveStats
-from nodeagent.admin.metrics import AgentState, MetricsPage
-from nodeagent.admin.plan_page import PlanPage
+from nodeagent.admin.freshness import describe_state
+from nodeagent.admin.metrics import AgentState
 from nodeagent.admin.readiness import Readiness, ReadinessToken
 from nodeagent.admin.ready_file import ReadyFile
-from nodeagent.admin.resolve import Resolver
-from nodeagent.admin.server import AdminListenError, AdminServer, AdminView
-from nodeagent.agent.explain_page import ExplainPage
+from nodeagent.admin.server import AdminListenError
+from nodeagent.agent.intake import Intake
 from nodeagent.agent.notices import Notices
+from nodeagent.agent.pages import Pages
 from nodeagent.agent.ports import UnservedPorts
 from nodeagent.agent.preflight import StartError, check_ports, check_source
 from nodeagent.agent.report import Report
 from nodeagent.agent.sources import make_source
 from nodeagent.agent.state import SnapshotFile
 from nodeagent.agent.stored import remembered_plan
-from nodeagent.agent.tapping import TapDoor
 from nodeagent.agent.traces import keep_exemplars, make_exporter
 from nodeagent.capture.choose import make_capture
 from nodeagent.capture.contract import CaptureError
@@ -55,11 +46,10 @@ from nodeagent.plan.compile import compile_plan
 from nodeagent.plan.counts import count_fields, count_services
 from nodeagent.plan.diff import ServiceChange, diff_plans, diff_services
 from nodeagent.plan.model import EMPTY_PLAN, BackendKey, ListenerKey, NodePlan
-from nodeagent.plan.render import InForce, in_force_document, service_document
+from nodeagent.plan.render import InForce
 from nodeagent.plan.zone import changed_zone, departures, empty_zone
 from nodeagent.settings import DNS_PORT, Settings
 from nodeagent.stats.exemplars import Exemplars
-from nodeagent.stats.tallies import Tallies
 
 log = structlog.get_logger()
 
@@ -67,10 +57,6 @@ VERIFY_INTERVAL = 5.0
 """Seconds between two checks that the kernel still does what it was told."""
 COLD_START_PATIENCE = 0.2
 """Seconds that the source has before the snapshot on disk is served."""
-
-
-AT_ONCE = 500
-"""Events that are folded in a few milliseconds."""
 MANY = 100
 """Changed Services; work on more than these is done by a thread, so that DNS is answered meanwhile."""
 T = TypeVar("T")
@@ -88,16 +74,10 @@ class Agent:
         self._pods: Mapping[str, PodObject] = {}
         """Those of this node, by address."""
         self._keys: set[ListenerKey] = set()
-        self._registry = Registry()
-        self._folding = asyncio.Lock()
-        """Held while a batch is folded or a snapshot taken: no snapshot has half a batch."""
-        self._debounce = Debounce()
-        self._wake = asyncio.Event()
-        self._source = Freshness()
+        self._intake = Intake(settings)
         self._announced = False
         self._capture_failures: dict[str, str] = {}
         """What the kernel refused when it was last told, and when it was last looked at."""
-        self._node_name_doubted = False
         self._unserved = UnservedPorts()
         self._announcer: Announcer | None = None
         self._notices = Notices()
@@ -120,52 +100,24 @@ class Agent:
         except (ValueError, dns.exception.DNSException) as error:
             raise StartError(f"the zone {settings.zone} cannot be served: {error}") from error
         self._presence = Presence(successor_address(settings.mesh_range))
-        layout, allocator = self._supervisor.layout, self._supervisor.allocator
-        tallies = Tallies(layout, allocator)
-        self._live = LiveStats(
-            settings.node_name,
-            tallies,
-            allocator,
-            lambda: self._in_force.plan,
-            lambda: self._supervisor.regions,
-        )
-        self._admin = AdminServer(
-            settings.admin_listen,
-            AdminView(
-                readiness=self._readiness,
-                metrics=MetricsPage(
-                    layout,
-                    allocator,
-                    self._state,
-                    version("svcmesh"),
-                    settings.node_name,
-                    settings.max_series,
-                    tallies,
-                    exemplars=self._exemplars,
-                ).render,
-                plan=PlanPage(lambda: self._in_force, in_force_document, service_document).page,
-                resolve=Resolver(asked_dns(settings), (settings.zone, *settings.alias_zones)).resolve,
-                stats=self._live.stats,
-                tap=TapDoor(self._supervisor.watchers, self._serves),
-                failures=self._supervisor.failures.show,
-                notes=self._notes,
-                backing=PlanBacking(lambda: self._in_force.plan).backing,
-                explain=ExplainPage(lambda: self._in_force, lambda: self._pods, settings).body,
-            ),
-            share=settings.capture == "nftables",
+        self._pages = Pages(
+            settings,
+            self._supervisor,
+            self._exemplars,
+            self._readiness,
+            lambda: self._in_force,
+            lambda: self._pods,
+            self._state,
+            self._notes,
         )
         self._ready_file = ReadyFile(settings.ready_file)
         self._snapshot_file = SnapshotFile(settings.state_dir, settings.source)
-
-    def _serves(self, service: str) -> bool:
-        namespace, _, name = service.partition("/")
-        return ServiceKey(namespace, name) in self._in_force.plan.services
 
     def _state(self) -> AgentState:
         return AgentState(
             plan=self._in_force.plan,
             plan_changed=self._plan_changed,
-            source=self._source,
+            source=self._intake.freshness,
             snapshot=self._snapshot_file.state,
             regions=self._supervisor.regions,
             workers=self._supervisor.alive,
@@ -173,7 +125,7 @@ class Agent:
             dns_queries=self._dns.counters.by_result(),
             dns_responses=self._dns.counters.by_transport(),
             log_lines_lost=lost_lines(),
-            admin_malformed=self._admin.malformed,
+            admin_malformed=self._pages.malformed,
             ready=self._readiness.ready,
             tasks=len(asyncio.all_tasks()),
             health=self._prober.state,
@@ -188,7 +140,7 @@ class Agent:
     def _notes(self) -> Iterable[str]:
         plan = self._plan
         yield from describe_state(
-            self._source, plan.version, self._plan_changed, count_services(plan), time.time()
+            self._intake.freshness, plan.version, self._plan_changed, count_services(plan), time.time()
         )
         yield f"workers: {self._serving} of {self._settings.workers} serve"
         failures = "; ".join(self._capture_failures.values())
@@ -210,7 +162,7 @@ class Agent:
         try:
             await self._start()
             tasks = [
-                asyncio.create_task(self._follow(source, awaited[0])),
+                asyncio.create_task(self._intake.follow(source, awaited[0])),
                 asyncio.create_task(self._apply_changes(awaited)),
                 asyncio.create_task(self._snapshot_file.write_changes()),
                 asyncio.create_task(self._verify_capture()),
@@ -235,7 +187,7 @@ class Agent:
         try:
             await self._capture.start()
             await self._supervisor.start()
-            await self._admin.start()
+            await self._pages.start()
         except (CaptureError, AdminListenError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         log.info(
@@ -250,74 +202,25 @@ class Agent:
             compiled=is_compiled(),
         )
 
-    async def _follow(self, source: Source, awaited: ReadinessToken) -> None:
-        """Fold what the source tells into the registry."""
-        async with contextlib.aclosing(source.watch()) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                changed = await self._fold(batch)
-                for event in batch:
-                    if isinstance(event, Stale):
-                        self._source = self._source.lost(event.reason, time.time())
-                        log.warning("source_stale", reason=event.reason, serving="the last plan")
-                    elif isinstance(event, Synced):
-                        if not self._source.fresh:
-                            log.info("source_synced")
-                        self._source = self._source.regained(time.time())
-                        awaited.release()
-                        self._debounce.synced(time.monotonic())
-                        self._check_node_name()
-                if changed:
-                    self._debounce.changed(time.monotonic())
-                self._wake.set()
-
-    async def _fold(self, batch: Sequence[Event]) -> bool:
-        """Fold a batch as a whole, and let other tasks run in between; return whether anything changed."""
-        changed = False
-        async with self._folding:
-            for start in range(0, len(batch), AT_ONCE):
-                changed |= self._registry.fold(batch[start : start + AT_ONCE])
-                if len(batch) > AT_ONCE:
-                    await asyncio.sleep(0)
-        return changed
-
-    async def _take_snapshot(self) -> MeshSnapshot:
-        async with self._folding:
-            # There is no event to wait for, because the work is done here; other tasks run in between.
-            while self._registry.join_some():  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            return self._registry.snapshot()
-
-    def _check_node_name(self) -> None:
-        """Warn once if no Pod is on a node of our name: in a cluster, the agent itself is such a Pod."""
-        if self._settings.source == "kube" and not self._registry.knows_pods and not self._node_name_doubted:
-            self._node_name_doubted = True
-            log.warning(
-                "node_without_pods",
-                node=self._settings.node_name,
-                reason="no Pod is on a node of this name, so clients are known by their address alone; "
-                "if there should be, set --node-name to the node's name in Kubernetes",
-            )
-
     async def _apply_changes(self, awaited: Sequence[ReadinessToken]) -> None:
         """Make the node equal to the registry, one change at a time; the first releases `awaited`."""
         previous = await self._remember(awaited)
         while True:
-            await self._until_due()
+            await self._intake.until_due()
             started, spent = time.monotonic(), time.process_time()
-            snapshot = await self._take_snapshot()
+            snapshot = await self._intake.take_snapshot()
             self._pods = snapshot.pods
             self._supervisor.tell_sources(snapshot.pods)
             if snapshot.version == previous.version:  # nothing but pods differs, and no plan depends on them
                 self._snapshot_file.keep(snapshot, previous, soon=False)
-                ended = time.monotonic()
-                self._debounce.applied(ended, ended - started)
+                self._intake.applied(started)
                 continue
             size = len(snapshot.services if snapshot.changes is None else snapshot.changes.keys)
             plan = await _beside(size, compile_plan, snapshot, previous, self._settings)
             compiled = time.monotonic()
             await self._apply(plan)
             ended = time.monotonic()
-            self._debounce.applied(ended, ended - started, time.process_time() - spent)
+            self._intake.applied(started, time.process_time() - spent)
             previous = plan
             self._snapshot_file.keep(snapshot, plan)
             if self._announcer is not None:
@@ -335,11 +238,12 @@ class Agent:
         if stored is None:
             return EMPTY_PLAN
         remembered = remembered_plan(stored)
-        if await self._until_due(COLD_START_PATIENCE):
+        if await self._intake.until_due(COLD_START_PATIENCE):
             return remembered
         head = stored.head
-        self._source = self._source.lost("no answer yet, the snapshot on disk is served", head.written)
-        self._registry.continue_from(stored.snapshot.version)
+        self._intake.continue_from(
+            stored.snapshot.version, "no answer yet, the snapshot on disk is served", head.written
+        )
         self._pods = stored.snapshot.pods
         self._supervisor.tell_sources(stored.snapshot.pods)
         size = len(stored.snapshot.services)
@@ -383,19 +287,6 @@ class Agent:
         log.info("agent_ready", **count_fields(self._plan))
         # What exists now stays: collecting it again and again would delay changes by tens of ms.
         gc.freeze()
-
-    async def _until_due(self, patience: float = math.inf) -> bool:
-        """Wait until changes are to be applied, at most `patience` seconds; return whether they are."""
-        end = time.monotonic() + patience
-        while (wait := self._debounce.due - time.monotonic()) > 0:
-            left = min(wait, end - time.monotonic())
-            if left <= 0:
-                return False
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(left) else left):
-                    await self._wake.wait()
-        return True
 
     async def _apply(self, plan: NodePlan) -> None:
         old = self._plan
@@ -496,16 +387,10 @@ class Agent:
             await self._capture.close()
         except CaptureError as error:
             log.error("capture_failed", reason=str(error))  # noqa: TRY400
-        await self._live.close()
-        await self._admin.close()
+        await self._pages.close()
         log.info("agent_stopped")
 
 
 async def _beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a call returns; a call about more than `MANY` Services is made in a thread."""
     return await asyncio.to_thread(call, *args, **kwargs) if size > MANY else call(*args, **kwargs)
-
-
-def asked_dns(settings: Settings) -> tuple[str, int]:
-    """Return the address and port at which this node's clients ask the mesh's DNS."""
-    return (settings.dns_address, 53) if settings.capture == "nftables" else settings.dns_listen

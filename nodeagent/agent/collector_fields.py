@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from middleware.contract import OWN_FIELDS
+
 MOST_BYTES: Final = 16 * 1024
 """Of the file: servers do not take larger heads."""
 SHORTEST_SECRET: Final = 8
@@ -17,24 +19,7 @@ SHORTEST_SECRET: Final = 8
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METADATA_NAME: Final = re.compile(rb"[0-9A-Za-z_.-]+")
 _VALUE: Final = re.compile(rb"[ -~]+")
-_OURS: Final = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
+_OURS: Final = OWN_FIELDS | {"accept-encoding", "content-encoding", "content-type", "host", "user-agent"}
 """Fields that the sender writes itself, and those that belong to the connection."""
 
 Fields = tuple[tuple[str, str], ...]

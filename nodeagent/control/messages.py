@@ -184,7 +184,7 @@ class Traces(msgspec.Struct, frozen=True, tag=True):
     requests: tuple[TracedRequest, ...]
     dropped: int
     sources: tuple[str, ...] = ()
-    """Who has sent each of them: `Identity.source`, by which it is counted."""
+    """The client of each of them: the `Identity.source` under which it is counted."""
 
 
 Message = (

@@ -42,7 +42,7 @@ class TapFilter(msgspec.Struct, frozen=True):
 
     @property
     def lowest(self) -> int:
-        """The lowest status that it takes."""
+        """The lowest status of the requests that are wanted."""
         return int(self.status.replace("x", "0") or 0)
 
     def takes(self, workload: str, status: int, path: str, method: str) -> bool:

@@ -29,7 +29,7 @@ from nodeagent.proxy.message import (
 DEFAULT_PORTS = {"http": 80, "https": 443, "tcp": 0}
 LONGEST_URL = 4096
 MALFORMED = 400
-"""The status of faults that HTTP/2 does not answer."""
+"""Over HTTP/2, faults with this status break the stream off and get no answer."""
 _GRPC = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 """Of a call, which comes over HTTP/2; not `application/grpc-web`."""
 

@@ -1,4 +1,4 @@
-"""What stands in the log for lines that are missing, as a value."""
+"""What the log has in place of missing lines, as a value."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Gap(msgspec.Struct):
     until: float
     lines: int = 0
     about: Counter[str] = msgspec.field(default_factory=Counter)
-    """How many, by what they were about; lines about nothing in particular are in `lines` alone."""
+    """How many, by Service. Lines about no Service count in `lines` only."""
     refused: str = ""
-    """What the system said when they were to be written; empty: there was no room for them."""
+    """The error of the system when the lines were written; empty: there was no room for them."""
 
     def add(self, about: str, now: float) -> None:
         """Count one more line."""

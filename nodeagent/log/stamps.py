@@ -11,7 +11,7 @@ def utc(moment: float) -> str:
 
 
 class Stamps:
-    """Makes the times of many lines: what those of one second have in common is made once."""
+    """Makes the times of many lines. The part that is the same for a whole second is made once."""
 
     def __init__(self) -> None:
         self._second = -1

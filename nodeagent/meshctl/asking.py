@@ -21,7 +21,7 @@ PATIENCE: Final = aiohttp.ClientTimeout(total=15.0, connect=5.0)
 """For an agent that is asked at its address."""
 
 MOST_TRIED: Final = 5
-"""Agents that are asked for what any of them can tell."""
+"""How many agents are asked, at most, for what any of them can tell."""
 
 
 class Untold(SourceError):
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True):
     namespace: str = ""
     """Of the pod."""
     status: int = 0
-    """Of HTTP; 0: there was no answer of the agent's."""
+    """The status of HTTP; 0: the agent has not answered."""
 
 
 class Agents(Protocol):
@@ -95,7 +95,7 @@ class WhichAgents(msgspec.Struct, frozen=True):
         return f"no agents: no pod in {where}{on} matches {self.selector}"
 
     def meant(self, pods: Iterable[AgentPod]) -> list[AgentPod]:
-        """Return the pods on the node that is meant, by node and name."""
+        """Return the pods on the chosen node, or all, sorted by node and name."""
         return sorted(
             (pod for pod in pods if pod.node == (self.node or pod.node)),
             key=lambda pod: (pod.node, pod.name),

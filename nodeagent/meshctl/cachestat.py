@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from nodeagent.meshctl.said import answered_line, count_answered, why_line
 from nodeagent.meshctl.table import Table
 
 PREFIX: Final = "svcmesh_cache_"
@@ -93,10 +94,9 @@ def stat_lines(agents: Sequence[AgentCaches]) -> Iterator[str | Table]:
         yield Table(COLUMNS, [*map(_row, counts)])
     for agent in agents:
         if agent.reason:
-            yield f"{agent.node or '(no node)'} ({agent.pod}): {' '.join(agent.reason.split())}"
-    answered = sum(not agent.reason for agent in agents)
+            yield why_line(agent.node, agent.pod, agent.reason)
     ports = f"{len(counts)} port{'' if len(counts) == 1 else 's'} with a cache"
-    yield f"{ports}; {answered} of {len(agents)} agents have answered"
+    yield f"{ports}; {answered_line(agents)}"
 
 
 def _row(one: CacheCounts) -> tuple[str, ...]:
@@ -111,5 +111,5 @@ def stat_document(agents: Sequence[AgentCaches]) -> dict[str, Any]:
         "caches": [{**msgspec.to_builtins(one), "hit_rate": one.hit_rate} for one in merge_counts(agents)],
         "agents": [msgspec.to_builtins(agent) for agent in agents],
         "total": len(agents),
-        "answered": sum(not agent.reason for agent in agents),
+        "answered": count_answered(agents),
     }

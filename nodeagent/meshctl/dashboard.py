@@ -19,13 +19,15 @@ from aiohttp import web
 
 from discovery.source import SourceError
 from middleware.values import InvalidValue, parse_duration
-from nodeagent.admin.failures_page import read_failures_query
+from nodeagent.admin.failures_page import failures_body, failures_response, read_failures_query
 from nodeagent.admin.tap_page import NoTap, Tap, show_tap
 from nodeagent.admin.ui import HEADERS, PageFiles, etag_of, page_document, tagged, to_page
 from nodeagent.explain.question import KNOWN
 from nodeagent.meshctl.asking import Agents
+from nodeagent.meshctl.explaining import ask_explanation
 from nodeagent.meshctl.failures import ask_failures, share_of
-from nodeagent.meshctl.live import ask_explanation, ask_live, ask_plan, read_backing
+from nodeagent.meshctl.live import ask_live
+from nodeagent.meshctl.plans import ask_plan, read_backing
 from nodeagent.stats.overview import Backing
 from nodeagent.stats.signals import LONGEST
 
@@ -119,11 +121,9 @@ class Dashboard:
             if not agent:
                 self._count = len(said.agents)
             asked = {"each": each} if each < limit else {}
-            return msgspec.json.encode({**said.document(), **asked}) + b"\n"
+            return failures_body({**said.document(), **asked})
 
-        body = await self._failed.get(f"{service} {limit} {agent}", make)
-        headers = {"Cache-Control": "no-store", "Content-Type": "application/json"}
-        return tagged(request, body, etag_of(body), headers)
+        return failures_response(request, await self._failed.get(f"{service} {limit} {agent}", make))
 
     async def _explain(self, request: web.Request) -> web.Response:
         asked = {name: request.query[name] for name in KNOWN if name in request.query}

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from nodeagent.meshctl.asking import Agents, Answer
+from nodeagent.meshctl.said import answered_line, count_answered, read_answers, why_line
 from nodeagent.meshctl.tapline import text_line
 from nodeagent.stats.failures import USUAL, Failures, merge_failures
 from nodeagent.stats.overview import AgentSaid
@@ -27,20 +28,16 @@ class FailuresSaid(msgspec.Struct, frozen=True):
     agents: tuple[AgentSaid, ...]
 
     @property
-    def answered(self) -> int:
-        """How many agents have answered."""
-        return sum(not one.reason for one in self.agents)
-
-    @property
     def complete(self) -> bool:
         """Whether there are agents, and all have answered."""
-        return bool(self.agents) and self.answered == len(self.agents)
+        return bool(self.agents) and count_answered(self.agents) == len(self.agents)
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         said: dict[str, Any] = msgspec.to_builtins(self.together)
         agents: Any = msgspec.to_builtins(self.agents)
-        return {**said, "agents": agents, "answered": self.answered, "total": len(self.agents)}
+        answered, total = count_answered(self.agents), len(self.agents)
+        return {**said, "agents": agents, "answered": answered, "total": total}
 
 
 def read_failures(text: str) -> Failures:
@@ -60,20 +57,12 @@ def read_failures(text: str) -> Failures:
 
 def merge_said(answers: Iterable[Answer], limit: int) -> FailuresSaid:
     """Return what all agents say together."""
-    pages: list[Failures] = []
-    said: list[AgentSaid] = []
-    for answer in answers:
-        node, reason = answer.node, NOT_KEPT if answer.status == 404 else answer.reason
-        if not reason:
-            try:
-                page = read_failures(answer.text)
-            except ValueError as error:
-                reason = str(error)
-            else:
-                pages.append(page)
-                node = node or page.node
-        said.append(AgentSaid(node, answer.agent, reason))
-    return FailuresSaid(merge_failures(pages, limit), tuple(said))
+    pages, said = read_answers(map(_with_reason, answers), read_failures)
+    return FailuresSaid(merge_failures(pages, limit), said)
+
+
+def _with_reason(answer: Answer) -> Answer:
+    return msgspec.structs.replace(answer, reason=NOT_KEPT) if answer.status == 404 else answer
 
 
 def share_of(limit: int, agents: int) -> int:
@@ -101,16 +90,18 @@ def failure_lines(said: FailuresSaid) -> Iterator[str]:
 
 
 def summary_lines(said: FailuresSaid) -> Iterator[str]:
-    """Yield what is missing, and why."""
+    """Yield what is missing, and why; nothing if there are no agents."""
+    if not said.agents:
+        return
     for agent in said.agents:
         if agent.reason:
-            yield f"{agent.node or agent.agent}: {agent.reason}"
+            yield why_line(agent.node, agent.agent, agent.reason)
     page = said.together
     if page.left_out:
         yield f"nothing is known of {page.left_out} further ones: there were too many in one second"
     yield (
         f"{len(page.failures)} shown of {page.seen + page.left_out} that failed or were refused; "
-        f"{said.answered} of {len(said.agents)} agents have answered"
+        f"{answered_line(said.agents)}"
     )
 
 

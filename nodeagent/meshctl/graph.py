@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from nodeagent.meshctl.stat import BAD, GOOD, printable, show_rate, show_seconds, show_share
+from nodeagent.log.console import printable
+from nodeagent.meshctl.stat import BAD, GOOD, show_rate, show_seconds, show_share
 from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import Edge, Overview
 from nodeagent.stats.signals import Signals

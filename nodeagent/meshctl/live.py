@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from nodeagent.meshctl.asking import Agents, Answer, Untold, ask_any
+from nodeagent.meshctl.asking import Agents, Answer
+from nodeagent.meshctl.said import read_answers
 from nodeagent.stats.columns import DURATION_BOUNDS
-from nodeagent.stats.overview import AgentSaid, Backing, Edge, Live, ServiceName, ServiceRow, merge_nodes
+from nodeagent.stats.overview import Backing, Edge, Live, ServiceRow, merge_nodes
 from nodeagent.stats.signals import NodeStats
 
 _BUCKETS: Final = len(DURATION_BOUNDS) + 1
 _decoder = msgspec.json.Decoder(NodeStats)
-
-
-class _Endpoint(msgspec.Struct):
-    pod: str = ""
-
-
-class _Backend(msgspec.Struct):
-    endpoints: list[_Endpoint] = []
-
-
-class _Service(msgspec.Struct):
-    backends: list[_Backend] = []
-
-
-class _Plan(msgspec.Struct):
-    """What is needed of the page `/plan`."""
-
-    services: dict[str, _Service] = {}
 
 
 def read_stats(text: str) -> NodeStats:
@@ -53,20 +36,8 @@ def read_stats(text: str) -> NodeStats:
 
 def merge_answers(answers: Iterable[Answer], backing: Backing | None = None) -> Live:
     """Return what all agents say together."""
-    stats: list[NodeStats] = []
-    said: list[AgentSaid] = []
-    for answer in answers:
-        node, reason = answer.node, answer.reason
-        if not reason:
-            try:
-                read = read_stats(answer.text)
-            except ValueError as error:
-                reason = str(error)
-            else:
-                stats.append(read)
-                node = node or read.node
-        said.append(AgentSaid(node, answer.agent, reason))
-    return Live(merge_nodes(stats, backing), tuple(said))
+    stats, said = read_answers(answers, read_stats)
+    return Live(merge_nodes(stats, backing), said)
 
 
 async def ask_live(agents: Agents, window: str, one: str = "", backing: Backing | None = None) -> Live:
@@ -96,73 +67,3 @@ def only(live: Live, namespace: str, service: str) -> Live:
         edges=[one for one in overview.edges if meant(one) or asks(one)],
     )
     return msgspec.structs.replace(live, overview=kept)
-
-
-_plan_decoder = msgspec.json.Decoder(_Plan)
-
-
-async def ask_plan(agents: Agents, one: str = "") -> Answer | None:
-    """Return the plan of the first agent that tells it; None: none does.
-
-    Agents of a cluster have the same plan, but for what endpoints of it each finds healthy.
-
-    Raises:
-        SourceError: it is not known which agents there are.
-    """
-    if one:
-        return next((each for each in await agents.ask("/plan", {}, one) if not each.reason), None)
-    try:
-        return await ask_any(agents, "/plan", {})
-    except Untold:
-        return None
-
-
-async def ask_explanation(agents: Agents, query: Mapping[str, str], one: str = "") -> Answer:
-    """Return an explanation of the first agent that has one, or why there is none.
-
-    A pod is known to the agent of its node alone, so all are asked if `from` is there. `one` is as in
-    `Agents.ask`.
-
-    Raises:
-        SourceError: it is not known which agents there are.
-    """
-    if one or query.get("from"):
-        answers = await agents.ask("/explain", query, one)
-    else:
-        names = await agents.names()
-        answers = await agents.ask("/explain", query, names[0]) if names else []
-    refused = [msgspec.structs.replace(each, reason=_words(each.reason)) for each in answers if each.reason]
-    found = next((each for each in answers if not each.reason), None)
-    return found or next(iter(refused), Answer("", "", reason="there is no agent that could be asked"))
-
-
-def _words(reason: str) -> str:
-    """Return what an agent has said of a question, without its status."""
-    return reason.removeprefix("it answers 400: ")
-
-
-async def ask_backing(agents: Agents) -> Backing:
-    """Return which Service a source belongs to, as an agent's plan says; nothing is known if there is none.
-
-    Raises:
-        SourceError: it is not known which agents there are.
-    """
-    plan = await ask_plan(agents)
-    return Backing({}) if plan is None else read_backing(plan.text)
-
-
-def read_backing(text: str) -> Backing:
-    """Read which pods are endpoints of which Services from the page `/plan`; of no plan nothing is known."""
-    try:
-        plan = _plan_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return Backing({})
-    return Backing(
-        {
-            ServiceName(*key.split("/", 1)): sorted(
-                {one.pod for backend in service.backends for one in backend.endpoints if one.pod}
-            )
-            for key, service in plan.services.items()
-            if "/" in key
-        }
-    )

@@ -16,10 +16,8 @@ from nodeagent.meshctl.table import Table
 Document = Mapping[str, Any]
 _OUT: Final = ("unhealthy", "ejected")
 """Fields of an endpoint that say why it is not used."""
-
-
 MOST_NAMED: Final = 3
-"""Nodes that a line names."""
+"""Nodes that a line names at most."""
 
 
 class NodeSaid(msgspec.Struct, frozen=True):
@@ -31,11 +29,6 @@ class NodeSaid(msgspec.Struct, frozen=True):
     breakers: Sequence[Breaker] = ()
     endpoints: Sequence[Document] = ()
     """Those that are not used, with the reasons: `backend`, `address`, `unhealthy`, `ejected`."""
-
-    @property
-    def name(self) -> str:
-        """The node, or the address of an agent that was asked there."""
-        return self.node or self.agent
 
 
 class NotInPlan(Exception):
@@ -123,7 +116,7 @@ def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str | Table]:
     found: dict[tuple[int, str], list[str]] = {}
     for one in nodes:
         for breaker in one["breakers"]:
-            found.setdefault((breaker["port"], breaker["state"]), []).append(one["node"] or one["agent"])
+            found.setdefault((breaker["port"], breaker["state"]), []).append(_name(one))
     if found:
         yield ""
         rows = [(str(port), state, named(where)) for (port, state), where in sorted(found.items())]
@@ -131,8 +124,14 @@ def _breaker_lines(nodes: Sequence[Document]) -> Iterator[str | Table]:
 
 
 def named(nodes: Sequence[str]) -> str:
-    """Return the names of nodes, or how many they are where they are too many for a line."""
+    """Return the names of nodes, or their number if they are too many for a line."""
     return ", ".join(nodes) if len(nodes) <= MOST_NAMED else f"{len(nodes)} nodes"
+
+
+def _name(said: Document) -> str:
+    """Return the node, or the address of an agent that was asked there."""
+    name: str = said["node"] or said["agent"]
+    return name
 
 
 def _said(one: NodeSaid, what: str) -> dict[str, Any]:
@@ -165,7 +164,7 @@ def endpoints_lines(document: Document) -> Iterator[str | Table]:
             rows.append((backend["backend"], backend["balance"], one["address"], one.get("pod", "-"), state))
     yield Table(("BACKEND", "BALANCE", "ENDPOINT", "POD", "STATE"), rows)
     if nodes:
-        yield f"health and ejections of {named([one['node'] or one['agent'] for one in nodes])}"
+        yield f"health and ejections of {named([*map(_name, nodes)])}"
 
 
 def _states(backend: str, endpoint: Document, nodes: Iterable[Document]) -> str:
@@ -177,7 +176,7 @@ def _states(backend: str, endpoint: Document, nodes: Iterable[Document]) -> str:
     for node in nodes:
         known = next((one for one in node["endpoints"] if (one["backend"], one["address"]) == place), None)
         state = state_of(known if known is not None else {"address": endpoint["address"]})
-        found.setdefault(state, []).append(node["node"] or node["agent"])
+        found.setdefault(state, []).append(_name(node))
     if len(found) == 1:
         return next(iter(found))
     return ", ".join(f"{state} ({named(where)})" for state, where in sorted(found.items()))

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, get_args
 
 import click
 
+from nodeagent.log.console import printable
+from nodeagent.meshctl.said import answered_line, why_line
 from nodeagent.stats.overview import Live, ServiceName, ServiceRow
 from nodeagent.stats.signals import Signals
 
@@ -100,11 +102,6 @@ def _fit(table: list[tuple[str, ...]], width: int | None) -> tuple[list[tuple[st
         table = [(*cells[:gone], *cells[gone + 1 :]) for cells in table]
 
 
-def printable(text: str) -> str:
-    """Return a text without signs that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
 def cut(text: str, width: int) -> str:
     """Return a text that is not longer than `width`; what is missing shows as `…`."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
@@ -142,12 +139,10 @@ def summary_lines(live: Live, shown: int | None = None) -> Iterator[str]:
     overview = live.overview
     for agent in live.agents:
         if agent.reason:
-            reason = " ".join(agent.reason.split())
-            yield printable(f"{agent.node or '(no node)'} ({agent.agent}): {reason}")
+            yield why_line(agent.node, agent.agent, agent.reason)
     if overview.left_out:
         yield f"{overview.left_out} ports and sources are missing: the agents had no room for them"
     count = len(overview.services)
     services = f"{count} Service{'' if count == 1 else 's'} used in the last {overview.window:.0f} s"
     some = f" ({shown} shown)" if shown is not None and shown < count else ""
-    answered = sum(not agent.reason for agent in live.agents)
-    yield f"{services}{some}; {answered} of {len(live.agents)} agents have answered"
+    yield f"{services}{some}; {answered_line(live.agents)}"

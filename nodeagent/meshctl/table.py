@@ -12,7 +12,7 @@ from nodeagent.meshctl.plain import plain
 
 GAP: Final = "  "
 LEAST: Final = 20
-"""Characters of a terminal that is not taken to be narrower."""
+"""A terminal that says it is narrower is treated as if it had so many characters."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -21,7 +21,7 @@ class Table(msgspec.Struct, frozen=True):
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: int = 0
-    """So many columns at the end stand at the right."""
+    """How many of the last columns are aligned to the right."""
 
     def lines(self, width: int | None = None) -> Iterator[str]:
         """Yield the table; where it is wider than `width`, each row as lines of its own."""

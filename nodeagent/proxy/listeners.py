@@ -340,7 +340,7 @@ class RunningListener:
 
 
 def told_from(choice: LineChoice) -> int:
-    """Return the lowest status that somebody has to be told of who writes these lines."""
+    """Return the lowest status of the exchanges that the observer is told of, to write these lines."""
     if choice.all or choice.slow or choice.share:
         return ALL
     return FAILURES  # they are remembered, even if no line is written

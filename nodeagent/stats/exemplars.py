@@ -1,7 +1,7 @@
-"""Exemplars: of each bucket of durations the latest request that was traced, for its series on `/metrics`.
+"""Exemplars: the latest traced request of each bucket of durations, for the bucket's series on `/metrics`.
 
 They come from what workers record for the collector of `--traces`, so a request that is not traced costs
-nothing. Bounded: the edges that were traced last, one request for each of their buckets.
+nothing. They are bounded: those of the edges that were traced last, one request for each bucket.
 
 Prometheus refuses, and logs at each scrape, an exemplar that is older than the one before in its series. So
 none is shown after a later one, though workers report in any order, and edges change their series.
@@ -32,7 +32,7 @@ class Exemplar(NamedTuple):
     """When it ended, as Unix time."""
 
     def text(self) -> str:
-        """Return what stands behind the value of the bucket; labels have 40 of 128 possible characters."""
+        """Return what is written after the bucket's value. Its labels have 40 characters; 128 are allowed."""
         return f'# {{trace_id="{self.trace_id}"}} {self.seconds!r} {self.at:.3f}'
 
 

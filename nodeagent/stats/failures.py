@@ -18,7 +18,7 @@ MOST_OF_SERVICE: Final = 50
 MOST_SERVICES: Final = 100
 """Services of which lines are remembered: those that had one last."""
 USUAL: Final = 100
-"""Lines that are shown if nobody says how many."""
+"""Lines that are shown by default."""
 
 
 class FailureLine(msgspec.Struct, frozen=True, array_like=True):
@@ -45,12 +45,12 @@ class Failures(msgspec.Struct, frozen=True):
     seen: int
     """How many there were since then, without those that were left out."""
     left_out: int
-    """How many there were besides, of which nothing is known: there were too many in one second."""
+    """How many more there were that nothing else is known of, because there were too many in one second."""
     kept: int
     """How many are remembered; there may be more than are shown."""
     failures: Sequence[Any]
     services: Sequence[ServiceFailures] = ()
-    """If all Services are asked for: each of which something is remembered, the latest first."""
+    """If no Service is chosen: each one with something remembered, the latest first."""
 
 
 class _OfService:

@@ -1,8 +1,8 @@
 """How many requests ports with an objective have had, and how many of them failed or were too slow. Pure.
 
 These counts are apart from the other time series (`nodeagent.stats.ledger`): a port with an objective is
-counted from when it gets it until it leaves the plan, however idle it is and however many other ports there
-are, so that its error budget has no gaps.
+counted from when it gets the objective until it leaves the plan, however idle it is and however many other
+ports there are, so that its error budget has no gaps.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ObjectiveCounts:
         """Of the ports that were asked, the one that was asked first comes first."""
 
     def begin(self, slow_from: Mapping[SlotKey, int]) -> None:
-        """A look begins: these ports have an objective, each with its `first_slow_column`."""
+        """Begin to count what is new. These ports have an objective, each with its `first_slow_column`."""
         self._slow_from = slow_from
         for key in [key for key in self.ports if key not in slow_from]:
             del self.ports[key]

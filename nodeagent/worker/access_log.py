@@ -6,8 +6,8 @@ are missing. Lines that are chosen because something failed, or was slow, have a
 for each port of a Service, so that a storm at one does not hide another; what is left out is said once a
 second, with its number (`tick`).
 
-The client's pod is looked up for a line that is written, when it is: of one that has gone by then there is
-the address alone.
+The client's pod is looked up when a line is written. If the pod has gone by then, the line has only its
+address.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LOWEST = {"all": ALL, "errors": FAILURES, "off": NO_STATUS}
 
 
 class Lines(Protocol):
-    """Where lines go: `nodeagent.log.configure.AccessLines`."""
+    """Where lines go: `nodeagent.log.access_lines.AccessLines`."""
 
     def takes(self, level: str) -> bool:
         """Return whether lines of this level are written."""

@@ -30,7 +30,7 @@ LAYERS: Final = {
     "request_timeout": "timeout",
     "try_timeout": "per-try-timeout",
 }
-"""Which middleware gives a reason."""
+"""The middleware that refuses requests for this reason."""
 NOT_REFUSED: Final = frozenset({"cached", "stale_if_error"})
 """Reasons of replies that stand for an endpoint's, whatever their status."""
 

@@ -106,7 +106,7 @@ def request_line(
 
 
 def request_fields(ended: Ended, failure: tuple[str, str] | None) -> dict[str, object]:
-    """Return what `request_line` says of the request and its answer, for who adds other keys to it."""
+    """Return what `request_line` says of the request and its answer, for callers that add their own keys."""
     fields: dict[str, object] = msgspec.to_builtins(request_line(UNSET, UNSET, ended, failure, None, 0, ""))
     for key in ("time", "source", "source_port", "worker"):
         del fields[key]

@@ -1,8 +1,8 @@
 """Tells the agent of what failed or was refused, within a bound, and without waiting.
 
 A line is made for at most `PER_PORT` failures a second at each port of a Service, and `PER_SECOND` of a
-worker; the rest is counted. Of requests that go well this learns only where all are told anyway, and then it
-looks at two fields.
+worker; the rest is counted. It is told of requests that succeed only if something else, such as the
+access log, wants all of them; for those it only looks at two fields.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_agents_that_do_not_answer_are_named(api: FakeApi, tmp_path: Path) -> No
     assert (code, page["seen"], page["answered"], page["total"]) == (1, 1, 1, 3)
     assert page["failures"] == [FAILED]
     assert [one["reason"][:18] for one in page["agents"]] == ["", "the pod is Pending", "no page of this ve"]
-    assert "node-2: the pod is Pending" in meshctl(api, tmp_path, "failures")[1]
+    assert "node-2 (agent-2): the pod is Pending" in meshctl(api, tmp_path, "failures")[1]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"failures": [1]}', "[]"])

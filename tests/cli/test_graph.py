@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
-from nodeagent.meshctl.live import read_backing
+from nodeagent.meshctl.plans import read_backing
 from nodeagent.stats.overview import Overview, merge_nodes
 from tests.cli.stats import counted, node_stats
 from tests.cli.test_stat import ONE, meshctl, put_stats

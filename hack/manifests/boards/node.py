@@ -76,7 +76,7 @@ TRAFFIC = Row(
         ),
         Panel(
             "Refused",
-            "What was no proper request, connections closed at once, requests shed: the reasons that occur.",
+            "Malformed requests, connections closed at once, and requests that were shed, by reason.",
             (
                 Query(f"{MALFORMED} > 0", "request: {{reason}}"),
                 Query(f"{REFUSED} > 0", "connection: {{reason}}"),
@@ -184,7 +184,7 @@ OWN = Row(
         ),
         Panel(
             "Traces",
-            "Spans that the collector of --traces took or refused; requests whose spans wait or are lost.",
+            "Spans that the collector of --traces took or refused; requests whose spans wait or were lost.",
             (
                 Query(rate("svcmesh_trace_spans_sent_total", "node", ON_NODE), f"{EACH} spans a second"),
                 Query(rate("svcmesh_trace_spans_rejected_total", "node", ON_NODE), f"{EACH} spans refused"),

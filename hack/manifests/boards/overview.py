@@ -64,7 +64,7 @@ BOARD = Board(
                 ),
                 stat(
                     "Budget left",
-                    "Of the objective that is worst off, of 30 days. Needs the mesh's rules.",
+                    "Of the error budget of 30 days: the lowest of all objectives. Needs the mesh's rules.",
                     budget_left("", PORT),
                     "percentunit",
                     mappings=(Mapping(0, "used up", "red"),),

@@ -273,7 +273,7 @@ def _defaults(panel: Panel) -> dict[str, Any]:
         options = {str(one.value): {"text": one.text, "color": one.color} for one in panel.mappings}
         defaults["mappings"] = [{"type": "value", "options": options}]
         if panel.kind == "timeseries":
-            # The axis ends at the last state, and has no half of one.
+            # The axis ends at the last state, and shows whole numbers only: there is no state between two.
             defaults |= {"max": max(one.value for one in panel.mappings), "decimals": 0}
     if panel.kind == "stat":
         defaults["thresholds"] = {"mode": "absolute", "steps": _steps(panel)}

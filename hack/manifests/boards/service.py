@@ -62,9 +62,10 @@ OBJECTIVE = Row(
     "Objective (svc.mesh/objective), by the mesh's rules",
     (
         Panel(
-            "Promised, and what is left of it",
-            "budget left: of the failed, or slow, requests that 30 days may have. burn: how many times as"
-            " fast as allowed it is used up; at 1 it lasts for 30 days.",
+            "Objectives and error budgets",
+            "budget left: the share of the error budget of 30 days (failed or slow requests that are allowed)"
+            " that is not used up. burn: how many times as fast as allowed it is used up; at 1 it lasts for"
+            " 30 days.",
             (
                 Query(f"max by ({BY_GOAL}) (svcmesh_objective_ratio{{{PORT}}})", "objective", "percentunit"),
                 Query(
@@ -89,7 +90,7 @@ OBJECTIVE = Row(
         ),
         Panel(
             "Burn rate of an hour",
-            "1: the budget is used up in 30 days. From 14.4 on somebody is called.",
+            "At 1, the budget is used up in 30 days. From 14.4 on, a critical alert fires.",
             (Query(burn_rate(BY_GOAL, "1h", PORT), OF_GOAL),),
         ),
         Panel(

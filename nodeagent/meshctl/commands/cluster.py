@@ -91,7 +91,7 @@ def service_argument(*, required: bool = True) -> Callable[[Command], Command]:
 
 
 class Unreadable(click.ClickException):
-    """What a command goes by cannot be read: a cluster, an agent, a path. Its use was right."""
+    """What a command needs cannot be read: a cluster, an agent, a path. The command line was right."""
 
     exit_code = 2
 

@@ -19,7 +19,8 @@ from nodeagent.meshctl.commands.live import (
 )
 from nodeagent.meshctl.commands.output import PROGRAMS, output_option, print_answer, print_lines
 from nodeagent.meshctl.graph import dot_lines, graph_lines, mermaid_lines
-from nodeagent.meshctl.live import ask_backing, ask_live, only
+from nodeagent.meshctl.live import ask_live, only
+from nodeagent.meshctl.plans import ask_backing
 from nodeagent.meshctl.stat import summary_lines
 from nodeagent.meshctl.table import Table
 from nodeagent.stats.overview import Live, Overview, live_document

@@ -39,6 +39,7 @@ from nodeagent.meshctl.planview import (
     service_in,
     unused_in,
 )
+from nodeagent.meshctl.said import why_line
 from nodeagent.meshctl.table import Table
 from nodeagent.plan.render import plan_document
 
@@ -127,7 +128,7 @@ def _show(
     print_answer(output, document, lines_of(document), fold=2)
     for one in nodes:
         if one.reason:
-            click.echo(f"{one.node or '(no node)'} ({one.agent}): {' '.join(one.reason.split())}", err=True)
+            click.echo(why_line(one.node, one.agent, one.reason), err=True)
 
 
 async def _ask(which: WhichAgents, name: str, read: Callable[[Agents, str], Awaitable[Found]]) -> Found:
