@@ -11,7 +11,8 @@ works, `asyncio.timeout` and `asyncio.current_task` do not. `middleware.testing`
 a layer.
 
 Where a middleware stands is its `scope`. A `"connection"` one is a `Gate`: a plain function that is called
-once for each new connection of any protocol.
+once for each new connection of any protocol. A `"request"` one is an `OnRequest`: a plain function that is
+called at the beginning of each request.
 
 Running state (an open breaker, a budget) lives in the layer and is kept as long as service, port and
 options stay equal, so a change of anything else does not touch it.
@@ -90,6 +91,7 @@ __all__ = [
     "Middleware",
     "NoEndpoint",
     "NodeWindow",
+    "OnRequest",
     "Problem",
     "Rejected",
     "Reply",
@@ -108,10 +110,10 @@ __all__ = [
     "check_field",
 ]
 
-Scope = Literal["connection", "listener", "rule", "backend", "try"]
-"""Where a middleware stands, from the outside in: at each connection; around everything that a port is
-asked; around what one of its rules takes; around what is sent to one backend, whichever rule or port chose
-it; around each single try."""
+Scope = Literal["connection", "request", "listener", "rule", "backend", "try"]
+"""Where a middleware stands, from the outside in: at each connection; at the beginning of each request, which
+it cannot hold up; around everything that a port is asked; around what one of its rules takes; around what is
+sent to one backend, whichever rule or port chose it; around each single try."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -169,6 +171,12 @@ class Connection(Protocol):
 Gate = Callable[[Connection], None]
 """Decides on a new connection, at once: raises `Rejected` to have it reset, and may set its times."""
 
+OnRequest = Callable[[Request], None]
+"""Is shown each request to a port, at once and before any layer, and those as well that no layer sees, as no
+rule takes them or the worker has no memory for them. It may change header fields, and follow the request
+(`at_end`, `follow_journey`). It costs less than a layer, since it cannot wait or answer. If it raises, the
+request ends with that error."""
+
 
 class Middleware(msgspec.Struct, frozen=True):
     """One middleware, as the registry lists it."""
@@ -181,8 +189,8 @@ class Middleware(msgspec.Struct, frozen=True):
     parse: Callable[[Mapping[str, str]], Any]
     """`parse(annotations) -> options | Problem | None`: None where the Service does not use it."""
     build: Callable[[Any, Context], Any]
-    """`build(options, context) -> Layer`, or `Gate` for the scope `"connection"`: called once for each port
-    that uses it."""
+    """`build(options, context) -> Layer`, for the scope `"connection"` a `Gate`, for `"request"` an
+    `OnRequest`: called once for each port that uses it."""
     renew: Callable[[Any, Any], bool] | None = None
     """`renew(layer, options)`: has a layer that is running go by other options and returns True, or returns
     False and changes nothing: then another one is built in its place. None: always another one."""
@@ -193,9 +201,6 @@ class Middleware(msgspec.Struct, frozen=True):
     `Request.backend`, or send copies to. Those that are not in the mesh are reported."""
     backends_by: str = ""
     """The annotation in which an owner names those Services; empty: the first of `annotations`."""
-    refusals: bool = False
-    """Its layer, of the scope `"listener"`, is also called for a request that is refused before any layer:
-    because no rule takes it, or because the worker has no memory for it. Its handler raises the error."""
     page: str = ""
     """Its page in `docs/middleware/`; empty: the one of its name."""
     custom: bool = False

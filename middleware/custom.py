@@ -16,10 +16,8 @@ import structlog
 
 from middleware.contract import (
     Annotation,
-    Connection,
     Context,
     ExchangeError,
-    Gate,
     Handler,
     Layer,
     Middleware,
@@ -111,14 +109,14 @@ def guard(middleware: Middleware, watch: Watch = WATCH) -> Middleware:
     """Return a user's middleware such that what it does wrong costs as little as can be."""
 
     def build(options: Any, context: Context) -> Any:
-        gate = middleware.scope == "connection"
+        gate = middleware.scope in ("connection", "request")  # a plain function, not around anything
         place = Place(middleware.name, context.service, context.port, middleware.budget)
         try:
             built = middleware.build(options, context)
         except (Exception, SystemExit) as error:
             _tell_broken(place, error)
-            return _refuse_connections(middleware.name) if gate else _refuse_requests(middleware.name)
-        return _watched_gate(built, place, watch) if gate else _watched_layer(built, place, watch)
+            return _refuse_at_once(middleware.name) if gate else _refuse_requests(middleware.name)
+        return _watched_call(built, place, watch) if gate else _watched_layer(built, place, watch)
 
     return msgspec.structs.replace(middleware, parse=_careful(middleware), build=build, custom=True)
 
@@ -192,11 +190,18 @@ def _watched_layer(layer: Layer, place: Place, watch: Watch) -> Layer:
     return around
 
 
-def _watched_gate(gate: Gate, place: Place, watch: Watch) -> Gate:
-    def run(connection: Connection) -> None:
+def _watched_call(call: Callable[[Any], None], place: Place, watch: Watch) -> Callable[[Any], None]:
+    """Return a gate, or what sees requests, kept apart as a layer is."""
+
+    def run(shown: Any) -> None:
         before = watch.enter(place)
         try:
-            gate(connection)
+            call(shown)
+        except ExchangeError:
+            raise
+        except Exception as error:
+            error.add_note(f"It passed through the middleware {place.middleware}.")
+            raise
         except SystemExit as error:
             raise RuntimeError(f"the middleware {place.middleware} raised {error!r}") from error
         finally:
@@ -225,8 +230,8 @@ def _refuse_requests(name: str) -> Layer:
     return layer
 
 
-def _refuse_connections(name: str) -> Gate:
-    def refuse(_connection: Connection) -> None:
+def _refuse_at_once(name: str) -> Callable[[Any], None]:
+    def refuse(_shown: Any) -> None:
         raise Broken(f"the middleware {name} could not be loaded or built")
 
     return refuse

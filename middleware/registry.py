@@ -223,8 +223,6 @@ def unusable(loaded: object, beside: Iterable[Middleware]) -> str:
         return "its options are not frozen"
     if loaded.scope not in SCOPES:
         return f"its scope is {loaded.scope!r}, which is not one of {', '.join(SCOPES)}"
-    if loaded.refusals and loaded.scope != "listener":
-        return f"it wants to see refusals, for which its scope would have to be listener, not {loaded.scope}"
     for annotation in loaded.annotations:
         if not annotation.name.startswith(ANNOTATION_PREFIX):
             return f"its annotation {annotation.name} does not start with {ANNOTATION_PREFIX}"

@@ -11,7 +11,7 @@ A layer hands records to `Context.traces`, which never waits. The agent makes sp
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -23,12 +23,10 @@ from middleware.contract import (
     Context,
     Decision,
     Ended,
-    Handler,
-    Layer,
     Middleware,
+    OnRequest,
     Problem,
     Request,
-    Response,
     TracedRequest,
     TraceSink,
 )
@@ -221,22 +219,13 @@ def _failure(ended: Ended) -> str:
 
 def build(
     options: Options, context: Context, *, random_bits: Callable[[int], int] = random.getrandbits
-) -> Layer:
-    """Return the layer for one port of a Service; tests give `random_bits`."""
+) -> OnRequest:
+    """Return what looks at each request to one port of a Service; tests give `random_bits`."""
     if context.traces is None:
         detail = f"nothing is recorded: give the agent a collector (--traces), or take {TRACING} out"
         log.warning("tracing_without_collector", service=context.service, port=context.port, detail=detail)
-        return lambda handler: handler
-    begin = _Tracer(options, context, context.traces, random_bits).begin
-
-    def layer(handler: Handler) -> Handler:
-        def trace(request: Request) -> Awaitable[Response]:  # no coroutine: it waits for nothing itself
-            begin(request)
-            return handler(request)
-
-        return trace
-
-    return layer
+        return lambda _request: None
+    return _Tracer(options, context, context.traces, random_bits).begin
 
 
 def explain(options: Options, asked: Asked) -> Decision:
@@ -287,6 +276,5 @@ MIDDLEWARE = Middleware(
     parse=parse,
     build=build,
     explain=explain,
-    scope="listener",
-    refusals=True,
+    scope="request",
 )

@@ -73,7 +73,7 @@ def layers_of(annotations: Mapping[str, str]) -> tuple[tuple[LayerSpec, ...], tu
     for middleware in MIDDLEWARES:
         options = middleware.parse(annotations)
         if isinstance(options, middleware.options):
-            layers = outer if middleware.scope in ("connection", "listener") else inner
+            layers = outer if middleware.scope in ("connection", "request", "listener") else inner
             layers.append(LayerSpec(middleware.name, options))
     return tuple(outer), tuple(inner)
 

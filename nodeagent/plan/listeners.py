@@ -123,7 +123,7 @@ def compile_ports(
                 mesh_port,
                 protocol,
                 (Rule(DEFAULT_RULE, (Weighted(key),), layers=layers("rule", "try")),),
-                layers("connection", "listener"),
+                layers("connection", "request", "listener"),
                 _named_backends(service, port, _named_services(own, middlewares), others, ports.problems)
                 if http
                 else (),

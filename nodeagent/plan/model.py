@@ -227,7 +227,7 @@ class Listener(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...]
     """The first one that matches gets the request; a tcp port has exactly one."""
     layers: tuple[LayerSpec, ...] = ()
-    """Of the scopes `"connection"` and `"listener"`, in the order of `middleware.registry`."""
+    """Of the scopes `"connection"`, `"request"` and `"listener"`, in the order of `middleware.registry`."""
     backends: tuple[tuple[str, BackendKey], ...] = ()
     """Further backends, by name, that its layers may choose."""
     trailers: bool = False

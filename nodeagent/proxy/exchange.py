@@ -22,9 +22,7 @@ from nodeagent.proxy.chain import Chain
 from nodeagent.proxy.errors import NoRule, ResponseTimeout, UpstreamStalled, WorkerOverloaded
 from nodeagent.proxy.forwarding import Forwarding
 from nodeagent.proxy.health import Outcome as Verdict
-from nodeagent.proxy.layers import around
 from nodeagent.proxy.listeners import send
-from nodeagent.proxy.runtime import Runtime
 from nodeagent.stats.columns import UPSTREAM_STALLED, UPSTREAM_TIMEOUT, WORKER_REQUESTS_SHED
 
 
@@ -43,12 +41,15 @@ class Exchange(Forwarding):
             self._kept = [data]
             self._kept_size = len(data)
         listener = self.listener
+        if listener.on_request and not self._shown():
+            return
         if listener.runtime.shedding:
-            self._shed(listener.runtime)
+            listener.runtime.count(WORKER_REQUESTS_SHED)
+            self.fail(WorkerOverloaded("the node's worker has no memory for further requests"))
             return
         rule = listener.rule or listener.rule_for(self._head)
         if rule is None:
-            self._refuse(NoRule(f"{listener.service} has no rule for {self.method} {self.target}"))
+            self.fail(NoRule(f"{listener.service} has no rule for {self.method} {self.target}"))
             return
         self._rule = rule
         backend = self._backend = rule.backend or rule.choose()
@@ -66,24 +67,18 @@ class Exchange(Forwarding):
         self._chain = Chain(coroutine, self, listener.runtime.loop)
         self._chain.step(None)
 
-    def _shed(self, runtime: Runtime) -> None:
-        """Refuse it: there is no memory for further requests."""
-        runtime.count(WORKER_REQUESTS_SHED)
-        self._refuse(WorkerOverloaded("the node's worker has no memory for further requests"))
-
-    def _refuse(self, error: ExchangeError) -> None:
-        """Fail before any layer has seen it; those are told that want to know of this too."""
-        layers = self.listener.of_refusals
-        if not layers:
+    def _shown(self) -> bool:
+        """Show the request to those that see each of them; return False if it has ended by that."""
+        try:
+            for call in self.listener.on_request:
+                call(self)
+        except ExchangeError as error:
             self.fail(error)
-            return
-
-        async def refuse(_request: Any) -> Any:  # raises where the chain runs: a layer may be no coroutine
-            raise error
-
-        coroutine = cast("Coroutine[Any, Any, Any]", around(layers, refuse)(self))
-        self._chain = Chain(coroutine, self, self.listener.runtime.loop)
-        self._chain.step(None)
+            return False
+        except Exception as error:
+            self.chain_broke(error)
+            return False
+        return True
 
     def request_data(self, data: bytes, end: bool) -> None:
         """Take more of the request's body; in a tunnel, of what the client says, `end` at its half-close."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from middleware.contract import Gate, Handler, Layer, Metric, NodeWindow, SharedTable, TokenStore, TraceSink
+from middleware.contract import (
+    Gate,
+    Handler,
+    Layer,
+    Metric,
+    NodeWindow,
+    OnRequest,
+    SharedTable,
+    TokenStore,
+    TraceSink,
+)
 from middleware.registry import by_name
 from nodeagent.plan.model import LayerSpec
 from nodeagent.proxy.runtime import Runtime
@@ -99,9 +109,9 @@ class LayerSet:
         """Return what decides on new connections."""
         return tuple(gate for _, gate, scope in self._built.values() if scope == "connection")
 
-    def of_refusals(self) -> tuple[Layer, ...]:
-        """Return the layers that see requests which are refused before any layer, outermost first."""
-        return tuple(layer for name, (_, layer, _) in self._built.items() if by_name(name).refusals)
+    def on_request(self) -> tuple[OnRequest, ...]:
+        """Return what is shown each request before any layer."""
+        return tuple(call for _, call, scope in self._built.values() if scope == "request")
 
     def of(self, *scopes: str) -> tuple[Layer, ...]:
         """Return the layers of these scopes, outermost first."""

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, Layer, Reply, Response
+from middleware.contract import Ended, ExchangeError, Gate, Handler, Journey, OnRequest, Reply, Response
 from middleware.grpc import GrpcStatus
 from middleware.trace_context import trace_id_in
 from middleware.weights import SmoothWeights
@@ -141,8 +141,8 @@ class RunningListener:
         self.removed = False
         self.spec = spec
         self.gates: tuple[Gate, ...] = ()
-        self.of_refusals: tuple[Layer, ...] = ()
-        """Layers that see requests which are refused before any layer."""
+        self.on_request: tuple[OnRequest, ...] = ()
+        """What is shown each request before any layer, those that are refused before any layer too."""
         self.journeys = False
         """Whether the journey of every exchange is kept, for whoever reads it."""
         self.told_from: int | None = None
@@ -293,7 +293,7 @@ class RunningListener:
         self._layers.update(spec.layers)
         self._choose_what_is_told(spec)
         self.gates = self._layers.gates()
-        self.of_refusals = self._layers.of_refusals()
+        self.on_request = self._layers.on_request()
         self._rules = self._take_rules(spec.rules)
         for rule in self._rules:
             rule.compose(self._layers)

@@ -119,7 +119,7 @@ class Mesh:
             (Weighted(backend),),
             layers=tuple(spec for spec in specs if scopes[spec.name] in ("rule", "try")),
         )
-        outer = tuple(spec for spec in specs if scopes[spec.name] in ("connection", "listener"))
+        outer = tuple(spec for spec in specs if scopes[spec.name] in ("connection", "request", "listener"))
         named = {name: BackendKey(ServiceKey("default", name), port) for name in backends or {}}
         listener = Listener(
             key, "web", "127.64.0.10", port, port, protocol, (rule,), outer, tuple(named.items()), trailers

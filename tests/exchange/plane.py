@@ -12,7 +12,7 @@ import msgspec
 
 from discovery.model import Endpoint, ServiceKey
 from middleware import registry
-from middleware.contract import Ended, ExchangeError, Layer, Middleware, Scope, TraceSink
+from middleware.contract import Ended, ExchangeError, Layer, Middleware, OnRequest, Scope, TraceSink
 from middleware.testing import FakeTable, FakeWindows
 from nodeagent.plan.model import (
     Affinity,
@@ -128,7 +128,7 @@ class Plane:
         *,
         endpoints: str = "a",
         annotations: Mapping[str, str] | None = None,
-        layers: Sequence[tuple[Scope, Layer]] = (),
+        layers: Sequence[tuple[Scope, Layer | OnRequest]] = (),
         protocol: Protocol = "http",
         trailers: bool = False,
         upstream: UpstreamProtocol = "http1",
@@ -189,7 +189,7 @@ class Plane:
             scopes = {spec.name: registry.by_name(spec.name).scope for spec in specs}
             placed = {
                 place: tuple(spec for spec in specs if scopes[spec.name] in place)
-                for place in (("connection", "listener"), ("rule", "try"), ("backend",))
+                for place in (("connection", "request", "listener"), ("rule", "try"), ("backend",))
             }
             rule = Rule("all", (Weighted(self.web),), layers=placed["rule", "try"])
             listener = Listener(
@@ -199,7 +199,7 @@ class Plane:
                 80,
                 protocol,
                 (rule,),
-                layers=placed["connection", "listener"],
+                layers=placed["connection", "request", "listener"],
                 backends=(("other", self.other),),
                 trailers=trailers,
             )
@@ -306,8 +306,8 @@ class Plane:
         assert self.ended == len(self.watcher.ends)
 
 
-def _middleware(name: str, scope: Scope, layer: Layer) -> Middleware:
-    def build(_options: Any, _context: Any) -> Layer:
+def _middleware(name: str, scope: Scope, layer: Layer | OnRequest) -> Middleware:
+    def build(_options: Any, _context: Any) -> Layer | OnRequest:
         return layer
 
     return Middleware(name, (), Options, lambda _: None, build, scope=scope)

@@ -915,3 +915,40 @@ class TestEndings:
         streams(layers=[("rule", layer(wait))]).play(
             client >> "GET /", client >> word, gate.opens, a << "dialled"
         )
+
+
+class TestWhatSeesRequests:
+    """The scope `request`: shown each request at once, before any layer."""
+
+    def test_it_changes_the_head_and_learns_of_the_end(self, streams: Streams) -> None:
+        seen: list[int] = []
+
+        def show(request: Request) -> None:
+            request.target = "/seen"
+            request.at_end(lambda ended: seen.append(ended.status))
+
+        stage = streams(layers=[("request", show)])
+        stage.play(client >> "GET /", a << "dialled", a >> "accepts", a1 << "GET /seen")
+        assert seen == []
+        stage.play(a1 >> "200 x", client << "200 x", a1 << "kept", client << "done")
+        assert seen == [200]
+
+    def test_its_error_ends_the_request(self, streams: Streams) -> None:
+        def refuse(_request: Request) -> None:
+            raise TooLong("no")
+
+        stage = streams(layers=[("request", refuse)])
+        stage.play(client >> "GET /", client << "504 too_long", client << "done")
+        assert stage.plane.watcher.bugs == []
+
+    def test_a_bug_costs_one_request(self, streams: Streams) -> None:
+        bugs = [ZeroDivisionError]
+
+        def fail(_request: Request) -> None:
+            if bugs:
+                raise bugs.pop()
+
+        stage = streams(layers=[("request", fail)])
+        stage.play(client >> "GET /", client << "500 internal_error", client << "done")
+        assert [type(bug) for bug in stage.plane.watcher.bugs] == [ZeroDivisionError]
+        stage.play(client2 >> "GET /", a << "dialled")

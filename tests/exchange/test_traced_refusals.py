@@ -100,6 +100,6 @@ def test_other_layers_do_not_see_it(wires: Wires, kept: Kept) -> None:
 def test_a_service_that_is_not_traced(wires: Wires, kept: Kept) -> None:
     stage = wires(traces=kept)
     stage.plane.takes_only(API)
-    assert stage.plane.listener.of_refusals == ()
+    assert stage.plane.listener.on_request == ()
     stage.play(client >> get("/other", True), client << NO_RULE)
     assert kept.requests == []

@@ -25,7 +25,7 @@ from middleware.contract import (
     Request,
     Response,
 )
-from middleware.custom import MIDDLEWARE, Chosen, guard, parse_chosen
+from middleware.custom import MIDDLEWARE, Broken, Chosen, guard, parse_chosen
 from middleware.testing import FakeConnection, FakeContext, FakeRequest, handler_of, run, status_of
 from middleware.watch import PAUSE, SECOND, Overrun, Place, Watch, watched
 
@@ -164,6 +164,31 @@ def test_a_gate_cannot_end_the_worker() -> None:
     gate = own(scope="connection", build=lambda _options, _context: leave).build(Options(), FakeContext())
     with pytest.raises(RuntimeError, match="SystemExit"):
         gate(FakeConnection())
+
+
+def test_what_sees_requests_is_named_in_its_errors_and_cannot_end_the_worker() -> None:
+    errors: list[BaseException] = [ValueError("a bug"), SystemExit(3)]
+
+    def fail(_request: Request) -> None:
+        raise errors.pop(0)
+
+    call = own(scope="request", build=lambda _options, _context: fail).build(Options(), FakeContext())
+    with pytest.raises(ValueError, match="a bug") as caught:
+        call(FakeRequest())
+    assert caught.value.__notes__ == ["It passed through the middleware own."]
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        call(FakeRequest())
+
+
+def test_what_sees_requests_and_cannot_be_built_refuses_them() -> None:
+    def fail(*_: object) -> Any:
+        raise ValueError
+
+    with structlog.testing.capture_logs() as logs:
+        call = own(scope="request", build=fail).build(Options(), FakeContext())
+    with pytest.raises(Broken):
+        call(FakeRequest())
+    assert [(line["event"], line["middleware"]) for line in logs] == [("middleware_broken", "own")]
 
 
 @pytest.mark.parametrize("broken", ["build", "layer"])

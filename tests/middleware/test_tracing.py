@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from middleware.contract import GatewayTimeout, Problem, TracedRequest
 from middleware.grpc import GrpcStatus
-from middleware.testing import FakeContext, FakeRequest, handler_of, run, sent_over
+from middleware.testing import FakeContext, FakeRequest, sent_over
 from middleware.trace_context import read
 from middleware.tracing import MIDDLEWARE, TRACING, Options, Sampler, build, explain, parse
 
@@ -36,13 +36,10 @@ def traceparent(sampled: bool) -> dict[str, str]:
 def serve(
     options: Options, fields: Mapping[str, str] | None = None, random: int = 0
 ) -> tuple[FakeRequest, Kept]:
-    """Send a request through the layer; `random` is what all ids are made of."""
+    """Show it a request; `random` is what all ids are made of."""
     kept = Kept()
     request = FakeRequest(fields=fields, target="/cart?card=4711")
-    layer = build(options, FakeContext(traces=kept), random_bits=lambda bits: random % (1 << bits))
-    handler, scripted = handler_of(layer)
-    assert run(handler(request)).status == 200
-    assert scripted.requests == [request]
+    build(options, FakeContext(traces=kept), random_bits=lambda bits: random % (1 << bits))(request)
     return request, kept
 
 
@@ -163,8 +160,7 @@ def test_only_what_may_be_recorded_pays_for_its_stages(
 
 def test_without_a_collector_nothing_is_done() -> None:
     request = FakeRequest(fields=traceparent(True))
-    handler, _ = handler_of(build(Options(10_000), FakeContext()))
-    assert run(handler(request)).status == 200
+    build(Options(10_000), FakeContext())(request)
     assert dict(request.headers) == traceparent(True)
     assert request.calls_at_end == []
 
@@ -180,8 +176,7 @@ def test_a_record_is_small_and_comes_back_whole() -> None:
 def test_a_record_is_small_whatever_the_client_has_sent() -> None:
     kept = Kept()
     request = FakeRequest(method="M" * 60_000, target="/" + "x" * 60_000, fields=traceparent(True))
-    handler, _ = handler_of(build(Options(0), FakeContext(traces=kept)))
-    run(handler(request))
+    build(Options(0), FakeContext(traces=kept))(request)
     request.end(404, error=GatewayTimeout("y" * 60_000))
     assert len(msgspec.msgpack.encode(kept.requests[0])) < 4000
 
