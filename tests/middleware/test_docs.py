@@ -63,6 +63,8 @@ def test_the_example_of_every_page_is_right(middleware: Middleware) -> None:
     built = middleware.build(options, FakeContext())
     if middleware.scope == "connection":
         built(FakeConnection())
+    elif middleware.scope == "request":
+        built(FakeRequest())
     else:
         handler, _ = handler_of(built, 200)
         assert status_of(handler(FakeRequest())) == 200
