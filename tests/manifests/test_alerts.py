@@ -13,6 +13,7 @@ import yaml
 
 from discovery.dns.counters import RESULTS
 from hack.manifests import rules
+from hack.manifests.boards.words import FAILED_STATUSES
 from hack.manifests.dashboard import files
 from middleware.grpc import GrpcStatus
 from nodeagent.stats.columns import UPSTREAM_ERRORS
@@ -124,6 +125,14 @@ def test_every_metric_and_every_label_value_in_an_alert_exists() -> None:
         for label, texts in re.findall(r'(\w+)!?=~?"([^"]+)"', alert["expr"]):
             if label != "job":
                 assert set(texts.split("|")) <= LABELS[label], alert["alert"]
+
+
+def test_calls_fail_by_the_same_statuses_everywhere() -> None:
+    named = re.findall(r'grpc_status=~"([A-Z_|]+)"', "".join(rule["expr"] for rule in EVERY_RULE))
+    assert named
+    assert {tuple(one.split("|")) for one in named} == {FAILED_STATUSES}
+    page = (ROOT / "docs" / "grpc.md").read_text()
+    assert re.findall(r'grpc_status=~"([A-Z_|]+)"', page) == ["|".join(FAILED_STATUSES)]
 
 
 def test_what_a_rule_reads_of_other_rules_is_recorded_and_everything_recorded_is_used() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hack.manifests.boards.panels import Board, Mapping, Panel, Query, Row, rate, stat
 from hack.manifests.boards.words import (
+    BAD_CALLS_SAID,
     BREAKER,
     NAMED,
     OF_NAMESPACE,
@@ -111,7 +112,7 @@ BOARD = Board(
                 ),
                 Panel(
                     "Failed gRPC calls",
-                    "The share of UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.",
+                    BAD_CALLS_SAID,
                     (Query(f"topk(10, {failed_calls(SERVICE, PORT)})", NAMED),),
                     "percentunit",
                     links=(TO_SERVICE,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hack.manifests.boards.panels import Board, Panel, Query, Row, Variable, rate, stat
 from hack.manifests.boards.words import (
     BAD_CALLS,
+    BAD_CALLS_SAID,
     BREAKER,
     NAMED,
     OF_NAMESPACE,
@@ -195,7 +196,7 @@ GRPC = Row(
         ),
         Panel(
             "Failed calls",
-            "The share of UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.",
+            BAD_CALLS_SAID,
             (Query(failed_calls(SERVICE, PORT), NAMED),),
             "percentunit",
         ),

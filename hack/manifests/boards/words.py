@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from hack.manifests.boards.panels import Link, Mapping, Panel, Query, Variable, rate
+from middleware.grpc import GrpcStatus, http_code
 
 PORT: Final = 'namespace=~"$namespace",service=~"$service"'
 ON_NODE: Final = 'node=~"$node"'
 SERVICE: Final = "namespace, service"
 NAMED: Final = "{{namespace}}/{{service}}"
-BAD_CALLS: Final = ',grpc_status=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+FAILED_STATUSES: Final = tuple(status.name for status in GrpcStatus if http_code(200, status) >= 500)
+"""Of gRPC, as everything in the mesh counts them: breakers, objectives, `meshctl stat`."""
+BAD_CALLS: Final = f',grpc_status=~"{"|".join(FAILED_STATUSES)}"'
+BAD_CALLS_SAID: Final = f"The share of {', '.join(FAILED_STATUSES[:-1])} and {FAILED_STATUSES[-1]}."
 
 OF_NAMESPACE: Final = Variable("namespace", "label_values(svcmesh_connections_total, namespace)")
 OF_SERVICE: Final = Variable(
