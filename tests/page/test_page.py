@@ -86,7 +86,8 @@ async def test_a_service_that_goes_while_it_is_looked_at(page: Page, shop: Shown
     shop.put(manifest("shop", "front"))
     shop.now = node_stats("node-1", {})
     await page.until("document.body.innerText.includes('There is no Service shop/stock in the mesh now.')")
-    await show(page, shop, "service/%E0%A4%A/x", "no Service")
+    for address in ("service/%E0%A4%A/x", "service/shop%2Fstock/x"):
+        await show(page, shop, address, "no Service")
 
 
 async def test_an_unchanged_plan_is_not_sent_again(page: Page, shop: Shown) -> None:

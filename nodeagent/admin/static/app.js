@@ -42,7 +42,10 @@ const askers = {
   async failures() {
     const { view, names } = route();
     if (view !== "failures" && view !== "service") return false;
-    const service = view === "service" ? keyOf(...[...names, "", ""].slice(0, 2)) : "";
+    const parts = [...names, "", ""].slice(0, 2);
+    // An address that somebody typed may name no Service; the agent would refuse the question each time.
+    if (view === "service" && !parts.every((one) => one && !one.includes("/"))) return false;
+    const service = view === "service" ? keyOf(...parts) : "";
     const { agent, failures: known } = state;
     const same = known?.service === service && known.agent === agent;
     if (state.held && same) return false;
